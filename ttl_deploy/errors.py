@@ -1,0 +1,81 @@
+"""The errors a user may meet: each says what is wrong, where, and the way out, in one line.
+
+Everything the package raises on purpose derives from `TtlDeployError`; the command line turns it into one line
+on stderr and the exit code of its class, and shows a traceback only with `--debug`.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from os import PathLike
+from typing import ClassVar
+
+
+class TtlDeployError(Exception):
+    """An error with its place and its way out.
+
+    Args:
+        what: What is wrong, with the offending value.
+        where: The file, folder or option it is about.
+        fix: What to do about it.
+    """
+
+    exit_code: ClassVar[int] = 2
+
+    def __init__(self, what: str, *, where: str | PathLike[str] | None = None, fix: str | None = None) -> None:
+        self.what, self.where, self.fix = what, where, fix
+        place = f"{where}: " if where is not None else ""
+        super().__init__(" ".join(f"{place}{what}{f'; {fix}' if fix else ''}".split()))
+
+
+class BadInputError(TtlDeployError):
+    """A file, an option or a value that the user gave cannot be used."""
+
+
+class UnreadableImageError(BadInputError):
+    """An image is missing, empty, truncated, not an image, or larger than the pixel limit."""
+
+
+class WeightsError(BadInputError):
+    """Pretrained weights cannot be had or do not fit the layers that would use them."""
+
+
+class MissingDependencyError(TtlDeployError):
+    """An optional package, a device or a runtime is not present."""
+
+
+class StorageError(TtlDeployError):
+    """The disk is full, read-only or failing."""
+
+
+class TrainingError(TtlDeployError):
+    """Training cannot go on, for example because the loss is not a number."""
+
+
+class IntegrityError(TtlDeployError):
+    """A file is not the one its record describes (a hash, a schema or a size differs)."""
+
+
+class CheckFailedError(TtlDeployError):
+    """A check (parity, regression) gave the verdict fail."""
+
+    exit_code = 1
+
+
+def near(name: str, options: Iterable[str], count: int = 4) -> str:
+    """Lists the options closest to a name, for the end of an error line.
+
+    Args:
+        name: What the user wrote.
+        options: What exists.
+        count: How many to list at most.
+
+    Returns:
+        `"nearest: a, b"`, or `"valid: …"` with all of them where there are few.
+    """
+    known = list(options)
+    if len(known) <= count + 2:
+        return "valid: " + ", ".join(known)
+    close = difflib.get_close_matches(name, known, n=count, cutoff=0.3) or known[:count]
+    return "nearest: " + ", ".join(close)

@@ -1,0 +1,139 @@
+"""What this machine is: processor, instruction sets, cores, memory, GPU and the versions of the libraries in use.
+
+Reads the operating system only; no heavy library is imported. Every measurement and artifact carries the result.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.metadata
+import os
+import platform
+import shutil
+import subprocess
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+_LIBRARIES = (
+    "torch",
+    "torchvision",
+    "timm",
+    "onnx",
+    "onnxruntime-gpu",
+    "onnxruntime",
+    "openvino",
+    "tensorrt",
+    "torch-tensorrt",
+    "numpy",
+    "pillow",
+)
+_INTERESTING_FLAGS = (
+    "avx2",
+    "avx512f",
+    "avx512_vnni",
+    "avx512_bf16",
+    "avx_vnni",
+    "amx_bf16",
+    "amx_int8",
+    "asimd",
+    "bf16",
+    "i8mm",
+)
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """One NVIDIA GPU as its driver names it."""
+
+    name: str
+    memory_mib: int
+    driver: str
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """A machine. `isa` holds the instruction sets that decide which precisions are fast."""
+
+    cpu: str
+    isa: tuple[str, ...]
+    physical_cores: int
+    logical_cores: int
+    usable_cores: int
+    memory_gib: float
+    system: str
+    gpus: tuple[Gpu, ...]
+
+    @property
+    def fast_bf16(self) -> bool:
+        """Whether the processor multiplies bfloat16 in hardware (AVX-512 BF16, AMX or Arm BF16)."""
+        return bool({"avx512_bf16", "amx_bf16", "bf16"} & set(self.isa))
+
+    @property
+    def name(self) -> str:
+        """One line for tables: the processor, the cores in use and the GPUs."""
+        gpus = "".join(f" + {gpu.name}" for gpu in self.gpus)
+        return f"{self.cpu} ({self.usable_cores} cores){gpus}"
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain types, for JSON."""
+        return asdict(self)
+
+
+@functools.cache
+def describe() -> Hardware:
+    """Looks at this machine once."""
+    flags = set(_cpuinfo("flags").split()) | set(_cpuinfo("Features").split())
+    return Hardware(
+        cpu=_cpuinfo("model name") or platform.processor() or platform.machine(),
+        isa=tuple(flag for flag in _INTERESTING_FLAGS if flag in flags),
+        physical_cores=psutil.cpu_count(logical=False) or 1,
+        logical_cores=psutil.cpu_count() or 1,
+        usable_cores=usable_cores(),
+        memory_gib=round(psutil.virtual_memory().total / 2**30, 1),
+        system=f"{platform.system()} {platform.release()}, Python {platform.python_version()}",
+        gpus=_gpus(),
+    )
+
+
+def usable_cores() -> int:
+    """Cores this process may run on: affinity and container limits counted, not what the board holds."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def library_versions() -> dict[str, str]:
+    """Versions of the installed libraries that shape a model or a latency."""
+    versions = {}
+    for library in _LIBRARIES:
+        try:
+            versions[library] = importlib.metadata.version(library)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def _cpuinfo(key: str) -> str:
+    path = Path("/proc/cpuinfo")
+    if not path.exists():
+        return ""
+    for line in path.read_text().splitlines():
+        name, _, value = line.partition(":")
+        if name.strip() == key:
+            return value.strip()
+    return ""
+
+
+def _gpus() -> tuple[Gpu, ...]:
+    if shutil.which("nvidia-smi") is None:
+        return ()
+    query = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader,nounits"]
+    try:
+        answer = subprocess.run(query, capture_output=True, text=True, timeout=20, check=True).stdout
+    except (OSError, subprocess.SubprocessError):
+        return ()
+    rows = [[cell.strip() for cell in line.split(",")] for line in answer.splitlines() if line.strip()]
+    return tuple(Gpu(name, int(float(memory)), driver) for name, memory, driver in rows)

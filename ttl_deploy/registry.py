@@ -1,0 +1,80 @@
+"""Registries whose entries are found by looking: one file with one registration adds a backbone, a format or a runtime.
+
+A registry imports the modules of its package on first use, then the third-party entry points of its group.
+Duplicate names fail; unknown names list near matches.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import pkgutil
+from collections.abc import Callable, Iterator
+from typing import Generic, TypeVar
+
+from ttl_deploy.errors import BadInputError, near
+
+T = TypeVar("T")
+
+
+class Registry(Generic[T]):
+    """Named things of one kind.
+
+    Args:
+        kind: What an entry is called in an error ("backbone").
+        package: The package whose modules register entries when imported.
+        entry_points: Third-party entry-point group; each entry point names a module or object to import.
+    """
+
+    def __init__(self, kind: str, package: str, entry_points: str | None = None) -> None:
+        self.kind = kind
+        self._package = package
+        self._group = entry_points
+        self._entries: dict[str, T] = {}
+        self._discovered = False
+
+    def register(self, name: str, entry: T) -> T:
+        """Adds an entry.
+
+        Raises:
+            ValueError: The name is taken.
+        """
+        if name in self._entries:
+            raise ValueError(f"{self.kind} {name!r} is registered twice")
+        self._entries[name] = entry
+        return entry
+
+    def add(self, name: str) -> Callable[[T], T]:
+        """Decorator form of `register`."""
+        return lambda entry: self.register(name, entry)
+
+    def get(self, name: str) -> T:
+        """Looks an entry up.
+
+        Raises:
+            BadInputError: There is no such entry; the error lists the nearest names.
+        """
+        self._discover()
+        if name not in self._entries:
+            raise BadInputError(f"unknown {self.kind} {name!r}", fix=near(name, self._entries))
+        return self._entries[name]
+
+    def names(self) -> list[str]:
+        """All names, in the order of registration."""
+        self._discover()
+        return list(self._entries)
+
+    def __iter__(self) -> Iterator[T]:
+        self._discover()
+        return iter(list(self._entries.values()))
+
+    def _discover(self) -> None:
+        if self._discovered:
+            return
+        self._discovered = True
+        package = importlib.import_module(self._package)
+        for module in pkgutil.iter_modules(package.__path__):
+            importlib.import_module(f"{self._package}.{module.name}")
+        if self._group:
+            for point in importlib.metadata.entry_points(group=self._group):
+                point.load()
