@@ -1,4 +1,4 @@
-"""Durable files: whatever this package writes is either whole or absent, and an old version stays until the new one is complete.
+"""Durable files: what this package writes is whole or absent, and the old version stays until the new one stands.
 
 Atomic writes go through a temporary sibling, fsync and rename; folders likewise. Failures of the disk become
 `StorageError`.

@@ -1,4 +1,4 @@
-"""The small, versioned records that travel in runs and artifacts: how to rebuild a model, preprocess an image, repeat a training.
+"""The small, versioned records that travel in runs and artifacts: a model, its preprocessing, a training, an export.
 
 Pydantic models, frozen, unknown fields refused, so that a record of a newer version is told instead of half-read.
 """

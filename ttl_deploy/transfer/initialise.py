@@ -1,0 +1,166 @@
+"""Starting weights: random, ImageNet, a file of tensors, or an earlier run; counted tensor by tensor.
+
+Nothing is ever unpickled. Loading refuses when none of the layers that should be reused found its weights.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from ttl_deploy.errors import WeightsError
+from ttl_deploy.transfer.model import HEAD, TransferModel
+from ttl_deploy.zoo import BACKBONES, Backbone
+
+RUN_WEIGHTS = "best.safetensors"
+"""The weights of a run folder."""
+
+_WRAPPERS = ("state_dict", "model_state_dict", "model", "model_ema", "net")
+_PREFIXES = ("module.", "model.", "backbone.", "encoder.", "network.", "resnet.", "_orig_mod.", "features.")
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """What became of the source's tensors.
+
+    Attributes:
+        source: Where they came from.
+        matched: Tensors of reused units that were loaded.
+        wanted: Tensors of reused units.
+        missing: Names of those that were not in the source or have another shape.
+        unused: Tensors of the source that the model does not hold (dropped layers, the old classifier).
+        adapted: Whether the first convolution was summed to another number of input channels.
+    """
+
+    source: str
+    matched: int
+    wanted: int
+    missing: tuple[str, ...] = ()
+    unused: int = 0
+    adapted: bool = False
+
+    def __str__(self) -> str:
+        if self.source == "random":
+            return "weights: random"
+        text = f"weights from {self.source}: {self.matched} of {self.wanted} tensors of the reused layers loaded"
+        if self.missing:
+            text += f", {len(self.missing)} missing (first {self.missing[0]!r})"
+        if self.adapted:
+            text += ", first convolution summed over its input channels"
+        return f"{text}; {self.unused} tensors of the source not used"
+
+
+def initialise(model: TransferModel, weights: str) -> LoadReport:
+    """Gives a freshly built model its starting weights.
+
+    Args:
+        model: Randomly initialised.
+        weights: `random`, `imagenet`, or the path of a `.safetensors`, `.pth`, `.pt` or run folder.
+
+    Raises:
+        WeightsError: The source cannot be read, or none of the reused layers found its weights in it.
+    """
+    if weights == "random":
+        return LoadReport("random", 0, 0)
+    backbone = BACKBONES.get(model.spec.backbone)
+    state = backbone.pretrained() if weights == "imagenet" else read_weights(Path(weights))
+    state, adapted = _adapt_channels(_strip_prefix(backbone.upgrade(state), model), backbone, model.spec.channels)
+    return _copy(model, state, weights, adapted)
+
+
+def read_weights(path: Path) -> Mapping[str, Tensor]:
+    """Reads a file of tensors or a run's best weights.
+
+    Raises:
+        WeightsError: It is missing, damaged, or holds anything but tensors.
+    """
+    file = path / RUN_WEIGHTS if path.is_dir() else path
+    if not file.exists():
+        hint = "the folder is not a finished run" if path.is_dir() else "no such file"
+        raise WeightsError(hint, where=path, fix="pass imagenet, random, a .safetensors or .pth file, or a run folder")
+    try:
+        if file.suffix == ".safetensors":
+            return load_file(file)
+        content = torch.load(file, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise WeightsError(
+            "holds Python objects besides tensors, which are never loaded",
+            where=file,
+            fix="save it again as torch.save(model.state_dict(), FILE) or as .safetensors",
+        ) from error
+    except (SafetensorError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        raise WeightsError(
+            "is damaged or not a file of weights", where=file, fix="fetch or save it again, or choose another"
+        ) from error
+    return _tensors_of(content, file)
+
+
+def _tensors_of(content: Any, file: Path) -> Mapping[str, Tensor]:
+    for wrapper in _WRAPPERS:
+        if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
+            content = content[wrapper]
+    tensors = {str(k): v for k, v in content.items() if isinstance(v, Tensor)} if isinstance(content, Mapping) else {}
+    if not tensors:
+        raise WeightsError("holds no named tensors", where=file, fix="pass a state dict")
+    return tensors
+
+
+def _wanted(model: TransferModel) -> dict[str, Tensor]:
+    """Tensors of the reused units by their network names; the counters of batch norms are not weights."""
+    return {
+        unit.prefix + name: tensor
+        for unit in model.plan.reused
+        for name, tensor in model.unit(unit).state_dict(keep_vars=True).items()
+        if not name.endswith("num_batches_tracked")
+    }
+
+
+def _strip_prefix(state: Mapping[str, Tensor], model: TransferModel) -> Mapping[str, Tensor]:
+    """Drops the wrapper's prefix (`module.`, `backbone.` …) under which most names fit."""
+    wanted = set(_wanted(model))
+    candidates: list[Mapping[str, Tensor]] = [state]
+    for prefix in _PREFIXES:
+        for base in list(candidates):
+            stripped = {k.removeprefix(prefix): v for k, v in base.items() if k.startswith(prefix)}
+            if stripped:
+                candidates.append(stripped)
+    return max(candidates, key=lambda names: len(wanted.intersection(names)))
+
+
+def _adapt_channels(
+    state: Mapping[str, Tensor], backbone: Backbone, channels: int
+) -> tuple[Mapping[str, Tensor], bool]:
+    """Sums the first convolution over its input channels for grey input, so that a grey image acts as before."""
+    first = state.get(backbone.first_weight)
+    if first is None or first.shape[1] == channels or channels != 1:
+        return state, False
+    return {**state, backbone.first_weight: first.sum(1, keepdim=True)}, True
+
+
+def _copy(model: TransferModel, state: Mapping[str, Tensor], source: str, adapted: bool) -> LoadReport:
+    wanted = _wanted(model)
+    found = [name for name, tensor in wanted.items() if name in state and state[name].shape == tensor.shape]
+    if not found:
+        raise WeightsError(
+            f"none of the {len(wanted)} tensors of the layers kept from {model.spec.backbone} is in it",
+            where=source,
+            fix=f"pass weights of a {model.spec.backbone} (it holds names like {next(iter(state), '')!r})",
+        )
+    with torch.no_grad():
+        for name in found:
+            wanted[name].copy_(state[name])
+    missing = tuple(name for name in wanted if name not in set(found))
+    unused = sum(
+        1
+        for name in state
+        if name not in wanted and not name.startswith(f"{HEAD}.") and not name.endswith("num_batches_tracked")
+    )
+    return LoadReport(source, len(found), len(wanted), missing, unused, adapted)

@@ -1,0 +1,45 @@
+"""Layer-wise finetuning: only the top layers learn, the head at the base rate, the others at a tenth of it.
+
+Tajbakhsh 2016; paper, section 3.1. A layer is a unit of the zoo, so that no skip connection is half frozen.
+"""
+
+from __future__ import annotations
+
+from ttl_deploy.errors import BadInputError
+from ttl_deploy.spec import ModelSpec
+from ttl_deploy.transfer.model import METHODS, Plan, split_at
+from ttl_deploy.zoo import Backbone, Unit
+
+RATE_BELOW_HEAD = 0.1
+"""Learning rate of the trained units relative to the head's."""
+
+
+@METHODS.add("lwft")
+def plan(backbone: Backbone, spec: ModelSpec) -> Plan:
+    """Freezes the units up to the cut, or all but the top `trained_layers`, and trains the rest.
+
+    Raises:
+        BadInputError: Neither a cut nor a number of layers was given, or both, or more layers than there are.
+    """
+    frozen, trained = _divide(backbone, spec)
+    scales = {unit.name: RATE_BELOW_HEAD for unit in trained}
+    return Plan(reused=backbone.all_units, frozen=frozen, rate_scale=scales)
+
+
+def _divide(backbone: Backbone, spec: ModelSpec) -> tuple[tuple[Unit, ...], tuple[Unit, ...]]:
+    if (spec.cut is None) == (spec.trained_layers is None):
+        raise BadInputError(
+            "method lwft needs either a cut (the last frozen unit) or a number of trained layers",
+            fix=f"pass --cut NAME or --layers K; `ttl-deploy cuts {spec.backbone}` lists the cuts",
+        )
+    if spec.cut is not None:
+        return split_at(backbone, spec.cut)
+    units = backbone.all_units
+    below_head = (spec.trained_layers or 1) - 1
+    if below_head > len(units):
+        raise BadInputError(
+            f"{spec.trained_layers} layers do not exist in {backbone.name}",
+            fix=f"with the head there are {len(units) + 1}",
+        )
+    boundary = len(units) - below_head
+    return units[:boundary], units[boundary:]

@@ -1,0 +1,193 @@
+"""`TransferModel`: a chain of units and a head, built from a `ModelSpec`; layers that are not run are not in it.
+
+State dicts that leave the module use the original network's parameter names, so they load into torchvision and
+timm, and back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from ttl_deploy.errors import BadInputError
+from ttl_deploy.registry import Registry
+from ttl_deploy.spec import ModelSpec
+from ttl_deploy.transfer.heads import HEADS
+from ttl_deploy.zoo import BACKBONES, Backbone, Unit
+from ttl_deploy.zoo.backbone import trace_shapes
+
+HEAD = "head"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a transfer method does with each unit.
+
+    Attributes:
+        reused: Units that take the source's weights, bottom first.
+        slimmed: Units above them that are built anew with divided channels and random weights.
+        frozen: Reused units that are not trained, nor are their batch-norm statistics.
+        rate_scale: Factor on the base learning rate by unit name; 1 where a unit is not named.
+    """
+
+    reused: tuple[Unit, ...]
+    slimmed: tuple[Unit, ...] = ()
+    frozen: tuple[Unit, ...] = ()
+    rate_scale: Mapping[str, float] = field(default_factory=dict)
+
+
+MethodPlanner = Callable[[Backbone, ModelSpec], Plan]
+
+METHODS: Registry[MethodPlanner] = Registry("method", "ttl_deploy.transfer", "ttl_deploy.methods")
+
+
+class TransferModel(nn.Module):
+    """A backbone's units followed by a head: images (N, C, H, W) to logits (N, classes).
+
+    Args:
+        spec: What it is built from.
+        plan: What the method does with each unit.
+        modules: The units' modules by unit name.
+        head: Features to logits.
+    """
+
+    def __init__(self, spec: ModelSpec, plan: Plan, modules: Mapping[str, nn.Module], head: nn.Module) -> None:
+        super().__init__()
+        self.spec = spec
+        self.plan = plan
+        self.chain = (*plan.reused, *plan.slimmed)
+        self.units = nn.ModuleDict({_key(unit): modules[unit.name] for unit in self.chain})
+        self.head = head
+        for unit in plan.frozen:
+            self.unit(unit).requires_grad_(False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits, before softmax."""
+        features = images
+        for unit in self.units.values():
+            features = unit(features)
+        logits: Tensor = self.head(features)
+        return logits
+
+    def unit(self, unit: Unit) -> nn.Module:
+        """The module of a unit."""
+        return self.units[_key(unit)]
+
+    def train(self, mode: bool = True) -> Self:
+        """Frozen units stay in evaluation mode, so that their batch-norm statistics do not move."""
+        super().train(mode)
+        for unit in self.plan.frozen:
+            self.unit(unit).eval()
+        return self
+
+    def parameter_groups(self, learning_rate: float) -> list[dict[str, Any]]:
+        """Optimizer groups, the head's first, with the method's learning rates; frozen units are left out."""
+        groups: dict[float, list[nn.Parameter]] = {1.0: list(self.head.parameters())}
+        for unit in self.chain:
+            parameters = [p for p in self.unit(unit).parameters() if p.requires_grad]
+            groups.setdefault(self.plan.rate_scale.get(unit.name, 1.0), []).extend(parameters)
+        return [{"params": params, "lr": learning_rate * scale} for scale, params in groups.items() if params]
+
+    def network_state(self) -> dict[str, Tensor]:
+        """All tensors under the original network's names; the head's under `head.`."""
+        return {name: tensor.detach() for name, tensor in self._named_tensors()}
+
+    def load_network_state(self, state: Mapping[str, Tensor]) -> None:
+        """Loads what `network_state` gave.
+
+        Raises:
+            BadInputError: A tensor is missing, superfluous or of another shape.
+        """
+        own = dict(self._named_tensors())
+        wrong = [k for k in own if k not in state or own[k].shape != state[k].shape] + [
+            k for k in state if k not in own
+        ]
+        if wrong:
+            raise BadInputError(f"weights do not fit the model: {len(wrong)} tensors, first {wrong[0]!r}")
+        with torch.no_grad():
+            for name, tensor in own.items():
+                tensor.copy_(state[name])
+
+    def _named_tensors(self) -> Iterator[tuple[str, Tensor]]:
+        for unit in self.chain:
+            for name, tensor in self.unit(unit).state_dict(keep_vars=True).items():
+                yield unit.prefix + name, tensor
+        for name, tensor in self.head.state_dict(keep_vars=True).items():
+            yield f"{HEAD}.{name}", tensor
+
+
+def normalise_spec(spec: ModelSpec) -> ModelSpec:
+    """Checks a spec's names and writes its cut in the network's own words.
+
+    Raises:
+        BadInputError: Unknown backbone, method, head or cut, or a method without the cut it needs.
+    """
+    backbone = BACKBONES.get(spec.backbone)
+    HEADS.get(spec.head)
+    planner = METHODS.get(spec.method)
+    if spec.cut is not None:
+        spec = spec.model_copy(update={"cut": backbone.resolve(spec.cut).name})
+    planner(backbone, spec)
+    return spec
+
+
+def build(spec: ModelSpec) -> TransferModel:
+    """Builds the model with random weights.
+
+    Raises:
+        BadInputError: The spec names something unknown, or the image is too small for the layers kept.
+    """
+    spec = normalise_spec(spec)
+    backbone = BACKBONES.get(spec.backbone)
+    plan = METHODS.get(spec.method)(backbone, spec)
+    modules = backbone.build(spec.channels)
+    reused = {unit.name: modules[unit.name] for unit in plan.reused}
+    shape = trace_shapes(reused.values(), spec.input_shape)[-1]
+    slimmed = _slim_chain(backbone, plan, modules, shape[0], spec.slim)
+    if slimmed:
+        shape = trace_shapes(slimmed.values(), shape)[-1]
+    head = HEADS.get(spec.head)(shape, len(spec.classes))
+    return TransferModel(spec, plan, {**reused, **slimmed}, head)
+
+
+def require_cut(spec: ModelSpec) -> str:
+    """The spec's cut.
+
+    Raises:
+        BadInputError: The method needs one and the spec has none.
+    """
+    if spec.cut is None:
+        raise BadInputError(
+            f"method {spec.method} needs a cut",
+            fix=f"pass --cut NAME; `ttl-deploy cuts {spec.backbone}` lists them",
+        )
+    return spec.cut
+
+
+def refuse_cut(spec: ModelSpec) -> None:
+    """Raises `BadInputError` where a method that keeps every layer was given a cut."""
+    if spec.cut is not None or spec.trained_layers is not None:
+        raise BadInputError(f"method {spec.method} keeps every layer and takes no cut", fix="drop --cut")
+
+
+def split_at(backbone: Backbone, cut: str) -> tuple[tuple[Unit, ...], tuple[Unit, ...]]:
+    """The units up to and including a cut, and those above it, tail included."""
+    index = backbone.resolve(cut).index + 1
+    return backbone.all_units[:index], backbone.all_units[index:]
+
+
+def _slim_chain(
+    backbone: Backbone, plan: Plan, modules: Mapping[str, nn.Module], channels: int, factor: int
+) -> dict[str, nn.Module]:
+    slimmed = {}
+    for unit in plan.slimmed:
+        slimmed[unit.name], channels = backbone.slim(unit, modules[unit.name], channels, factor)
+    return slimmed
+
+
+def _key(unit: Unit) -> str:
+    return unit.name.replace(".", "_")

@@ -1,0 +1,186 @@
+"""What a backbone is: an ordered list of units that never cut through a skip connection, and names for the cuts.
+
+Nothing here knows about training or export, nor how many blocks, dimensions or channels a network has.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ttl_deploy.errors import BadInputError, near
+from ttl_deploy.registry import Registry
+
+BACKBONES: Registry[Backbone] = Registry("backbone", "ttl_deploy.zoo", "ttl_deploy.backbones")
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A run of layers with one input and one output, between two places where the network may be cut.
+
+    Attributes:
+        name: The network's own name (`layer3.3`).
+        block: Number of its block, from 1; 0 for the stem.
+        prefix: What precedes its parameters' names in the original network's state dict.
+        cut: Whether the network may be cut after it.
+        ends_block: Whether it is the last unit of its block.
+    """
+
+    name: str
+    block: int
+    prefix: str
+    cut: bool = True
+    ends_block: bool = False
+
+
+@dataclass(frozen=True)
+class CutPoint:
+    """A place after which everything may be dropped.
+
+    Attributes:
+        index: Position of the unit; 0 is the stem.
+        name: Name of the last unit kept.
+        block: Its block number.
+        channels: Output channels.
+        stride: Input size over feature size.
+        ends_block: Whether a block ends here (the paper's coarse candidates, section 3.2).
+    """
+
+    index: int
+    name: str
+    block: int
+    channels: int
+    stride: int
+    ends_block: bool
+
+
+class Backbone(ABC):
+    """A network of the zoo.
+
+    Attributes:
+        name: Name in the zoo.
+        units: Everything up to the last cut point, bottom first.
+        tail: Layers above the last cut point that only the whole network runs (a last norm, an expanding
+            convolution), or None.
+        input_size: Image size of its pretraining, pixels.
+        first_weight: State-dict name of the convolution that reads the image.
+    """
+
+    name: str
+    units: tuple[Unit, ...]
+    tail: Unit | None = None
+    input_size: int = 224
+    first_weight: str
+
+    @abstractmethod
+    def build(self, channels: int = 3) -> dict[str, nn.Module]:
+        """Builds every unit, tail included, with the network's own random initialisation.
+
+        Args:
+            channels: Input channels.
+        """
+
+    @abstractmethod
+    def slim(self, unit: Unit, original: nn.Module, channels: int, factor: int) -> tuple[nn.Module, int]:
+        """Builds a unit with its layers' channels divided, randomly initialised (TransFusion; paper, section 3.1).
+
+        Args:
+            unit: Which unit.
+            original: The unit at full width.
+            channels: Channels of its input.
+            factor: Divisor of the channels; 2 is the paper's halving.
+
+        Returns:
+            The slim unit and the channels of its output.
+        """
+
+    @abstractmethod
+    def pretrained(self) -> Mapping[str, Tensor]:
+        """Fetches ImageNet weights (from the cache where they are there).
+
+        Raises:
+            WeightsError: They cannot be fetched; the error names the address and the way out.
+        """
+
+    def upgrade(self, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """Renames the keys of checkpoints from older versions of the network's library."""
+        return state
+
+    @property
+    def all_units(self) -> tuple[Unit, ...]:
+        """The units and the tail."""
+        return (*self.units, *([self.tail] if self.tail else []))
+
+    @functools.cached_property
+    def cut_points(self) -> tuple[CutPoint, ...]:
+        """Every place where the network may be cut, bottom first."""
+        with torch.device("meta"):
+            modules = self.build()
+        shapes = trace_shapes((modules[unit.name] for unit in self.units), (3, self.input_size, self.input_size))
+        return tuple(
+            CutPoint(index, unit.name, unit.block, shape[0], round(self.input_size / shape[-1]), unit.ends_block)
+            for index, (unit, shape) in enumerate(zip(self.units, shapes, strict=True))
+            if unit.cut
+        )
+
+    def resolve(self, cut: str | int) -> CutPoint:
+        """Finds a cut point by its name, by `block:N`, by a block's name (`layer3`: its end) or by its index.
+
+        Raises:
+            BadInputError: There is no such cut; the error lists the nearest names.
+        """
+        text = str(cut).strip().removeprefix("features.")
+        matches = [point for point in self.cut_points if _matches(point, text)]
+        if not matches:
+            names = [point.name for point in self.cut_points]
+            raise BadInputError(
+                f"cut {text!r} does not exist in {self.name}",
+                fix=f"{near(text, names)}; `ttl-deploy cuts {self.name}` lists all {len(names)}",
+            )
+        return matches[-1]
+
+
+def _matches(point: CutPoint, text: str) -> bool:
+    if text.startswith("block:"):
+        return point.ends_block and text == f"block:{point.block}"
+    if text.isdecimal():
+        return point.index == int(text)
+    return point.name == text or point.name.startswith(text + ".")
+
+
+def trace_shapes(modules: Iterable[nn.Module], shape: Sequence[int]) -> list[tuple[int, ...]]:
+    """Shapes after each module of a chain, found without computing anything.
+
+    Args:
+        modules: The chain, bottom first; left as it is.
+        shape: Shape of one input without the batch, for example (3, 224, 224).
+
+    Raises:
+        BadInputError: The input is too small for the chain.
+    """
+    features = torch.empty((1, *shape), device="meta")
+    shapes = []
+    for module in modules:
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            features = copy.deepcopy(module).to("meta").eval()(features)
+        if 0 in features.shape:
+            raise BadInputError(
+                f"an image of {shape[-1]} pixels is too small for this network", fix="raise --image-size"
+            )
+        shapes.append(tuple(features.shape[1:]))
+    return shapes
+
+
+def mark_block_ends(units: Sequence[Unit]) -> tuple[Unit, ...]:
+    """Sets `ends_block` on the last unit of every block above the stem."""
+    last = {unit.block: unit.name for unit in units if unit.block > 0}
+    ends = set(last.values())
+    return tuple(Unit(u.name, u.block, u.prefix, u.cut, u.name in ends) for u in units)

@@ -1,0 +1,80 @@
+"""ResNet-18/34/50/101 (He 2016) as torchvision builds them: the stem and every residual block is a unit.
+
+ResNet-50 has the 17 candidates of the paper's Figure 3: the stem and 16 bottlenecks.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping
+
+from torch import Tensor, nn
+from torchvision import models
+from torchvision.models.resnet import BasicBlock, Bottleneck
+
+from ttl_deploy.zoo.backbone import BACKBONES, Backbone, Unit, mark_block_ends
+from ttl_deploy.zoo.fetch import fetch_file
+
+
+class ResNet(Backbone):
+    """A torchvision ResNet.
+
+    Args:
+        name: torchvision's name (`resnet50`).
+        depths: Residual blocks per stage.
+        weights: torchvision's weight enum member.
+    """
+
+    first_weight = "conv1.weight"
+
+    def __init__(self, name: str, depths: tuple[int, ...], weights: str) -> None:
+        self.name = name
+        self._weights = weights
+        blocks = [
+            Unit(f"layer{stage}.{i}", stage, f"layer{stage}.{i}.")
+            for stage, depth in enumerate(depths, start=1)
+            for i in range(depth)
+        ]
+        self.units = mark_block_ends([Unit("stem", 0, ""), *blocks])
+
+    def build(self, channels: int = 3) -> dict[str, nn.Module]:
+        """See `Backbone.build`."""
+        network = models.get_model(self.name, weights=None)
+        if channels != 3:
+            network.conv1 = nn.Conv2d(channels, 64, kernel_size=7, stride=2, padding=3, bias=False)
+            _initialise(network.conv1)
+        stem = OrderedDict((part, getattr(network, part)) for part in ("conv1", "bn1", "relu", "maxpool"))
+        return {"stem": nn.Sequential(stem), **{unit.name: network.get_submodule(unit.name) for unit in self.units[1:]}}
+
+    def slim(self, unit: Unit, original: nn.Module, channels: int, factor: int) -> tuple[nn.Module, int]:
+        """See `Backbone.slim`; a projection is added to the skip where the width changes."""
+        assert isinstance(original, BasicBlock | Bottleneck)
+        last = original.conv3 if isinstance(original, Bottleneck) else original.conv2
+        out = last.out_channels // factor
+        projection = None
+        if original.stride != 1 or channels != out:
+            projection = nn.Sequential(
+                nn.Conv2d(channels, out, kernel_size=1, stride=original.stride, bias=False), nn.BatchNorm2d(out)
+            )
+        block = type(original)(channels, out // original.expansion, original.stride, projection)
+        return _initialise(block), out
+
+    def pretrained(self) -> Mapping[str, Tensor]:
+        """See `Backbone.pretrained`; torchvision's IMAGENET1K_V1, the weights of the paper's time."""
+        return fetch_file(self.name, models.get_weight(self._weights).url)
+
+
+def _initialise(module: nn.Module) -> nn.Module:
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv2d):
+            nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+    return module
+
+
+for _name, _depths, _enum in (
+    ("resnet18", (2, 2, 2, 2), "ResNet18_Weights"),
+    ("resnet34", (3, 4, 6, 3), "ResNet34_Weights"),
+    ("resnet50", (3, 4, 6, 3), "ResNet50_Weights"),
+    ("resnet101", (3, 4, 23, 3), "ResNet101_Weights"),
+):
+    BACKBONES.register(_name, ResNet(_name, _depths, f"{_enum}.IMAGENET1K_V1"))
