@@ -7,6 +7,7 @@ on stderr and the exit code of its class, and shows a traceback only with `--deb
 from __future__ import annotations
 
 import difflib
+import errno
 from collections.abc import Iterable
 from os import PathLike
 from typing import ClassVar
@@ -47,6 +48,22 @@ class MissingDependencyError(TtlDeployError):
 
 class StorageError(TtlDeployError):
     """The disk is full, read-only or failing."""
+
+    REASONS: ClassVar[dict[int, str]] = {
+        errno.ENOSPC: "the disk is full",
+        errno.EDQUOT: "the disk quota is used up",
+        errno.EROFS: "the file system is read-only",
+        errno.EACCES: "permission denied",
+        errno.EPERM: "permission denied",
+        errno.EIO: "the disk reports an input/output error",
+        errno.EFBIG: "the file would be larger than the file system allows",
+    }
+
+    @classmethod
+    def of(cls, error: OSError, where: str | PathLike[str] | None = None) -> StorageError:
+        """The error for an operating-system error whose number is in `REASONS`."""
+        place = where or error.filename
+        return cls(cls.REASONS[error.errno or 0], where=place, fix="free space or choose another place, then run again")
 
 
 class TrainingError(TtlDeployError):

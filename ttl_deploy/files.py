@@ -6,7 +6,6 @@ Atomic writes go through a temporary sibling, fsync and rename; folders likewise
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
@@ -19,16 +18,6 @@ from typing import Any
 
 from ttl_deploy.errors import BadInputError, StorageError
 
-_DISK_ERRORS = {
-    errno.ENOSPC: "the disk is full",
-    errno.EDQUOT: "the disk quota is used up",
-    errno.EROFS: "the file system is read-only",
-    errno.EACCES: "permission denied",
-    errno.EPERM: "permission denied",
-    errno.EIO: "the disk reports an input/output error",
-    errno.EFBIG: "the file would be larger than the file system allows",
-}
-
 
 @contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
@@ -36,10 +25,9 @@ def disk_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        reason = _DISK_ERRORS.get(error.errno or 0)
-        if reason is None:
+        if error.errno not in StorageError.REASONS:
             raise
-        raise StorageError(reason, where=path, fix="free space or choose another place, then run again") from error
+        raise StorageError.of(error, path) from error
 
 
 @contextmanager
@@ -105,6 +93,12 @@ def refuse_existing(path: Path, *, overwrite: bool) -> None:
     if path.is_dir() and not any(path.iterdir()):
         return
     raise BadInputError("exists already", where=path, fix="choose another --out, or pass --overwrite to replace it")
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Removes the temporary files that a killed process left in a folder."""
+    for entry in folder.glob(".*.tmp"):
+        entry.unlink(missing_ok=True)
 
 
 def sha256(path: Path) -> str:

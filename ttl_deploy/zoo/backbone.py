@@ -168,15 +168,21 @@ def trace_shapes(modules: Iterable[nn.Module], shape: Sequence[int]) -> list[tup
     features = torch.empty((1, *shape), device="meta")
     shapes = []
     for module in modules:
-        with torch.no_grad(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            features = copy.deepcopy(module).to("meta").eval()(features)
-        if 0 in features.shape:
+        try:
+            features = _run_on_meta(module, features)
+        except RuntimeError as error:
             raise BadInputError(
                 f"an image of {shape[-1]} pixels is too small for this network", fix="raise --image-size"
-            )
+            ) from error
         shapes.append(tuple(features.shape[1:]))
     return shapes
+
+
+def _run_on_meta(module: nn.Module, features: Tensor) -> Tensor:
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        result: Tensor = copy.deepcopy(module).to("meta").eval()(features)
+    return result
 
 
 def mark_block_ends(units: Sequence[Unit]) -> tuple[Unit, ...]:

@@ -1,0 +1,92 @@
+"""A tiny network as an artifact, built with onnx alone, and what it must compute, in NumPy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+from ttl_deploy.artifact import Artifact, write_artifact
+from ttl_deploy.spec import ModelSpec, PreprocessSpec, SourceRun
+
+SIZE = 8
+CLASSES = ("healthy", "ill", "unclear")
+
+
+@dataclass(frozen=True)
+class TinyNet:
+    """ReLU, mean over the image, one linear layer."""
+
+    weight: NDArray[np.float32]
+    bias: NDArray[np.float32]
+
+    def logits(self, batch: NDArray[np.float32]) -> NDArray[np.float64]:
+        pooled = np.maximum(batch.astype(np.float64), 0).mean(axis=(2, 3))
+        return np.asarray(pooled @ self.weight + self.bias, dtype=np.float64)
+
+    def proto(self, input_name: str = "images") -> onnx.ModelProto:
+        nodes = [
+            helper.make_node("Relu", [input_name], ["positive"]),
+            helper.make_node("GlobalAveragePool", ["positive"], ["pooled"]),
+            helper.make_node("Flatten", ["pooled"], ["flat"]),
+            helper.make_node("Gemm", ["flat", "weight", "bias"], ["logits"]),
+        ]
+        graph = helper.make_graph(
+            nodes,
+            "tiny",
+            [helper.make_tensor_value_info(input_name, TensorProto.FLOAT, ["batch", 3, SIZE, SIZE])],
+            [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", len(self.bias)])],
+            [numpy_helper.from_array(self.weight, "weight"), numpy_helper.from_array(self.bias, "bias")],
+        )
+        return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+def manifest_fields(**changes: Any) -> dict[str, Any]:
+    fields: dict[str, Any] = {
+        "format": "onnx",
+        "precision": "fp32",
+        "model": ModelSpec(backbone="tiny", classes=CLASSES, image_size=SIZE),
+        "preprocess": PreprocessSpec(image_size=SIZE),
+        "parameters": 12,
+        "macs": 9,
+        "source": SourceRun(name="run", weights_sha256="0" * 64, config_digest="1" * 64),
+        "tools": {"onnx": onnx.__version__},
+    }
+    return fields | changes
+
+
+@pytest.fixture
+def tiny_net() -> TinyNet:
+    generator = np.random.default_rng(0)
+    weight = generator.normal(size=(3, len(CLASSES))).astype(np.float32)
+    return TinyNet(weight, np.array([0.5, -1.0, 0.25], dtype=np.float32))
+
+
+@pytest.fixture
+def images() -> NDArray[np.float32]:
+    return np.random.default_rng(1).normal(size=(5, 3, SIZE, SIZE)).astype(np.float32)
+
+
+@pytest.fixture
+def make_artifact(tmp_path: Path, tiny_net: TinyNet) -> Callable[..., Artifact]:
+    """Writes the tiny network as an artifact; keywords change manifest fields or the network."""
+
+    def make(name: str = "artifact", net: TinyNet = tiny_net, **changes: Any) -> Artifact:
+        def build(folder: Path) -> str:
+            (folder / "model.onnx").write_bytes(net.proto().SerializeToString())
+            return "model.onnx"
+
+        return write_artifact(tmp_path / name, manifest_fields(**changes), build)
+
+    return make
+
+
+@pytest.fixture
+def artifact(make_artifact: Callable[..., Artifact]) -> Artifact:
+    return make_artifact()

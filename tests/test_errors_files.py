@@ -1,0 +1,107 @@
+import errno
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from ttl_deploy import files
+from ttl_deploy.errors import BadInputError, StorageError, TtlDeployError, near
+
+
+def test_an_error_is_one_line_with_place_and_way_out() -> None:
+    error = TtlDeployError("is\nbroken", where=Path("a/b.csv"), fix="mend it")
+    assert str(error) == "a/b.csv: is broken; mend it"
+
+
+def test_near_lists_close_names_or_all_of_few() -> None:
+    assert near("x", ["a", "b"]) == "valid: a, b"
+    assert near("layer3.9", [f"layer{i}.{j}" for i in range(1, 5) for j in range(6)]).startswith("nearest: layer3.")
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_rubbish(tmp_path: Path) -> None:
+    target = tmp_path / "x.txt"
+    files.write_text(target, "old")
+    with pytest.raises(RuntimeError), files.atomic_path(target) as temporary:
+        temporary.write_text("new")
+        raise RuntimeError
+    assert target.read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["x.txt"]
+
+
+def test_a_full_disk_is_one_clear_error_and_the_old_file_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = tmp_path / "x.txt"
+    files.write_text(target, "old")
+
+    def full(_descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(StorageError, match=r"x\.txt: the disk is full; free space"):
+        files.write_text(target, "new")
+    assert target.read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["x.txt"]
+
+
+def test_a_really_full_disk(tmp_path: Path) -> None:
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(tmp_path)], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip("mounting a small file system needs root")
+    try:
+        files.write_bytes(tmp_path / "a", b"x" * 30_000)
+        with pytest.raises(StorageError, match="the disk is full"):
+            files.write_bytes(tmp_path / "a", b"y" * 100_000)
+        assert (tmp_path / "a").read_bytes() == b"x" * 30_000
+        assert len(list(tmp_path.iterdir())) == 1
+    finally:
+        subprocess.run(["umount", str(tmp_path)], check=True)
+
+
+def test_a_folder_is_never_overwritten_unasked(tmp_path: Path) -> None:
+    target = tmp_path / "run"
+    with files.atomic_folder(target) as folder:
+        (folder / "a").write_text("1")
+    with pytest.raises(BadInputError, match=r"exists already; .*--overwrite"), files.atomic_folder(target):
+        pass
+    with files.atomic_folder(target, overwrite=True) as folder:
+        (folder / "b").write_text("2")
+    assert [p.name for p in target.iterdir()] == ["b"]
+    assert [p.name for p in tmp_path.iterdir()] == ["run"]
+
+
+def test_a_folder_that_fails_leaves_the_old_one(tmp_path: Path) -> None:
+    target = tmp_path / "run"
+    target.mkdir()
+    (target / "a").write_text("1")
+    with pytest.raises(RuntimeError), files.atomic_folder(target, overwrite=True) as folder:
+        (folder / "b").write_text("2")
+        raise RuntimeError
+    assert [p.name for p in target.iterdir()] == ["a"]
+    assert [p.name for p in tmp_path.iterdir()] == ["run"]
+
+
+def test_killed_while_writing_the_file_is_old_or_new_never_half(tmp_path: Path) -> None:
+    target = tmp_path / "x"
+    code = f"""
+        from pathlib import Path
+        from ttl_deploy import files
+        sizes = [1, 3_000_000]
+        print("go", flush=True)
+        while True:
+            for n in sizes:
+                files.write_bytes(Path({str(target)!r}), bytes([n % 7]) * n)
+    """
+    with subprocess.Popen([sys.executable, "-c", textwrap.dedent(code)], stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == "go\n"
+        while not target.exists():
+            pass
+        child.send_signal(signal.SIGKILL)
+    assert target.stat().st_size in (1, 3_000_000)
+    files.remove_leftovers(tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["x"]

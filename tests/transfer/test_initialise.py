@@ -1,0 +1,101 @@
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+from torchvision import models
+
+from ttl_deploy.errors import WeightsError
+from ttl_deploy.spec import ModelSpec
+from ttl_deploy.transfer import TransferModel, build, initialise
+
+
+def ttl(channels: int = 3, cut: str = "layer2") -> TransferModel:
+    return build(ModelSpec(backbone="resnet18", method="ttl", cut=cut, classes=("a", "b"), channels=channels))
+
+
+@pytest.fixture(scope="module")
+def network() -> nn.Module:
+    torch.manual_seed(3)
+    return models.resnet18()
+
+
+@pytest.mark.parametrize("prefix", ["", "module.", "backbone.", "model.backbone.", "module.encoder."])
+@pytest.mark.parametrize("wrapper", [None, "state_dict"])
+def test_foreign_checkpoints_load(tmp_path: Path, network: nn.Module, prefix: str, wrapper: str | None) -> None:
+    state = {prefix + k: v for k, v in network.state_dict().items()}
+    torch.save({wrapper: state, "epoch": 3} if wrapper else state, tmp_path / "w.pth")
+    model = ttl()
+    report = initialise(model, str(tmp_path / "w.pth"))
+    assert report.matched == report.wanted
+    assert not report.missing
+    assert "tensors of the reused layers loaded" in str(report)
+    for name, tensor in model.network_state().items():
+        if not name.startswith("head."):
+            torch.testing.assert_close(tensor, network.state_dict()[name])
+
+
+def test_safetensors_load_and_count_what_is_dropped(tmp_path: Path, network: nn.Module) -> None:
+    save_file({k: v.clone() for k, v in network.state_dict().items()}, tmp_path / "w.safetensors")
+    report = initialise(ttl(), str(tmp_path / "w.safetensors"))
+    above = [k for k in network.state_dict() if k.startswith(("layer3", "layer4", "fc"))]
+    assert report.unused == len([k for k in above if not k.endswith("num_batches_tracked")])
+
+
+def test_partial_weights_are_counted(tmp_path: Path, network: nn.Module) -> None:
+    state = {k: v for k, v in network.state_dict().items() if not k.startswith("layer2.1.")}
+    torch.save(state, tmp_path / "w.pth")
+    report = initialise(ttl(), str(tmp_path / "w.pth"))
+    assert len(report.missing) == 10
+    assert all(name.startswith("layer2.1.") for name in report.missing)
+
+
+def test_none_matching_is_refused(tmp_path: Path) -> None:
+    torch.save({"a.weight": torch.ones(3)}, tmp_path / "w.pth")
+    with pytest.raises(WeightsError, match=r"none of the 50 tensors .* 'a\.weight'"):
+        initialise(ttl(), str(tmp_path / "w.pth"))
+
+
+def test_grey_input_sums_the_first_convolution(tmp_path: Path, network: nn.Module) -> None:
+    torch.save(network.state_dict(), tmp_path / "w.pth")
+    model = ttl(channels=1, cut="stem")
+    report = initialise(model, str(tmp_path / "w.pth"))
+    assert report.adapted
+    colour = ttl(cut="stem").eval()
+    initialise(colour, str(tmp_path / "w.pth"))
+    grey = torch.rand(1, 1, 64, 64)
+    torch.testing.assert_close(model.eval().units["stem"](grey), colour.units["stem"](grey.expand(-1, 3, -1, -1)))
+
+
+class Evil:
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return (print, ("executed",))
+
+
+def test_no_pickle_is_executed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    torch.save({"x": Evil()}, tmp_path / "w.pth")
+    with pytest.raises(WeightsError, match="never loaded"):
+        initialise(ttl(), str(tmp_path / "w.pth"))
+    (tmp_path / "p.pth").write_bytes(pickle.dumps(Evil()))
+    with pytest.raises(WeightsError):
+        initialise(ttl(), str(tmp_path / "p.pth"))
+    assert "executed" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("w.pth", b""), ("w.pth", b"not a zip"), ("w.safetensors", b"\x08\0\0\0\0\0\0\0{}"), ("w.pt", b"PK")],
+)
+def test_damaged_files_are_refused(tmp_path: Path, name: str, content: bytes) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(WeightsError):
+        initialise(ttl(), str(tmp_path / name))
+
+
+def test_missing_files_and_unfinished_runs_are_told(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match="no such file"):
+        initialise(ttl(), str(tmp_path / "w.pth"))
+    with pytest.raises(WeightsError, match="not a finished run"):
+        initialise(ttl(), str(tmp_path))

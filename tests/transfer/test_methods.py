@@ -1,0 +1,112 @@
+import pytest
+import torch
+from torch import nn
+
+from ttl_deploy.errors import BadInputError
+from ttl_deploy.spec import ModelSpec
+from ttl_deploy.transfer import TransferModel, build
+from ttl_deploy.zoo import BACKBONES
+
+CLASSES = ("a", "b", "c")
+
+
+def make(backbone: str = "resnet18", **fields: object) -> TransferModel:
+    return build(ModelSpec(backbone=backbone, classes=CLASSES, image_size=64, **fields))  # type: ignore[arg-type]
+
+
+def middle(backbone: str) -> str:
+    points = BACKBONES.get(backbone).cut_points
+    return points[len(points) // 2].name
+
+
+@pytest.mark.parametrize("head", ["gap", "flatten"])
+@pytest.mark.parametrize("backbone", BACKBONES.names())
+def test_ttl_holds_nothing_above_the_cut(backbone: str, head: str) -> None:
+    cut = middle(backbone)
+    model = make(backbone, method="ttl", cut=cut, head=head)
+    assert model.chain[-1].name == cut
+    assert model(torch.zeros(2, 3, 64, 64)).shape == (2, 3)
+    model(torch.rand(2, 3, 64, 64)).sum().backward()
+    assert [name for name, parameter in model.named_parameters() if parameter.grad is None] == []
+
+
+@pytest.mark.parametrize("slim", [2, 4, 8])
+@pytest.mark.parametrize("backbone", BACKBONES.names())
+def test_tf_divides_the_channels_above_the_cut_in_every_family(backbone: str, slim: int) -> None:
+    cut = middle(backbone)
+    full, slimmed = make(backbone), make(backbone, method="tf", cut=cut, slim=slim)
+    assert slimmed(torch.zeros(2, 3, 64, 64)).shape == (2, 3)
+    for unit in slimmed.plan.reused:
+        assert _widths(slimmed.unit(unit)) == _widths(full.unit(unit))
+    for unit in slimmed.plan.slimmed:
+        before, after = _widths(full.unit(unit)), _widths(slimmed.unit(unit))
+        # A projection may come on top, where the first slim unit's skip changes width.
+        for wide, narrow in zip(before, after, strict=False):
+            assert narrow <= wide // slim + 4  # EfficientNet rounds to multiples of 8
+
+
+def _widths(unit: nn.Module) -> list[int]:
+    return [
+        m.out_channels
+        for n, m in unit.named_modules()
+        if isinstance(m, nn.Conv2d) and not n.startswith(("se.", "down"))
+    ]
+
+
+def test_tf_in_the_middle_of_a_stage_projects_the_skip() -> None:
+    model = make("resnet50", method="tf", cut="layer3.2")
+    assert model.units["layer3_3"].downsample is not None  # type: ignore[union-attr]
+    assert model.units["layer3_4"].downsample is None  # type: ignore[union-attr]
+
+
+def test_lwft_freezes_weights_and_statistics_below_the_cut_and_scales_the_rates() -> None:
+    model = make(method="lwft", cut="layer3").train()
+    before = {k: v.clone() for k, v in model.network_state().items()}
+    optimizer = torch.optim.SGD(model.parameter_groups(1.0))
+    assert [group["lr"] for group in optimizer.param_groups] == [1.0, 0.1]
+    assert {id(p) for p in optimizer.param_groups[0]["params"]} == {id(p) for p in model.head.parameters()}
+    model(torch.rand(4, 3, 64, 64)).square().sum().backward()
+    optimizer.step()
+    after = model.network_state()
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed
+    assert all(name.startswith(("layer4.", "head.")) for name in changed)
+    assert any(name.endswith("running_mean") for name in changed)
+
+
+@pytest.mark.parametrize(("layers", "trained"), [(1, 0), (2, 1), (3, 2), (10, 9)])
+def test_lwft_counts_layers_from_the_head(layers: int, trained: int) -> None:
+    model = make(method="lwft", trained_layers=layers)
+    assert len(model.chain) - len(model.plan.frozen) == trained
+
+
+def test_ftl_trains_everything_at_one_rate() -> None:
+    model = make()
+    (group,) = model.parameter_groups(1e-4)
+    assert len(group["params"]) == len(list(model.parameters()))
+    assert group["lr"] == 1e-4
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"method": "ttl"}, "method ttl needs a cut"),
+        ({"method": "ftl", "cut": "layer3"}, "takes no cut"),
+        ({"method": "tf", "cut": "layer4.1"}, "nothing is left to slim"),
+        ({"method": "lwft"}, "either a cut"),
+        ({"method": "lwft", "trained_layers": 99}, "99 layers do not exist"),
+        ({"method": "tl"}, "unknown method 'tl'"),
+        ({"head": "gpa"}, "unknown head 'gpa'"),
+    ],
+)
+def test_impossible_specs_are_refused(fields: dict[str, object], message: str) -> None:
+    with pytest.raises(BadInputError, match=message):
+        make(**fields)
+
+
+def test_one_channel_in() -> None:
+    for backbone in ("resnet18", "densenet121", "efficientnet_b0"):
+        model = build(
+            ModelSpec(backbone=backbone, method="ttl", cut=middle(backbone), classes=CLASSES, image_size=64, channels=1)
+        )
+        assert model(torch.zeros(2, 1, 64, 64)).shape == (2, 3)

@@ -1,0 +1,129 @@
+import pytest
+import timm
+import torch
+from torch import nn
+from torchvision import models
+
+from ttl_deploy.errors import BadInputError, WeightsError
+from ttl_deploy.spec import ModelSpec
+from ttl_deploy.transfer import TransferModel, build, initialise
+from ttl_deploy.zoo import BACKBONES
+from ttl_deploy.zoo import fetch as fetching
+
+CUTS = {
+    "resnet18": 9,
+    "resnet34": 17,
+    "resnet50": 17,
+    "resnet101": 34,
+    "densenet121": 58 + 3,
+    "densenet201": 98 + 3,
+    "efficientnet_b0": 16,
+}
+
+
+def reference(name: str) -> nn.Module:
+    torch.manual_seed(1)
+    if name == "efficientnet_b0":
+        network: nn.Module = timm.create_model(name, num_classes=2)
+    else:
+        network = models.get_model(name, num_classes=2)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean = torch.rand_like(module.running_mean) * 0.2  # type: ignore[arg-type]
+            module.running_var = torch.rand_like(module.running_var) + 0.5  # type: ignore[arg-type]
+    return network.eval()
+
+
+def as_ours(name: str, network: nn.Module) -> TransferModel:
+    model = build(ModelSpec(backbone=name, classes=("a", "b"), image_size=64)).eval()
+    state = {k: v for k, v in network.state_dict().items() if not k.startswith(("fc.", "classifier."))}
+    linear = network.get_submodule("fc" if hasattr(network, "fc") else "classifier")
+    model.load_network_state(state | {"head.fc.weight": linear.weight.data, "head.fc.bias": linear.bias.data})  # type: ignore[operator]
+    return model
+
+
+@pytest.mark.parametrize("name", sorted(CUTS))
+def test_the_chain_computes_what_the_library_network_computes(name: str) -> None:
+    network = reference(name)
+    images = torch.rand(2, 3, 64, 64)
+    with torch.no_grad():
+        torch.testing.assert_close(as_ours(name, network)(images), network(images), rtol=1e-4, atol=1e-5)
+
+
+def test_every_backbone_of_the_zoo_is_tested_here() -> None:
+    assert set(CUTS) == set(BACKBONES.names())
+
+
+@pytest.mark.parametrize(("name", "count"), sorted(CUTS.items()))
+def test_the_number_of_cut_points_is_the_networks(name: str, count: int) -> None:
+    points = BACKBONES.get(name).cut_points
+    assert len(points) == count
+    assert [p.index for p in points] == sorted(p.index for p in points)
+
+
+def test_cut_points_are_named_in_the_networks_own_words() -> None:
+    for name in CUTS:
+        network = reference(name)
+        names = {n.removeprefix("features.") for n, _module in network.named_modules()}
+        assert {p.name for p in BACKBONES.get(name).cut_points} - {"stem"} <= names
+
+
+@pytest.mark.parametrize(
+    ("cut", "name"),
+    [("layer3.3", "layer3.3"), ("11", "layer3.3"), (11, "layer3.3"), ("block:3", "layer3.5"), ("layer3", "layer3.5")],
+)
+def test_a_cut_has_several_names(cut: str | int, name: str) -> None:
+    assert BACKBONES.get("resnet50").resolve(cut).name == name
+
+
+def test_the_papers_densenet_cut_is_a_block_end() -> None:
+    backbone = BACKBONES.get("densenet121")
+    assert backbone.resolve("block:2").name == "transition2"
+    assert backbone.resolve("features.transition2").channels == 256
+
+
+def test_an_unknown_cut_lists_the_nearest() -> None:
+    with pytest.raises(BadInputError, match=r"layer3\.9.*nearest: layer3\.5"):
+        BACKBONES.get("resnet50").resolve("layer3.9")
+    with pytest.raises(BadInputError, match="unknown backbone 'resnet5'; nearest: resnet50"):
+        BACKBONES.get("resnet5")
+
+
+def test_a_too_small_image_is_told() -> None:
+    with pytest.raises(BadInputError, match="16 pixels is too small"):
+        build(ModelSpec(backbone="densenet121", classes=("a", "b"), image_size=16))
+
+
+def test_old_densenet_checkpoints_are_understood() -> None:
+    backbone = BACKBONES.get("densenet121")
+    old = {"features.denseblock1.denselayer1.norm.1.weight": torch.ones(1), "features.norm5.weight": torch.ones(1)}
+    new = set(backbone.upgrade(old))
+    assert new == {"features.denseblock1.denselayer1.norm1.weight", "features.norm5.weight"}
+
+
+def test_offline_the_error_names_the_address_and_the_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    def offline(*_args: object, **_kwargs: object) -> None:
+        raise OSError("Name or service not known")
+
+    monkeypatch.setattr(fetching.torch.hub, "load_state_dict_from_url", offline)
+    model = build(ModelSpec(backbone="resnet18", method="ttl", cut="stem", classes=("a", "b")))
+    with pytest.raises(WeightsError, match=r"https://download\.pytorch\.org/models/resnet18-.*--weights FILE"):
+        initialise(model, "imagenet")
+
+
+def test_imagenet_weights_come_from_the_published_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = models.resnet18()
+    asked = []
+
+    def download(url: str, **_kwargs: object) -> dict[str, torch.Tensor]:
+        asked.append(url)
+        return network.state_dict()
+
+    monkeypatch.setattr(fetching.torch.hub, "load_state_dict_from_url", download)
+    model = build(ModelSpec(backbone="resnet18", method="ttl", cut="layer2.0", classes=("a", "b")))
+    report = initialise(model, "imagenet")
+    assert asked == [models.ResNet18_Weights.IMAGENET1K_V1.url]
+    assert not report.missing
+    torch.testing.assert_close(
+        model.network_state()["layer2.0.conv1.weight"], network.state_dict()["layer2.0.conv1.weight"]
+    )

@@ -1,0 +1,168 @@
+"""An artifact folder on disk: a manifest, the model's files and their hashes, written whole or not at all, read with care.
+
+Nothing of an artifact is used before every file is there, of the recorded size and, unless asked otherwise, of the
+recorded hash. No torch.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
+
+from ttl_deploy import files
+from ttl_deploy.errors import BadInputError, IntegrityError
+from ttl_deploy.spec import ArtifactManifest, FileRecord, make_record, read_record
+
+MANIFEST = "manifest.json"
+
+_RUN_CONFIG = "config.yaml"
+_AGAIN = "export the run again with `ttl-deploy export`"
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """An exported model's folder.
+
+    Attributes:
+        folder: Where it is.
+        manifest: What it holds.
+    """
+
+    folder: Path
+    manifest: ArtifactManifest
+
+    @property
+    def model_path(self) -> Path:
+        """The file a runtime opens."""
+        return self.folder / self.manifest.model_file
+
+
+def open_artifact(path: Path, *, verify: bool = True) -> Artifact:
+    """Opens an artifact and checks it against its manifest.
+
+    Args:
+        path: The folder, or a file of the artifact inside it.
+        verify: Whether to hash the files; without, only their presence and size are checked.
+
+    Raises:
+        BadInputError: There is no such folder, or it is not an artifact.
+        IntegrityError: The manifest is damaged or of a newer schema, or a file is missing or has changed.
+    """
+    folder = _folder_of(path)
+    manifest = _read_manifest(folder / MANIFEST)
+    if manifest.model_file not in manifest.files:
+        raise IntegrityError(f"does not list its model file {manifest.model_file!r}", where=folder / MANIFEST)
+    for name, record in manifest.files.items():
+        _check_file(folder, name, record, verify=verify)
+    return Artifact(folder, manifest)
+
+
+def write_artifact(
+    folder: Path, fields: Mapping[str, Any], build: Callable[[Path], str], *, overwrite: bool = False
+) -> Artifact:
+    """Writes an artifact: the folder appears whole, with hashes and manifest, or not at all.
+
+    Args:
+        folder: Where it shall be.
+        fields: Fields of `ArtifactManifest`; `model_file`, `files` and, if not given, `created` are filled in here.
+        build: Writes the model's files into the empty folder it is given; returns the name of the one to open.
+        overwrite: Whether an artifact that is there already is replaced. Other folders never are.
+
+    Raises:
+        BadInputError: The place is taken, or a field is wrong.
+        StorageError: The disk is full, read-only or failing; what was there is still there.
+    """
+    files.refuse_existing(folder, overwrite=overwrite)
+    _refuse_foreign(folder)
+    with files.atomic_folder(folder, overwrite=overwrite) as temporary:
+        model_file = build(temporary)
+        manifest = make_record(
+            ArtifactManifest,
+            **{"created": datetime.now(UTC).isoformat(timespec="seconds"), **fields},
+            model_file=model_file,
+            files=_records(temporary),
+        )
+        files.write_json(temporary / MANIFEST, manifest.model_dump(mode="json"))
+    return Artifact(folder, manifest)
+
+
+def update_manifest(artifact: Artifact, **changes: Any) -> Artifact:
+    """Replaces fields of the manifest on disk, such as `parity`, atomically.
+
+    Raises:
+        BadInputError: A field is unknown or its value is wrong.
+        StorageError: The disk is full, read-only or failing; the old manifest stands.
+    """
+    manifest = make_record(ArtifactManifest, **{**artifact.manifest.model_dump(), **changes})
+    files.write_json(artifact.folder / MANIFEST, manifest.model_dump(mode="json"))
+    return replace(artifact, manifest=manifest)
+
+
+def _folder_of(path: Path) -> Path:
+    """The artifact's folder for the folder itself or a file in it."""
+    if not path.exists():
+        raise BadInputError("no such artifact", where=path, fix="make one with `ttl-deploy export`")
+    folder = path if path.is_dir() else path.parent
+    if (folder / MANIFEST).is_file():
+        return folder
+    if (folder / _RUN_CONFIG).is_file():
+        raise BadInputError("is a run", where=folder, fix=f"export it first with `ttl-deploy export {folder}`")
+    raise BadInputError(f"is not an artifact (no {MANIFEST})", where=path, fix="make one with `ttl-deploy export`")
+
+
+def _read_manifest(path: Path) -> ArtifactManifest:
+    try:
+        content = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise IntegrityError("is not valid JSON", where=path, fix=_AGAIN) from error
+    except OSError as error:
+        raise BadInputError(f"cannot be read: {error.strerror}", where=path) from error
+    return read_record(ArtifactManifest, content, path)
+
+
+def _check_file(folder: Path, name: str, record: FileRecord, *, verify: bool) -> None:
+    path = folder / name
+    if _escapes(folder, name):
+        raise IntegrityError(f"names a file outside the artifact: {name!r}", where=folder / MANIFEST)
+    try:
+        _compare_file(path, record, verify=verify)
+    except OSError as error:
+        raise BadInputError(f"cannot be read: {error.strerror}", where=path) from error
+
+
+def _compare_file(path: Path, record: FileRecord, *, verify: bool) -> None:
+    if not path.is_file():
+        raise IntegrityError("is missing", where=path, fix=_AGAIN)
+    size = path.stat().st_size
+    if size != record.size:
+        raise IntegrityError(f"has {size} bytes, the manifest says {record.size}", where=path, fix=_AGAIN)
+    if verify and files.sha256(path) != record.sha256:
+        raise IntegrityError("has changed since the export (its SHA-256 differs)", where=path, fix=_AGAIN)
+
+
+def _escapes(folder: Path, name: str) -> bool:
+    """Whether a manifest's path leaves the folder, by its words on any system or through a link."""
+    words = (PurePosixPath(name), PureWindowsPath(name))
+    if not name or "\0" in name or any(word.anchor or ".." in word.parts for word in words):
+        return True
+    return not (folder / name).resolve().is_relative_to(folder.resolve())
+
+
+def _refuse_foreign(folder: Path) -> None:
+    """`--overwrite` on a mistyped path must not cost a folder that never was an artifact."""
+    if folder.exists() and not (folder / MANIFEST).is_file() and not (folder.is_dir() and not any(folder.iterdir())):
+        raise BadInputError(
+            "is not an artifact and is left alone", where=folder, fix="choose another --out, or remove it yourself"
+        )
+
+
+def _records(folder: Path) -> dict[str, FileRecord]:
+    return {
+        path.relative_to(folder).as_posix(): FileRecord(sha256=files.sha256(path), size=path.stat().st_size)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }

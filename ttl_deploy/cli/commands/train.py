@@ -1,0 +1,279 @@
+"""`ttl-deploy train`: data and a cut become a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ttl_deploy.cli import console
+from ttl_deploy.errors import BadInputError
+
+NAME = "train"
+ORDER = 3
+NEEDS_ARGUMENTS = True
+
+_DATA, _MODEL, _PROTOCOL, _SERIES, _OUTPUT = "Data", "Model", "Training protocol", "Several runs", "Output"
+
+
+def run(
+    data: Annotated[
+        Path | None,
+        typer.Argument(help="CSV (path,label[,patient_id][,split]), folder with one folder per class, or .npz."),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the run.", rich_help_panel=_OUTPUT)] = None,
+    backbone: Annotated[str, typer.Option(help="Network of the zoo.", rich_help_panel=_MODEL)] = "resnet50",
+    method: Annotated[
+        str,
+        typer.Option(
+            help="ttl: keep the bottom up to the cut. tf: slim what is above it. lwft: train only above it. "
+            "ftl: keep and train everything.",
+            rich_help_panel=_MODEL,
+        ),
+    ] = "ttl",
+    cut: Annotated[
+        str | None,
+        typer.Option(help="Cut point: a name of `ttl-deploy cuts`, its index, or block:N.", rich_help_panel=_MODEL),
+    ] = None,
+    layers: Annotated[
+        int | None,
+        typer.Option(
+            help="lwft: number of layers to train, the head included, instead of --cut.", rich_help_panel=_MODEL
+        ),
+    ] = None,
+    head: Annotated[str, typer.Option(help="gap: pool, then linear. flatten: linear.", rich_help_panel=_MODEL)] = "gap",
+    slim: Annotated[int, typer.Option(help="tf: divisor of the channels above the cut.", rich_help_panel=_MODEL)] = 2,
+    weights: Annotated[
+        str,
+        typer.Option(
+            help="Starting weights: imagenet, random, a .safetensors or .pth file, or an earlier run's folder.",
+            rich_help_panel=_MODEL,
+        ),
+    ] = "imagenet",
+    image_size: Annotated[
+        int | None,
+        typer.Option(help="Input size in pixels.", show_default="the backbone's, 224", rich_help_panel=_MODEL),
+    ] = None,
+    channels: Annotated[int, typer.Option(help="3, or 1 for grey input.", rich_help_panel=_MODEL)] = 3,
+    classes: Annotated[
+        str | None,
+        typer.Option(
+            help="Class names in order, comma-separated; of two, the second is the positive one. "
+            "For .npz: the names of labels 0, 1, …",
+            show_default="as found, sorted",
+            rich_help_panel=_DATA,
+        ),
+    ] = None,
+    ignore_other_labels: Annotated[
+        bool, typer.Option(help="Leave out images whose label is not in --classes.", rich_help_panel=_DATA)
+    ] = False,
+    patient_pattern: Annotated[
+        str | None,
+        typer.Option(
+            help="Regular expression with one group that finds the patient in a file's path.", rich_help_panel=_DATA
+        ),
+    ] = None,
+    skip_unreadable: Annotated[
+        bool, typer.Option(help="Leave out unreadable images, and count them.", rich_help_panel=_DATA)
+    ] = False,
+    split: Annotated[str, typer.Option(help="Train/validation/test in per cent.", rich_help_panel=_DATA)] = "64/16/20",
+    split_seed: Annotated[int, typer.Option(help="Seed of the split.", rich_help_panel=_DATA)] = 0,
+    crop: Annotated[
+        str,
+        typer.Option(help="center: the largest centred square. none: the whole image squeezed.", rich_help_panel=_DATA),
+    ] = "center",
+    high_bit_depth: Annotated[
+        str,
+        typer.Option(help="16-bit images: full-range, or min-max of each image.", rich_help_panel=_DATA),
+    ] = "full-range",
+    cache: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the pixel cache.", show_default="the user's cache folder", rich_help_panel=_DATA),
+    ] = None,
+    epochs: Annotated[
+        int | None,
+        typer.Option(help="Most epochs.", show_default="until the rate is too small", rich_help_panel=_PROTOCOL, min=1),
+    ] = None,
+    max_minutes: Annotated[
+        float | None, typer.Option(help="Most minutes of training.", show_default="no limit", rich_help_panel=_PROTOCOL)
+    ] = None,
+    learning_rate: Annotated[
+        float, typer.Option("--learning-rate", "--lr", help="Adam's base rate.", rich_help_panel=_PROTOCOL)
+    ] = 1e-4,
+    batch_size: Annotated[int, typer.Option(help="Images per step and device.", rich_help_panel=_PROTOCOL)] = 64,
+    patience: Annotated[
+        int,
+        typer.Option(
+            help="Epochs without a better validation AUPRC before the rate is halved (not in the paper; "
+            "PyTorch's default).",
+            rich_help_panel=_PROTOCOL,
+        ),
+    ] = 10,
+    class_weights: Annotated[
+        str, typer.Option(help="none, or balanced: by inverse class frequency.", rich_help_panel=_PROTOCOL)
+    ] = "none",
+    rotation: Annotated[
+        float, typer.Option(help="Largest random rotation, degrees; 0: none.", rich_help_panel=_PROTOCOL)
+    ] = 10.0,
+    crop_scale: Annotated[
+        float, typer.Option(help="Smallest area of the random crop; 1: none.", rich_help_panel=_PROTOCOL)
+    ] = 0.8,
+    seed: Annotated[int, typer.Option(help="Seed of weights, order and augmentation.", rich_help_panel=_PROTOCOL)] = 0,
+    precision: Annotated[
+        str,
+        typer.Option(
+            help="auto, fp32, bf16 or fp16. auto: bf16 where the processor or GPU is fast with it (the paper: fp32). "
+            "Validation and test results are always of the fp32 model.",
+            rich_help_panel=_PROTOCOL,
+        ),
+    ] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.", rich_help_panel=_PROTOCOL)] = "auto",
+    workers: Annotated[int, typer.Option(help="Processes that augment images.", rich_help_panel=_PROTOCOL, min=0)] = 0,
+    repeats: Annotated[
+        int, typer.Option(help="Train with this many seeds on one split.", rich_help_panel=_SERIES, min=1)
+    ] = 1,
+    folds: Annotated[
+        int | None, typer.Option(help="Cross-validate with this many folds.", rich_help_panel=_SERIES, min=2)
+    ] = None,
+    incremental: Annotated[
+        bool,
+        typer.Option(help="lwft: train 1 layer, then 2, … until --target-auprc is met.", rich_help_panel=_SERIES),
+    ] = False,
+    target_auprc: Annotated[
+        float | None, typer.Option(help="Validation AUPRC that ends --incremental.", rich_help_panel=_SERIES)
+    ] = None,
+    resume: Annotated[
+        Path | None,
+        typer.Option(
+            help="Go on with this interrupted run, or lengthen it with --epochs; other options are the run's own.",
+            rich_help_panel=_OUTPUT,
+        ),
+    ] = None,
+    overwrite: Annotated[bool, typer.Option(help="Replace what is at --out.", rich_help_panel=_OUTPUT)] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.", rich_help_panel=_OUTPUT)] = False,
+) -> None:
+    """Train a model and evaluate it: a run folder with weights, split, history, predictions and metrics.
+
+    Defaults are the protocol of the TTL paper (Peng 2023, appendix A.1).
+    """
+    from ttl_deploy.training import train as training
+
+    reporter = console.ConsoleReporter(quiet=as_json)
+    if resume is not None:
+        _show(training.resume(resume, epochs=epochs, max_minutes=max_minutes, cache=cache, reporter=reporter), as_json)
+        return
+    if data is None or out is None:
+        raise BadInputError("DATA and --out are needed", fix="or pass --resume RUN; see ttl-deploy train --help")
+    options = training.DataOptions(
+        data,
+        classes.split(",") if classes else None,
+        ignore_other_labels,
+        patient_pattern,
+        skip_unreadable,
+        cache,
+    )
+    request = training.Request(
+        backbone,
+        method,
+        cut,
+        layers,
+        head,
+        slim,
+        image_size,
+        channels,
+        weights,
+        device,
+        precision,
+        {
+            "preprocess": {"crop": crop, "high_bit_depth": high_bit_depth},
+            "augment": {"crop_scale": crop_scale, "rotation": rotation},
+            "learning_rate": learning_rate,
+            "batch_size": batch_size,
+            "epochs": epochs,
+            "max_minutes": max_minutes,
+            "patience": patience,
+            "class_weights": class_weights,
+            "seed": seed,
+            "workers": workers,
+        },
+    )
+    division = _division(split, split_seed)
+    if incremental or target_auprc is not None:
+        _incremental(options, request, out, division, target_auprc, overwrite, reporter, as_json)
+    elif repeats > 1 or folds is not None:
+        from ttl_deploy.training.series import train_series
+
+        summary = train_series(
+            options, request, out, split=division, repeats=repeats, folds=folds, overwrite=overwrite, reporter=reporter
+        )
+        _show_summary(out, summary, as_json)
+    else:
+        _show(training.train(options, request, out, split=division, overwrite=overwrite, reporter=reporter), as_json)
+
+
+def _division(text: str, seed: int) -> Any:
+    from ttl_deploy.spec import SplitSpec, make_record
+
+    parts = text.split("/")
+    try:
+        train, val, test = (float(part) / 100 for part in parts)
+    except ValueError:
+        raise BadInputError(f"--split {text!r} is not three numbers", fix="for example --split 64/16/20") from None
+    return make_record(SplitSpec, train=train, val=val, test=test, seed=seed)
+
+
+def _incremental(
+    options: Any, request: Any, out: Path, division: Any, target: float | None, overwrite: bool, reporter: Any, js: bool
+) -> None:
+    from ttl_deploy.training.series import train_incremental
+
+    if target is None:
+        raise BadInputError("--incremental needs a target", fix="for example --target-auprc 0.9")
+    summary = train_incremental(
+        options, request, out, split=division, target_auprc=target, overwrite=overwrite, reporter=reporter
+    )
+    _show_summary(out, summary, js)
+
+
+def _show(run: Any, as_json: bool) -> None:
+    metrics = run.metrics()
+    if as_json:
+        console.print_json({"run": str(run.folder), **metrics})
+        return
+    test = metrics["test"]
+    rows = [
+        ("AUROC", _with_interval(test, "auroc")),
+        ("AUPRC", _with_interval(test, "auprc")),
+        ("accuracy", f"{test['accuracy']:.4f}"),
+        ("Brier score", f"{test['brier']:.4f}"),
+        ("calibration error", f"{test['ece']:.4f}"),
+        ("parameters", f"{metrics['parameters'] / 1e6:.3f} M"),
+        ("MACs", f"{metrics['macs'] / 1e9:.3f} G"),
+        ("best epoch", f"{metrics['best_epoch']} of {metrics['epochs']}"),
+        ("time", f"{metrics['seconds'] / 60:.1f} min"),
+    ]
+    model = run.config.model
+    what = f"{model.backbone} {model.method}" + (f" {model.cut}" if model.cut else "")
+    console.table(f"{run.folder}: {what}, test split, {metrics['images']['test']} images", ("", "value"), rows)
+    console.line(f"next: ttl-deploy export {run.folder}")
+
+
+def _with_interval(test: dict[str, Any], name: str) -> str:
+    interval = test.get(f"{name}_interval")
+    bounds = f" [{interval[0]:.4f}, {interval[1]:.4f}]" if interval else ""
+    return f"{test[name]:.4f}{bounds}"
+
+
+def _show_summary(out: Path, summary: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        console.print_json({"series": str(out), **summary})
+        return
+    rows = [
+        (name, f"{v['mean']:.4f}", None if v["std"] is None else f"{v['std']:.4f}", len(v["values"]))
+        for name, v in summary["test"].items()
+    ]
+    console.table(f"{out}: test sides of {len(summary['runs'])} runs", ("metric", "mean", "std", "runs"), rows)
+    if "chosen" in summary:
+        met = "the target was met" if summary["target_met"] else "the target was not met; best on validation"
+        console.line(f"chosen: {out / summary['chosen']} ({met})")

@@ -1,0 +1,95 @@
+"""The program: finds the commands, runs one, and turns whatever goes wrong into one line and an exit code.
+
+0 done, 1 a check failed, 2 bad input or a missing dependency, 130 interrupted. Nothing heavy is imported here.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import sys
+from typing import Annotated, NoReturn
+
+import click
+import typer
+
+import ttl_deploy
+from ttl_deploy.cli import commands, console
+from ttl_deploy.errors import StorageError, TtlDeployError
+
+app = typer.Typer(
+    name="ttl-deploy",
+    help="Turn a pretrained image network into a small, fast, verified medical classifier.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        console.line(ttl_deploy.__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _program(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Options of the program itself; `run` reads --debug from the arguments, as errors happen before this runs."""
+
+
+def _add_commands() -> None:
+    found = [importlib.import_module(f"{commands.__name__}.{m.name}") for m in pkgutil.iter_modules(commands.__path__)]
+    for module in sorted(found, key=lambda module: module.ORDER):
+        app.command(module.NAME, no_args_is_help=module.NEEDS_ARGUMENTS)(module.run)
+
+
+def main() -> NoReturn:
+    """Runs the command line and exits."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str]) -> int:
+    """Runs a command and gives its exit code; no exception leaves it unless `--debug` is among the arguments."""
+    debug = "--debug" in arguments
+    try:
+        result = app(args=[a for a in arguments if a != "--debug"], prog_name="ttl-deploy", standalone_mode=False)
+    except TtlDeployError as error:
+        return _explain(error, str(error), error.exit_code, debug)
+    except click.exceptions.NoArgsIsHelpError as error:
+        console.line(error.format_message())
+        return 2
+    except click.ClickException as error:
+        return _explain(error, " ".join(error.format_message().split()), 2, debug)
+    except (KeyboardInterrupt, click.exceptions.Abort) as error:
+        return _explain(error, "interrupted; finished work is kept, and `train --resume` goes on", 130, debug)
+    except BrokenPipeError:
+        return 0
+    except Exception as error:
+        return _explain(error, _unforeseen(error), 2, debug)
+    return result if isinstance(result, int) else 0
+
+
+def _unforeseen(error: Exception) -> str:
+    """One line for what no check foresaw; the ways a disk or a memory fails are known."""
+    if isinstance(error, OSError) and error.errno in StorageError.REASONS:
+        return str(StorageError.of(error))
+    if isinstance(error, MemoryError) or "out of memory" in str(error).lower():
+        return "out of memory; lower --batch-size or --image-size"
+    detail = " ".join(str(error).split())[:300]
+    return f"unforeseen {type(error).__name__}: {detail}; run again with --debug for the traceback and report it"
+
+
+def _explain(error: BaseException, message: str, code: int, debug: bool) -> int:
+    if debug:
+        raise error
+    console.error(message)
+    return code
+
+
+_add_commands()

@@ -1,0 +1,8 @@
+"""The engines that execute an artifact, one file per engine: `load(artifact)` gives a `Session`, `Session.run(array)` logits.
+
+Importing this package loads no engine; an engine is imported when a session is asked of it.
+"""
+
+from ttl_deploy.runtime.base import RUNTIMES, Runtime, Session, load, softmax
+
+__all__ = ["RUNTIMES", "Runtime", "Session", "load", "softmax"]

@@ -1,0 +1,206 @@
+"""What every runtime promises: a session takes float32 batches and gives float32 logits, or says why it cannot.
+
+`Session.run` checks what goes in and comes out and a subclass fills `_run`; a runtime registers itself in `RUNTIMES`.
+"""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+import numpy as np
+import psutil
+from numpy.typing import NDArray
+
+from ttl_deploy import hardware
+from ttl_deploy.artifact import Artifact
+from ttl_deploy.errors import BadInputError, IntegrityError, MissingDependencyError, near
+from ttl_deploy.registry import Registry
+
+
+class Session(ABC):
+    """A model on a device, ready to run batches; close it, or use it in `with`.
+
+    Attributes:
+        runtime: Name of the engine.
+        device: `cpu` or `cuda`.
+        threads: Threads that compute one batch on a CPU.
+        classes: Class names in the order of the logits.
+        input_shape: Shape of one input without the batch, such as (channels, height, width).
+    """
+
+    def __init__(
+        self, *, runtime: str, device: str, threads: int, classes: tuple[str, ...], input_shape: tuple[int, ...]
+    ) -> None:
+        self.runtime = runtime
+        self.device = device
+        self.threads = threads
+        self.classes = classes
+        self.input_shape = input_shape
+        self._open = True
+
+    def run(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Runs one batch.
+
+        Args:
+            batch: (N, *input_shape) float32, N at least 1, preprocessed.
+
+        Returns:
+            (N, classes) float32 logits.
+
+        Raises:
+            ValueError: The batch has another shape or type, or the session is closed.
+            IntegrityError: The model gave another shape than its record promises.
+        """
+        self._check(batch)
+        logits = self._run(np.ascontiguousarray(batch))
+        expected = (len(batch), len(self.classes))
+        if logits.shape != expected:
+            raise IntegrityError(f"{self.runtime} gave logits of shape {logits.shape}, expected {expected}")
+        return logits.astype(np.float32, copy=False)
+
+    @abstractmethod
+    def _run(self, batch: NDArray[np.float32]) -> NDArray[Any]:
+        """Computes the logits of a checked, C-contiguous batch; the result is the caller's to keep."""
+
+    def close(self) -> None:
+        """Gives the engine's memory back. Closing twice is allowed."""
+        if self._open:
+            self._open = False
+            self._close()
+
+    def _close(self) -> None:  # noqa: B027 - optional hook: most engines need no more than losing their last reference
+        """Releases what the subclass holds."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _check(self, batch: NDArray[np.float32]) -> None:
+        if not self._open:
+            raise ValueError("the session is closed")
+        if not isinstance(batch, np.ndarray) or batch.dtype != np.float32:
+            raise ValueError(f"a batch is a float32 array, got {getattr(batch, 'dtype', type(batch).__name__)}")
+        if batch.shape[1:] != self.input_shape or batch.shape[0] == 0:
+            shape = ", ".join(["N", *map(str, self.input_shape)])
+            raise ValueError(f"a batch is ({shape}) with N at least 1, got {batch.shape}")
+
+
+class Load(Protocol):
+    """Opens an artifact in one engine."""
+
+    def __call__(self, artifact: Artifact, *, threads: int, device: str) -> Session:
+        """Opens an artifact.
+
+        Raises:
+            MissingDependencyError: The device cannot be used.
+            IntegrityError: The engine refuses the model, or the model is not what the manifest says.
+        """
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """One engine.
+
+    Attributes:
+        name: What `--runtime` calls it.
+        formats: Artifact formats it runs.
+        devices: Devices it knows.
+        available: Gives the reason why the engine cannot be used here, or None where it can. It imports no engine.
+        open: Opens an artifact; call it through `load`.
+        rank: Where several engines run a format, the lowest is the default.
+    """
+
+    name: str
+    formats: tuple[str, ...]
+    devices: tuple[str, ...]
+    available: Callable[[], str | None]
+    open: Load
+    rank: int = 100
+
+    def load(self, artifact: Artifact, *, threads: int | None = None, device: str = "cpu") -> Session:
+        """Opens an artifact.
+
+        Args:
+            artifact: What to run.
+            threads: Threads for one batch; None: one per physical core that this process may use.
+            device: One of `devices`.
+
+        Raises:
+            BadInputError: The runtime does not run this format or know this device, or threads is below 1.
+            MissingDependencyError: The engine or the device is not here.
+            IntegrityError: The engine refuses the model.
+        """
+        if artifact.manifest.format not in self.formats:
+            raise BadInputError(
+                f"runtime {self.name} runs {', '.join(self.formats)}, not {artifact.manifest.format}",
+                where=artifact.folder,
+            )
+        if device not in self.devices:
+            raise BadInputError(f"runtime {self.name} has no device {device!r}", fix=near(device, self.devices))
+        if threads is not None and threads < 1:
+            raise BadInputError(f"{threads} threads cannot compute anything", fix="pass 1 or more")
+        reason = self.available()
+        if reason is not None:
+            raise MissingDependencyError(f"runtime {self.name} cannot be used: {reason}")
+        return self.open(artifact, threads=threads or default_threads(), device=device)
+
+
+RUNTIMES: Registry[Runtime] = Registry("runtime", "ttl_deploy.runtime", "ttl_deploy.runtimes")
+
+
+def load(artifact: Artifact, runtime: str | None = None, *, threads: int | None = None, device: str = "cpu") -> Session:
+    """Opens an artifact in the named runtime, or in the first available one that runs its format on the device.
+
+    Args:
+        artifact: What to run.
+        runtime: Name in `RUNTIMES`; None: the best-ranked available one.
+        threads: Threads for one batch; None: one per physical core that this process may use.
+        device: `cpu` or `cuda`.
+
+    Raises:
+        BadInputError: Unknown runtime, or it does not run this format or know the device.
+        MissingDependencyError: No runtime for the format can be used here; the error says why.
+        IntegrityError: The engine refuses the model.
+    """
+    engine = RUNTIMES.get(runtime) if runtime is not None else _first_available(artifact, device)
+    return engine.load(artifact, threads=threads, device=device)
+
+
+def default_threads() -> int:
+    """Physical cores that this process may use: a second hyperthread per core only slows matrix products down."""
+    physical, logical = psutil.cpu_count(logical=False) or 1, os.cpu_count() or 1
+    usable = hardware.usable_cores()
+    return usable if logical <= physical or usable < physical else max(1, usable * physical // logical)
+
+
+def softmax(logits: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+    """Class probabilities along the last axis, in float64; subtracting the maximum keeps exp from overflowing."""
+    shifted = np.asarray(logits, dtype=np.float64)
+    powers = np.exp(shifted - shifted.max(axis=-1, keepdims=True))
+    probabilities: NDArray[np.float64] = powers / powers.sum(axis=-1, keepdims=True)
+    return probabilities
+
+
+def _first_available(artifact: Artifact, device: str) -> Runtime:
+    name = artifact.manifest.format
+    reasons = []
+    for engine in sorted(RUNTIMES, key=lambda engine: engine.rank):
+        if name not in engine.formats or device not in engine.devices:
+            continue
+        reason = engine.available()
+        if reason is None:
+            return engine
+        reasons.append(f"{engine.name}: {reason}")
+    raise MissingDependencyError(
+        f"no runtime here runs the format {name} on {device} ({'; '.join(reasons) or 'none is known'})",
+        where=artifact.folder,
+    )

@@ -1,0 +1,117 @@
+"""ONNX Runtime on CPU and CUDA: the default engine, and the lightest to start.
+
+Imports onnxruntime when a session is opened, and never torch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import io
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ttl_deploy.artifact import Artifact
+from ttl_deploy.errors import IntegrityError, MissingDependencyError
+from ttl_deploy.runtime.base import RUNTIMES, Runtime, Session
+
+_PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+_LOG_ERRORS_ONLY = 3
+
+
+class OrtSession(Session):
+    """An ONNX graph in ONNX Runtime, every graph optimisation on.
+
+    Args:
+        artifact: Format `onnx`.
+        threads: Threads inside an operator; operators run one after the other.
+        device: `cpu` or `cuda`.
+
+    Raises:
+        MissingDependencyError: `cuda` was asked for and its provider cannot be used.
+        IntegrityError: ONNX Runtime refuses the model, or its input and output are not the manifest's.
+    """
+
+    def __init__(self, artifact: Artifact, *, threads: int, device: str) -> None:
+        spec = artifact.manifest.model
+        super().__init__(
+            runtime="onnxruntime", device=device, threads=threads, classes=spec.classes, input_shape=spec.input_shape
+        )
+        self._input, self._output = artifact.manifest.input_name, artifact.manifest.output_name
+        self._session = _open(artifact, threads, _PROVIDERS[device])
+        _check_names(artifact, self._session)
+
+    def _run(self, batch: NDArray[np.float32]) -> NDArray[Any]:
+        logits: NDArray[Any] = self._session.run([self._output], {self._input: batch})[0]
+        return logits
+
+    def _close(self) -> None:
+        del self._session
+
+
+def _open(artifact: Artifact, threads: int, provider: str) -> Any:
+    # Without a GPU's device files, importing the CUDA build logs a warning about them unless told beforehand.
+    import onnxruntime
+
+    onnxruntime.set_default_logger_severity(_LOG_ERRORS_ONLY)
+    if provider not in onnxruntime.get_available_providers():
+        raise MissingDependencyError(
+            f"this ONNX Runtime has no {provider}", fix="install onnxruntime-gpu, or pass --device cpu"
+        )
+    if provider != _PROVIDERS["cpu"]:
+        _preload_cuda(onnxruntime)
+    try:
+        # Silent fallback to the CPU would be measured and reported as the GPU.
+        session = onnxruntime.InferenceSession(
+            artifact.model_path, _options(onnxruntime, threads), providers=[provider], enable_fallback=0
+        )
+    except Exception as error:  # noqa: BLE001,RUF100 - ONNX Runtime's errors share no base class but this
+        raise IntegrityError(f"ONNX Runtime refuses it: {_first_line(error)}", where=artifact.model_path) from error
+    if session.get_providers()[0] != provider:
+        raise MissingDependencyError(
+            f"ONNX Runtime cannot start its {provider} here (no GPU, driver or CUDA libraries)",
+            fix="pass --device cpu",
+        )
+    return session
+
+
+def _options(onnxruntime: Any, threads: int) -> Any:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+    options.log_severity_level = _LOG_ERRORS_ONLY
+    return options
+
+
+def _preload_cuda(onnxruntime: Any) -> None:
+    """Loads CUDA and cuDNN from their wheels, which the dynamic linker does not search; it prints what it misses."""
+    if hasattr(onnxruntime, "preload_dlls"):
+        with contextlib.redirect_stdout(io.StringIO()):
+            onnxruntime.preload_dlls(directory="")
+
+
+def _check_names(artifact: Artifact, session: Any) -> None:
+    inputs, outputs = [put.name for put in session.get_inputs()], [put.name for put in session.get_outputs()]
+    manifest = artifact.manifest
+    if inputs != [manifest.input_name] or manifest.output_name not in outputs:
+        raise IntegrityError(
+            f"the graph maps {inputs} to {outputs}, the manifest says {manifest.input_name} to {manifest.output_name}",
+            where=artifact.model_path,
+        )
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
+def _available() -> str | None:
+    if importlib.util.find_spec("onnxruntime") is None:
+        return "onnxruntime is not installed (pip install onnxruntime)"
+    return None
+
+
+RUNTIMES.register("onnxruntime", Runtime("onnxruntime", ("onnx",), tuple(_PROVIDERS), _available, OrtSession, rank=10))
