@@ -12,6 +12,7 @@ import onnx
 import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
+
 from ttl_deploy.artifact import Artifact, write_artifact
 from ttl_deploy.spec import ModelSpec, PreprocessSpec, SourceRun
 

@@ -81,7 +81,7 @@ def atomic_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
             temporary.mkdir(parents=True)
             yield temporary
             _sync_tree(temporary)
-            _swap(temporary, path)
+            replace_folder(temporary, path)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
 
@@ -107,8 +107,8 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
-def _swap(new: Path, path: Path) -> None:
-    """Puts `new` at `path`; the old folder is removed only after the new one stands."""
+def replace_folder(new: Path, path: Path) -> None:
+    """Puts the folder `new` at `path`; what was there is removed only after the new one stands."""
     old = path.with_name(f".{path.name}.{secrets.token_hex(4)}.old")
     moved = path.exists()
     if moved:

@@ -71,10 +71,10 @@ class Registry(Generic[T]):
     def _discover(self) -> None:
         if self._discovered:
             return
-        self._discovered = True
         package = importlib.import_module(self._package)
         for module in pkgutil.iter_modules(package.__path__):
             importlib.import_module(f"{self._package}.{module.name}")
         if self._group:
             for point in importlib.metadata.entry_points(group=self._group):
                 point.load()
+        self._discovered = True

@@ -219,11 +219,11 @@ class ParityRecord(Record):
         reference: What the artifact was compared with.
         images: How many images both sides saw.
         split: Which side of the run's split they are from.
-        max_logit_difference: Largest absolute difference of any logit.
-        mean_logit_difference: Mean absolute difference.
+        max_logit_difference: Largest absolute difference of any logit; None where none could be taken.
+        mean_logit_difference: Mean absolute difference; None where none could be taken.
         label_agreement: Fraction of images with the same most likely class.
-        auroc: (reference, artifact), macro.
-        auprc: (reference, artifact), macro.
+        auroc: (reference, artifact), headline; None where the images or the logits cannot define it.
+        auprc: (reference, artifact), headline; None likewise.
         verdict: pass, fail or inconclusive.
         reason: The number and the bound behind the verdict.
     """
@@ -231,11 +231,11 @@ class ParityRecord(Record):
     reference: str
     images: int
     split: str
-    max_logit_difference: float
-    mean_logit_difference: float
+    max_logit_difference: float | None
+    mean_logit_difference: float | None
     label_agreement: float
-    auroc: tuple[float, float]
-    auprc: tuple[float, float]
+    auroc: tuple[float | None, float | None]
+    auprc: tuple[float | None, float | None]
     verdict: Literal["pass", "fail", "inconclusive"]
     reason: str
 

@@ -1,0 +1,310 @@
+"""Preprocessed pixels on disk: each distinct image is decoded once, then read through a memory map.
+
+Pixels are synced to disk before the index names them, so a process killed at any moment leaves a cache that is
+consistent; what is damaged is dropped and decoded again.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ttl_deploy.data.cache_index import CacheIndex
+from ttl_deploy.data.items import ImageSource, Item
+from ttl_deploy.errors import IntegrityError, StorageError, UnreadableImageError
+from ttl_deploy.files import disk_errors
+from ttl_deploy.hardware import usable_cores
+from ttl_deploy.progress import SILENT, Reporter
+from ttl_deploy.spec import PreprocessSpec
+
+FOLDER_VARIABLE = "TTL_DEPLOY_CACHE"
+"""Environment variable that names the cache folder."""
+
+_BATCH = 128
+_BATCH_BYTES = 64 * 2**20
+_MOST_WORKERS = 16
+_SHOWN = 10
+"""How many unreadable images an error names."""
+
+
+@dataclass(frozen=True, eq=False)
+class Cached:
+    """Images whose pixels are in the cache. Can be sent to other processes, which open the file themselves.
+
+    Attributes:
+        path: The file of pixels.
+        shape: (S, S, C).
+        kept: (N,) int64, indices of the readable images among those asked for.
+        rows: (N,) int64, their rows in the file.
+        digests: Their content digests.
+        unreadable: What is wrong with each image left out.
+    """
+
+    path: Path
+    shape: tuple[int, int, int]
+    kept: NDArray[np.int64]
+    rows: NDArray[np.int64]
+    digests: tuple[str, ...]
+    unreadable: tuple[str, ...]
+
+    def read(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """Pixels of some images.
+
+        Args:
+            indices: (M,) positions among the kept images.
+
+        Returns:
+            (M, S, S, C) uint8, a copy.
+
+        Raises:
+            IntegrityError: The file was removed since.
+        """
+        rows = self.rows[np.asarray(indices, dtype=np.int64)]
+        return np.asarray(self._memory[rows]) if len(rows) else np.empty((0, *self.shape), dtype=np.uint8)
+
+    @cached_property
+    def _memory(self) -> NDArray[np.uint8]:
+        try:
+            return np.memmap(self.path, dtype=np.uint8, mode="r", shape=(int(self.rows.max()) + 1, *self.shape))
+        except (OSError, ValueError) as error:
+            raise IntegrityError("the pixel cache changed while in use", where=self.path, fix="run again") from error
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_memory"}
+
+
+class PixelCache:
+    """The cached pixels of one preprocessing, shared by all processes and data sets.
+
+    Args:
+        folder: Where caches are kept; None: `TTL_DEPLOY_CACHE`, or the user's cache folder.
+        spec: Decides the pixels; its mean and std do not matter.
+    """
+
+    def __init__(self, folder: Path | None, spec: PreprocessSpec) -> None:
+        self.folder = (folder or default_folder()) / spec.pixel_digest()[:16]
+        self._spec = spec
+        self._shape = (spec.image_size, spec.image_size, spec.channels)
+        self._row_bytes = spec.image_size**2 * spec.channels
+        self._pixels = self.folder / "pixels.u8"
+        self._index = self.folder / "index.sqlite"
+
+    def ensure(
+        self,
+        items: Sequence[Item],
+        *,
+        skip_unreadable: bool,
+        reporter: Reporter = SILENT,
+        workers: int | None = None,
+    ) -> Cached:
+        """Decodes the images that are not in the cache yet.
+
+        Args:
+            items: The images.
+            skip_unreadable: Leave out images that cannot be read instead of raising.
+            reporter: Told of progress and of repairs.
+            workers: Threads; None: one per core.
+
+        Returns:
+            Where the pixels are.
+
+        Raises:
+            UnreadableImageError: Some images cannot be read; the error counts them and names the first. The others are
+                in the cache.
+            StorageError: The disk is full, read-only or failing. What was decoded before is in the cache.
+        """
+        threads = workers or min(usable_cores(), _MOST_WORKERS)
+        with disk_errors(self.folder):
+            _make(self.folder)
+            with self._alone(reporter):
+                found = self._fill_or_rebuild(items, threads, reporter)
+        if found.unreadable and not skip_unreadable:
+            raise _refusal(found.unreadable, len(items))
+        return Cached(
+            self._pixels,
+            self._shape,
+            np.array(found.kept, dtype=np.int64),
+            np.array(found.rows, dtype=np.int64),
+            tuple(found.digests),
+            tuple(found.unreadable),
+        )
+
+    @contextmanager
+    def _alone(self, reporter: Reporter) -> Iterator[None]:
+        from filelock import FileLock, Timeout
+
+        lock = FileLock(self.folder / "lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            reporter.info(f"waiting for another process that fills the pixel cache {self.folder}")
+            lock.acquire()
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def _fill_or_rebuild(self, items: Sequence[Item], threads: int, reporter: Reporter) -> _Found:
+        try:
+            return self._fill(items, threads, reporter)
+        except IntegrityError as error:
+            reporter.info(f"the pixel cache is built again: {error.where} {error.what}")
+        for path in (self._index, self._index.with_name(f"{self._index.name}-journal"), self._pixels):
+            path.unlink(missing_ok=True)
+        return self._fill(items, threads, reporter)
+
+    def _fill(self, items: Sequence[Item], threads: int, reporter: Reporter) -> _Found:
+        found = _Found()
+        step = max(threads, min(_BATCH, _BATCH_BYTES // self._row_bytes))
+        with (
+            closing(CacheIndex(self._index)) as index,
+            ThreadPoolExecutor(threads) as pool,
+            reporter.task("reading images", len(items)) as advance,
+        ):
+            self._drop_lost(index, reporter)
+            for start in range(0, len(items), step):
+                batch = items[start : start + step]
+                decoded = self._fill_batch(index, pool, batch, found, start)
+                advance(len(batch), f"{decoded} decoded" if decoded else "from the cache")
+        return found
+
+    def _drop_lost(self, index: CacheIndex, reporter: Reporter) -> None:
+        self._pixels.touch()
+        lost = index.forget_from(self._pixels.stat().st_size // self._row_bytes)
+        if lost:
+            reporter.info(f"{lost} images are decoded again: {self._pixels} is shorter than its index says")
+
+    def _fill_batch(self, index: CacheIndex, pool: Executor, batch: Sequence[Item], found: _Found, start: int) -> int:
+        """Brings a batch into the cache and adds it to what was found; gives how many images were decoded."""
+        digests, seen = _digests(index, pool, batch)
+        missing = {
+            digest: item.source
+            for item, digest in zip(batch, digests, strict=True)
+            if isinstance(digest, str) and index.row(digest) is None
+        }
+        failures = self._decode(index, pool, missing, seen)
+        for position, (item, digest) in enumerate(zip(batch, digests, strict=True), start):
+            problem = failures.get(digest) if isinstance(digest, str) else digest
+            if problem is not None:
+                found.unreadable.append(f"{item.source.where}: {problem.what}")
+            else:
+                found.add(position, index, str(digest))
+        return len(missing)
+
+    def _decode(
+        self,
+        index: CacheIndex,
+        pool: Executor,
+        missing: Mapping[str, ImageSource],
+        seen: Sequence[tuple[str, str, str]],
+    ) -> dict[str, UnreadableImageError]:
+        """Decodes, stores, then indexes images by their digest; gives those that cannot be read."""
+        images: dict[str, NDArray[np.uint8]] = {}
+        failures: dict[str, UnreadableImageError] = {}
+        results = pool.map(lambda source: _pixels(source, self._spec), missing.values())
+        for digest, result in zip(missing, results, strict=True):
+            if isinstance(result, UnreadableImageError):
+                failures[digest] = result
+            else:
+                images[digest] = result
+        if images or seen:
+            first = index.next_row()
+            self._append(first, images.values())
+            index.commit({digest: first + offset for offset, digest in enumerate(images)}, seen)
+        return failures
+
+    def _append(self, row: int, images: Iterable[NDArray[np.uint8]]) -> None:
+        """Writes rows and waits until they are on disk; what a killed process left there is overwritten."""
+        with self._pixels.open("r+b") as handle:
+            handle.seek(row * self._row_bytes)
+            for image in images:
+                handle.write(image.tobytes())
+            handle.flush()
+            os.fsync(handle.fileno())
+
+
+@dataclass
+class _Found:
+    """What `Cached` is made of, while it grows."""
+
+    kept: list[int] = field(default_factory=list)
+    rows: list[int] = field(default_factory=list)
+    digests: list[str] = field(default_factory=list)
+    unreadable: list[str] = field(default_factory=list)
+
+    def add(self, position: int, index: CacheIndex, digest: str) -> None:
+        row = index.row(digest)
+        assert row is not None
+        self.kept.append(position)
+        self.rows.append(row)
+        self.digests.append(digest)
+
+
+def default_folder() -> Path:
+    """`TTL_DEPLOY_CACHE`, or `ttl-deploy/pixels` in the user's cache folder."""
+    import platformdirs
+
+    chosen = os.environ.get(FOLDER_VARIABLE)
+    return Path(chosen) if chosen else platformdirs.user_cache_path("ttl-deploy") / "pixels"
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise StorageError("a file is in the way", where=folder, fix="choose another cache folder") from error
+
+
+def _digests(
+    index: CacheIndex, pool: Executor, batch: Sequence[Item]
+) -> tuple[list[str | UnreadableImageError], list[tuple[str, str, str]]]:
+    """Digest of each image or why there is none, and the files that were hashed as (path, stamp, digest)."""
+    stamps = [_stamp(item.source) for item in batch]
+    known = [index.digest(*stamp) if stamp else None for stamp in stamps]
+    unknown = [item.source for item, digest in zip(batch, known, strict=True) if digest is None]
+    hashed = iter(list(pool.map(_digest, unknown)))
+    digests = [digest if digest is not None else next(hashed) for digest in known]
+    seen = [
+        (*stamp, digest)
+        for stamp, before, digest in zip(stamps, known, digests, strict=True)
+        if stamp is not None and before is None and isinstance(digest, str)
+    ]
+    return digests, seen
+
+
+def _stamp(source: ImageSource) -> tuple[str, str] | None:
+    try:
+        return source.stamp()
+    except OSError:
+        return None  # hashing it will say what is wrong
+
+
+def _digest(source: ImageSource) -> str | UnreadableImageError:
+    try:
+        return source.digest()
+    except UnreadableImageError as error:
+        return error
+
+
+def _pixels(source: ImageSource, spec: PreprocessSpec) -> NDArray[np.uint8] | UnreadableImageError:
+    try:
+        return source.pixels(spec)
+    except UnreadableImageError as error:
+        return error
+
+
+def _refusal(unreadable: Sequence[str], total: int) -> UnreadableImageError:
+    more = f"; and {len(unreadable) - _SHOWN} more" if len(unreadable) > _SHOWN else ""
+    return UnreadableImageError(
+        f"{len(unreadable)} of {total} images cannot be read: {'; '.join(unreadable[:_SHOWN])}{more}",
+        fix="restore them, or pass --skip-unreadable to leave them out",
+    )

@@ -1,0 +1,154 @@
+"""The records of a data set: an image with its label, patient and side, where its pixels come from, and the whole set.
+
+Nothing here reads an image before it is asked for.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ttl_deploy import files
+from ttl_deploy.errors import UnreadableImageError
+from ttl_deploy.preprocess import array_pixels, load_pixels
+from ttl_deploy.spec import PreprocessSpec
+
+
+class ImageSource(Protocol):
+    """Where an image's pixels come from."""
+
+    @property
+    def where(self) -> str:
+        """What an error calls the image."""
+
+    def stamp(self) -> tuple[str, str] | None:
+        """A name and a value that changes when the content may have changed; None where that costs as much as `digest`.
+
+        Raises:
+            OSError: The file cannot be reached.
+        """
+
+    def digest(self) -> str:
+        """Hex SHA-256 of the content.
+
+        Raises:
+            UnreadableImageError: It cannot be read.
+        """
+
+    def pixels(self, spec: PreprocessSpec) -> NDArray[np.uint8]:
+        """The preprocessed image, (S, S, C) uint8.
+
+        Raises:
+            UnreadableImageError: It cannot be read.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class FileSource:
+    """An image file.
+
+    Attributes:
+        path: The file.
+    """
+
+    path: Path
+
+    @property
+    def where(self) -> str:
+        """The path."""
+        return str(self.path)
+
+    def stamp(self) -> tuple[str, str]:
+        """The absolute path, and size and times of the file."""
+        facts = self.path.stat()
+        return str(self.path.absolute()), f"{facts.st_size} {facts.st_mtime_ns} {facts.st_ctime_ns}"
+
+    def digest(self) -> str:
+        """SHA-256 of the file."""
+        try:
+            return files.sha256(self.path)
+        except OSError as error:
+            reason = f"cannot be opened: {(error.strerror or str(error)).lower()}"
+            raise UnreadableImageError(reason, where=self.where, fix="restore it or leave it out") from error
+
+    def pixels(self, spec: PreprocessSpec) -> NDArray[np.uint8]:
+        """Decodes the file."""
+        return load_pixels(self.path, spec)
+
+
+@dataclass(frozen=True, slots=True)
+class ArraySource:
+    """An image that is one row of an array.
+
+    Attributes:
+        array: (N, H, W) or (N, H, W, C), uint8 or uint16.
+        row: Which one.
+        where: What an error calls it.
+    """
+
+    array: NDArray[Any]
+    row: int
+    where: str
+
+    def stamp(self) -> None:
+        """None: hashing an array is cheap."""
+
+    def digest(self) -> str:
+        """SHA-256 of shape, type and values."""
+        image = np.ascontiguousarray(self.array[self.row])
+        return hashlib.sha256(f"{image.shape} {image.dtype.str} ".encode() + image.tobytes()).hexdigest()
+
+    def pixels(self, spec: PreprocessSpec) -> NDArray[np.uint8]:
+        """Preprocesses the row."""
+        return array_pixels(self.array[self.row], spec, self.where)
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One image of a data set.
+
+    Attributes:
+        id: Unique name: the path relative to the set, with forward slashes, or `train/00012` in an .npz.
+        label: Index into the set's classes.
+        patient: Whose image it is, where known.
+        split: `train`, `val` or `test` where the set says so.
+        source: Its pixels.
+    """
+
+    id: str
+    label: int
+    patient: str | None
+    split: str | None
+    source: ImageSource
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A set of labelled images.
+
+    Attributes:
+        path: The folder, CSV or .npz it was read from.
+        classes: Class names in the order of the labels.
+        items: The images.
+    """
+
+    path: Path
+    classes: tuple[str, ...]
+    items: tuple[Item, ...]
+
+    @property
+    def has_patients(self) -> bool:
+        """Whether the patient of any image is known."""
+        return any(item.patient is not None for item in self.items)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Images per class, in the order of the classes."""
+        found = Counter(item.label for item in self.items)
+        return {name: found[index] for index, name in enumerate(self.classes)}

@@ -1,0 +1,212 @@
+"""A data set ready to train or test on: read, decoded into the cache, and divided.
+
+`split.csv` records a division with the content of every image, and `prepare_like` rebuilds exactly that division or
+says which image is no longer the same.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ttl_deploy import files
+from ttl_deploy.data.cache import Cached, PixelCache
+from ttl_deploy.data.items import Dataset, Item
+from ttl_deploy.data.splits import SIDES, divide
+from ttl_deploy.errors import BadInputError, IntegrityError
+from ttl_deploy.progress import SILENT, Reporter
+from ttl_deploy.spec import PreprocessSpec, SplitSpec
+
+_COLUMNS = ("id", "label", "patient_id", "split", "sha256")
+_SHOWN = 5
+"""How many images an error names."""
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """Images with their labels, sides and pixels; all sequences run in parallel.
+
+    Attributes:
+        classes: Class names in the order of the labels.
+        ids: Image ids.
+        labels: (N,) int64.
+        patients: Patient of each image, where known.
+        digests: Content digest of each image.
+        sides: (N,) `train`, `val` or `test`.
+        cached: The pixels.
+    """
+
+    classes: tuple[str, ...]
+    ids: tuple[str, ...]
+    labels: NDArray[np.int64]
+    patients: tuple[str | None, ...]
+    digests: tuple[str, ...]
+    sides: NDArray[np.str_]
+    cached: Cached
+
+    def indices(self, side: str) -> NDArray[np.int64]:
+        """Positions of the images of a side, in order."""
+        return np.flatnonzero(self.sides == side).astype(np.int64)
+
+    def pixels(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """(M, S, S, C) uint8 of the images at some positions."""
+        return self.cached.read(indices)
+
+    def data_digest(self) -> str:
+        """Hex SHA-256 over id, content, class and patient of all images; their order and division do not matter."""
+        names = [self.classes[label] for label in self.labels]
+        whole = hashlib.sha256()
+        for facts in sorted(zip(self.ids, self.digests, names, self.patients, strict=True)):
+            whole.update(json.dumps(facts).encode() + b"\n")
+        return whole.hexdigest()
+
+
+class SplitRow(NamedTuple):
+    """A line of `split.csv`."""
+
+    id: str
+    label: str
+    patient: str | None
+    side: str
+    digest: str
+
+
+def prepare(
+    dataset: Dataset,
+    preprocess: PreprocessSpec,
+    split: SplitSpec,
+    *,
+    cache_folder: Path | None = None,
+    skip_unreadable: bool = False,
+    reporter: Reporter = SILENT,
+) -> Prepared:
+    """Decodes and divides a data set.
+
+    Args:
+        dataset: The images.
+        preprocess: Decides their pixels.
+        split: How to divide them.
+        cache_folder: Where pixels are kept; None: the user's cache.
+        skip_unreadable: Leave out images that cannot be read.
+        reporter: Told of progress, of images left out and of how the data was divided.
+
+    Raises:
+        UnreadableImageError: Images cannot be read.
+        BadInputError: The data cannot be divided as asked.
+        StorageError: The cache cannot be written.
+    """
+    cache = PixelCache(cache_folder, preprocess)
+    cached = cache.ensure(dataset.items, skip_unreadable=skip_unreadable, reporter=reporter)
+    for problem in cached.unreadable:
+        reporter.warn(f"left out: {problem}")
+    readable = replace(dataset, items=tuple(dataset.items[i] for i in cached.kept))
+    division = divide(readable, split, cached.digests)
+    for note in division.notes:
+        reporter.info(note)
+    for warning in division.warnings:
+        reporter.warn(warning)
+    return _prepared(readable.classes, readable.items, division.sides, cached)
+
+
+def prepare_like(
+    dataset: Dataset,
+    preprocess: PreprocessSpec,
+    split_csv: Path,
+    *,
+    cache_folder: Path | None = None,
+    reporter: Reporter = SILENT,
+) -> Prepared:
+    """Decodes the images of an earlier division and puts each on the side it had.
+
+    Images that the division does not list are left out; patients are those of the division.
+
+    Args:
+        dataset: The images, where they are now.
+        preprocess: Decides their pixels.
+        split_csv: The division.
+        cache_folder: Where pixels are kept; None: the user's cache.
+        reporter: Told of progress.
+
+    Raises:
+        BadInputError: An image is missing, or its content or label is another; the error names it.
+        IntegrityError: The division cannot be read.
+        StorageError: The cache cannot be written.
+    """
+    rows = read_split(split_csv)
+    items = _matched(dataset, rows)
+    cached = PixelCache(cache_folder, preprocess).ensure(items, skip_unreadable=False, reporter=reporter)
+    changed = [row.id for row, digest in zip(rows, cached.digests, strict=True) if row.digest != digest]
+    _refuse(changed, "changed", dataset)
+    return _prepared(dataset.classes, items, [row.side for row in rows], cached)
+
+
+def write_split(path: Path, prepared: Prepared) -> None:
+    """Writes the division as CSV: id, label, patient_id, split, sha256.
+
+    Raises:
+        StorageError: The disk is full, read-only or failing.
+    """
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(_COLUMNS)
+    names = [prepared.classes[label] for label in prepared.labels]
+    patients = [patient or "" for patient in prepared.patients]
+    writer.writerows(zip(prepared.ids, names, patients, prepared.sides.tolist(), prepared.digests, strict=True))
+    files.write_text(path, buffer.getvalue())
+
+
+def read_split(path: Path) -> tuple[SplitRow, ...]:
+    """Reads what `write_split` wrote.
+
+    Raises:
+        IntegrityError: It is missing or damaged.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8") as handle:
+            header, *lines = csv.reader(handle)
+        rows = tuple(SplitRow(name, label, patient or None, side, sha) for name, label, patient, side, sha in lines)
+    except (OSError, ValueError, csv.Error) as error:
+        raise IntegrityError("is missing or damaged", where=path, fix="restore it or train again") from error
+    if tuple(header) != _COLUMNS or not rows or not {row.side for row in rows} <= set(SIDES):
+        raise IntegrityError("is not a division", where=path, fix="restore it or train again")
+    return rows
+
+
+def _prepared(classes: tuple[str, ...], items: Sequence[Item], sides: Sequence[str], cached: Cached) -> Prepared:
+    return Prepared(
+        classes=classes,
+        ids=tuple(item.id for item in items),
+        labels=np.array([item.label for item in items], dtype=np.int64),
+        patients=tuple(item.patient for item in items),
+        digests=cached.digests,
+        sides=np.array(sides, dtype="<U5"),
+        cached=cached,
+    )
+
+
+def _matched(dataset: Dataset, rows: Sequence[SplitRow]) -> list[Item]:
+    """The items of a division in its order, with its patients."""
+    items = {item.id: item for item in dataset.items}
+    _refuse([row.id for row in rows if row.id not in items], "missing", dataset)
+    relabelled = [row.id for row in rows if dataset.classes[items[row.id].label] != row.label]
+    _refuse(relabelled, "labelled otherwise", dataset)
+    return [replace(items[row.id], patient=row.patient) for row in rows]
+
+
+def _refuse(ids: Sequence[str], how: str, dataset: Dataset) -> None:
+    if ids:
+        more = f" and {len(ids) - _SHOWN} more" if len(ids) > _SHOWN else ""
+        raise BadInputError(
+            f"not the images of this run: {len(ids)} {how} since ({', '.join(ids[:_SHOWN])}{more})",
+            where=dataset.path,
+            fix="restore the data as it was, or train a new run",
+        )

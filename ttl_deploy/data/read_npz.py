@@ -1,0 +1,117 @@
+"""Reads MedMNIST's array layout: `train_images`, `train_labels` and the same for `val` and `test`.
+
+Labels are integers; their names are the numbers, or those that the user gives in their order.
+"""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ttl_deploy.data.items import ArraySource
+from ttl_deploy.data.listing import Entry, Listing
+from ttl_deploy.errors import BadInputError
+
+_SIDES = ("train", "val", "test")
+_CHANNELS = (1, 3, 4)
+
+
+def read_npz(path: Path, classes: Sequence[str] | None) -> Listing:
+    """Lists the images of an .npz; its arrays are loaded once.
+
+    Args:
+        path: The file.
+        classes: Names of the labels 0, 1, …; None: the numbers themselves.
+
+    Raises:
+        BadInputError: It is not an .npz, holds pickled objects, or an array is missing or has another shape or type
+            than expected; the error names the array.
+    """
+    arrays = _load(path)
+    present = [side for side in _SIDES if f"{side}_images" in arrays or f"{side}_labels" in arrays]
+    if "train" not in present:
+        raise _missing(path, "train_images", arrays)
+    entries: list[Entry] = []
+    for side in present:
+        images, labels = _checked(path, side, arrays)
+        split = side if len(present) > 1 else None
+        entries += _entries(path, side, split, images, _names(path, side, labels, classes))
+    return Listing(entries)
+
+
+def _load(path: Path) -> dict[str, NDArray[Any]]:
+    if not zipfile.is_zipfile(path):
+        raise BadInputError("is not an .npz file", where=path, fix="write it with numpy.savez_compressed")
+    wanted = {f"{side}_{kind}" for side in _SIDES for kind in ("images", "labels")}
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return {name: archive[name] if name in wanted else np.empty(0) for name in archive.files}
+    except ValueError as error:
+        reason = "holds pickled objects, which are never executed" if "pickle" in str(error) else f"is damaged: {error}"
+        raise BadInputError(reason, where=path, fix="write plain integer arrays with numpy.savez_compressed") from error
+    except (OSError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+        raise BadInputError(f"is damaged: {error}", where=path, fix="restore or download it again") from error
+
+
+def _checked(path: Path, side: str, arrays: Mapping[str, NDArray[Any]]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Images and labels (N,) of one side."""
+    for kind in ("images", "labels"):
+        if f"{side}_{kind}" not in arrays:
+            raise _missing(path, f"{side}_{kind}", arrays)
+    images, labels = arrays[f"{side}_images"], arrays[f"{side}_labels"]
+    problem = _image_problem(images) or _label_problem(labels)
+    if not problem and len(images) != len(labels):
+        problem = f"{len(images)} images but {len(labels)} labels"
+    if problem:
+        raise BadInputError(f"{side}: {problem}", where=path, fix="see MedMNIST's layout: one image and label per row")
+    return images, labels.reshape(-1)
+
+
+def _image_problem(images: NDArray[Any]) -> str | None:
+    if images.dtype.kind != "u" or images.dtype.itemsize > 2:
+        return f"images of type {images.dtype}; uint8 and uint16 are supported"
+    if images.ndim not in (3, 4) or (images.ndim == 4 and images.shape[3] not in _CHANNELS):
+        return f"images of shape {images.shape}; (N, H, W) and (N, H, W, 1, 3 or 4) are supported, volumes not yet"
+    return None
+
+
+def _label_problem(labels: NDArray[Any]) -> str | None:
+    if labels.ndim > 2 or labels.ndim == 0:
+        return f"labels of shape {labels.shape}; expected (N, 1) or (N,)"
+    if labels.ndim == 2 and labels.shape[1] != 1:
+        return f"{labels.shape[1]} labels per image; multi-label tasks are not supported yet"
+    if labels.dtype.kind not in "iub":
+        return f"labels of type {labels.dtype}; expected integers"
+    return None
+
+
+def _names(path: Path, side: str, labels: NDArray[Any], classes: Sequence[str] | None) -> list[str]:
+    numbers = [int(label) for label in labels]
+    negative = next((i for i, number in enumerate(numbers) if number < 0), None)
+    if negative is not None:
+        what = f"{side}_labels[{negative}] is {numbers[negative]}"
+        raise BadInputError(what, where=path, fix="labels count from 0")
+    if classes is None:
+        return [str(number) for number in numbers]
+    return [classes[n] if n < len(classes) else f"{n} (without a name)" for n in numbers]
+
+
+def _entries(path: Path, side: str, split: str | None, images: NDArray[Any], names: list[str]) -> list[Entry]:
+    ids = [f"{side}/{row:05d}" for row in range(len(names))]
+    return [
+        Entry(name, label, None, split, ArraySource(images, row, f"{path}:{name}"), f"{path}:{name}")
+        for row, (name, label) in enumerate(zip(ids, names, strict=True))
+    ]
+
+
+def _missing(path: Path, name: str, arrays: Mapping[str, NDArray[Any]]) -> BadInputError:
+    found = ", ".join(sorted(arrays)) or "nothing"
+    return BadInputError(
+        f"has no array {name}; found: {found}", where=path, fix="name the arrays train_images, train_labels and so on"
+    )

@@ -1,0 +1,112 @@
+"""Batches for PyTorch from prepared images: augmented for training, exactly as deployed for evaluation.
+
+Every sample's augmentation is seeded by (seed, epoch, sample), so neither workers nor a resume change it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import BatchSampler, DataLoader, Dataset, DistributedSampler, SequentialSampler
+from torchvision.transforms import v2
+
+from ttl_deploy.data.prepared import Prepared
+from ttl_deploy.preprocess import normalise
+from ttl_deploy.spec import AugmentSpec, PreprocessSpec
+
+Batch = tuple[Tensor, Tensor]
+"""Images (N, C, H, W) float32 and labels (N,) int64."""
+
+
+class ImageBatches(Dataset[Batch]):
+    """Some of the prepared images, fetched a batch at a time.
+
+    Args:
+        prepared: The images.
+        indices: Which of them.
+        preprocess: Normalisation.
+        augment: Training-time augmentation, or None.
+        seed: Seed of the augmentation.
+    """
+
+    def __init__(
+        self,
+        prepared: Prepared,
+        indices: NDArray[np.int64],
+        preprocess: PreprocessSpec,
+        augment: AugmentSpec | None = None,
+        seed: int = 0,
+    ) -> None:
+        self._prepared = prepared
+        self._indices = indices
+        self._preprocess = preprocess
+        self._transform = augmentation(augment, preprocess.image_size) if augment else None
+        self._seed = seed
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def __getitems__(self, positions: Sequence[int]) -> Batch:
+        """A whole batch at once; PyTorch's loader calls this instead of one item at a time."""
+        rows = self._indices[np.asarray(positions)]
+        pixels = self._prepared.pixels(rows)
+        if self._transform is not None:
+            pixels = np.stack([self._augmented(image, int(row)) for image, row in zip(pixels, rows, strict=True)])
+        images = torch.from_numpy(normalise(pixels, self._preprocess))
+        return images, torch.from_numpy(self._prepared.labels[rows])
+
+    def _augmented(self, image: NDArray[np.uint8], row: int) -> NDArray[np.uint8]:
+        assert self._transform is not None
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(mix_seeds(self._seed, self.epoch, row))
+            changed: Tensor = self._transform(torch.from_numpy(image.copy()).permute(2, 0, 1))
+        return changed.permute(1, 2, 0).numpy()
+
+
+def augmentation(spec: AugmentSpec, size: int) -> v2.Transform | None:
+    """Random rotation, crop and flip of one image (C, H, W) uint8 (paper, appendix A.1), or None where all are off."""
+    steps: list[v2.Transform] = []
+    if spec.rotation > 0:
+        steps.append(v2.RandomRotation(spec.rotation, interpolation=v2.InterpolationMode.BILINEAR))
+    if spec.crop_scale < 1:
+        steps.append(v2.RandomResizedCrop(size, scale=(spec.crop_scale, 1.0), ratio=(1.0, 1.0), antialias=True))
+    if spec.flip > 0:
+        steps.append(v2.RandomHorizontalFlip(spec.flip))
+    return v2.Compose(steps) if steps else None
+
+
+def mix_seeds(*numbers: int) -> int:
+    """One seed from several numbers, without the collisions of adding them."""
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+def training_loader(
+    images: ImageBatches, batch_size: int, *, epoch: int, seed: int, workers: int, rank: int = 0, world: int = 1
+) -> DataLoader[Batch]:
+    """Shuffled batches of one epoch for one process of `world`.
+
+    A last batch of one image is dropped, because batch norm cannot take statistics from one value.
+    """
+    images.epoch = epoch
+    sampler: DistributedSampler[int] = DistributedSampler(images, world, rank, shuffle=True, seed=seed)
+    sampler.set_epoch(epoch)
+    lonely = len(sampler) % batch_size == 1 and len(sampler) > 1
+    batches = BatchSampler(sampler, batch_size, drop_last=lonely)
+    return DataLoader(images, batch_sampler=batches, num_workers=workers, collate_fn=_whole)
+
+
+def evaluation_loader(images: ImageBatches, batch_size: int) -> DataLoader[Batch]:
+    """Batches in order, nothing dropped."""
+    return DataLoader(
+        images, batch_sampler=BatchSampler(SequentialSampler(images), batch_size, False), collate_fn=_whole
+    )
+
+
+def _whole(batch: Any) -> Any:
+    return batch
