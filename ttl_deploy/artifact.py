@@ -1,4 +1,4 @@
-"""An artifact folder on disk: a manifest, the model's files and their hashes, written whole or not at all, read with care.
+"""An artifact's folder: a manifest, the model's files and their hashes, written whole or not at all.
 
 Nothing of an artifact is used before every file is there, of the recorded size and, unless asked otherwise, of the
 recorded hash. No torch.
@@ -52,7 +52,10 @@ def open_artifact(path: Path, *, verify: bool = True) -> Artifact:
         BadInputError: There is no such folder, or it is not an artifact.
         IntegrityError: The manifest is damaged or of a newer schema, or a file is missing or has changed.
     """
-    folder = _folder_of(path)
+    try:
+        folder = _folder_of(path)
+    except OSError as error:
+        raise BadInputError(f"cannot be read: {error.strerror}", where=path) from error
     manifest = _read_manifest(folder / MANIFEST)
     if manifest.model_file not in manifest.files:
         raise IntegrityError(f"does not list its model file {manifest.model_file!r}", where=folder / MANIFEST)

@@ -1,4 +1,4 @@
-"""The engines that execute an artifact, one file per engine: `load(artifact)` gives a `Session`, `Session.run(array)` logits.
+"""The engines that execute an artifact, one file each: `load(artifact)` gives a `Session`, its `run(array)` logits.
 
 Importing this package loads no engine; an engine is imported when a session is asked of it.
 """

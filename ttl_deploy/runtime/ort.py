@@ -18,7 +18,7 @@ from ttl_deploy.errors import IntegrityError, MissingDependencyError
 from ttl_deploy.runtime.base import RUNTIMES, Runtime, Session
 
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
-_LOG_ERRORS_ONLY = 3
+_LOG_FATAL_ONLY = 4
 
 
 class OrtSession(Session):
@@ -52,10 +52,10 @@ class OrtSession(Session):
 
 
 def _open(artifact: Artifact, threads: int, provider: str) -> Any:
-    # Without a GPU's device files, importing the CUDA build logs a warning about them unless told beforehand.
     import onnxruntime
 
-    onnxruntime.set_default_logger_severity(_LOG_ERRORS_ONLY)
+    # Whatever fails comes as an exception or a missing provider; on stderr it would be said twice.
+    onnxruntime.set_default_logger_severity(_LOG_FATAL_ONLY)
     if provider not in onnxruntime.get_available_providers():
         raise MissingDependencyError(
             f"this ONNX Runtime has no {provider}", fix="install onnxruntime-gpu, or pass --device cpu"
@@ -82,7 +82,7 @@ def _options(onnxruntime: Any, threads: int) -> Any:
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
-    options.log_severity_level = _LOG_ERRORS_ONLY
+    options.log_severity_level = _LOG_FATAL_ONLY
     return options
 
 

@@ -1,0 +1,221 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+from ttl_deploy.artifact import Artifact, open_artifact, update_manifest
+from ttl_deploy.parity import Bounds, Comparison, compare, logits_of, to_record, verdict
+from ttl_deploy.runtime import load, softmax
+from ttl_deploy.spec import PreprocessSpec
+
+FP32 = Bounds.for_precision("fp32")
+INT8 = Bounds.for_precision("int8")
+Floats = NDArray[np.float64]
+
+
+def task(images: int = 300, classes: int = 3, seed: int = 0) -> tuple[NDArray[np.int64], Floats]:
+    """Labels and logits of a good but imperfect model."""
+    generator = np.random.default_rng(seed)
+    labels = generator.integers(0, classes, images)
+    return labels, generator.normal(size=(images, classes)) + 1.5 * np.eye(classes)[labels]
+
+
+def judged(candidate: Callable[[Floats], Floats], bounds: Bounds = FP32, **shape: int) -> Any:
+    labels, reference = task(**shape)
+    names = [str(k) for k in range(reference.shape[1])]
+    return verdict(compare(labels, reference, candidate(reference), names), bounds)
+
+
+def test_the_facts_are_right() -> None:
+    labels, reference = task(120, 2)
+    candidate = reference + np.random.default_rng(1).normal(size=reference.shape) * 0.3
+    result = compare(labels, reference, candidate, ("a", "b"))
+    difference = np.abs(reference - candidate)
+    assert result.max_difference == pytest.approx(difference.max())
+    assert result.mean_difference == pytest.approx(difference.mean())
+    assert result.p95_difference == pytest.approx(np.quantile(difference, 0.95))
+    assert result.label_agreement == pytest.approx((reference.argmax(1) == candidate.argmax(1)).mean())
+    assert result.disagreements == (reference.argmax(1) != candidate.argmax(1)).sum() > 0
+    assert result.auroc == pytest.approx([roc_auc_score(labels, softmax(s)[:, 1]) for s in (reference, candidate)])
+    assert result.auprc == pytest.approx(
+        [average_precision_score(labels, softmax(s)[:, 1]) for s in (reference, candidate)]
+    )
+    assert result.worst == tuple(np.argsort(-difference.max(axis=1))[:10])
+    assert result.spread == pytest.approx(reference.std(axis=0).max())
+    assert Comparison.model_validate_json(result.model_dump_json()) == result
+
+
+@pytest.mark.parametrize("bounds", [FP32, INT8])
+def test_the_same_logits_pass(bounds: Bounds) -> None:
+    result = judged(lambda logits: logits, bounds)
+    assert result.result == "pass"
+    assert "100.00%" in result.reason
+
+
+def test_rounding_passes() -> None:
+    assert judged(lambda logits: logits.astype(np.float32)).result == "pass"
+    assert judged(lambda logits: logits * (1 + 1e-5)).result == "pass"
+
+
+def test_the_bound_grows_with_the_spread_of_the_logits() -> None:
+    labels, reference = task()
+    for scale in (0.5, 20.0):
+        near = compare(labels, scale * reference, scale * reference + scale * 1e-3, "abc")
+        far = compare(labels, scale * reference, scale * reference + scale * 3e-3, "abc")
+        assert verdict(near, FP32).result == "pass"
+        assert verdict(far, FP32).measure == "logit difference"
+        assert verdict(far, FP32).result == "fail"
+
+
+def test_small_logits_may_round_by_a_ten_thousandth() -> None:
+    labels, reference = task()
+    small = compare(labels, 1e-3 * reference, 1e-3 * reference + 9e-5, "abc")
+    assert verdict(small, FP32).result == "pass"
+    assert verdict(compare(labels, 1e-3 * reference, 1e-3 * reference + 2e-4, "abc"), FP32).result == "fail"
+
+
+@pytest.mark.parametrize("bounds", [FP32, INT8])
+@pytest.mark.parametrize(
+    "broken",
+    [
+        lambda logits: logits[:, ::-1],
+        lambda logits: -logits,
+        lambda logits: logits[::-1],
+        lambda logits: logits + np.array([0.0, 3.0, 0.0]),
+        lambda logits: np.zeros_like(logits),
+        lambda logits: logits + np.random.default_rng(9).normal(size=logits.shape),
+    ],
+    ids=["classes swapped", "sign", "images shuffled", "one class shifted", "constant", "noise"],
+)
+def test_a_broken_model_fails(bounds: Bounds, broken: Callable[[Floats], Floats]) -> None:
+    result = judged(broken, bounds)
+    assert result.result == "fail"
+    assert result.number is not None
+    assert result.bound is not None
+    assert "\n" not in result.reason
+
+
+def test_two_swapped_classes_fail() -> None:
+    assert judged(lambda logits: logits[:, ::-1], INT8, classes=2).result == "fail"
+
+
+def test_a_shift_that_keeps_every_decision_passes_for_int8_only() -> None:
+    assert judged(lambda logits: logits + 0.5, INT8).result == "pass"
+    assert judged(lambda logits: logits + 0.5, FP32).result == "fail"
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("bounds", [FP32, INT8])
+def test_one_logit_that_is_not_finite_fails(value: float, bounds: Bounds) -> None:
+    def broken(logits: Floats) -> Floats:
+        logits = logits.copy()
+        logits[7, 0] = value
+        return logits
+
+    labels, reference = task()
+    comparison = compare(labels, reference, broken(reference), "abc")
+    assert comparison.not_finite == 1
+    assert comparison.worst[0] == 7
+    assert comparison.auroc[1] is None
+    assert comparison.max_difference == 0
+    result = verdict(comparison, bounds)
+    assert (result.result, result.measure) == ("fail", "finite logits")
+
+
+def test_nothing_finite_at_all_can_still_be_written_down(artifact: Artifact) -> None:
+    comparison = compare([0, 1, 2], np.zeros((3, 3)), np.full((3, 3), np.nan), "abc")
+    record = to_record(comparison, verdict(comparison, FP32), reference="pytorch", split="test")
+    assert record.max_logit_difference is None
+    assert record.verdict == "fail"
+    update_manifest(artifact, parity=record)
+    assert open_artifact(artifact.folder).manifest.parity == record
+    json.dumps(comparison.model_dump(), allow_nan=False)
+
+
+def test_a_reference_that_is_not_finite_proves_nothing() -> None:
+    labels, candidate = task()
+    reference = candidate.copy()
+    reference[0] = np.nan
+    assert verdict(compare(labels, reference, candidate, "abc"), INT8).result == "fail"
+
+
+def test_one_class_only_is_inconclusive() -> None:
+    _, reference = task(150)
+    comparison = compare(np.zeros(150, dtype=int), reference, reference, "abc")
+    result = verdict(comparison, FP32)
+    assert (result.result, result.measure, result.number) == ("inconclusive", "AUROC drop", None)
+    assert to_record(comparison, result, reference="x", split="test").auroc == (None, None)
+
+
+def test_one_image_of_few_is_inconclusive_and_of_many_fails() -> None:
+    def flipped(images: int) -> Any:
+        labels = np.arange(images) % 2
+        reference = np.where(labels[:, None] == np.arange(2), 4.0, -4.0)
+        reference[0] = [0.001, 0.0]
+        candidate = reference.copy()
+        candidate[0] = [0.0, 0.001]
+        return verdict(compare(labels, reference, candidate, "ab"), INT8)
+
+    assert flipped(30).result == "inconclusive"
+    assert "at least 100 images" in flipped(30).reason
+    assert flipped(100).result == "pass"
+    strict = judged(lambda logits: np.vstack([logits[:1, ::-1], logits[1:]]), Bounds(min_label_agreement=1.0))
+    assert strict.result == "fail"
+
+
+def test_a_metric_may_rise_but_not_drop() -> None:
+    labels, reference = task(400, 2)
+    better = reference + 0.02 * np.eye(2)[labels]
+    loose = Bounds(min_label_agreement=0)
+    assert verdict(compare(labels, reference, better, "ab"), loose).result == "pass"
+    worse = reference - 0.2 * np.eye(2)[labels]
+    dropped = verdict(compare(labels, reference, worse, "ab"), loose)
+    assert (dropped.result, dropped.measure) == ("fail", "AUROC drop")
+    assert dropped.number is not None
+    assert dropped.number > 0.005
+
+
+@pytest.mark.parametrize(
+    ("labels", "reference", "candidate"),
+    [
+        ([0, 1], np.zeros((2, 2)), np.zeros((2, 3))),
+        ([0], np.zeros((2, 2)), np.zeros((2, 2))),
+        ([], np.zeros((0, 2)), np.zeros((0, 2))),
+    ],
+)
+def test_what_does_not_fit_is_refused(labels: Any, reference: Any, candidate: Any) -> None:
+    with pytest.raises(ValueError, match=r"need logits|no image"):
+        compare(labels, reference, candidate, "ab")
+
+
+def test_a_session_is_fed_batch_by_batch(artifact: Artifact, tiny_net: Any) -> None:
+    pixels = np.random.default_rng(2).integers(0, 256, (7, 8, 8, 3), dtype=np.uint8)
+    spec = artifact.manifest.preprocess
+    with load(artifact) as session:
+        logits = logits_of(session, iter([pixels[:3], pixels[3:3], pixels[3:]]), spec)
+        assert logits_of(session, [], spec).shape == (0, 3)
+    normal = (pixels / 255 - np.array(spec.mean)) / np.array(spec.std)
+    expected = tiny_net.logits(normal.transpose(0, 3, 1, 2))
+    np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_wrong_mean_in_the_artifact_fails(artifact: Artifact) -> None:
+    pixels = np.random.default_rng(2).integers(0, 256, (60, 8, 8, 3), dtype=np.uint8)
+    wrong = PreprocessSpec(image_size=8, mean=(0.406, 0.456, 0.485))
+    with load(artifact) as session:
+        right, other = logits_of(session, [pixels], artifact.manifest.preprocess), logits_of(session, [pixels], wrong)
+    comparison = compare(np.arange(60) % 3, right, other, "abc")
+    assert verdict(comparison, FP32).result == "fail"
+
+
+def test_both_runtimes_agree_within_the_bound(artifact: Artifact) -> None:
+    images = np.random.default_rng(2).normal(size=(60, 3, 8, 8)).astype(np.float32)
+    with load(artifact, "onnxruntime") as one, load(artifact, "openvino") as other:
+        comparison = compare(np.arange(60) % 3, one.run(images), other.run(images), "abc")
+    assert verdict(comparison, FP32).result == "pass"

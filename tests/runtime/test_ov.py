@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from ttl_deploy.artifact import Artifact, write_artifact
+from ttl_deploy.runtime import load
+from ttl_deploy.runtime.ov import settings
+from ttl_deploy.spec import ModelSpec
+
+
+def wide_linear(folder: Path, like: Artifact) -> tuple[Artifact, Callable[[Any], Any]]:
+    """A matrix product long enough that bfloat16 would show in the third digit."""
+    weight = np.random.default_rng(3).normal(size=(3 * 16 * 16, 3)).astype(np.float32)
+    nodes = [
+        helper.make_node("Flatten", ["images"], ["flat"]),
+        helper.make_node("MatMul", ["flat", "weight"], ["logits"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "wide",
+        [helper.make_tensor_value_info("images", TensorProto.FLOAT, ["batch", 3, 16, 16])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", 3])],
+        [numpy_helper.from_array(weight, "weight")],
+    )
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.checker.check_model(proto)
+
+    def build(place: Path) -> str:
+        (place / "model.onnx").write_bytes(proto.SerializeToString())
+        return "model.onnx"
+
+    fields = like.manifest.model_dump(exclude={"files", "model_file", "model"})
+    fields["model"] = ModelSpec(backbone="wide", classes=like.manifest.model.classes, image_size=16)
+    return write_artifact(folder, fields, build), lambda batch: batch.reshape(len(batch), -1).astype(float) @ weight
+
+
+def test_a_fp32_artifact_is_computed_in_fp32(tmp_path: Path, artifact: Artifact) -> None:
+    wide, expected = wide_linear(tmp_path / "wide", artifact)
+    batch = np.random.default_rng(4).normal(size=(8, 3, 16, 16)).astype(np.float32)
+    with load(wide, "openvino") as session:
+        difference = np.abs(session.run(batch) - expected(batch)).max()
+    # Rounding each of 768 products' factors to bfloat16 would move a logit by about 0.1.
+    assert difference < 1e-3
+
+
+@pytest.mark.parametrize(("precision", "forced"), [("fp32", True), ("int8", False), ("bf16", False)])
+def test_only_fp32_is_forced(precision: str, forced: bool) -> None:
+    properties = settings(precision, 3)
+    assert ("INFERENCE_PRECISION_HINT" in properties) is forced
+    assert properties["INFERENCE_NUM_THREADS"] == "3"
+
+
+def test_the_engine_took_the_settings(artifact: Artifact) -> None:
+    import openvino
+
+    compiled = openvino.Core().compile_model(artifact.model_path, "CPU", settings("fp32", 1))
+    assert compiled.get_property("INFERENCE_PRECISION_HINT") == openvino.Type.f32
+    assert compiled.get_property("INFERENCE_NUM_THREADS") == 1
+
+
+def test_nothing_is_left_on_disk(
+    artifact: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, images: Any
+) -> None:
+    place = tmp_path / "elsewhere"
+    place.mkdir()
+    monkeypatch.chdir(place)
+    before = sorted(artifact.folder.rglob("*"))
+    with load(artifact, "openvino") as session:
+        session.run(images)
+    assert list(place.iterdir()) == []
+    assert sorted(artifact.folder.rglob("*")) == before

@@ -1,0 +1,145 @@
+"""Measures each session in a process of its own, so that engines share neither threads, memory nor caches.
+
+A job is a record that crosses to the worker as JSON; rounds of several jobs are interleaved, so that a machine that
+drifts drifts for all of them.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from typing import Any, Self
+
+from pydantic import Field, ValidationError, model_validator
+
+from ttl_deploy.bench.measure import Measurement, merge
+from ttl_deploy.errors import TtlDeployError
+from ttl_deploy.progress import SILENT, Reporter
+from ttl_deploy.runtime.base import default_threads
+from ttl_deploy.spec import Record
+
+_THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+
+
+class Job(Record):
+    """What to measure, and how long.
+
+    Attributes:
+        label: What to call it.
+        artifact: Path of an artifact's folder; or else `loader`.
+        runtime: Runtime of the artifact; None: the default one.
+        device: Device of the artifact's session; a loader finds its own in `argument`.
+        loader: `module:function`, called as `function(argument, threads)` and giving a `Session`.
+        argument: What the loader gets, plain JSON types.
+        precision: Of the loader's session; an artifact knows its own.
+        batch: Images per run.
+        threads: Threads per run; None: one per physical core that may be used.
+        min_samples: As in `measure_session`, all rounds together.
+        min_seconds: Likewise.
+        max_seconds: Likewise.
+        timeout_s: Seconds after which a worker is stopped.
+    """
+
+    label: str
+    artifact: str | None = None
+    runtime: str | None = None
+    device: str = "cpu"
+    loader: str | None = Field(None, pattern=r"^[\w.]+:\w+$")
+    argument: dict[str, Any] = Field(default_factory=dict)
+    precision: str = "fp32"
+    batch: int = Field(1, ge=1)
+    threads: int | None = Field(None, ge=1)
+    min_samples: int = Field(50, ge=1)
+    min_seconds: float = Field(2.0, ge=0)
+    max_seconds: float = Field(20.0, gt=0)
+    timeout_s: float = Field(600.0, gt=0)
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if (self.artifact is None) == (self.loader is None):
+            raise ValueError("a job has either an artifact or a loader")
+        return self
+
+
+def run_isolated(job: Job) -> Measurement:
+    """Measures a job in a new process.
+
+    Raises:
+        TtlDeployError: The worker failed, was killed or took too long; the error carries its last line.
+    """
+    job = job.model_copy(update={"threads": job.threads or default_threads()})
+    # -P: without it, a file beside the user named like a library would be imported in its place.
+    command = [sys.executable, "-P", "-m", "ttl_deploy.bench.worker"]
+    try:
+        done = subprocess.run(
+            command,
+            input=job.model_dump_json(),
+            capture_output=True,
+            text=True,
+            timeout=job.timeout_s,
+            env=_environment(job.threads or 1),
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise TtlDeployError(f"measuring took longer than {job.timeout_s:g} s and was stopped", where=job.label) from (
+            error
+        )
+    if done.returncode != 0:
+        raise TtlDeployError(f"cannot be measured: {_last_words(done)}", where=job.label)
+    try:
+        return Measurement.model_validate_json(done.stdout)
+    except ValidationError as error:
+        raise TtlDeployError("the measuring process gave no valid answer", where=job.label) from error
+
+
+def run_all(jobs: Sequence[Job], *, rounds: int = 3, reporter: Reporter = SILENT) -> list[Measurement]:
+    """Measures jobs in turn, several rounds (A B C A B C), each time in a new process.
+
+    Args:
+        jobs: What to measure.
+        rounds: How often; a job's samples and seconds are shared out among its rounds.
+        reporter: Told of every process.
+
+    Returns:
+        One measurement per job, the samples of its rounds merged, in the order of `jobs`.
+
+    Raises:
+        TtlDeployError: A worker failed.
+        ValueError: `rounds` is below 1.
+    """
+    if rounds < 1:
+        raise ValueError(f"there is at least 1 round, got {rounds}")
+    parts: list[list[Measurement]] = [[] for _ in jobs]
+    with reporter.task("measuring", rounds * len(jobs)) as advance:
+        for _ in range(rounds):
+            for job, measured in zip(jobs, parts, strict=True):
+                measured.append(run_isolated(_share(job, rounds)))
+                advance(1, job.label)
+    return [merge(measured) for measured in parts]
+
+
+def _share(job: Job, rounds: int) -> Job:
+    return job.model_copy(
+        update={
+            "min_samples": -(-job.min_samples // rounds),
+            "min_seconds": job.min_seconds / rounds,
+            "max_seconds": job.max_seconds / rounds,
+        }
+    )
+
+
+def _environment(threads: int) -> dict[str, str]:
+    """This process's environment, its import path, and as many threads for every library that reads a variable."""
+    path = os.pathsep.join(entry for entry in sys.path if entry)
+    return {**os.environ, "PYTHONPATH": path, **dict.fromkeys(_THREAD_VARIABLES, str(threads))}
+
+
+def _last_words(done: subprocess.CompletedProcess[str]) -> str:
+    if done.returncode < 0:
+        name = signal.Signals(-done.returncode).name
+        return f"its process was ended by {name}{' (out of memory?)' if name == 'SIGKILL' else ''}"
+    lines = [line for line in done.stderr.splitlines() if line.strip()]
+    return lines[-1].strip() if lines else f"its process ended with {done.returncode}"

@@ -1,0 +1,253 @@
+"""Times one session in this process: warm-up until stable, then one monotonic clock reading around every run.
+
+A measurement keeps its raw samples, and every statistic is derived from them; what they are too few to tell is None.
+"""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ttl_deploy import hardware
+from ttl_deploy.runtime import Session
+from ttl_deploy.spec import Record
+
+Clock = Callable[[], int]
+"""Nanoseconds from a clock that never goes back."""
+
+TAIL_SAMPLES = 10
+"""How many samples must lie beyond a percentile before it is given."""
+
+_WINDOW = 10
+_STABLE = 0.05
+_WARMUP_AT_LEAST_S = 0.2
+
+
+class Measurement(Record):
+    """The latency of one session at one batch size and thread count.
+
+    A sample is the time of `Session.run`: from a float32 batch in host memory to its logits in host memory, checks
+    and, on a GPU, both transfers included; preprocessing is not.
+
+    Attributes:
+        label: What was measured.
+        runtime: Name of the engine.
+        device: `cpu` or `cuda`.
+        precision: Of the artifact.
+        batch: Images per run.
+        threads: Threads per run.
+        warmup_runs: Runs before the first sample, all rounds together.
+        warm: Whether the warm-up ended because the times were stable, in every round.
+        samples_ms: Every sample, milliseconds, in order.
+        rounds: How many of the samples come from each round, a process of its own.
+        mean_ms: Mean.
+        std_ms: Standard deviation (n - 1); None for one sample.
+        p50_ms: Median. A percentile p is None unless there are 10/(1-p) samples, that is ten beyond it: 20 for the
+            median, 100 for p90, 200 for p95, 1000 for p99.
+        p90_ms: 90th percentile.
+        p95_ms: 95th percentile.
+        p99_ms: 99th percentile.
+        throughput: Images per second: all images by the sum of the samples.
+        peak_rss_mib: Most memory the process ever held in RAM, MiB, Python and libraries included.
+        cold_start_s: Seconds from the call that loads the model to the end of its first run, the engine's import
+            included, Python's own start not; the median of the rounds.
+        hardware: The machine, as `ttl_deploy.hardware` describes it.
+        libraries: Versions of the libraries.
+        started: UTC time of the first run, ISO 8601.
+    """
+
+    label: str
+    runtime: str
+    device: str
+    precision: str
+    batch: int
+    threads: int
+    warmup_runs: int
+    warm: bool
+    samples_ms: tuple[float, ...]
+    rounds: tuple[int, ...]
+    mean_ms: float
+    std_ms: float | None
+    p50_ms: float | None
+    p90_ms: float | None
+    p95_ms: float | None
+    p99_ms: float | None
+    throughput: float
+    peak_rss_mib: float
+    cold_start_s: float | None
+    hardware: dict[str, Any]
+    libraries: dict[str, str]
+    started: str
+
+
+def measure_session(
+    session: Session,
+    batch: NDArray[np.float32],
+    *,
+    label: str,
+    precision: str,
+    min_samples: int = 50,
+    min_seconds: float = 2.0,
+    max_seconds: float = 20.0,
+    warmup_seconds: float = 5.0,
+    cold_start_s: float | None = None,
+    clock: Clock = time.perf_counter_ns,
+) -> Measurement:
+    """Measures a session in this process.
+
+    Args:
+        session: What is measured; stays open.
+        batch: (N, *input_shape) float32, the same for every run.
+        label: What to call it.
+        precision: Of the model.
+        min_samples: Samples are taken until there are this many and `min_seconds` have passed, ...
+        min_seconds: ... whichever comes later ...
+        max_seconds: ... but no run begins after this time. There is always one sample.
+        warmup_seconds: No warm-up run begins after this time.
+        cold_start_s: Seconds that loading and the first run took, if the caller knows.
+        clock: Nanoseconds.
+    """
+    started = datetime.now(UTC).isoformat(timespec="seconds")
+
+    def once() -> float:
+        begin = clock()
+        session.run(batch)
+        return (clock() - begin) / 1e6
+
+    warmup_runs, warm = _warm_up(once, warmup_seconds, clock)
+    samples = _sample(once, min_samples, min_seconds, max_seconds, clock)
+    return Measurement(
+        label=label,
+        runtime=session.runtime,
+        device=session.device,
+        precision=precision,
+        batch=len(batch),
+        threads=session.threads,
+        warmup_runs=warmup_runs,
+        warm=warm,
+        rounds=(len(samples),),
+        **statistics(samples, len(batch)),
+        peak_rss_mib=round(peak_rss_mib(), 1),
+        cold_start_s=cold_start_s,
+        hardware=hardware.describe().as_dict(),
+        libraries=hardware.library_versions(),
+        started=started,
+    )
+
+
+def merge(rounds: Sequence[Measurement]) -> Measurement:
+    """One measurement from rounds of the same thing: the samples of all, and the statistics of those.
+
+    Raises:
+        ValueError: There is no round, or two differ in what they measured.
+    """
+    identities = {(m.label, m.runtime, m.device, m.precision, m.batch, m.threads) for m in rounds}
+    if len(identities) != 1:
+        raise ValueError(f"rounds of one measurement cannot be merged from {sorted(identities)}")
+    samples = [sample for part in rounds for sample in part.samples_ms]
+    starts = [part.cold_start_s for part in rounds if part.cold_start_s is not None]
+    return rounds[0].model_copy(
+        update={
+            **statistics(samples, rounds[0].batch),
+            "rounds": tuple(count for part in rounds for count in part.rounds),
+            "warmup_runs": sum(part.warmup_runs for part in rounds),
+            "warm": all(part.warm for part in rounds),
+            "peak_rss_mib": max(part.peak_rss_mib for part in rounds),
+            "cold_start_s": median(starts) if starts else None,
+        }
+    )
+
+
+def statistics(samples_ms: Sequence[float], batch: int) -> dict[str, Any]:
+    """The fields of a `Measurement` that follow from its samples.
+
+    Args:
+        samples_ms: At least one, milliseconds.
+        batch: Images per sample.
+    """
+    mean = float(np.mean(samples_ms))
+    return {
+        "samples_ms": tuple(samples_ms),
+        "mean_ms": mean,
+        "std_ms": float(np.std(samples_ms, ddof=1)) if len(samples_ms) > 1 else None,
+        **{f"p{percent}_ms": percentile(samples_ms, percent) for percent in (50, 90, 95, 99)},
+        "throughput": batch * 1000 / mean if mean > 0 else 0.0,
+    }
+
+
+def percentile(samples: Sequence[float], percent: int) -> float | None:
+    """A percentile, linear between samples, or None where fewer than 10/(1-p) samples make it a guess."""
+    if len(samples) * (100 - percent) < 100 * TAIL_SAMPLES:
+        return None
+    return float(np.percentile(samples, percent))
+
+
+def standard_batch(session: Session, images: int) -> NDArray[np.float32]:
+    """Images like normalised ones, mean 0 and variance 1, the same in every process.
+
+    Args:
+        session: Whose input.
+        images: How many.
+
+    Returns:
+        (images, *input_shape) float32.
+    """
+    return np.random.default_rng(0).standard_normal((images, *session.input_shape), dtype=np.float32)
+
+
+def peak_rss_mib() -> float:
+    """Most memory this process ever held in RAM, MiB.
+
+    `getrusage` is the second choice: on Linux its peak begins with that of the process that started this one.
+    """
+    status = Path("/proc/self/status")
+    for line in status.read_text().splitlines() if status.exists() else ():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) / 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**20 if sys.platform == "darwin" else 1024)
+
+
+def _warm_up(once: Callable[[], float], seconds: float, clock: Clock) -> tuple[int, bool]:
+    """Runs until the median of the last ten times is within 5 % of the ten before; how many runs, and whether it was.
+
+    A fifth of a second passes in any case: processors need some of it to raise their clock.
+    """
+    begin, runs, times = clock(), 0, deque[float](maxlen=2 * _WINDOW)
+    while True:
+        times.append(once())
+        runs += 1
+        elapsed = (clock() - begin) / 1e9
+        if elapsed >= _WARMUP_AT_LEAST_S and _stable(times):
+            return runs, True
+        if elapsed >= seconds:
+            return runs, False
+
+
+def _stable(times: Sequence[float]) -> bool:
+    if len(times) < 2 * _WINDOW:
+        return False
+    before, now = median(list(times)[:_WINDOW]), median(list(times)[_WINDOW:])
+    return abs(now - before) <= _STABLE * before
+
+
+def _sample(
+    once: Callable[[], float], min_samples: int, min_seconds: float, max_seconds: float, clock: Clock
+) -> list[float]:
+    begin, samples = clock(), [once()]
+    while True:
+        elapsed = (clock() - begin) / 1e9
+        enough = len(samples) >= min_samples and elapsed >= min_seconds
+        if enough or elapsed >= max_seconds:
+            return samples
+        samples.append(once())
