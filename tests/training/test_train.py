@@ -1,0 +1,337 @@
+"""Training end to end on a tiny synthetic set: protocol, files, resume, starting weights."""
+
+import csv
+import json
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+
+from ttl_deploy.data.synthetic import write_synthetic
+from ttl_deploy.errors import BadInputError, IntegrityError, MissingDependencyError, TrainingError, WeightsError
+from ttl_deploy.spec import SplitSpec
+from ttl_deploy.training.engine import resolve_device, resolve_precision
+from ttl_deploy.training.run import finished_run, open_run, read_predictions
+from ttl_deploy.training.series import train_incremental, train_series
+from ttl_deploy.training.train import DataOptions, Request, load_model, resume, train
+
+REQUEST = Request(
+    backbone="resnet18",
+    method="ttl",
+    cut="layer1.0",
+    image_size=32,
+    weights="random",
+    device="cpu",
+    precision="fp32",
+    settings={"epochs": 3, "batch_size": 16, "learning_rate": 1e-3},
+)
+
+
+@pytest.fixture(scope="session")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_synthetic(tmp_path_factory.mktemp("set") / "data", images=60, size=32, seed=1)
+
+
+@pytest.fixture
+def data(images: Path, tmp_path: Path) -> DataOptions:
+    return DataOptions(images / "labels.csv", cache=tmp_path / "cache")
+
+
+def with_settings(**settings: object) -> Request:
+    return replace(REQUEST, settings={**(REQUEST.settings or {}), **settings})
+
+
+def test_a_run_holds_what_the_design_says(data: DataOptions, tmp_path: Path) -> None:
+    run = train(data, REQUEST, tmp_path / "run")
+    names = {entry.name for entry in run.folder.iterdir()}
+    assert names == {
+        "config.yaml",
+        "split.csv",
+        "history.jsonl",
+        "timing.jsonl",
+        "best.safetensors",
+        "last.ckpt",
+        "predictions.csv",
+        "metrics.json",
+    }
+    history = run.history()
+    assert [row["epoch"] for row in history] == [1, 2, 3]
+    metrics = run.metrics()
+    best = max(history, key=lambda row: row["val_auprc"])
+    assert metrics["best_epoch"] == best["epoch"]
+    assert metrics["images"]["test"] + metrics["images"]["val"] + metrics["images"]["train"] == 60
+    assert open_run(run.folder).config == run.config
+
+
+def test_predictions_are_the_fp32_models_and_metrics_are_theirs(data: DataOptions, tmp_path: Path) -> None:
+    from sklearn.metrics import average_precision_score, roc_auc_score
+
+    run = train(data, REQUEST, tmp_path / "run")
+    test = read_predictions(run).side("test")
+    positive = np.exp(test.logits[:, 1]) / np.exp(test.logits).sum(1)
+    recorded = run.metrics()["test"]
+    assert recorded["auroc"] == pytest.approx(roc_auc_score(test.labels, positive))
+    assert recorded["auprc"] == pytest.approx(average_precision_score(test.labels, positive))
+    with (run.folder / "split.csv").open() as handle:
+        sides = {row["id"]: row["split"] for row in csv.DictReader(handle)}
+    assert {sides[image] for image in test.ids} == {"test"}
+
+
+def test_best_weights_use_the_networks_own_names(data: DataOptions, tmp_path: Path) -> None:
+    from torchvision import models
+
+    run = train(data, REQUEST, tmp_path / "run")
+    ours = {k for k in load_file(run.weights) if not k.startswith("head.")}
+    assert ours <= set(models.resnet18().state_dict())
+    assert not any(name.startswith(("layer2", "layer3", "layer4")) for name in ours)
+
+
+def test_training_again_gives_the_same_history(data: DataOptions, tmp_path: Path) -> None:
+    first, second = (train(data, REQUEST, tmp_path / name) for name in ("a", "b"))
+    assert (first.folder / "history.jsonl").read_bytes() == (second.folder / "history.jsonl").read_bytes()
+    third = train(data, with_settings(seed=1), tmp_path / "c")
+    assert third.history() != first.history()
+
+
+def test_a_run_killed_at_any_moment_resumes_to_the_same_history(images: Path, tmp_path: Path) -> None:
+    """The real thing: SIGKILL at three different moments of the same run, then the history of an undisturbed one."""
+
+    def command(out: Path) -> list[str]:
+        return [
+            *[sys.executable, "-m", "ttl_deploy", "train", str(images / "labels.csv"), "--backbone", "resnet18"],
+            *["--cut", "layer1.1", "--image-size", "32", "--weights", "random", "--device", "cpu"],
+            *["--precision", "fp32", "--epochs", "12", "--batch-size", "8", "--lr", "1e-3"],
+            *["--cache", str(tmp_path / "cache"), "--out", str(out)],
+        ]
+
+    subprocess.run(command(tmp_path / "whole"), check=True, capture_output=True)
+    killed = tmp_path / "killed"
+    arguments = command(killed)
+    for pause, wait_for in ((0.0, 2), (0.05, 5), (0.15, 8)):
+        with subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as child:
+            while child.poll() is None and _epochs(killed) < wait_for:
+                time.sleep(0.01)
+            time.sleep(pause)
+            child.send_signal(signal.SIGKILL)
+        arguments = [
+            sys.executable, "-m", "ttl_deploy", "train", "--resume", str(killed), "--cache", str(tmp_path / "cache")
+        ]  # fmt: skip
+    subprocess.run(arguments, check=True, capture_output=True)
+    for name in ("history.jsonl", "predictions.csv"):
+        assert (killed / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    ours, theirs = (load_file(folder / "best.safetensors") for folder in (killed, tmp_path / "whole"))
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    assert not list(killed.glob(".*"))
+
+
+def _epochs(folder: Path) -> int:
+    history = folder / "history.jsonl"
+    return len(history.read_text().splitlines()) if history.exists() else 0
+
+
+def test_resume_lengthens_a_finished_run(data: DataOptions, tmp_path: Path) -> None:
+    train(data, REQUEST, tmp_path / "short")
+    longer = resume(tmp_path / "short", epochs=5, cache=data.cache)
+    straight = train(data, with_settings(epochs=5), tmp_path / "straight")
+    assert longer.history() == straight.history()
+
+
+def test_a_best_file_lost_to_a_kill_is_written_again(data: DataOptions, tmp_path: Path) -> None:
+    run = train(data, with_settings(epochs=1), tmp_path / "run")
+    before = load_file(run.weights)
+    run.weights.unlink()
+    (run.folder / "metrics.json").unlink()
+    after = load_file(resume(run.folder, cache=data.cache).weights)
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_a_run_starts_from_an_earlier_runs_bottom_layers(data: DataOptions, tmp_path: Path) -> None:
+    first = train(data, with_settings(epochs=1), tmp_path / "first")
+    tiny = with_settings(epochs=1, learning_rate=1e-30, min_learning_rate=0.0)
+    second = train(data, replace(tiny, weights=str(first.folder), cut="layer1.1"), tmp_path / "second")
+    before, after = load_file(first.weights), load_file(second.weights)
+    weights = [k for k in before if k.endswith("weight") and not k.startswith("head.")]
+    assert weights
+    for name in weights:
+        assert torch.equal(before[name], after[name]), name
+    assert not torch.equal(before["head.fc.weight"], after["head.fc.weight"])
+    assert "tensors of the reused layers loaded" in second.metrics()["weights"]
+    assert len([k for k in after if k.startswith("layer1.1.")]) > 0
+
+
+def test_another_backbones_run_is_refused_before_anything_is_written(data: DataOptions, tmp_path: Path) -> None:
+    first = train(data, with_settings(epochs=1), tmp_path / "first")
+    request = replace(REQUEST, weights=str(first.folder), backbone="densenet121", cut="denseblock1.denselayer1")
+    with pytest.raises(WeightsError, match="none of the"):
+        train(data, request, tmp_path / "second")
+    assert not (tmp_path / "second").exists()
+
+
+def test_a_diverging_loss_stops_with_one_line_and_keeps_the_finished_epochs(data: DataOptions, tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match=r"not a finite number at epoch \d+, step \d+ .*lower --learning-rate"):
+        train(data, with_settings(learning_rate=1e30), tmp_path / "run")
+    assert not open_run(tmp_path / "run").finished
+    with pytest.raises(BadInputError, match=r"is not finished; finish it with .*--resume"):
+        finished_run(tmp_path / "run")
+
+
+def test_the_rate_is_halved_when_the_validation_auprc_stagnates(data: DataOptions, tmp_path: Path) -> None:
+    run = train(data, with_settings(epochs=8, patience=1), tmp_path / "run")
+    history = run.history()
+    parameter = torch.nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.Adam([parameter], lr=1e-3)
+    scheduler = ReduceLROnPlateau(optimizer, mode="max", factor=0.5, patience=1)
+    for row in history:
+        assert row["learning_rate"] == optimizer.param_groups[0]["lr"]
+        optimizer.step()
+        scheduler.step(row["val_auprc"])
+
+
+def test_training_ends_when_the_rate_is_too_small(data: DataOptions, tmp_path: Path) -> None:
+    request = with_settings(epochs=None, patience=0, min_learning_rate=6e-4)
+    run = train(data, request, tmp_path / "run")
+    assert run.metrics()["stopped"] == "the learning rate fell below 0.0006"
+    assert run.history()[-1]["learning_rate"] == 1e-3
+
+
+def test_minutes_end_a_run_that_is_complete_and_can_be_resumed(data: DataOptions, tmp_path: Path) -> None:
+    run = train(data, with_settings(epochs=None, max_minutes=1e-9), tmp_path / "run")
+    assert run.finished
+    assert len(run.history()) == 1
+    assert run.metrics()["stopped"] == "1e-09 minutes used up"
+
+
+@pytest.mark.parametrize("method", ["ftl", "ttl", "tf", "lwft"])
+def test_every_method_trains(method: str, data: DataOptions, tmp_path: Path) -> None:
+    request = replace(with_settings(epochs=1), method=method, cut=None if method == "ftl" else "layer2")
+    run = train(data, request, tmp_path / "run")
+    assert 0 <= run.metrics()["test"]["auroc"] <= 1
+    assert load_model(run).spec.method == method
+
+
+def test_bf16_trains_and_is_evaluated_in_fp32(data: DataOptions, tmp_path: Path) -> None:
+    run = train(data, replace(with_settings(epochs=1), precision="bf16"), tmp_path / "run")
+    assert all(t.dtype in (torch.float32, torch.int64) for t in load_file(run.weights).values())
+    model = load_model(run)
+    assert next(model.parameters()).dtype == torch.float32
+
+
+def test_balanced_class_weights_are_the_inverse_frequencies(data: DataOptions, tmp_path: Path) -> None:
+    run = train(data, with_settings(epochs=1, class_weights="balanced"), tmp_path / "run")
+    assert run.config.class_weights == "balanced"
+
+
+def test_repeats_give_mean_and_deviation_over_seeds(data: DataOptions, tmp_path: Path) -> None:
+    summary = train_series(data, with_settings(epochs=1), tmp_path / "s", split=SplitSpec(), repeats=3)
+    values = [open_run(tmp_path / "s" / n).metrics()["test"]["auroc"] for n in summary["runs"]]
+    assert summary["seeds"] == [0, 1, 2]
+    assert summary["test"]["auroc"]["mean"] == pytest.approx(np.mean(values))
+    assert summary["test"]["auroc"]["std"] == pytest.approx(np.std(values, ddof=1))
+    splits = {(tmp_path / "s" / n / "split.csv").read_bytes() for n in summary["runs"]}
+    assert len(splits) == 1
+
+
+def test_a_series_goes_on_where_it_was_and_repeats_nothing(data: DataOptions, tmp_path: Path) -> None:
+    arguments = {"split": SplitSpec(), "repeats": 2}
+    train_series(data, with_settings(epochs=1), tmp_path / "s", **arguments)  # type: ignore[arg-type]
+    (tmp_path / "s" / "repeat-1" / "metrics.json").unlink()
+    stamp = (tmp_path / "s" / "repeat-0" / "metrics.json").stat().st_mtime_ns
+    train_series(data, with_settings(epochs=1), tmp_path / "s", **arguments)  # type: ignore[arg-type]
+    assert (tmp_path / "s" / "repeat-0" / "metrics.json").stat().st_mtime_ns == stamp
+    assert open_run(tmp_path / "s" / "repeat-1").finished
+    with pytest.raises(BadInputError, match="holds several runs: repeat-0, repeat-1"):
+        open_run(tmp_path / "s")
+
+
+def test_folds_test_every_image_once(data: DataOptions, tmp_path: Path) -> None:
+    summary = train_series(data, with_settings(epochs=1), tmp_path / "s", split=SplitSpec(), folds=3)
+    tested = [i for n in summary["runs"] for i in read_predictions(open_run(tmp_path / "s" / n)).side("test").ids]
+    assert len(tested) == len(set(tested)) == 60
+
+
+def test_incremental_lwft_adds_layers_until_the_target_is_met(data: DataOptions, tmp_path: Path) -> None:
+    request = replace(with_settings(epochs=1), method="lwft", cut=None)
+    first = train_incremental(data, request, tmp_path / "a", split=SplitSpec(), target_auprc=0.0)
+    assert first["runs"] == ["layers-1"]
+    assert first["target_met"]
+    impossible = train_incremental(data, request, tmp_path / "b", split=SplitSpec(), target_auprc=1.01)
+    assert impossible["runs"] == [f"layers-{k}" for k in range(1, 11)]
+    assert not impossible["target_met"]
+    with pytest.raises(BadInputError, match="LWFT's procedure"):
+        train_incremental(data, REQUEST, tmp_path / "c", split=SplitSpec(), target_auprc=0.5)
+
+
+def test_a_changed_image_stops_a_resume(images: Path, tmp_path: Path) -> None:
+    import shutil
+
+    copy = Path(shutil.copytree(images, tmp_path / "copy"))
+    data = DataOptions(copy / "labels.csv", cache=tmp_path / "cache")
+    run = train(data, with_settings(epochs=1), tmp_path / "run")
+    victim, other = sorted((copy / "lesion").iterdir())[:2]
+    victim.write_bytes(other.read_bytes())
+    with pytest.raises(BadInputError, match=victim.name):
+        resume(run.folder, epochs=2, cache=tmp_path / "cache")
+
+
+def test_damage_to_a_run_is_told(data: DataOptions, tmp_path: Path) -> None:
+    run = train(data, with_settings(epochs=1), tmp_path / "run")
+    checkpoint = run.folder / "last.ckpt"
+    checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
+    with pytest.raises(IntegrityError, match=r"last\.ckpt: is damaged"):
+        resume(run.folder, epochs=2, cache=data.cache)
+    run.weights.write_bytes(run.weights.read_bytes()[:-1] + b"\0")
+    with pytest.raises(IntegrityError, match="is not the file that was evaluated"):
+        finished_run(run.folder)
+    (run.folder / "config.yaml").write_text("{")
+    with pytest.raises(IntegrityError, match="not valid YAML"):
+        open_run(run.folder)
+
+
+def test_two_processes_under_torchrun_train_one_run(images: Path, tmp_path: Path) -> None:
+    command = [
+        *[sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "ttl_deploy"],
+        *["train", str(images / "labels.csv"), "--backbone", "resnet18", "--cut", "stem", "--image-size", "32"],
+        *["--weights", "random", "--device", "cpu", "--precision", "fp32", "--epochs", "2", "--batch-size", "8"],
+        *["--cache", str(tmp_path / "cache"), "--out", str(tmp_path / "run")],
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    run = finished_run(tmp_path / "run")
+    assert len(run.history()) == 2
+
+
+def test_auto_precision_says_what_it_chose(monkeypatch: pytest.MonkeyPatch) -> None:
+    from ttl_deploy import hardware
+
+    machine = hardware.describe()
+    for isa, expected in ((("avx512_bf16",), "bf16"), (("avx2",), "fp32")):
+        monkeypatch.setattr(hardware, "describe", lambda isa=isa: replace(machine, isa=isa))
+        precision, sentence = resolve_precision("auto", "cpu")
+        assert precision == expected
+        assert expected in sentence
+    with pytest.raises(BadInputError, match="fp16 training needs a GPU"):
+        resolve_precision("fp16", "cpu")
+    with pytest.raises(BadInputError, match="unknown precision"):
+        resolve_precision("int8", "cpu")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+def test_asking_for_a_gpu_that_is_not_there_is_told() -> None:
+    with pytest.raises(MissingDependencyError, match="pass --device cpu"):
+        resolve_device("cuda")
+    assert resolve_device("auto") == "cpu"
+
+
+def test_timing_is_kept_apart_from_history(data: DataOptions, tmp_path: Path) -> None:
+    run = train(data, with_settings(epochs=2), tmp_path / "run")
+    lines = [json.loads(line) for line in (run.folder / "timing.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in lines] == [1, 2]
+    assert all("seconds" not in row for row in run.history())

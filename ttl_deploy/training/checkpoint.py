@@ -1,0 +1,87 @@
+"""`last.ckpt` and `best.safetensors`: written whole or not at all, read without unpickling.
+
+After a kill at any moment, the pair describes one finished epoch.
+"""
+
+from __future__ import annotations
+
+import pickle
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from ttl_deploy import files
+from ttl_deploy.errors import IntegrityError
+from ttl_deploy.training.run import BEST, LAST
+from ttl_deploy.transfer import TransferModel
+
+
+@dataclass
+class Progress:
+    """How far a training is.
+
+    Attributes:
+        epoch: Epochs finished.
+        best_epoch: The epoch with the best validation AUPRC, from 1.
+        best_auprc: That AUPRC.
+        seconds: Time trained, over all resumes.
+        stopped: Why training ended, or None.
+        weights: What became of the starting weights, in words.
+        history: One row per epoch.
+    """
+
+    epoch: int = 0
+    best_epoch: int = 0
+    best_auprc: float = float("-inf")
+    seconds: float = 0.0
+    stopped: str | None = None
+    weights: str = ""
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+
+def save_last(folder: Path, progress: Progress, states: dict[str, Any]) -> None:
+    """Writes `last.ckpt` atomically; `states` holds the state dicts of model, optimizer, scheduler and precision."""
+    with files.atomic_path(folder / LAST) as temporary:
+        torch.save({"progress": asdict(progress), **states}, temporary)
+
+
+def load_last(folder: Path) -> tuple[Progress, dict[str, Any]] | None:
+    """Reads `last.ckpt`; None where no epoch was finished.
+
+    Raises:
+        IntegrityError: It is damaged.
+    """
+    path = folder / LAST
+    if not path.exists():
+        return None
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        return Progress(**content.pop("progress")), content
+    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, TypeError) as error:
+        raise IntegrityError("is damaged", where=path, fix="start the run again with --overwrite") from error
+
+
+def save_best(folder: Path, model: TransferModel, epoch: int) -> None:
+    """Writes `best.safetensors` atomically, with the model's spec in its header."""
+    tensors = {name: tensor.cpu().contiguous() for name, tensor in model.network_state().items()}
+    header = {"epoch": str(epoch), "model": model.spec.model_dump_json(), "program": "ttl-deploy"}
+    with files.atomic_path(folder / BEST) as temporary:
+        save_file(tensors, temporary, metadata=header)
+
+
+def best_epoch(folder: Path) -> int:
+    """The epoch that `best.safetensors` is of; 0 where there is none."""
+    path = folder / BEST
+    if not path.exists():
+        return 0
+    with safe_open(path, framework="pt") as handle:
+        return int((handle.metadata() or {}).get("epoch", 0))
+
+
+def load_best(folder: Path, model: TransferModel) -> None:
+    """Loads `best.safetensors` into a model of the same spec."""
+    model.load_network_state(load_file(folder / BEST))

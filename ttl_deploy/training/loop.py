@@ -1,0 +1,290 @@
+"""The training loop of the paper's protocol (appendix A.1): Adam, the rate halved when the validation AUPRC stagnates.
+
+An epoch is the unit of durability: everything a later epoch needs is in `last.ckpt`, so a killed run goes on as if
+nothing had happened.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+
+from ttl_deploy import files
+from ttl_deploy.data.prepared import Prepared
+from ttl_deploy.data.torch_data import ImageBatches, evaluation_loader, mix_seeds, training_loader
+from ttl_deploy.errors import TrainingError
+from ttl_deploy.progress import Reporter
+from ttl_deploy.spec import TrainConfig
+from ttl_deploy.training.checkpoint import Progress, best_epoch, load_last, save_best, save_last
+from ttl_deploy.training.metrics import auprc, auroc
+from ttl_deploy.training.run import HISTORY, TIMING
+from ttl_deploy.transfer import TransferModel
+
+
+@dataclass
+class _State:
+    """The objects that training moves."""
+
+    fabric: Fabric
+    module: TransferModel
+    forward: nn.Module
+    optimizer: torch.optim.Optimizer
+    raw_optimizer: torch.optim.Optimizer
+    scheduler: ReduceLROnPlateau
+    loss: nn.Module
+
+
+class Trainer:
+    """Trains one model into one run folder.
+
+    Args:
+        fabric: Device, precision and processes.
+        config: The protocol.
+        prepared: The images.
+        model: With its starting weights.
+        folder: The run's folder; exists.
+        weights: What became of the starting weights, in words.
+        reporter: Told of every epoch.
+    """
+
+    def __init__(
+        self,
+        fabric: Fabric,
+        config: TrainConfig,
+        prepared: Prepared,
+        model: TransferModel,
+        folder: Path,
+        weights: str,
+        reporter: Reporter,
+    ) -> None:
+        self._config = config
+        self._folder = folder
+        self._reporter = reporter
+        self._train = ImageBatches(
+            prepared, prepared.indices("train"), config.preprocess, config.augment, mix_seeds(config.seed, 1)
+        )
+        self._val = ImageBatches(prepared, prepared.indices("val"), config.preprocess)
+        self._val_labels = prepared.labels[prepared.indices("val")]
+        self._state = _set_up(fabric, config, model, _class_weights(config, prepared))
+        self._progress = Progress(weights=weights)
+        self._limit = math.inf if config.max_minutes is None else 60 * config.max_minutes
+        self._started = time.monotonic()
+
+    def resume(self) -> None:
+        """Takes up the folder's last finished epoch, if there is one.
+
+        Raises:
+            IntegrityError: The checkpoint is damaged.
+        """
+        found = load_last(self._folder)
+        if found is None:
+            return
+        self._progress, states = found
+        state = self._state
+        state.module.load_state_dict(states["model"])
+        state.raw_optimizer.load_state_dict(states["optimizer"])
+        state.scheduler.load_state_dict(states["scheduler"])
+        state.fabric.strategy.precision.load_state_dict(states["precision"])
+        # A kill between the two files leaves best.safetensors one improvement behind.
+        if self._progress.best_epoch == self._progress.epoch != best_epoch(self._folder):
+            self._save_best()
+        self._write_history()
+        self._reporter.info(f"resumed after epoch {self._progress.epoch}")
+        self._started = time.monotonic() - self._progress.seconds
+
+    def run(self) -> Progress:
+        """Trains until the rate is too small, the epochs or the minutes are used up.
+
+        Raises:
+            TrainingError: The loss is not a number.
+            StorageError: The disk is full; the last finished epoch is intact.
+        """
+        self._progress.stopped = self._reason_to_stop()
+        while self._progress.stopped is None:
+            self._epoch(self._progress.epoch + 1)
+        self._reporter.info(f"training ended after epoch {self._progress.epoch}: {self._progress.stopped}")
+        return self._progress
+
+    def _epoch(self, epoch: int) -> None:
+        begun = time.monotonic()
+        torch.manual_seed(mix_seeds(self._config.seed, 2, epoch))
+        rate = float(self._state.raw_optimizer.param_groups[0]["lr"])
+        train_loss = self._train_one(epoch)
+        logits, val_loss = self._evaluate()
+        probabilities = _softmax(logits)
+        row = {
+            "epoch": epoch,
+            "learning_rate": rate,
+            "train_loss": train_loss,
+            "val_loss": val_loss,
+            "val_auroc": auroc(self._val_labels, probabilities),
+            "val_auprc": auprc(self._val_labels, probabilities),
+        }
+        self._finish_epoch(row, time.monotonic() - begun)
+
+    def _train_one(self, epoch: int) -> float:
+        state, config = self._state, self._config
+        loader = training_loader(
+            self._train,
+            config.batch_size,
+            epoch=epoch,
+            seed=mix_seeds(config.seed, 3),
+            workers=config.workers,
+            rank=state.fabric.global_rank,
+            world=state.fabric.world_size,
+        )
+        state.forward.train()
+        total, images = 0.0, 0
+        with self._reporter.task(f"epoch {epoch}", len(loader)) as advance:
+            for step, (batch, labels) in enumerate(loader, start=1):
+                value = self._step(batch, labels)
+                if not math.isfinite(value):
+                    raise self._not_a_number(epoch, step)
+                total, images = total + value * len(labels), images + len(labels)
+                advance(1, f"loss {total / images:.4f}")
+                if self._out_of_time():
+                    break
+        return total / images
+
+    def _step(self, batch: Tensor, labels: Tensor) -> float:
+        state = self._state
+        batch, labels = state.fabric.to_device((self._laid_out(batch), labels))
+        state.optimizer.zero_grad(set_to_none=True)
+        loss = state.loss(state.forward(batch).float(), labels)
+        state.fabric.backward(loss)
+        state.optimizer.step()
+        return float(loss.detach())
+
+    def _evaluate(self) -> tuple[NDArray[np.float32], float]:
+        state = self._state
+        logits = predict(state.fabric, state.forward, self._val, self._config.batch_size, self._laid_out)
+        labels = torch.from_numpy(self._val_labels)
+        return logits, float(nn.functional.cross_entropy(torch.from_numpy(logits), labels))
+
+    def _finish_epoch(self, row: dict[str, Any], seconds: float) -> None:
+        progress, state = self._progress, self._state
+        improved = row["val_auprc"] > progress.best_auprc
+        if improved:
+            progress.best_epoch, progress.best_auprc = row["epoch"], row["val_auprc"]
+        state.scheduler.step(row["val_auprc"])
+        progress.epoch = row["epoch"]
+        progress.seconds = time.monotonic() - self._started
+        progress.history.append({**row, "best": improved})
+        progress.stopped = self._reason_to_stop()
+        if state.fabric.is_global_zero:
+            self._save(improved, seconds)
+        state.fabric.barrier()
+        self._reporter.info(
+            f"epoch {row['epoch']}: loss {row['train_loss']:.4f}, validation AUPRC {row['val_auprc']:.4f}, "
+            f"AUROC {row['val_auroc']:.4f}{' (best)' if improved else ''}, {seconds:.1f} s"
+        )
+
+    def _save(self, improved: bool, seconds: float) -> None:
+        state, progress = self._state, self._progress
+        states = {
+            "model": state.module.state_dict(),
+            "optimizer": state.raw_optimizer.state_dict(),
+            "scheduler": state.scheduler.state_dict(),
+            "precision": state.fabric.strategy.precision.state_dict(),
+        }
+        save_last(self._folder, progress, states)
+        if improved:
+            self._save_best()
+        self._write_history()
+        with files.disk_errors(self._folder / TIMING), (self._folder / TIMING).open("a") as handle:
+            handle.write(json.dumps({"epoch": progress.epoch, "seconds": round(seconds, 3)}) + "\n")
+
+    def _write_history(self) -> None:
+        rows = "".join(json.dumps(row) + "\n" for row in self._progress.history)
+        files.write_text(self._folder / HISTORY, rows)
+
+    def _save_best(self) -> None:
+        save_best(self._folder, self._state.module, self._progress.best_epoch)
+
+    def _laid_out(self, batch: Tensor) -> Tensor:
+        return batch if self._config.precision == "fp32" else _channels_last(batch)
+
+    def _reason_to_stop(self) -> str | None:
+        config, progress = self._config, self._progress
+        rate = float(self._state.raw_optimizer.param_groups[0]["lr"])
+        if rate < config.min_learning_rate:
+            return f"the learning rate fell below {config.min_learning_rate:g}"
+        if config.epochs is not None and progress.epoch >= config.epochs:
+            return f"all {config.epochs} epochs done"
+        if progress.epoch and self._out_of_time():
+            return f"{config.max_minutes:g} minutes used up"
+        return None
+
+    def _out_of_time(self) -> bool:
+        """Decided by the first process, so that all of them stop at the same step."""
+        if math.isinf(self._limit):
+            return False
+        mine = time.monotonic() - self._started > self._limit
+        return bool(self._state.fabric.broadcast(mine, src=0))
+
+    def _not_a_number(self, epoch: int, step: int) -> TrainingError:
+        way_out = "lower --learning-rate" + ("" if self._config.precision == "fp32" else " or pass --precision fp32")
+        return TrainingError(
+            f"the loss is not a finite number at epoch {epoch}, step {step} (learning rate "
+            f"{self._config.learning_rate:g})",
+            where=self._folder,
+            fix=f"{way_out}; the {self._progress.epoch} finished epochs are kept",
+        )
+
+
+def predict(
+    fabric: Fabric, forward: nn.Module, images: ImageBatches, batch_size: int, lay_out: Any = None
+) -> NDArray[np.float32]:
+    """Logits (N, classes) of all images, in order, in the precision of `fabric`."""
+    forward.eval()
+    parts = []
+    with torch.inference_mode():
+        for batch, _labels in evaluation_loader(images, batch_size):
+            batch = fabric.to_device(lay_out(batch) if lay_out else batch)
+            parts.append(forward(batch).float().cpu().numpy())
+    return np.concatenate(parts)
+
+
+def _set_up(fabric: Fabric, config: TrainConfig, model: TransferModel, weights: Tensor | None) -> _State:
+    if config.precision != "fp32":
+        _module_channels_last(model)
+    optimizer = torch.optim.Adam(model.parameter_groups(config.learning_rate))
+    forward, wrapped = fabric.setup(model, optimizer)
+    scheduler = ReduceLROnPlateau(optimizer, mode="max", factor=config.factor, patience=config.patience)
+    loss = nn.CrossEntropyLoss(weight=None if weights is None else fabric.to_device(weights))
+    return _State(fabric, model, forward, wrapped, optimizer, scheduler, loss)
+
+
+def _class_weights(config: TrainConfig, prepared: Prepared) -> Tensor | None:
+    if config.class_weights == "none":
+        return None
+    counts = np.bincount(prepared.labels[prepared.indices("train")], minlength=len(prepared.classes))
+    return torch.tensor(counts.sum() / (len(counts) * counts), dtype=torch.float32)
+
+
+def _module_channels_last(model: nn.Module) -> None:
+    for parameter in model.parameters():
+        if parameter.ndim == 4:
+            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+
+
+def _channels_last(batch: Tensor) -> Tensor:
+    return batch.contiguous(memory_format=torch.channels_last) if batch.ndim == 4 else batch
+
+
+def _softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
+    from scipy.special import softmax
+
+    probabilities: NDArray[np.float64] = softmax(logits.astype(np.float64), axis=1)
+    return probabilities

@@ -1,0 +1,206 @@
+"""A run's folder: what each file is called and how it is read back. No torch.
+
+`config.yaml`, `split.csv`, `history.jsonl`, `best.safetensors`, `last.ckpt`, and when it is finished
+`predictions.csv` and `metrics.json`.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+
+from ttl_deploy import files
+from ttl_deploy.data.manifest import read_dataset
+from ttl_deploy.data.prepared import Prepared, prepare_like
+from ttl_deploy.errors import BadInputError, IntegrityError
+from ttl_deploy.progress import SILENT, Reporter
+from ttl_deploy.spec import PreprocessSpec, TrainConfig, read_record
+
+CONFIG = "config.yaml"
+SPLIT = "split.csv"
+HISTORY = "history.jsonl"
+TIMING = "timing.jsonl"
+BEST = "best.safetensors"
+LAST = "last.ckpt"
+PREDICTIONS = "predictions.csv"
+METRICS = "metrics.json"
+SERIES = "series.json"
+SUMMARY = "summary.json"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run on disk.
+
+    Attributes:
+        folder: Where it is.
+        config: What was trained, on what and how.
+    """
+
+    folder: Path
+    config: TrainConfig
+
+    @property
+    def name(self) -> str:
+        """The folder's name."""
+        return self.folder.resolve().name
+
+    @property
+    def finished(self) -> bool:
+        """Whether training ended and the test split was evaluated."""
+        return (self.folder / METRICS).exists()
+
+    @property
+    def weights(self) -> Path:
+        """The best model's weights."""
+        return self.folder / BEST
+
+    @property
+    def split(self) -> Path:
+        """Which image is on which side."""
+        return self.folder / SPLIT
+
+    def metrics(self) -> dict[str, Any]:
+        """The content of `metrics.json`.
+
+        Raises:
+            IntegrityError: It is not valid JSON.
+        """
+        path = self.folder / METRICS
+        try:
+            content: dict[str, Any] = json.loads(path.read_text())
+        except (ValueError, OSError) as error:
+            raise IntegrityError("cannot be read", where=path, fix="train the run again") from error
+        return content
+
+    def history(self) -> list[dict[str, Any]]:
+        """One row per epoch."""
+        path = self.folder / HISTORY
+        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What the PyTorch model said of the validation and test images, in fp32.
+
+    Attributes:
+        ids: Image ids.
+        sides: `val` or `test` for each.
+        labels: (N,) int64.
+        logits: (N, classes) float32.
+    """
+
+    ids: tuple[str, ...]
+    sides: tuple[str, ...]
+    labels: NDArray[np.int64]
+    logits: NDArray[np.float32]
+
+    def side(self, name: str) -> Predictions:
+        """Those of one side."""
+        keep = [i for i, side in enumerate(self.sides) if side == name]
+        return Predictions(tuple(self.ids[i] for i in keep), (name,) * len(keep), self.labels[keep], self.logits[keep])
+
+
+def open_run(folder: Path) -> Run:
+    """Opens a run's folder.
+
+    Raises:
+        BadInputError: It is missing, not a run, or a series of runs (the error lists them).
+        IntegrityError: Its configuration is damaged or of a newer version.
+    """
+    if not folder.is_dir():
+        raise BadInputError("no such run folder", where=folder, fix="pass a folder made by `ttl-deploy train`")
+    if (folder / SERIES).exists():
+        raise BadInputError(f"holds several runs: {', '.join(_members(folder))}", where=folder, fix="pass one of them")
+    path = folder / CONFIG
+    if not path.exists():
+        raise BadInputError(
+            "is not a run (no config.yaml)", where=folder, fix="pass a folder made by `ttl-deploy train`"
+        )
+    try:
+        content = yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise IntegrityError("is not valid YAML", where=path) from error
+    return Run(folder, read_record(TrainConfig, content, path))
+
+
+def finished_run(folder: Path) -> Run:
+    """Opens a run whose training has ended, and checks that its weights are those that were evaluated.
+
+    Raises:
+        BadInputError: It is not finished.
+        IntegrityError: The weights changed since.
+    """
+    run = open_run(folder)
+    if not run.finished:
+        raise BadInputError("is not finished", where=folder, fix=f"finish it with `ttl-deploy train --resume {folder}`")
+    if not run.weights.exists() or files.sha256(run.weights) != run.metrics().get("weights_sha256"):
+        raise IntegrityError("is not the file that was evaluated", where=run.weights, fix="train the run again")
+    return run
+
+
+def run_data(
+    run: Run, *, preprocess: PreprocessSpec | None = None, cache: Path | None = None, reporter: Reporter = SILENT
+) -> Prepared:
+    """The images of a run, on the sides they were trained and tested on.
+
+    Args:
+        run: Whose images.
+        preprocess: Another preprocessing than the run's own, such as an artifact's.
+        cache: Folder of the pixel cache; None: the user's.
+        reporter: Told of decoding.
+
+    Raises:
+        BadInputError: An image is missing or changed since.
+    """
+    dataset = read_dataset(Path(run.config.data), classes=run.config.model.classes, ignore_other_labels=True)
+    rule = preprocess or run.config.preprocess
+    return prepare_like(dataset, rule, run.split, cache_folder=cache, reporter=reporter)
+
+
+def write_config(folder: Path, config: TrainConfig) -> None:
+    """Writes `config.yaml`."""
+    files.write_text(folder / CONFIG, yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
+
+
+def write_predictions(folder: Path, classes: Sequence[str], predictions: Predictions) -> None:
+    """Writes `predictions.csv`: id, split, label, one logit per class, to float32's last digit."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(["id", "split", "label", *(f"logit_{name}" for name in classes)])
+    for image, side, label, row in zip(
+        predictions.ids, predictions.sides, predictions.labels, predictions.logits, strict=True
+    ):
+        writer.writerow([image, side, classes[label], *(f"{value:.9g}" for value in row)])
+    files.write_text(folder / PREDICTIONS, buffer.getvalue())
+
+
+def read_predictions(run: Run) -> Predictions:
+    """Reads `predictions.csv`.
+
+    Raises:
+        IntegrityError: It is missing or damaged.
+    """
+    path = run.folder / PREDICTIONS
+    classes = run.config.model.classes
+    try:
+        with path.open(newline="", encoding="utf-8") as handle:
+            rows = list(csv.DictReader(handle))
+        logits = np.array([[float(row[f"logit_{name}"]) for name in classes] for row in rows], dtype=np.float32)
+        labels = np.array([classes.index(row["label"]) for row in rows], dtype=np.int64)
+        return Predictions(tuple(r["id"] for r in rows), tuple(r["split"] for r in rows), labels, logits)
+    except (OSError, KeyError, ValueError, TypeError) as error:
+        raise IntegrityError("is missing or damaged", where=path, fix="train the run again") from error
+
+
+def _members(folder: Path) -> list[str]:
+    return sorted(entry.name for entry in folder.iterdir() if (entry / CONFIG).exists())

@@ -1,0 +1,327 @@
+"""Training as a user asks for it: one run, a run resumed, several seeds or folds, and LWFT's incremental procedure.
+
+Everything that can be refused is refused before the run's folder is touched.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+
+from ttl_deploy import __version__, files, hardware
+from ttl_deploy.complexity import count
+from ttl_deploy.data.manifest import Dataset, read_dataset
+from ttl_deploy.data.prepared import Prepared, prepare, write_split
+from ttl_deploy.data.torch_data import ImageBatches, mix_seeds
+from ttl_deploy.progress import SILENT, Reporter
+from ttl_deploy.spec import ModelSpec, PreprocessSpec, SplitSpec, TrainConfig, make_record
+from ttl_deploy.training import run as folders
+from ttl_deploy.training.checkpoint import Progress, load_best
+from ttl_deploy.training.engine import make_fabric, resolve_device, resolve_precision
+from ttl_deploy.training.loop import Trainer, predict
+from ttl_deploy.training.metrics import evaluate
+from ttl_deploy.training.run import Predictions, Run
+from ttl_deploy.transfer import TransferModel, build, initialise, normalise_spec
+from ttl_deploy.zoo import BACKBONES
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """How the user's data is read.
+
+    Attributes:
+        path: CSV, folder or .npz.
+        classes: Names and order of the classes; None: as found, sorted.
+        ignore_other_labels: Leave out images with other labels instead of refusing them.
+        patient_pattern: Regular expression with one group that finds the patient in an image's id.
+        skip_unreadable: Leave out images that cannot be read instead of refusing them.
+        cache: Folder of the pixel cache; None: the user's cache folder.
+    """
+
+    path: Path
+    classes: Sequence[str] | None = None
+    ignore_other_labels: bool = False
+    patient_pattern: str | None = None
+    skip_unreadable: bool = False
+    cache: Path | None = None
+
+
+@dataclass(frozen=True)
+class Request:
+    """One training before anything was looked at: the options as given, `auto` included.
+
+    Attributes:
+        backbone, method, cut, trained_layers, head, slim: See `ModelSpec`.
+        image_size: Pixels; None: the backbone's own.
+        channels: 3 or 1.
+        weights: `imagenet`, `random`, or a path.
+        device: `auto`, `cpu` or `cuda`.
+        precision: `auto`, `fp32`, `bf16` or `fp16`.
+        settings: Further fields of `TrainConfig`, `preprocess` and `augment` included.
+    """
+
+    backbone: str = "resnet50"
+    method: str = "ttl"
+    cut: str | None = None
+    trained_layers: int | None = None
+    head: str = "gap"
+    slim: int = 2
+    image_size: int | None = None
+    channels: int = 3
+    weights: str = "imagenet"
+    device: str = "auto"
+    precision: str = "auto"
+    settings: Mapping[str, Any] | None = None
+
+
+def train(
+    data: DataOptions,
+    request: Request,
+    out: Path,
+    *,
+    split: SplitSpec | None = None,
+    overwrite: bool = False,
+    reporter: Reporter = SILENT,
+) -> Run:
+    """Trains one run.
+
+    Args:
+        data: The images.
+        request: What to train and how.
+        out: Folder of the run.
+        split: How to divide the images; default 64/16/20 by patient.
+        overwrite: Replace what is at `out`.
+        reporter: Told what happens.
+
+    Returns:
+        The finished run.
+
+    Raises:
+        TtlDeployError: Bad data, options or weights (nothing was written), or training failed (the finished epochs
+            are kept).
+    """
+    files.refuse_existing(out, overwrite=overwrite)
+    spec_for, fabric = _plan(request, reporter)
+    dataset = read_dataset(
+        data.path,
+        classes=data.classes,
+        ignore_other_labels=data.ignore_other_labels,
+        patient_pattern=data.patient_pattern,
+    )
+    model_spec, preprocess = spec_for(dataset)
+    prepared = _on_first(
+        fabric,
+        lambda: prepare(
+            dataset,
+            preprocess,
+            split or SplitSpec(),
+            cache_folder=data.cache,
+            skip_unreadable=data.skip_unreadable,
+            reporter=reporter,
+        ),
+    )
+    config = _configure(request, data, model_spec, preprocess, split or SplitSpec(), prepared, fabric)
+    model, weights = _model(config, reporter)
+    if fabric.is_global_zero:
+        with files.atomic_folder(out, overwrite=overwrite) as folder:
+            folders.write_config(folder, config)
+            write_split(folder / folders.SPLIT, prepared)
+    fabric.barrier()
+    return _carry_out(fabric, Run(out, config), prepared, model, weights, reporter)
+
+
+def resume(
+    folder: Path,
+    *,
+    epochs: int | None = None,
+    max_minutes: float | None = None,
+    cache: Path | None = None,
+    reporter: Reporter = SILENT,
+) -> Run:
+    """Goes on with a run that was interrupted, or lengthens one that ended.
+
+    Args:
+        folder: The run's folder.
+        epochs: Another limit of epochs; None: as configured.
+        max_minutes: Another limit of minutes, time already trained included.
+        cache: Folder of the pixel cache.
+        reporter: Told what happens.
+
+    Raises:
+        BadInputError: It is not a run, or its images changed.
+        IntegrityError: Its files are damaged.
+    """
+    run = folders.open_run(folder)
+    changes = {"epochs": epochs, "max_minutes": max_minutes}
+    config = run.config.model_copy(update={k: v for k, v in changes.items() if v is not None})
+    fabric = make_fabric(resolve_device(config.accelerator), config.precision)
+    prepared = _on_first(fabric, lambda: folders.run_data(run, cache=cache, reporter=reporter))
+    if config != run.config:
+        folders.write_config(folder, config)
+    files.remove_leftovers(folder)
+    started = (folder / folders.LAST).exists()
+    model, weights = (build(config.model), "") if started else _model(config, reporter)
+    return _carry_out(fabric, Run(folder, config), prepared, model, weights, reporter)
+
+
+def load_model(run: Run) -> TransferModel:
+    """The run's best model on the CPU, in evaluation mode."""
+    model = build(run.config.model)
+    load_best(run.folder, model)
+    return model.eval()
+
+
+def predict_fp32(model: TransferModel, prepared: Prepared, side: str, config: TrainConfig) -> Predictions:
+    """Logits in fp32 of one side, whatever precision it was trained in: this is the model that gets exported."""
+    indices = prepared.indices(side)
+    images = ImageBatches(prepared, indices, config.preprocess)
+    fabric = Fabric(accelerator=config.accelerator, devices=1, precision="32-true")
+    module = fabric.setup_module(model)
+    logits = predict(fabric, module, images, config.batch_size)
+    ids = tuple(prepared.ids[i] for i in indices)
+    return Predictions(ids, (side,) * len(ids), prepared.labels[indices], logits)
+
+
+def _plan(request: Request, reporter: Reporter) -> tuple[Callable[[Dataset], tuple[ModelSpec, PreprocessSpec]], Fabric]:
+    """Checks what can be checked without the data, and starts the device."""
+    backbone = BACKBONES.get(request.backbone)
+    size = request.image_size or backbone.input_size
+    more = dict((request.settings or {}).get("preprocess", {}))
+    preprocess = PreprocessSpec.of(size, request.channels, **more)  # type: ignore[arg-type]
+    fields = {name: getattr(request, name) for name in ("method", "cut", "trained_layers", "head", "slim")}
+
+    def spec_for(classes: Sequence[str]) -> ModelSpec:
+        record = make_record(
+            ModelSpec,
+            backbone=request.backbone,
+            classes=tuple(classes),
+            image_size=size,
+            channels=request.channels,
+            **fields,
+        )
+        return normalise_spec(record)
+
+    spec_for(("a", "b"))
+    accelerator = resolve_device(request.device)
+    precision, sentence = resolve_precision(request.precision, accelerator)
+    reporter.info(f"{hardware.describe().name}; {sentence}")
+    fabric = make_fabric(accelerator, precision)
+    return lambda dataset: (spec_for(dataset.classes), preprocess), fabric
+
+
+def _configure(
+    request: Request,
+    data: DataOptions,
+    model: ModelSpec,
+    preprocess: PreprocessSpec,
+    split: SplitSpec,
+    prepared: Prepared,
+    fabric: Fabric,
+) -> TrainConfig:
+    accelerator = resolve_device(request.device)
+    settings = {k: v for k, v in (request.settings or {}).items() if k != "preprocess"}
+    return make_record(
+        TrainConfig,
+        data=str(data.path.resolve()),
+        data_digest=prepared.data_digest(),
+        model=model,
+        preprocess=preprocess,
+        split=split,
+        weights=request.weights if request.weights in ("imagenet", "random") else str(Path(request.weights).resolve()),
+        precision=resolve_precision(request.precision, accelerator)[0],
+        accelerator=accelerator,
+        **settings,
+    )
+
+
+def _model(config: TrainConfig, reporter: Reporter) -> tuple[TransferModel, str]:
+    torch.manual_seed(mix_seeds(config.seed, 0))
+    model = build(config.model)
+    loaded = initialise(model, config.weights)
+    reporter.info(str(loaded))
+    if loaded.missing:
+        reporter.warn(f"{len(loaded.missing)} of {loaded.wanted} tensors of the reused layers start from random values")
+    return model, str(loaded)
+
+
+def _on_first(fabric: Fabric, make: Callable[[], Prepared]) -> Prepared:
+    """Lets the first process of a machine fill the cache before the others read it."""
+    if fabric.local_rank == 0:
+        prepared = make()
+        fabric.barrier()
+        return prepared
+    fabric.barrier()
+    return make()
+
+
+def _carry_out(
+    fabric: Fabric, run: Run, prepared: Prepared, model: TransferModel, weights: str, reporter: Reporter
+) -> Run:
+    trainer = Trainer(fabric, run.config, prepared, model, run.folder, weights, reporter)
+    trainer.resume()
+    progress = trainer.run()
+    if fabric.is_global_zero:
+        _finish(run, prepared, progress, reporter)
+    fabric.barrier()
+    return run
+
+
+def _finish(run: Run, prepared: Prepared, progress: Progress, reporter: Reporter) -> None:
+    """Evaluates the best model in fp32 on validation and test, and writes the run's last files."""
+    config = run.config
+    complexity = count(build(config.model), config.model.input_shape)
+    model = load_model(run)
+    with reporter.task("evaluating in fp32", 2) as advance:
+        sides = []
+        for side in ("val", "test"):
+            sides.append(predict_fp32(model, prepared, side, config))
+            advance(1, side)
+    folders.write_predictions(run.folder, prepared.classes, _joined(sides))
+    record = {
+        "classes": list(prepared.classes),
+        **{side.sides[0]: _metrics(side, prepared).model_dump(mode="json") for side in sides},
+        "images": {side: len(prepared.indices(side)) for side in ("train", "val", "test")},
+        "unreadable": len(prepared.cached.unreadable),
+        "best_epoch": progress.best_epoch,
+        "epochs": progress.epoch,
+        "stopped": progress.stopped,
+        "seconds": round(progress.seconds, 2),
+        "parameters": complexity.parameters,
+        "trainable": complexity.trainable,
+        "macs": complexity.macs,
+        "weights": progress.weights,
+        "weights_sha256": files.sha256(run.weights),
+        "seed": config.seed,
+        "program": __version__,
+        "command": " ".join(sys.argv),
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "hardware": hardware.describe().as_dict(),
+        "libraries": hardware.library_versions(),
+    }
+    files.write_json(run.folder / folders.METRICS, record)
+
+
+def _metrics(predictions: Predictions, prepared: Prepared) -> Any:
+    from scipy.special import softmax
+
+    patients = dict(zip(prepared.ids, prepared.patients, strict=True))
+    groups = [patients[image] or image for image in predictions.ids]
+    probabilities = softmax(predictions.logits.astype(np.float64), axis=1)
+    return evaluate(predictions.labels, probabilities, prepared.classes, groups=groups)
+
+
+def _joined(parts: Sequence[Predictions]) -> Predictions:
+    return Predictions(
+        tuple(i for part in parts for i in part.ids),
+        tuple(s for part in parts for s in part.sides),
+        np.concatenate([part.labels for part in parts]),
+        np.concatenate([part.logits for part in parts]),
+    )
