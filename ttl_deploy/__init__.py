@@ -1,3 +1,54 @@
-"""ttl-deploy: a pretrained image network becomes a small, fast, verified medical classifier."""
+"""ttl-deploy: a pretrained image network becomes a small, fast, verified medical classifier.
+
+The functions here are the commands of `ttl-deploy` under the same names; each is imported on first use, so that
+`import ttl_deploy` costs nothing and prediction never loads torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from ttl_deploy.artifact import open_artifact
+    from ttl_deploy.parity.verify import verify
+    from ttl_deploy.training.run import open_run
+    from ttl_deploy.training.train import DataOptions, Request, resume, train
+    from ttl_deploy.workflows.predict import predict
+    from ttl_deploy.workflows.quickstart import quickstart
+
+__all__ = [
+    "DataOptions",
+    "Request",
+    "open_artifact",
+    "open_run",
+    "predict",
+    "quickstart",
+    "resume",
+    "train",
+    "verify",
+]
+
+_HOMES = {
+    "DataOptions": "ttl_deploy.training.train",
+    "Request": "ttl_deploy.training.train",
+    "open_artifact": "ttl_deploy.artifact",
+    "open_run": "ttl_deploy.training.run",
+    "predict": "ttl_deploy.workflows.predict",
+    "quickstart": "ttl_deploy.workflows.quickstart",
+    "resume": "ttl_deploy.training.train",
+    "train": "ttl_deploy.training.train",
+    "verify": "ttl_deploy.parity.verify",
+}
+_ROOMS = ("bench", "export")
+"""Rooms that can be called like the command of their name."""
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    if name in _ROOMS:
+        return importlib.import_module(f"ttl_deploy.{name}")
+    raise AttributeError(f"module 'ttl_deploy' has no attribute {name!r}")

@@ -1,0 +1,84 @@
+"""The whole network as a yardstick: an untrained FTL model of a backbone, exported once and kept in the cache folder.
+
+Latency does not depend on the weights, so nothing is trained. Run as a program it exports one, so that the caller
+need not load torch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import sys
+from pathlib import Path
+
+import platformdirs
+
+from ttl_deploy import artifact as artifacts
+from ttl_deploy import hardware
+from ttl_deploy.artifact import Artifact
+from ttl_deploy.errors import IntegrityError, TtlDeployError
+from ttl_deploy.spec import ModelSpec, PreprocessSpec, SourceRun
+
+
+def whole_network(spec: ModelSpec, *, cache: Path | None = None) -> Artifact:
+    """The FTL network of a spec's backbone as an ONNX artifact with random weights.
+
+    Args:
+        spec: Backbone, classes, image size and channels are taken from it.
+        cache: Folder to keep it in; None: the user's cache folder.
+
+    Raises:
+        TtlDeployError: The export failed.
+    """
+    whole = whole_spec(spec)
+    place = (cache or Path(platformdirs.user_cache_dir("ttl-deploy"))) / "references" / _key(whole)
+    try:
+        return artifacts.open_artifact(place)
+    except (IntegrityError, TtlDeployError):
+        pass
+    command = [sys.executable, "-P", "-m", "ttl_deploy.export.reference", str(place)]
+    done = subprocess.run(command, input=whole.model_dump_json(), capture_output=True, text=True, check=False)
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise TtlDeployError(f"the whole {whole.backbone} cannot be exported for comparison: {last}")
+    return artifacts.open_artifact(place)
+
+
+def whole_spec(spec: ModelSpec) -> ModelSpec:
+    """The FTL spec of the same backbone, classes and input."""
+    return ModelSpec(backbone=spec.backbone, classes=spec.classes, image_size=spec.image_size, channels=spec.channels)
+
+
+def _key(spec: ModelSpec) -> str:
+    versions = hardware.library_versions()
+    content = spec.digest() + versions.get("torch", "") + versions.get("onnxscript", "")
+    return f"{spec.backbone}-{hashlib.sha256(content.encode()).hexdigest()[:12]}"
+
+
+def _main() -> None:
+    from ttl_deploy.complexity import count
+    from ttl_deploy.export.exporter import ExportJob
+    from ttl_deploy.export.onnx_graph import OnnxExporter
+    from ttl_deploy.transfer import build
+
+    spec = ModelSpec.model_validate_json(sys.stdin.read())
+    model = build(spec).eval()
+    cost = count(model, spec.input_shape)
+    preprocess = PreprocessSpec.of(spec.image_size, 1 if spec.channels == 1 else 3)
+    exporter = OnnxExporter()
+    fields = {
+        "format": exporter.name,
+        "precision": "fp32",
+        "model": spec,
+        "preprocess": preprocess,
+        "parameters": cost.parameters,
+        "macs": cost.macs,
+        "source": SourceRun(name="untrained reference", weights_sha256="", config_digest=""),
+        "tools": hardware.library_versions(),
+    }
+    job = ExportJob(model, preprocess, "fp32")
+    artifacts.write_artifact(Path(sys.argv[1]), fields, lambda folder: exporter.write(job, folder), overwrite=True)
+
+
+if __name__ == "__main__":
+    _main()

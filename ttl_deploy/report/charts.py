@@ -1,0 +1,110 @@
+"""Charts as PNG bytes, drawn by matplotlib without a display.
+
+Colours tell the truncated model from the whole one and stay apart for colour-blind readers and in grey print.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+WHOLE, SMALL = "#9aa5b1", "#0b6e4f"
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One measured number.
+
+    Attributes:
+        group: Row label (an engine).
+        value: The number.
+        small: Whether it is the truncated model's.
+    """
+
+    group: str
+    value: float
+    small: bool
+
+
+def latency_chart(bars: Sequence[Bar], whole: str, small: str, title: str) -> bytes:
+    """Horizontal bars of latency, a pair per engine.
+
+    Args:
+        bars: Milliseconds.
+        whole: Legend of the whole network.
+        small: Legend of the truncated one.
+        title: Says what was measured, where.
+    """
+    figure = Figure(figsize=(7.6, 0.7 + 0.75 * len({bar.group for bar in bars})), dpi=120, layout="constrained")
+    axes = figure.subplots()
+    groups = list(dict.fromkeys(bar.group for bar in bars))
+    for bar in bars:
+        row = groups.index(bar.group) + (0.2 if bar.small else -0.2)
+        drawn = axes.barh(row, bar.value, height=0.38, color=SMALL if bar.small else WHOLE)
+        axes.bar_label(drawn, fmt="%.1f ms", padding=3, fontsize=9)
+    axes.set_yticks(range(len(groups)), groups)
+    axes.invert_yaxis()
+    axes.set_xlabel("median latency of one image, milliseconds")
+    axes.set_title(title, loc="left", fontsize=10)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.margins(x=0.15)
+    _legend(axes, whole, small)
+    return _png(figure)
+
+
+def roc_chart(curves: Sequence[tuple[str, NDArray[np.float64], NDArray[np.float64], bool]]) -> bytes:
+    """ROC curves on the test split.
+
+    Args:
+        curves: (label, false positive rate, true positive rate, whether it is the truncated model's).
+    """
+    figure = Figure(figsize=(3.8, 3.5), dpi=120, layout="constrained")
+    axes = figure.subplots()
+    axes.plot([0, 1], [0, 1], color="#cccccc", linewidth=1, linestyle="--")
+    for label, false, true, small in curves:
+        axes.plot(false, true, color=SMALL if small else WHOLE, linewidth=2, label=label)
+    axes.set_xlabel("1 - specificity")
+    axes.set_ylabel("sensitivity")
+    axes.set_aspect("equal")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, loc="lower right", fontsize=9)
+    return _png(figure)
+
+
+def image_grid(rows: Sequence[tuple[str, NDArray[np.uint8]]]) -> bytes:
+    """Sample images, one labelled row per class.
+
+    Args:
+        rows: (class name, images (N, H, W, C)).
+    """
+    columns = max(len(images) for _name, images in rows)
+    figure = Figure(figsize=(1.25 * columns, 1.4 * len(rows)), dpi=110, layout="constrained")
+    grid = figure.subplots(len(rows), columns, squeeze=False)
+    for line, (name, images) in zip(grid, rows, strict=True):
+        for axes, image in zip(line, images, strict=False):
+            axes.imshow(image if image.shape[-1] == 3 else image[..., 0], cmap="gray", vmin=0, vmax=255)
+            axes.set_xticks([])
+            axes.set_yticks([])
+        line[0].set_ylabel(name, fontsize=9)
+    return _png(figure)
+
+
+def _legend(axes: Axes, whole: str, small: str) -> None:
+    from matplotlib.patches import Patch
+
+    handles = [Patch(color=WHOLE, label=whole), Patch(color=SMALL, label=small)]
+    axes.legend(handles=handles, frameon=False, loc="lower right", fontsize=9)
+
+
+def _png(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    FigureCanvasAgg(figure)
+    figure.savefig(buffer, format="png", metadata={"Software": "ttl-deploy"})
+    return buffer.getvalue()

@@ -1,0 +1,31 @@
+"""HTML pages from templates: one file each, pictures inside, no script, readable offline and in print."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+from markupsafe import Markup
+
+
+def render(template: str, **facts: Any) -> str:
+    """Fills a template of `ttl_deploy/report/templates`.
+
+    Args:
+        template: File name.
+        facts: What the template names; a missing one is an error, not a blank.
+    """
+    environment = Environment(
+        loader=PackageLoader("ttl_deploy.report", "templates"),
+        autoescape=select_autoescape(default=True),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["png"] = _embedded
+    return environment.get_template(template).render(**facts)
+
+
+def _embedded(png: bytes) -> Markup:
+    return Markup("data:image/png;base64," + base64.b64encode(png).decode("ascii"))

@@ -1,0 +1,1 @@
+"""What a user asks for that joins several rooms: prediction, benchmarking beside references, the quickstart."""
