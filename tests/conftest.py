@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from ttl_deploy.artifact import Artifact, write_artifact
+from ttl_deploy.data.synthetic import write_synthetic
 from ttl_deploy.spec import ModelSpec, PreprocessSpec, SourceRun
 
 SIZE = 8
@@ -91,3 +93,42 @@ def make_artifact(tmp_path: Path, tiny_net: TinyNet) -> Callable[..., Artifact]:
 @pytest.fixture
 def artifact(make_artifact: Callable[..., Artifact]) -> Artifact:
     return make_artifact()
+
+
+@pytest.fixture(scope="session")
+def synthetic(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Sixty synthetic images of 32 pixels, of both classes, with patients."""
+    return write_synthetic(tmp_path_factory.mktemp("synthetic") / "data", images=60, size=32, seed=1)
+
+
+@pytest.fixture(scope="session")
+def pixel_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="session")
+def trained(synthetic: Path, pixel_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a tiny finished run with its ONNX artifact inside. Tests that change it work on a copy."""
+    from ttl_deploy.export.export_run import export_run
+    from ttl_deploy.training.train import DataOptions, Request, train
+
+    request = Request(
+        backbone="resnet18",
+        method="ttl",
+        cut="layer1.1",
+        image_size=32,
+        weights="random",
+        device="cpu",
+        precision="fp32",
+        settings={"epochs": 2, "batch_size": 16, "learning_rate": 1e-3},
+    )
+    folder = tmp_path_factory.mktemp("runs") / "tiny"
+    train(DataOptions(synthetic / "labels.csv", cache=pixel_cache), request, folder)
+    export_run(folder, cache=pixel_cache)
+    return folder
+
+
+@pytest.fixture
+def run_copy(trained: Path, tmp_path: Path) -> Path:
+    """A copy of `trained` that a test may change."""
+    return Path(shutil.copytree(trained, tmp_path / "run"))

@@ -50,7 +50,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
-def write_bytes(path: Path, content: bytes) -> None:
+def write_bytes(path: Path, content: bytes | memoryview) -> None:
     """Writes a file atomically."""
     with atomic_path(path) as temporary:
         temporary.write_bytes(content)

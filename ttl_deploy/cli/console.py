@@ -69,13 +69,17 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], *, 
     from rich.box import SIMPLE_HEAD  # noqa: TID251 - the one module that may
     from rich.table import Table  # noqa: TID251 - the one module that may
 
-    drawn = Table(title=title, title_justify="left", title_style="bold", header_style="bold", box=SIMPLE_HEAD)
+    drawn = Table(header_style="bold", box=SIMPLE_HEAD)
     for position, column in enumerate(columns):
         side: Literal["left", "right"] = "right" if position >= right_from else "left"
         drawn.add_column(column, justify=side, overflow="fold", no_wrap=position == 0)
     for row in rows:
         drawn.add_row(*(_cell(value) for value in row))
-    _console(stderr=False).print(drawn)
+    screen = _console(stderr=False)
+    if title:
+        # A table's own title would be wrapped to the width of its columns.
+        screen.print(title, style="bold", markup=False, highlight=False, soft_wrap=True)
+    screen.print(drawn)
 
 
 def line(text: str) -> None:

@@ -6,11 +6,11 @@
 from __future__ import annotations
 
 import importlib
+import itertools
 import pkgutil
 import sys
 from typing import Annotated, NoReturn
 
-import click
 import typer
 
 import ttl_deploy
@@ -25,6 +25,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+_INTERRUPTED = 130
+"""What typer makes of Ctrl-C."""
 
 
 def _version(asked: bool) -> None:
@@ -61,18 +64,32 @@ def run(arguments: list[str]) -> int:
         result = app(args=[a for a in arguments if a != "--debug"], prog_name="ttl-deploy", standalone_mode=False)
     except TtlDeployError as error:
         return _explain(error, str(error), error.exit_code, debug)
-    except click.exceptions.NoArgsIsHelpError as error:
-        console.line(error.format_message())
-        return 2
-    except click.ClickException as error:
-        return _explain(error, " ".join(error.format_message().split()), 2, debug)
-    except (KeyboardInterrupt, click.exceptions.Abort) as error:
-        return _explain(error, "interrupted; finished work is kept, and `train --resume` goes on", 130, debug)
     except BrokenPipeError:
         return 0
     except Exception as error:
-        return _explain(error, _unforeseen(error), 2, debug)
+        if type(error).__name__ == "NoArgsIsHelpError":
+            console.line(_usage(error, arguments))
+            return 2
+        return _explain(error, _usage(error, arguments) or _unforeseen(error), 2, debug)
+    if result == _INTERRUPTED:
+        console.error("interrupted; finished work is kept, and `train --resume` goes on")
     return result if isinstance(result, int) else 0
+
+
+def _usage(error: Exception, arguments: list[str]) -> str:
+    """What typer says of wrong arguments, with the value it leaves out; empty for any other error.
+
+    Told by its method, because typer's classes are click's or its own copies of them, depending on the version.
+    """
+    said = getattr(error, "format_message", None)
+    if said is None:
+        return ""
+    if type(error).__name__ == "NoArgsIsHelpError":
+        return str(said())
+    options = getattr(getattr(error, "param", None), "opts", [])
+    values = [value for option, value in itertools.pairwise(arguments) if option in options]
+    got = f" (got {values[-1]!r})" if values and values[-1] not in said() else ""
+    return " ".join(said().split()).removesuffix(".") + got
 
 
 def _unforeseen(error: Exception) -> str:

@@ -5,6 +5,7 @@ After a kill at any moment, the pair describes one finished epoch.
 
 from __future__ import annotations
 
+import io
 import pickle
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
 from ttl_deploy import files
 from ttl_deploy.errors import IntegrityError
@@ -45,8 +46,10 @@ class Progress:
 
 def save_last(folder: Path, progress: Progress, states: dict[str, Any]) -> None:
     """Writes `last.ckpt` atomically; `states` holds the state dicts of model, optimizer, scheduler and precision."""
-    with files.atomic_path(folder / LAST) as temporary:
-        torch.save({"progress": asdict(progress), **states}, temporary)
+    buffer = io.BytesIO()
+    # Through memory, because PyTorch's own writer hides why the disk refused.
+    torch.save({"progress": asdict(progress), **states}, buffer)
+    files.write_bytes(folder / LAST, buffer.getbuffer())
 
 
 def load_last(folder: Path) -> tuple[Progress, dict[str, Any]] | None:
@@ -69,8 +72,7 @@ def save_best(folder: Path, model: TransferModel, epoch: int) -> None:
     """Writes `best.safetensors` atomically, with the model's spec in its header."""
     tensors = {name: tensor.cpu().contiguous() for name, tensor in model.network_state().items()}
     header = {"epoch": str(epoch), "model": model.spec.model_dump_json(), "program": "ttl-deploy"}
-    with files.atomic_path(folder / BEST) as temporary:
-        save_file(tensors, temporary, metadata=header)
+    files.write_bytes(folder / BEST, save(tensors, metadata=header))
 
 
 def best_epoch(folder: Path) -> int:

@@ -5,6 +5,7 @@ The same code runs on CPU, one GPU, or several under torchrun.
 
 from __future__ import annotations
 
+import logging
 import os
 from typing import Literal
 
@@ -60,6 +61,8 @@ def resolve_precision(precision: str, accelerator: Accelerator) -> tuple[Precisi
 
 def make_fabric(accelerator: Accelerator, precision: Precision) -> Fabric:
     """The Fabric of this process; under torchrun, one of several that train together."""
+    # It repeats on stderr what `resolve_precision` has said in our words.
+    logging.getLogger("lightning_fabric.utilities.rank_zero").setLevel(logging.WARNING)
     world = int(os.environ.get("WORLD_SIZE", "1"))
     local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     fabric = Fabric(

@@ -36,7 +36,7 @@ def run(
     cache: Annotated[
         Path | None, typer.Option(help="Folder of the pixel cache.", show_default="the user's cache folder")
     ] = None,
-    overwrite: Annotated[bool, typer.Option(help="Replace an artifact that is there.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an artifact that is there.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the manifest as JSON.")] = False,
 ) -> None:
     """Export a run's best model, and refuse (exit code 1) if it does not predict what PyTorch predicts.

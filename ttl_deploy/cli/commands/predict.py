@@ -35,8 +35,10 @@ def run(
         int | None, typer.Option(help="Threads for one batch.", show_default="one per core", min=1)
     ] = None,
     batch_size: Annotated[int, typer.Option(help="Images run at once.", min=1)] = 8,
-    skip_unreadable: Annotated[bool, typer.Option(help="Leave out unreadable images, with a warning.")] = False,
-    overwrite: Annotated[bool, typer.Option(help="Replace the file at --out.")] = False,
+    skip_unreadable: Annotated[
+        bool, typer.Option("--skip-unreadable", help="Leave out unreadable images, with a warning.")
+    ] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file at --out.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Same as --format json.")] = False,
 ) -> None:
     """Predict class probabilities of images with an artifact.

@@ -22,7 +22,6 @@ def run(
         Path | None,
         typer.Argument(help="CSV (path,label[,patient_id][,split]), folder with one folder per class, or .npz."),
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder of the run.", rich_help_panel=_OUTPUT)] = None,
     backbone: Annotated[str, typer.Option(help="Network of the zoo.", rich_help_panel=_MODEL)] = "resnet50",
     method: Annotated[
         str,
@@ -66,7 +65,10 @@ def run(
         ),
     ] = None,
     ignore_other_labels: Annotated[
-        bool, typer.Option(help="Leave out images whose label is not in --classes.", rich_help_panel=_DATA)
+        bool,
+        typer.Option(
+            "--ignore-other-labels", help="Leave out images whose label is not in --classes.", rich_help_panel=_DATA
+        ),
     ] = False,
     patient_pattern: Annotated[
         str | None,
@@ -75,7 +77,8 @@ def run(
         ),
     ] = None,
     skip_unreadable: Annotated[
-        bool, typer.Option(help="Leave out unreadable images, and count them.", rich_help_panel=_DATA)
+        bool,
+        typer.Option("--skip-unreadable", help="Leave out unreadable images, and count them.", rich_help_panel=_DATA),
     ] = False,
     split: Annotated[str, typer.Option(help="Train/validation/test in per cent.", rich_help_panel=_DATA)] = "64/16/20",
     split_seed: Annotated[int, typer.Option(help="Seed of the split.", rich_help_panel=_DATA)] = 0,
@@ -138,11 +141,14 @@ def run(
     ] = None,
     incremental: Annotated[
         bool,
-        typer.Option(help="lwft: train 1 layer, then 2, … until --target-auprc is met.", rich_help_panel=_SERIES),
+        typer.Option(
+            "--incremental", help="lwft: train 1 layer, then 2, … until --target-auprc is met.", rich_help_panel=_SERIES
+        ),
     ] = False,
     target_auprc: Annotated[
         float | None, typer.Option(help="Validation AUPRC that ends --incremental.", rich_help_panel=_SERIES)
     ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the run.", rich_help_panel=_OUTPUT)] = None,
     resume: Annotated[
         Path | None,
         typer.Option(
@@ -150,7 +156,9 @@ def run(
             rich_help_panel=_OUTPUT,
         ),
     ] = None,
-    overwrite: Annotated[bool, typer.Option(help="Replace what is at --out.", rich_help_panel=_OUTPUT)] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace what is at --out.", rich_help_panel=_OUTPUT)
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.", rich_help_panel=_OUTPUT)] = False,
 ) -> None:
     """Train a model and evaluate it: a run folder with weights, split, history, predictions and metrics.

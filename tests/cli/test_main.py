@@ -1,0 +1,95 @@
+"""The program as a user meets it: help, version, exit codes, and what it imports on the way."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+import ttl_deploy
+from ttl_deploy.cli.main import run
+from ttl_deploy.errors import StorageError
+
+COMMANDS = ("quickstart", "cuts", "train", "export", "verify", "bench", "predict", "synthetic")
+HEAVY = ("torch", "numpy", "onnx", "onnxruntime", "openvino", "sklearn", "matplotlib", "PIL")
+
+
+def imported_by(*arguments: str) -> set[str]:
+    """Top-level modules in memory after a command."""
+    code = (
+        "import sys, json\nfrom ttl_deploy.cli.main import run\n"
+        f"run({list(arguments)!r})\n"
+        "print('\\n' + json.dumps(sorted({m.partition('.')[0] for m in sys.modules})))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return set(json.loads(done.stdout.splitlines()[-1]))
+
+
+@pytest.mark.parametrize("command", ["", *COMMANDS])
+def test_help_imports_nothing_heavy(command: str) -> None:
+    assert not imported_by(*([command] if command else []), "--help") & set(HEAVY)
+
+
+def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["--help"]) == 0
+    shown = capsys.readouterr().out
+    assert all(command in shown for command in COMMANDS)
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["--version"]) == 0
+    assert capsys.readouterr().out.strip() == ttl_deploy.__version__
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["trian"], "No such command"),
+        (["train", "--epoch"], "--epoch"),
+        (["train", "x", "--epochs", "many"], "many"),
+        (["train", "x", "--epochs", "0"], "0"),
+        (["export"], "Usage"),
+    ],
+)
+def test_a_slip_of_the_pen_is_explained(arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(arguments) == 2
+    shown = capsys.readouterr()
+    assert said in shown.err + shown.out
+    assert "Traceback" not in shown.err
+
+
+@pytest.mark.parametrize(
+    ("raised", "code", "said"),
+    [
+        (KeyboardInterrupt(), 130, "--resume"),
+        (MemoryError(), 2, "--batch-size"),
+        (OSError(28, "No space left on device", "run/x"), 2, StorageError.REASONS[28]),
+        (RuntimeError("a\nb"), 2, "unforeseen RuntimeError: a b"),
+    ],
+)
+def test_whatever_goes_wrong_is_one_line(
+    raised: BaseException, code: int, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise raised
+
+    monkeypatch.setattr("ttl_deploy.complexity.cut_costs", fail)
+    assert run(["cuts", "resnet18"]) == code
+    shown = capsys.readouterr().err
+    assert said in shown
+    assert shown.startswith("error: ")
+    assert shown.count("\n") == 1
+
+
+def test_debug_shows_the_traceback() -> None:
+    with pytest.raises(Exception, match="unknown backbone"):
+        run(["cuts", "resnet51", "--debug"])
+
+
+def test_the_module_is_the_program() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "ttl_deploy", "cuts", "resnet51"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: unknown backbone 'resnet51'; nearest: resnet50")
+    assert done.stderr.count("\n") == 1

@@ -1,0 +1,56 @@
+"""The package as a whole: every module imports alone, without the optional packages; the API is the commands."""
+
+import importlib
+import pkgutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import ttl_deploy
+
+OPTIONAL = ("tensorrt", "torch_tensorrt", "pydicom", "nibabel", "monai", "ray", "hypothesis", "pytest")
+
+
+def test_every_module_imports_without_the_optional_packages() -> None:
+    names = [m.name for m in pkgutil.walk_packages(ttl_deploy.__path__, "ttl_deploy.") if "__main__" not in m.name]
+    assert len(names) > 60
+    code = (
+        "import sys, importlib, warnings\n"
+        f"sys.modules.update(dict.fromkeys({OPTIONAL!r}))\n"
+        f"for name in {names!r}: importlib.import_module(name)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    "room", ["runtime", "artifact", "preprocess", "parity", "bench", "data.manifest", "workflows.predict", "spec"]
+)
+def test_a_deployment_machine_needs_no_torch(room: str) -> None:
+    code = f"import sys\nsys.modules['torch'] = None\nimport ttl_deploy.{room}"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("name", ttl_deploy.__all__)
+def test_the_api_is_there(name: str) -> None:
+    assert callable(getattr(ttl_deploy, name))
+
+
+def test_the_rooms_export_and_bench_are_callable_and_still_packages() -> None:
+    from ttl_deploy import bench, export
+
+    assert callable(bench)
+    assert callable(export)
+    assert importlib.import_module("ttl_deploy.export.onnx_graph") is export.onnx_graph
+    with pytest.raises(AttributeError, match="no attribute 'exprot'"):
+        _ = ttl_deploy.exprot
+
+
+def test_no_module_is_named_like_what_it_wraps() -> None:
+    """Run as a script, such a file would hide the real package."""
+    taken = {"onnx", "tensorrt", "torch", "openvino", "onnxruntime", "random", "types"}
+    files = Path(str(ttl_deploy.__file__)).parent.rglob("*.py")
+    assert not [path for path in files if path.stem in taken]
