@@ -3,6 +3,7 @@
 import os
 import platform
 import subprocess
+import sys
 from pathlib import Path
 
 import psutil
@@ -32,7 +33,9 @@ def test_affinity_limits_the_usable_cores() -> None:
         "import os\nos.sched_setaffinity(0, {min(os.sched_getaffinity(0))})\n"
         "from ttl_deploy.hardware import usable_cores\nprint(usable_cores())"
     )
-    assert subprocess.run(["python", "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "1"
+    assert (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "1"
+    )
 
 
 def test_gpus_are_named_as_the_driver_names_them(monkeypatch: pytest.MonkeyPatch) -> None:
