@@ -42,8 +42,9 @@ IMAGE_SUFFIXES = frozenset(
 )
 """File name endings, in lower case, that a folder is searched for."""
 
-# Named, because Pillow would otherwise also try formats that run other programs (EPS starts Ghostscript).
-_FORMATS = ("PNG", "JPEG", "MPO", "BMP", "DIB", "TIFF", "WEBP", "GIF", "PPM", "JPEG2000")
+# Named, because Pillow would otherwise also try formats that run other programs (EPS starts Ghostscript). Its JPEG
+# reader opens MPO too.
+_FORMATS = ("PNG", "JPEG", "BMP", "DIB", "TIFF", "WEBP", "GIF", "PPM", "JPEG2000")
 
 # Without a handler of its own, Pillow's log records of damaged files would reach stderr beside our error.
 logging.getLogger("PIL").addHandler(logging.NullHandler())

@@ -25,6 +25,7 @@ from ttl_deploy.progress import SILENT, Reporter
 from ttl_deploy.report import charts
 from ttl_deploy.report.html import render
 from ttl_deploy.runtime import softmax
+from ttl_deploy.spec import ArtifactManifest
 from ttl_deploy.training.run import Run, read_predictions, run_data
 from ttl_deploy.training.train import DataOptions, Request, train
 from ttl_deploy.workflows.bench import WHOLE, Row, bench, describe
@@ -48,16 +49,16 @@ class Outcome:
 
     Attributes:
         report: The HTML page.
-        small: The truncated run.
-        whole: The whole run.
-        artifact: The exported truncated model.
+        small: `metrics.json` of the truncated run; the run itself is there only if it was kept.
+        whole: That of the whole run.
+        manifest: Of the exported truncated model.
         rows: The latencies.
     """
 
     report: Path
-    small: Run
-    whole: Run
-    artifact: Artifact
+    small: dict[str, Any]
+    whole: dict[str, Any]
+    manifest: ArtifactManifest
     rows: list[Row]
 
 
@@ -95,7 +96,7 @@ def quickstart(
         interval = small.metrics()["test"]["auroc_interval"]
         if interval is None or interval[0] <= 0.5:
             raise CheckFailedError("the truncated model is not above chance on the held-out images", where=page)
-        return Outcome(page, small, whole, artifact, rows)
+        return Outcome(page, small.metrics(), whole.metrics(), artifact.manifest, rows)
 
 
 def _train(data: Path, work: Path, method: str, cut: str | None, seed: int, reporter: Reporter) -> Run:
