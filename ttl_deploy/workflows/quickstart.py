@@ -93,10 +93,14 @@ def quickstart(
         artifact = export_run(small.folder, cache=work / "cache", reporter=reporter)
         rows = bench([artifact.folder], min_samples=100, min_seconds=1.5, cache=work / "cache", reporter=reporter)
         _write_report(page, work, small, whole, artifact, rows)
-        interval = small.metrics()["test"]["auroc_interval"]
-        if interval is None or interval[0] <= 0.5:
+        if not _above_chance(small):
             raise CheckFailedError("the truncated model is not above chance on the held-out images", where=page)
         return Outcome(page, small.metrics(), whole.metrics(), artifact.manifest, rows)
+
+
+def _above_chance(run: Run) -> bool:
+    interval = run.metrics()["test"]["auroc_interval"]
+    return interval is not None and interval[0] > 0.5
 
 
 def _train(data: Path, work: Path, method: str, cut: str | None, seed: int, reporter: Reporter) -> Run:
