@@ -109,7 +109,7 @@ def test_what_ptflops_does_not_know_is_said() -> None:
     assert (check.ptflops, check.flop_counter) == (80, 180)
     (gap,) = check.gaps
     assert gap.kind == "Product"
-    assert gap.why == "PyTorch's counter has a rule for an operator that is run here, ptflops has none"
+    assert gap.why == "PyTorch's counter has a rule for an operator that is run here, ptflops has none or counts less"
 
 
 def shapes(cost: ModelCost) -> Sequence[tuple[str, tuple[int, ...]]]:

@@ -6,11 +6,10 @@ each multiply-add, so its MACs here are its FLOP divided by two.
 
 from __future__ import annotations
 
-import contextlib
 import math
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -78,9 +77,10 @@ class Call:
         parent: Position of the call within which it ran; None for the whole model.
         shape: Shape of its output without the batch.
         inputs: Elements of its input tensors.
+        biased: Whether it is a layer with a bias.
         ptflops: MACs by ptflops.
-        as_layer: Those of them that ptflops takes from its table of layers rather than from its table of functions.
         flop_counter: MACs by PyTorch's counter.
+        replay: Runs the module once more on what it was given.
     """
 
     name: str
@@ -88,9 +88,10 @@ class Call:
     parent: int | None
     shape: tuple[int, ...]
     inputs: int
+    biased: bool
     ptflops: int
-    as_layer: int
     flop_counter: int
+    replay: nn.Module
 
 
 def ptflops_macs(model: nn.Module, shape: Sequence[int], *, functions: bool = True) -> int:
@@ -116,7 +117,7 @@ def ptflops_macs(model: nn.Module, shape: Sequence[int], *, functions: bool = Tr
 
 
 def count_calls(model: nn.Module, shape: Sequence[int]) -> list[Call]:
-    """Runs a model once and counts each of its modules by running it again on what it was given.
+    """Runs a model once and counts each of its modules, with ptflops by running it again on what it was given.
 
     Args:
         model: On the meta device, in evaluation mode.
@@ -125,9 +126,8 @@ def count_calls(model: nn.Module, shape: Sequence[int]) -> list[Call]:
     Returns:
         The calls in the order in which they began; the whole model is the first.
     """
-    recorded: list[_Recorded] = []
-    with _recording(model, recorded), torch.no_grad(), MetaMode():
-        model(torch.empty((1, *shape), device="meta"))
+    with torch.no_grad(), MetaMode(), FlopCounterMode(display=False) as counter:
+        recorded = _record(model, torch.empty((1, *shape), device="meta"), counter)
     return [_count(call) for call in recorded]
 
 
@@ -137,21 +137,29 @@ def check_counters(calls: Sequence[Call]) -> CounterCheck:
     Args:
         calls: What `count_calls` gave.
     """
-    kinds: dict[str, list[Call]] = {}
-    for call in _without_children(calls):
-        kinds.setdefault(call.kind, []).append(call)
-    gaps = [gap for gap in (_gap(kind, group) for kind, group in kinds.items()) if gap.layers]
+    inside: dict[int | None, list[Call]] = {}
+    for call in calls:
+        inside.setdefault(call.parent, []).append(call)
+    kinds: dict[str, list[_Own]] = {}
+    for position, call in enumerate(calls):
+        own = _Own(call, tuple(inside.get(position, ())))
+        if own.ptflops != own.flop_counter:
+            kinds.setdefault(call.kind, []).append(own)
+    gaps = [_gap(kind, group) for kind, group in kinds.items()]
     gaps.sort(key=lambda gap: (-abs(gap.ptflops - gap.flop_counter), gap.kind))
     return CounterCheck(calls[0].ptflops, calls[0].flop_counter, tuple(gaps))
 
 
 @dataclass
 class _Recorded:
+    """A call as it happened; `flops` is the counter's total when it began, and when it is over what it added."""
+
     name: str
     module: nn.Module
     parent: int | None
     arguments: tuple[Any, ...]
     keywords: Mapping[str, Any]
+    flops: int
     shape: tuple[int, ...] = ()
 
 
@@ -167,35 +175,57 @@ class _Replay(nn.Module):
         return self.module(*self._call.arguments, **self._call.keywords)
 
 
-@contextlib.contextmanager
-def _recording(model: nn.Module, calls: list[_Recorded]) -> Iterator[None]:
-    """Fills `calls` while the block runs the model; the hooks are gone afterwards."""
+@dataclass(frozen=True)
+class _Own:
+    """What a call does besides running the modules inside it."""
+
+    call: Call
+    inside: tuple[Call, ...]
+
+    @property
+    def ptflops(self) -> int:
+        return self.call.ptflops - sum(child.ptflops for child in self.inside)
+
+    @property
+    def flop_counter(self) -> int:
+        return self.call.flop_counter - sum(child.flop_counter for child in self.inside)
+
+    def as_layer(self) -> int:
+        """MACs that ptflops takes from its table of layers rather than from its table of functions."""
+        whole, *parts = (ptflops_macs(call.replay, (1,), functions=False) for call in (self.call, *self.inside))
+        return whole - sum(parts)
+
+
+def _record(model: nn.Module, image: Tensor, counter: FlopCounterMode) -> list[_Recorded]:
+    """Runs a model and keeps every call of a module; the hooks are gone afterwards."""
     names = {module: name for name, module in model.named_modules()}
+    calls: list[_Recorded] = []
     running: list[int] = []
 
     def begin(module: nn.Module, arguments: tuple[Any, ...], keywords: Mapping[str, Any]) -> None:
-        calls.append(_Recorded(names[module], module, running[-1] if running else None, arguments, keywords))
+        parent = running[-1] if running else None
+        calls.append(_Recorded(names[module], module, parent, arguments, keywords, counter.get_total_flops()))
         running.append(len(calls) - 1)
 
     def end(_module: nn.Module, _arguments: Any, result: Any) -> None:
-        shape = tuple(result.shape[1:]) if isinstance(result, Tensor) else ()
-        calls[running.pop()].shape = shape
+        call = calls[running.pop()]
+        call.shape = tuple(result.shape[1:]) if isinstance(result, Tensor) else ()
+        call.flops = counter.get_total_flops() - call.flops
 
     handles = []
     try:
         for module in names:
             handles.append(module.register_forward_pre_hook(begin, with_kwargs=True))
             handles.append(module.register_forward_hook(end))
-        yield
+        model(image)
     finally:
         for handle in handles:
             handle.remove()
+    return calls
 
 
 def _count(call: _Recorded) -> Call:
     replay = _Replay(call)
-    with torch.no_grad(), MetaMode(), FlopCounterMode(display=False) as counter:
-        replay(torch.empty((1, 1), device="meta"))
     tensors = [value for value in (*call.arguments, *call.keywords.values()) if isinstance(value, Tensor)]
     return Call(
         name=call.name,
@@ -203,41 +233,28 @@ def _count(call: _Recorded) -> Call:
         parent=call.parent,
         shape=call.shape,
         inputs=sum(tensor.numel() for tensor in tensors),
+        biased=getattr(call.module, "bias", None) is not None,
         ptflops=ptflops_macs(replay, (1,)),
-        as_layer=ptflops_macs(replay, (1,), functions=False),
-        flop_counter=counter.get_total_flops() // 2,
+        flop_counter=call.flops // 2,
+        replay=replay,
     )
 
 
-def _without_children(calls: Sequence[Call]) -> list[Call]:
-    """The calls, each with only what it counts besides the modules inside it."""
-    own = list(calls)
-    for call in calls:
-        if call.parent is not None:
-            around = own[call.parent]
-            own[call.parent] = replace(
-                around,
-                ptflops=around.ptflops - call.ptflops,
-                as_layer=around.as_layer - call.as_layer,
-                flop_counter=around.flop_counter - call.flop_counter,
-            )
-    return own
+def _gap(kind: str, owns: Sequence[_Own]) -> KindGap:
+    ptflops, other = sum(own.ptflops for own in owns), sum(own.flop_counter for own in owns)
+    return KindGap(kind, tuple(own.call.name for own in owns), ptflops, other, _why(owns, ptflops, other))
 
 
-def _gap(kind: str, calls: Sequence[Call]) -> KindGap:
-    differing = [call for call in calls if call.ptflops != call.flop_counter]
-    ptflops, other = sum(call.ptflops for call in differing), sum(call.flop_counter for call in differing)
-    return KindGap(kind, tuple(call.name for call in differing), ptflops, other, _why(differing, ptflops, other))
-
-
-def _why(calls: Sequence[Call], ptflops: int, other: int) -> str:
+def _why(owns: Sequence[_Own], ptflops: int, other: int) -> str:
     if ptflops < other:
-        return "PyTorch's counter has a rule for an operator that is run here, ptflops has none"
+        return "PyTorch's counter has a rule for an operator that is run here, ptflops has none or counts less"
     if other:
-        each = (ptflops - other) / sum(math.prod(call.shape) for call in calls)
-        return f"ptflops adds the bias, {each:.2g} per output element"
-    inputs = sum(call.inputs for call in calls)
-    layer = sum(call.as_layer for call in calls)
+        outputs = sum(math.prod(own.call.shape) for own in owns)
+        if all(own.call.biased for own in owns) and ptflops - other == outputs:
+            return "ptflops adds the bias, 1 per output element"
+        return f"ptflops adds {(ptflops - other) / outputs:.2g} per output element"
+    inputs = sum(own.call.inputs for own in owns)
+    layer = sum(own.as_layer() for own in owns)
     parts = [
         f"{count / inputs:.2g} {where}"
         for count, where in ((layer, "as a layer"), (ptflops - layer, "as the function it calls"))
