@@ -102,7 +102,7 @@ def _checked(
     with runtime.load(made) as session:
         result = check(made, session, prepared, reference, bounds=bounds, reference_name="pytorch fp32")
     record = result.record
-    if record.verdict == "fail":
+    if not result.acceptable:
         raise CheckFailedError(
             f"the exported model is not the validated one: {record.reason}",
             where=run.folder,
