@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -91,6 +92,16 @@ def test_images_of_the_users_own(trained: Path, synthetic: Path, pixel_cache: Pa
     assert result.record.split == "mine.csv"
     assert result.comparison.auroc == pytest.approx(recorded.comparison.auroc)
     assert result.comparison.changes.patients is None
+
+
+@pytest.mark.parametrize(
+    ("result", "within", "kept"),
+    [("pass", True, True), ("inconclusive", True, True), ("inconclusive", False, False), ("fail", False, False)],
+)
+def test_what_an_export_keeps(trained: Path, pixel_cache: Path, result: str, within: bool, kept: bool) -> None:
+    check = verify(trained / "onnx-fp32", cache=pixel_cache)
+    judged = check.verdict.model_copy(update={"result": result, "within": within})
+    assert replace(check, verdict=judged).acceptable is kept
 
 
 def test_images_without_labels(trained: Path, synthetic: Path, pixel_cache: Path, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from ttl_deploy.errors import IntegrityError
 from ttl_deploy.spec import Record
 
 if TYPE_CHECKING:
@@ -169,8 +170,11 @@ def _onnxruntime(
     options.log_severity_level = _QUIET
     if not optimise:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-    return dict(zip(wanted, session.run(wanted, {name: inputs}), strict=True))
+    try:
+        session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        return dict(zip(wanted, session.run(wanted, {name: inputs}), strict=True))
+    except Exception as error:  # ONNX Runtime's errors share no base class but this
+        raise IntegrityError(f"ONNX Runtime cannot run the graph as it is written: {error}") from error
 
 
 def _openvino(content: bytes, inputs: NDArray[Any], wanted: list[str]) -> dict[str, NDArray[Any]]:

@@ -15,7 +15,7 @@ import numpy as np
 from ttl_deploy.data.cache import PixelCache
 from ttl_deploy.data.items import ArraySource, FileSource, Item
 from ttl_deploy.data.manifest import read_dataset
-from ttl_deploy.data.prepared import Prepared
+from ttl_deploy.data.prepared import Prepared, assemble
 from ttl_deploy.errors import BadInputError
 from ttl_deploy.preprocess import IMAGE_SUFFIXES
 from ttl_deploy.progress import SILENT, Reporter
@@ -61,15 +61,7 @@ def prepare_items(
         UnreadableImageError: An image cannot be read.
     """
     cached = PixelCache(cache, preprocess).ensure(items, skip_unreadable=False, reporter=reporter)
-    return Prepared(
-        classes=classes,
-        ids=tuple(item.id for item in items),
-        labels=np.array([item.label for item in items], dtype=np.int64),
-        patients=tuple(item.patient for item in items),
-        digests=cached.digests,
-        sides=np.full(len(items), "test"),
-        cached=cached,
-    )
+    return assemble(classes, items, ["test"] * len(items), cached)
 
 
 def _unlabelled(path: Path) -> tuple[Item, ...] | None:

@@ -8,7 +8,7 @@ is exported again, which needs torch; against another artifact nothing does.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +22,7 @@ from ttl_deploy.errors import IntegrityError
 from ttl_deploy.parity import graphs
 from ttl_deploy.parity.graphs import ENGINES, GraphComparison
 from ttl_deploy.parity.location import Location, Stage, first_exceeding, permutation, steps_of
+from ttl_deploy.parity.run_session import logits_of
 from ttl_deploy.parity.verify import (
     Pictures,
     Source,
@@ -32,6 +33,7 @@ from ttl_deploy.parity.verify import (
 )
 from ttl_deploy.preprocess import normalise
 from ttl_deploy.progress import SILENT, Reporter
+from ttl_deploy.spec import PreprocessSpec
 from ttl_deploy.training.run import Run, read_predictions
 
 if TYPE_CHECKING:
@@ -51,6 +53,16 @@ class _Link:
     stage: Stage
     graph: onnx.ModelProto | None = None
     engine: str = "as written"
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """What every stage is shown: the reference's preprocessing on both sides."""
+
+    ids: tuple[str, ...]
+    pixels: NDArray[np.uint8]
+    preprocess: PreprocessSpec
+    inputs: NDArray[np.float32]
 
 
 def locate(
@@ -93,18 +105,18 @@ def locate(
     notes = preprocess_notes(opened, source)
     if opened.manifest.model.input_shape != _input_shape(source):
         return Location(kind="preprocessing", sentence="; ".join(notes) or "the inputs have different shapes")
-    inputs, chosen = _inputs(open_pictures(opened, source, data), source, ids, cache, reporter)
+    shown = _shown(open_pictures(opened, source, data), source, ids, cache, reporter)
     with reporter.task("running the chain", None):
-        recorded = _recorded(source, chosen) if data is None else None
-        links = [
-            *_reference_links(source, inputs, recorded, threads),
-            *_own_links(opened, inputs, runtime, device, threads),
-        ]
+        recorded = _recorded(source, shown.ids) if data is None else None
+        links = [*_reference_links(source, shown, recorded, threads)]
+        links += _artifact_links(opened, shown, runtime, device, threads, "artifact")
+        if getattr(opened.manifest, "activation", "none") == "softmax":
+            links = [_centred(link) for link in links]
         steps = steps_of([link.stage for link in links], max_logit_difference)
         position = first_exceeding(steps)
-        found = Location(kind="nowhere", sentence=_unmoved(len(steps)), images=len(inputs), steps=steps)
+        found = Location(kind="nowhere", sentence=_unmoved(len(steps)), images=len(shown.ids), steps=steps)
         if position is not None:
-            found = _inside(found, position, links, opened.manifest.model.classes, inputs)
+            found = _inside(found, position, links, opened.manifest.model.classes, shown.inputs)
     if notes:
         return found.model_copy(update={"kind": "preprocessing", "sentence": f"{'; '.join(notes)}. {_beyond(found)}"})
     return found
@@ -134,16 +146,18 @@ def _beyond(found: Location) -> str:
     return f"Besides, {found.sentence}"
 
 
-def _inputs(
-    pictures: Pictures, source: Source, ids: Sequence[str], cache: Path | None, reporter: Reporter
-) -> tuple[NDArray[np.float32], tuple[str, ...]]:
-    """The input that every stage gets, and whose it is."""
+def _shown(pictures: Pictures, source: Source, ids: Sequence[str], cache: Path | None, reporter: Reporter) -> _Shown:
     prepared: Prepared = pictures.prepared(source.preprocess, cache=cache, reporter=reporter)
     places = {prepared.ids[i]: int(i) for i in prepared.indices("test")}
-    chosen = tuple(image for image in ids if image in places) or tuple(places)
-    chosen = chosen[:IMAGES]
+    chosen = (tuple(image for image in ids if image in places) or tuple(places))[:IMAGES]
     pixels = prepared.pixels(np.array([places[image] for image in chosen], dtype=np.int64))
-    return normalise(pixels, source.preprocess), chosen
+    return _Shown(chosen, pixels, source.preprocess, normalise(pixels, source.preprocess))
+
+
+def _centred(link: _Link) -> _Link:
+    """Softmax forgets what is added to all logits of an image, so behind one nothing else can be compared."""
+    logits = link.stage.logits
+    return replace(link, stage=replace(link.stage, logits=logits - logits.mean(axis=1, keepdims=True)))
 
 
 def _recorded(source: Source, ids: Sequence[str]) -> NDArray[np.float32] | None:
@@ -156,52 +170,48 @@ def _recorded(source: Source, ids: Sequence[str]) -> NDArray[np.float32] | None:
 
 
 def _reference_links(
-    source: Source, inputs: NDArray[np.float32], recorded: NDArray[np.float32] | None, threads: int | None
+    source: Source, shown: _Shown, recorded: NDArray[np.float32] | None, threads: int | None
 ) -> Iterator[_Link]:
     if recorded is not None:
         yield _Link(Stage("PyTorch when the run was evaluated", "fp32", recorded))
     if source.artifact is not None:
-        yield from _artifact_links(source.artifact, inputs, None, "cpu", threads, "reference")[::-1]
+        yield from _artifact_links(source.artifact, shown, None, "cpu", threads, "reference")[::-1]
     elif source.run is not None:
-        yield from _run_links(source.run, inputs, threads)
+        yield from _run_links(source.run, shown, threads)
 
 
-def _run_links(run: Run, inputs: NDArray[np.float32], threads: int | None) -> Iterator[_Link]:
+def _run_links(run: Run, shown: _Shown, threads: int | None) -> Iterator[_Link]:
     from ttl_deploy.export.onnx_graph import to_onnx
     from ttl_deploy.runtime.eager import EagerSession
     from ttl_deploy.training.train import load_model
 
     model = load_model(run)
     with EagerSession(model, threads=threads) as session:
-        yield _Link(Stage("PyTorch", "fp32", session.run(inputs)))
+        yield _Link(Stage("PyTorch", "fp32", logits_of(session, _one_by_one(shown), shown.preprocess)))
     graph = to_onnx(model)
-    yield _Link(Stage("ONNX fp32, exported now", "fp32", graphs.logits(graph, inputs)), graph)
-
-
-def _own_links(
-    artifact: Artifact, inputs: NDArray[np.float32], runtime: str | None, device: str, threads: int | None
-) -> list[_Link]:
-    return _artifact_links(artifact, inputs, runtime, device, threads, "artifact")
+    yield _Link(Stage("ONNX fp32, exported now", "fp32", graphs.logits(graph, shown.inputs)), graph)
 
 
 def _artifact_links(
-    artifact: Artifact,
-    inputs: NDArray[np.float32],
-    runtime: str | None,
-    device: str,
-    threads: int | None,
-    role: str,
+    artifact: Artifact, shown: _Shown, runtime: str | None, device: str, threads: int | None, role: str
 ) -> list[_Link]:
     """The artifact's graph as written, where it has one, and in its engine."""
     precision = artifact.manifest.precision
     graph = _graph(artifact)
-    links = []
-    if graph is not None:
-        links.append(_Link(Stage(f"ONNX {precision} of the {role}", precision, graphs.logits(graph, inputs)), graph))
     with runtimes.load(artifact, runtime, threads=threads, device=device) as session:
-        logits = np.concatenate([session.run(inputs[i : i + 1]) for i in range(len(inputs))])
-        name = f"{role} in {session.runtime}"
-    return [*links, _Link(Stage(name, precision, logits), graph, session.runtime)]
+        logits = logits_of(session, _one_by_one(shown), shown.preprocess)
+        engine = _Link(Stage(f"{role} in {session.runtime}", precision, logits), graph, session.runtime)
+    if graph is None:
+        return [engine]
+    return [
+        _Link(Stage(f"ONNX {precision} of the {role}", precision, graphs.logits(graph, shown.inputs)), graph),
+        engine,
+    ]
+
+
+def _one_by_one(shown: _Shown) -> Iterator[NDArray[np.uint8]]:
+    """An engine may be built for a batch of one."""
+    return (shown.pixels[i : i + 1] for i in range(len(shown.pixels)))
 
 
 def _graph(artifact: Artifact) -> onnx.ModelProto | None:
