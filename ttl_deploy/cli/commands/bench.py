@@ -42,6 +42,16 @@ def run(
         Path | None, typer.Option(help="Folder that keeps exported whole networks.", show_default="the user's")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the rows as JSON, raw samples included.")] = False,
+    baseline: Annotated[
+        Path | None, typer.Option(help="Time this program's own workloads and compare with this file.", metavar="FILE")
+    ] = None,
+    max_regression: Annotated[
+        str | None, typer.Option(help="With --baseline: most slowdown, exit code 1 above.", show_default="10%")
+    ] = None,
+    update_baseline: Annotated[bool, typer.Option(help="With --baseline: write the file.")] = False,
+    workload: Annotated[
+        list[str] | None, typer.Option(help="With --baseline: only this one; may be repeated.", show_default="all")
+    ] = None,
 ) -> int:
     """Measure latency, each row in its own process, in turns, until there are enough samples.
 
@@ -50,6 +60,12 @@ def run(
     """
     if paper:
         return show_paper(paths, out=out, as_json=as_json)
+    if baseline is not None or max_regression is not None or update_baseline or workload:
+        from ttl_deploy.cli import regression
+
+        return regression.run(
+            baseline, max_regression, update_baseline=update_baseline, names=workload, paths=paths, as_json=as_json
+        )
     from ttl_deploy import hardware
     from ttl_deploy.workflows.bench import bench, record
 
