@@ -108,7 +108,7 @@ def describe() -> Hardware:
     """Looks at this machine once."""
     flags = set(_cpuinfo("flags").split()) | set(_cpuinfo("Features").split())
     return Hardware(
-        cpu=_cpuinfo("model name") or platform.processor() or platform.machine(),
+        cpu=_cpuinfo("model name") or _cpuinfo("Model") or platform.processor() or platform.machine(),
         isa=tuple(flag for flag in _INTERESTING_FLAGS if flag in flags),
         physical_cores=psutil.cpu_count(logical=False) or 1,
         logical_cores=psutil.cpu_count() or 1,
