@@ -9,6 +9,7 @@ import typer
 
 from ttl_deploy.cli import bench_tables, console
 from ttl_deploy.cli.options import integers
+from ttl_deploy.cli.paper import show_paper
 from ttl_deploy.errors import BadInputError
 
 NAME = "bench"
@@ -48,7 +49,12 @@ def run(
             help="How many times the rows take turns.", min=1, show_default=f"{ROW_ROUNDS}; {COMPARE_ROUNDS} to compare"
         ),
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="JSON file for the result with every raw sample.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="JSON file for the result with every raw sample; with --paper the folder of the report, [reports]."
+        ),
+    ] = None,
     cache: Annotated[
         Path | None,
         typer.Option(help="Folder that keeps exported whole networks and ceilings.", show_default="the user's"),
@@ -121,6 +127,14 @@ def run(
             rich_help_panel=_MACHINE,
         ),
     ] = None,
+    paper: Annotated[
+        bool,
+        typer.Option(
+            "--paper",
+            help="Check the papers' complexity tables instead, and write the report.",
+            rich_help_panel=_PAPER,
+        ),
+    ] = False,
     paper_times: Annotated[
         bool,
         typer.Option(
@@ -130,13 +144,15 @@ def run(
             rich_help_panel=_PAPER,
         ),
     ] = False,
-) -> None:
+) -> int:
     """Measure latency, each row in its own process, in turns, until there are enough samples.
 
     An artifact inside its run is measured in every engine, as PyTorch eager, and beside the whole network of its
     backbone (untrained: weights do not change latency). A percentile is blank where the samples are too few, and a
     row says inconclusive where the machine was too disturbed for a number; the samples are kept in any case.
     """
+    if paper:
+        return show_paper(paths, out=out, as_json=as_json)
     given: dict[str, Any] = {"device": device, "out": out, "reporter": console.ConsoleReporter(quiet=as_json)}
     counts = integers(threads, "--threads")
     batches = integers(batch, "--batch") or (1,)
@@ -169,6 +185,7 @@ def run(
             "cache": cache,
         }
         _rows(paths or [], {**given, **options}, target, as_json)
+    return 0
 
 
 def _rows(paths: list[Path], options: dict[str, Any], target: str | None, as_json: bool) -> None:
