@@ -1,6 +1,5 @@
 """One document, two renderings: the same facts in both, and text stays text."""
 
-
 import pytest
 
 from ttl_deploy.report.document import Document, Section, Table, to_html, to_markdown
