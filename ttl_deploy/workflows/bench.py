@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from ttl_deploy import __version__, files, hardware
 from ttl_deploy.artifact import MANIFEST, Artifact, open_artifact
@@ -17,7 +17,7 @@ from ttl_deploy.bench import Job, Measurement, run_all
 from ttl_deploy.bench.ceiling import Ceiling, ceiling
 from ttl_deploy.bench.isolate import Scenario
 from ttl_deploy.bench.roofline import Work, floor
-from ttl_deploy.errors import BadInputError
+from ttl_deploy.errors import BadInputError, near
 from ttl_deploy.export.reference import whole_network
 from ttl_deploy.parity.verify import source_folder
 from ttl_deploy.progress import SILENT, Reporter
@@ -133,8 +133,7 @@ def bench(
     """
     if not paths:
         raise BadInputError("nothing to measure", fix="pass artifacts or runs")
-    if scenario == "server" and latency_bound_ms is None:
-        raise BadInputError("the server scenario needs a latency bound", fix="pass --latency-bound MILLISECONDS")
+    _check_scenario(scenario, qps, latency_bound_ms)
     for variant in variants:
         torch_variants.check(variant, device)
     shared = {
@@ -275,6 +274,18 @@ def _engines(artifact: Artifact, wanted: Sequence[str] | None, device: str) -> l
         for engine in sorted(RUNTIMES, key=lambda engine: engine.rank)
         if artifact.manifest.format in engine.formats and device in engine.devices and engine.available() is None
     ]
+
+
+def _check_scenario(scenario: str, qps: float | None, latency_bound_ms: float | None) -> None:
+    """Raises `BadInputError` where a scenario is unknown or lacks what it needs."""
+    known = get_args(Scenario)
+    if scenario not in known:
+        raise BadInputError(f"unknown scenario {scenario!r}", fix=near(scenario, known))
+    if scenario == "server" and latency_bound_ms is None:
+        raise BadInputError("the server scenario needs a latency bound", fix="pass --latency-bound MILLISECONDS")
+    for option, value in (("--qps", qps), ("--latency-bound", latency_bound_ms)):
+        if value is not None and value <= 0:
+            raise BadInputError(f"{value:g} is not above 0", where=option)
 
 
 def _several(values: int | Sequence[int] | None) -> tuple[int | None, ...]:
