@@ -170,12 +170,16 @@ def bench(
 
 def record(rows: Sequence[Row]) -> dict[str, Any]:
     """The rows with where and when they were measured, for JSON."""
+    return {**provenance(), "rows": [row.as_dict() for row in rows]}
+
+
+def provenance() -> dict[str, Any]:
+    """Program, time, machine and libraries, for the JSON of a result."""
     return {
         "program": __version__,
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "hardware": hardware.describe().as_dict(),
         "libraries": hardware.library_versions(),
-        "rows": [row.as_dict() for row in rows],
     }
 
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from ttl_deploy import __version__, files, hardware
+from ttl_deploy import files
 from ttl_deploy.artifact import MANIFEST, open_artifact
 from ttl_deploy.bench import Job, Measurement
 from ttl_deploy.bench.duel import MOST_UNCERTAIN, Ratio, compare_blocks, measure_in_turns
@@ -18,7 +17,7 @@ from ttl_deploy.parity.verify import source_folder
 from ttl_deploy.progress import SILENT, Reporter
 from ttl_deploy.runtime import RUNTIMES, torch_variants
 from ttl_deploy.training.run import CONFIG, finished_run
-from ttl_deploy.workflows.bench import describe, torch_jobs
+from ttl_deploy.workflows.bench import describe, provenance, torch_jobs
 
 BLOCKS = 12
 _LEAST_BLOCKS = 3
@@ -42,10 +41,7 @@ class Duel:
     def as_dict(self) -> dict[str, Any]:
         """Plain types, for JSON, with where and when they were measured."""
         return {
-            "program": __version__,
-            "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-            "hardware": hardware.describe().as_dict(),
-            "libraries": hardware.library_versions(),
+            **provenance(),
             "comparison": self.ratio.model_dump(mode="json"),
             "a": self.a.model_dump(mode="json"),
             "b": self.b.model_dump(mode="json"),

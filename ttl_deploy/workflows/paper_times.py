@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ttl_deploy import __version__, files, hardware
+from ttl_deploy import files, hardware
 from ttl_deploy.bench import Job, Measurement
 from ttl_deploy.bench.duel import Ratio, compare_blocks, measure_in_turns
 from ttl_deploy.bench.persistent import Block
@@ -21,7 +20,7 @@ from ttl_deploy.errors import BadInputError
 from ttl_deploy.hardware import Hardware
 from ttl_deploy.progress import SILENT, Reporter
 from ttl_deploy.spec import ModelSpec
-from ttl_deploy.workflows.bench import describe, torch_jobs
+from ttl_deploy.workflows.bench import describe, provenance, torch_jobs
 
 if TYPE_CHECKING:
     from ttl_deploy.complexity.paper_tables import PaperRow, PaperTable
@@ -76,10 +75,7 @@ class PaperTimes:
     def as_dict(self) -> dict[str, Any]:
         """Plain types, for JSON, with where and when they were measured."""
         return {
-            "program": __version__,
-            "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-            "hardware": hardware.describe().as_dict(),
-            "libraries": hardware.library_versions(),
+            **provenance(),
             "device": self.device,
             "rows": [{**vars(row), "measured": row.measured.model_dump(mode="json")} for row in self.rows],
             "missing": list(self.missing),
