@@ -9,6 +9,7 @@ import functools
 import importlib.metadata
 import os
 import platform
+import re
 import shutil
 import subprocess
 from dataclasses import asdict, dataclass
@@ -77,9 +78,29 @@ class Hardware:
         gpus = "".join(f" + {gpu.name}" for gpu in self.gpus)
         return f"{self.cpu} ({self.usable_cores} cores){gpus}"
 
+    def is_device(self, pattern: str) -> bool:
+        """Whether the processor or a GPU goes by this name.
+
+        Args:
+            pattern: A part of the name as the system writes it, whole words, any case: `Quadro RTX 6000` or
+                `i9-9920X`. It does not match inside a longer word, so that `L4` is not an `L40`.
+        """
+        words = re.compile(rf"(?<![\w-]){re.escape(pattern)}(?![\w-])", re.IGNORECASE)
+        return any(words.search(name) for name in (self.cpu, *(gpu.name for gpu in self.gpus)))
+
     def as_dict(self) -> dict[str, Any]:
         """Plain types, for JSON."""
         return asdict(self)
+
+
+def last_level_cache_mib() -> float:
+    """Size of one last-level cache, MiB; 0 where the system does not say."""
+    sizes = []
+    for path in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size"):
+        number, unit = path.read_text().strip()[:-1], path.read_text().strip()[-1:]
+        if number.isdigit() and unit in "KM":
+            sizes.append(int(number) / (1024 if unit == "K" else 1))
+    return max(sizes, default=0.0)
 
 
 @functools.cache
@@ -87,7 +108,7 @@ def describe() -> Hardware:
     """Looks at this machine once."""
     flags = set(_cpuinfo("flags").split()) | set(_cpuinfo("Features").split())
     return Hardware(
-        cpu=_cpuinfo("model name") or platform.processor() or platform.machine(),
+        cpu=_cpuinfo("model name") or _cpuinfo("Model") or platform.processor() or platform.machine(),
         isa=tuple(flag for flag in _INTERESTING_FLAGS if flag in flags),
         physical_cores=psutil.cpu_count(logical=False) or 1,
         logical_cores=psutil.cpu_count() or 1,
@@ -127,13 +148,34 @@ def _cpuinfo(key: str) -> str:
     return ""
 
 
-def _gpus() -> tuple[Gpu, ...]:
+def query_gpus(fields: str) -> list[list[str]]:
+    """What `nvidia-smi` answers, one row per GPU; empty where there is no GPU or the driver does not answer.
+
+    Args:
+        fields: Comma-separated names as `nvidia-smi --help-query-gpu` lists them.
+    """
+    return _nvidia_smi(f"--query-gpu={fields}")
+
+
+def process_gpu_mib() -> float | None:
+    """GPU memory that the driver counts for this process now, MiB; None where it does not say."""
+    rows = _nvidia_smi("--query-compute-apps=pid,used_memory")
+    own = [row[1] for row in rows if len(row) == 2 and row[0] == str(os.getpid())]
+    numbers = [float(value) for value in own if value.replace(".", "", 1).isdigit()]
+    return sum(numbers) if numbers else None
+
+
+def _nvidia_smi(query: str) -> list[list[str]]:
     if shutil.which("nvidia-smi") is None:
-        return ()
-    query = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader,nounits"]
+        return []
+    command = ["nvidia-smi", query, "--format=csv,noheader,nounits"]
     try:
-        answer = subprocess.run(query, capture_output=True, text=True, timeout=20, check=True).stdout
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout
     except (OSError, subprocess.SubprocessError):
-        return ()
-    rows = [[cell.strip() for cell in line.split(",")] for line in answer.splitlines() if line.strip()]
+        return []
+    return [[cell.strip() for cell in line.split(",")] for line in answer.splitlines() if line.strip()]
+
+
+def _gpus() -> tuple[Gpu, ...]:
+    rows = query_gpus("name,memory.total,driver_version")
     return tuple(Gpu(name, int(float(memory)), driver) for name, memory, driver in rows)

@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -20,6 +20,11 @@ from ttl_deploy.errors import TtlDeployError
 from ttl_deploy.progress import SILENT, Reporter
 from ttl_deploy.runtime.base import default_threads
 from ttl_deploy.spec import Record
+
+Scenario = Literal["single-stream", "offline", "server"]
+
+# -P: without it, a file beside the user named like a library would be imported in its place.
+WORKER = (sys.executable, "-P", "-m", "ttl_deploy.bench.worker")
 
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 
@@ -40,7 +45,14 @@ class Job(Record):
         min_samples: As in `measure_session`, all rounds together.
         min_seconds: Likewise.
         max_seconds: Likewise.
-        timeout_s: Seconds after which a worker is stopped.
+        timeout_s: Seconds after which a worker is stopped; for one that serves blocks, of each block.
+        scenario: `single-stream`: one call after the other on one batch. `offline`: `queries` images from a pool, in
+            batches, as fast as they go. `server`: queries arrive at random and queue.
+        queries: Images of the offline scenario, or arrivals of the server scenario; the search for the highest rate
+            tries each rate with so many.
+        qps: Arrivals per second of the server scenario; None: search the highest rate that holds the bound.
+        latency_bound_ms: The server scenario's bound on the 99th percentile.
+        seed: Of the arrivals and of the draws from the pool.
     """
 
     label: str
@@ -56,11 +68,18 @@ class Job(Record):
     min_seconds: float = Field(2.0, ge=0)
     max_seconds: float = Field(20.0, gt=0)
     timeout_s: float = Field(600.0, gt=0)
+    scenario: Scenario = "single-stream"
+    queries: int = Field(1024, ge=1)
+    qps: float | None = Field(None, gt=0)
+    latency_bound_ms: float | None = Field(None, gt=0)
+    seed: int = 0
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
         if (self.artifact is None) == (self.loader is None):
             raise ValueError("a job has either an artifact or a loader")
+        if self.scenario == "server" and self.latency_bound_ms is None:
+            raise ValueError("the server scenario needs a latency bound")
         return self
 
 
@@ -71,16 +90,14 @@ def run_isolated(job: Job) -> Measurement:
         TtlDeployError: The worker failed, was killed or took too long; the error carries its last line.
     """
     job = job.model_copy(update={"threads": job.threads or default_threads()})
-    # -P: without it, a file beside the user named like a library would be imported in its place.
-    command = [sys.executable, "-P", "-m", "ttl_deploy.bench.worker"]
     try:
         done = subprocess.run(
-            command,
+            WORKER,
             input=job.model_dump_json(),
             capture_output=True,
             text=True,
             timeout=job.timeout_s,
-            env=_environment(job.threads or 1),
+            env=environment(job.threads or 1),
             check=False,
         )
     except subprocess.TimeoutExpired as error:
@@ -88,7 +105,7 @@ def run_isolated(job: Job) -> Measurement:
             error
         )
     if done.returncode != 0:
-        raise TtlDeployError(f"cannot be measured: {_last_words(done)}", where=job.label)
+        raise TtlDeployError(f"cannot be measured: {last_words(done.returncode, done.stderr)}", where=job.label)
     try:
         return Measurement.model_validate_json(done.stdout)
     except ValidationError as error:
@@ -104,7 +121,8 @@ def run_all(jobs: Sequence[Job], *, rounds: int = 3, reporter: Reporter = SILENT
         reporter: Told of every process.
 
     Returns:
-        One measurement per job, the samples of its rounds merged, in the order of `jobs`.
+        One measurement per job, the samples of its rounds merged, in the order of `jobs`. The server scenario has one
+        round: a queue that is cut in pieces is another queue.
 
     Raises:
         TtlDeployError: A worker failed.
@@ -116,30 +134,38 @@ def run_all(jobs: Sequence[Job], *, rounds: int = 3, reporter: Reporter = SILENT
     with reporter.task("measuring", rounds * len(jobs)) as advance:
         for _ in range(rounds):
             for job, measured in zip(jobs, parts, strict=True):
+                if job.scenario == "server" and measured:
+                    continue
                 measured.append(run_isolated(_share(job, rounds)))
                 advance(1, job.label)
     return [merge(measured) for measured in parts]
 
 
 def _share(job: Job, rounds: int) -> Job:
+    if job.scenario == "server":
+        return job
     return job.model_copy(
         update={
             "min_samples": -(-job.min_samples // rounds),
             "min_seconds": job.min_seconds / rounds,
             "max_seconds": job.max_seconds / rounds,
+            "queries": -(-job.queries // rounds),
         }
     )
 
 
-def _environment(threads: int) -> dict[str, str]:
+def environment(threads: int) -> dict[str, str]:
     """This process's environment, its import path, and as many threads for every library that reads a variable."""
     path = os.pathsep.join(entry for entry in sys.path if entry)
-    return {**os.environ, "PYTHONPATH": path, **dict.fromkeys(_THREAD_VARIABLES, str(threads))}
+    own = {"PYTHONPATH": path, **dict.fromkeys(_THREAD_VARIABLES, str(threads))}
+    # torch.compile otherwise keeps a pool of processes beside the one that is measured.
+    return {"TORCHINDUCTOR_COMPILE_THREADS": "1", **os.environ, **own}
 
 
-def _last_words(done: subprocess.CompletedProcess[str]) -> str:
-    if done.returncode < 0:
-        name = signal.Signals(-done.returncode).name
+def last_words(returncode: int, stderr: str) -> str:
+    """Why a worker ended, in one line: the signal, or the last line it wrote."""
+    if returncode < 0:
+        name = signal.Signals(-returncode).name
         return f"its process was ended by {name}{' (out of memory?)' if name == 'SIGKILL' else ''}"
-    lines = [line for line in done.stderr.splitlines() if line.strip()]
-    return lines[-1].strip() if lines else f"its process ended with {done.returncode}"
+    lines = [line for line in stderr.splitlines() if line.strip()]
+    return lines[-1].strip() if lines else f"its process ended with {returncode}"

@@ -19,7 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ttl_deploy import hardware
-from ttl_deploy.runtime import Session
+from ttl_deploy.bench.machine import MachineState, Watch
+from ttl_deploy.bench.noise import judge
+from ttl_deploy.runtime import Session, Stages
 from ttl_deploy.spec import Record
 
 Clock = Callable[[], int]
@@ -31,6 +33,66 @@ TAIL_SAMPLES = 10
 _WINDOW = 10
 _STABLE = 0.05
 _WARMUP_AT_LEAST_S = 0.2
+
+
+class StageSamples(Record):
+    """Where the time of every sample went on a GPU, by CUDA events, milliseconds; as long as the samples.
+
+    The rest of a sample is the host's: checks, launches and waiting.
+
+    Attributes:
+        to_device_ms: Copy of the batch from host memory.
+        compute_ms: The network.
+        to_host_ms: Copy of the logits to host memory.
+    """
+
+    to_device_ms: tuple[float, ...]
+    compute_ms: tuple[float, ...]
+    to_host_ms: tuple[float, ...]
+
+
+class Trial(Record):
+    """One offered rate of the server scenario.
+
+    Attributes:
+        qps: Queries per second offered.
+        tail_ms: The percentile that was known, queueing included.
+        held: Whether it was within the bound; None where the queries were too few to tell.
+    """
+
+    qps: float
+    tail_ms: float | None
+    held: bool | None
+
+
+class ServerResult(Record):
+    """What the server scenario adds to a measurement, whose samples are then latencies with queueing.
+
+    Attributes:
+        offered_qps: Queries per second that arrived on average.
+        completed_qps: Queries per second that were answered, from the first arrival to the last answer.
+        bound_ms: The latency that the tail must not exceed.
+        percentile: Which percentile `tail_ms` is: 99, or the highest that the queries suffice for.
+        tail_ms: Latency at that percentile, from arrival to answer.
+        held: Whether the 99th percentile is within the bound; None where the queries are too few to know.
+        service_ms: Time of every query in the network alone, in order of arrival.
+        utilisation: Share of the time in which the worker was busy.
+        seed: Of the arrivals.
+        searched: Whether the rate is the highest that holds the bound, found by search.
+        trials: Every rate that was tried, in order.
+    """
+
+    offered_qps: float
+    completed_qps: float
+    bound_ms: float
+    percentile: int | None
+    tail_ms: float | None
+    held: bool | None
+    service_ms: tuple[float, ...]
+    utilisation: float
+    seed: int
+    searched: bool = False
+    trials: tuple[Trial, ...] = ()
 
 
 class Measurement(Record):
@@ -64,6 +126,14 @@ class Measurement(Record):
         hardware: The machine, as `ttl_deploy.hardware` describes it.
         libraries: Versions of the libraries.
         started: UTC time of the first run, ISO 8601.
+        scenario: `single-stream`, `offline` or `server`, as MLPerf Inference names them.
+        stages: Transfers and computation apart, for every sample; None where the engine does not tell.
+        cuda_graph: Whether a captured CUDA graph was replayed; None where there is no such thing.
+        peak_device_mib: Most GPU memory of the process, MiB, as the engine's allocator or else the driver counts it;
+            None without a GPU.
+        machine: State of the machine during each round.
+        noise: Why the samples are too disturbed to give a number (`ttl_deploy.bench.noise`); None where they are not.
+        server: The queue's side of the server scenario.
     """
 
     label: str
@@ -88,6 +158,23 @@ class Measurement(Record):
     hardware: dict[str, Any]
     libraries: dict[str, str]
     started: str
+    scenario: str = "single-stream"
+    stages: StageSamples | None = None
+    cuda_graph: bool | None = None
+    peak_device_mib: float | None = None
+    machine: tuple[MachineState, ...] = ()
+    noise: str | None = None
+    server: ServerResult | None = None
+
+    @property
+    def inconclusive(self) -> bool:
+        """Whether the machine was too disturbed for a number."""
+        return self.noise is not None
+
+    @property
+    def typical_ms(self) -> float:
+        """The median, or the mean where samples are too few for it."""
+        return self.mean_ms if self.p50_ms is None else self.p50_ms
 
 
 def measure_session(
@@ -100,7 +187,10 @@ def measure_session(
     min_seconds: float = 2.0,
     max_seconds: float = 20.0,
     warmup_seconds: float = 5.0,
+    warmup_runs: int | None = None,
     cold_start_s: float | None = None,
+    scenario: str = "single-stream",
+    draw: Callable[[], NDArray[np.float32]] | None = None,
     clock: Clock = time.perf_counter_ns,
 ) -> Measurement:
     """Measures a session in this process.
@@ -114,34 +204,86 @@ def measure_session(
         min_seconds: ... whichever comes later ...
         max_seconds: ... but no run begins after this time. There is always one sample.
         warmup_seconds: No warm-up run begins after this time.
+        warmup_runs: So many warm-up runs instead, and no check whether they were stable.
         cold_start_s: Seconds that loading and the first run took, if the caller knows.
+        scenario: Name of the scenario.
+        draw: Gives each run's batch, within its time; None: `batch`.
         clock: Nanoseconds.
     """
     started = datetime.now(UTC).isoformat(timespec="seconds")
+    stages: list[Stages | None] = []
 
     def once() -> float:
         begin = clock()
-        session.run(batch)
-        return (clock() - begin) / 1e6
+        session.run(batch if draw is None else draw())
+        elapsed = (clock() - begin) / 1e6
+        stages.append(session.stages())
+        return elapsed
 
-    warmup_runs, warm = _warm_up(once, warmup_seconds, clock)
+    if warmup_runs is None:
+        runs, warm = _warm_up(once, warmup_seconds, clock)
+    else:
+        runs, warm = len([once() for _ in range(warmup_runs)]), True
+    watch = Watch()
+    stages.clear()
     samples = _sample(once, min_samples, min_seconds, max_seconds, clock)
-    return Measurement(
+    machine = watch.stop(gpu=session.device == "cuda")
+    return summarise(
+        session,
+        samples,
+        batch=len(batch),
         label=label,
+        precision=precision,
+        warmup_runs=runs,
+        warm=warm,
+        machine=machine,
+        cold_start_s=cold_start_s,
+        started=started,
+        scenario=scenario,
+        stages=_stage_samples(stages),
+    )
+
+
+def summarise(
+    session: Session,
+    samples: Sequence[float],
+    *,
+    batch: int,
+    warm: bool,
+    machine: MachineState,
+    steady: Sequence[float] | None = None,
+    **fields: Any,
+) -> Measurement:
+    """The measurement of one round.
+
+    Args:
+        session: What was measured.
+        samples: Milliseconds.
+        batch: Images per sample.
+        warm: Whether the warm-up became stable.
+        machine: State of the machine meanwhile.
+        steady: Times that should not drift, where the samples may (a queue's latencies); None: the samples.
+        fields: The fields of `Measurement` that only the caller knows.
+    """
+    device_mib = session.peak_device_mib()
+    if device_mib is None and session.device == "cuda":
+        device_mib = hardware.process_gpu_mib()
+    return Measurement(
         runtime=session.runtime,
         device=session.device,
-        precision=precision,
-        batch=len(batch),
+        batch=batch,
         threads=session.threads,
-        warmup_runs=warmup_runs,
         warm=warm,
         rounds=(len(samples),),
-        **statistics(samples, len(batch)),
+        **statistics(samples, batch),
         peak_rss_mib=round(peak_rss_mib(), 1),
-        cold_start_s=cold_start_s,
         hardware=hardware.describe().as_dict(),
         libraries=hardware.library_versions(),
-        started=started,
+        cuda_graph=session.cuda_graph,
+        peak_device_mib=device_mib,
+        machine=(machine,),
+        noise=judge([list(samples if steady is None else steady)], [machine], session.threads, warm=warm),
+        **fields,
     )
 
 
@@ -151,19 +293,27 @@ def merge(rounds: Sequence[Measurement]) -> Measurement:
     Raises:
         ValueError: There is no round, or two differ in what they measured.
     """
-    identities = {(m.label, m.runtime, m.device, m.precision, m.batch, m.threads) for m in rounds}
+    identities = {(m.label, m.runtime, m.device, m.precision, m.batch, m.threads, m.scenario) for m in rounds}
     if len(identities) != 1:
         raise ValueError(f"rounds of one measurement cannot be merged from {sorted(identities)}")
     samples = [sample for part in rounds for sample in part.samples_ms]
     starts = [part.cold_start_s for part in rounds if part.cold_start_s is not None]
+    device = [part.peak_device_mib for part in rounds if part.peak_device_mib is not None]
+    machine = tuple(state for part in rounds for state in part.machine)
+    warm = all(part.warm for part in rounds)
+    parts = [list(part.samples_ms) for part in rounds]
     return rounds[0].model_copy(
         update={
             **statistics(samples, rounds[0].batch),
             "rounds": tuple(count for part in rounds for count in part.rounds),
             "warmup_runs": sum(part.warmup_runs for part in rounds),
-            "warm": all(part.warm for part in rounds),
+            "warm": warm,
             "peak_rss_mib": max(part.peak_rss_mib for part in rounds),
+            "peak_device_mib": max(device, default=None),
             "cold_start_s": median(starts) if starts else None,
+            "stages": _merge_stages([part.stages for part in rounds]),
+            "machine": machine,
+            "noise": judge(parts, machine, rounds[0].threads, warm=warm),
         }
     )
 
@@ -216,6 +366,28 @@ def peak_rss_mib() -> float:
             return int(line.split()[1]) / 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (2**20 if sys.platform == "darwin" else 1024)
+
+
+def _stage_samples(stages: Sequence[Stages | None]) -> StageSamples | None:
+    known = [part for part in stages if part is not None]
+    if not known or len(known) < len(stages):
+        return None
+    return StageSamples(
+        to_device_ms=tuple(part.to_device_ms for part in known),
+        compute_ms=tuple(part.compute_ms for part in known),
+        to_host_ms=tuple(part.to_host_ms for part in known),
+    )
+
+
+def _merge_stages(rounds: Sequence[StageSamples | None]) -> StageSamples | None:
+    known = [part for part in rounds if part is not None]
+    if len(known) < len(rounds):
+        return None
+    return StageSamples(
+        to_device_ms=tuple(value for part in known for value in part.to_device_ms),
+        compute_ms=tuple(value for part in known for value in part.compute_ms),
+        to_host_ms=tuple(value for part in known for value in part.to_host_ms),
+    )
 
 
 def _warm_up(once: Callable[[], float], seconds: float, clock: Clock) -> tuple[int, bool]:

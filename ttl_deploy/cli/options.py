@@ -43,3 +43,23 @@ def bounds_of(
     }
     defaults = Bounds.preset(preset, precision).model_dump()
     return make_record(Bounds, **{**defaults, **{k: v for k, v in given.items() if v is not None}})
+
+
+def integers(text: str | None, option: str) -> tuple[int, ...] | None:
+    """Numbers from 1 up, written `1,8,32`; None stays None.
+
+    Args:
+        text: What the user wrote.
+        option: Whose value it is, for the error.
+
+    Raises:
+        BadInputError: Something in it is no such number.
+    """
+    from ttl_deploy.errors import BadInputError
+
+    if text is None:
+        return None
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() and int(part) > 0 for part in parts):
+        raise BadInputError(f"{text!r} is not a list of whole numbers from 1", where=option, fix="write 1 or 1,8,32")
+    return tuple(int(part) for part in parts)

@@ -22,6 +22,21 @@ from ttl_deploy.errors import BadInputError, IntegrityError, MissingDependencyEr
 from ttl_deploy.registry import Registry
 
 
+@dataclass(frozen=True)
+class Stages:
+    """Where the time of one run went by the GPU's own clock, milliseconds.
+
+    Attributes:
+        to_device_ms: Copy of the batch from host memory.
+        compute_ms: The network.
+        to_host_ms: Copy of the logits to host memory.
+    """
+
+    to_device_ms: float
+    compute_ms: float
+    to_host_ms: float
+
+
 class Session(ABC):
     """A model on a device, ready to run batches; close it, or use it in `with`.
 
@@ -31,7 +46,10 @@ class Session(ABC):
         threads: Threads that compute one batch on a CPU.
         classes: Class names in the order of the logits.
         input_shape: Shape of one input without the batch, such as (channels, height, width).
+        cuda_graph: Whether a run replays a captured CUDA graph; None where there is no such thing.
     """
+
+    cuda_graph: bool | None = None
 
     def __init__(
         self, *, runtime: str, device: str, threads: int, classes: tuple[str, ...], input_shape: tuple[int, ...]
@@ -62,6 +80,14 @@ class Session(ABC):
         if logits.shape != expected:
             raise IntegrityError(f"{self.runtime} gave logits of shape {logits.shape}, expected {expected}")
         return logits.astype(np.float32, copy=False)
+
+    def stages(self) -> Stages | None:
+        """Where the last run's time went, by the GPU's clock; None where the engine does not tell."""
+        return None
+
+    def peak_device_mib(self) -> float | None:
+        """Most GPU memory this session's engine ever held, MiB; None where it does not tell."""
+        return None
 
     @abstractmethod
     def _run(self, batch: NDArray[np.float32]) -> NDArray[Any]:

@@ -6,19 +6,22 @@ Every measurement runs in its own process, in turns; this process loads neither 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from ttl_deploy import __version__, files, hardware
 from ttl_deploy.artifact import MANIFEST, Artifact, open_artifact
 from ttl_deploy.bench import Job, Measurement, run_all
-from ttl_deploy.errors import BadInputError
+from ttl_deploy.bench.ceiling import Ceiling, ceiling
+from ttl_deploy.bench.isolate import Scenario
+from ttl_deploy.bench.roofline import Work, floor
+from ttl_deploy.errors import BadInputError, near
 from ttl_deploy.export.reference import whole_network
 from ttl_deploy.parity.verify import source_folder
 from ttl_deploy.progress import SILENT, Reporter
-from ttl_deploy.runtime import RUNTIMES
+from ttl_deploy.runtime import RUNTIMES, torch_variants
 from ttl_deploy.spec import ModelSpec
 from ttl_deploy.training.run import finished_run
 
@@ -36,7 +39,12 @@ class Row:
         parameters: Parameters of the model.
         macs: Multiply-adds for one image.
         measurement: The latency, with all samples.
-        ratio: Speed relative to the whole network in PyTorch eager; None where that was not measured.
+        work: What the model asks of a device for one batch.
+        ratio: Speed relative to the whole network in PyTorch eager at the same batch and threads; None where that was
+            not measured.
+        ratio_noise: Whether either of the two was too disturbed for the ratio to be shown.
+        roofline_percent: Least time on this machine (`ttl_deploy.bench.roofline`) as per cent of the median; None
+            where the ceiling is not known, or either was too disturbed.
     """
 
     model: str
@@ -44,7 +52,10 @@ class Row:
     parameters: int
     macs: int
     measurement: Measurement
+    work: Work
     ratio: float | None = None
+    ratio_noise: bool = False
+    roofline_percent: float | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Plain types, for JSON."""
@@ -54,6 +65,8 @@ class Row:
             "parameters": self.parameters,
             "macs": self.macs,
             "ratio": self.ratio,
+            "ratio_inconclusive": self.ratio_noise,
+            "roofline_percent": self.roofline_percent,
             "measurement": self.measurement.model_dump(mode="json"),
         }
 
@@ -62,7 +75,7 @@ class Row:
 class _Subject:
     """Something to measure: its words, its cost, and its jobs."""
 
-    model: str
+    spec: ModelSpec
     role: str
     parameters: int
     macs: int
@@ -72,14 +85,21 @@ class _Subject:
 def bench(
     paths: Sequence[str | Path],
     *,
-    batch: int = 1,
-    threads: int | None = None,
+    batch: int | Sequence[int] = 1,
+    threads: int | Sequence[int] | None = None,
     device: str = "cpu",
     runtimes: Sequence[str] | None = None,
+    variants: Sequence[str] = ("eager",),
     compare_whole: bool = True,
+    scenario: Scenario = "single-stream",
+    queries: int = 1024,
+    qps: float | None = None,
+    latency_bound_ms: float | None = None,
+    seed: int = 0,
     min_samples: int = 60,
     min_seconds: float = 3.0,
     rounds: int = 3,
+    roofline: bool = True,
     out: Path | None = None,
     cache: Path | None = None,
     reporter: Reporter = SILENT,
@@ -88,44 +108,61 @@ def bench(
 
     Args:
         paths: Folders of artifacts or runs. An artifact inside its run is also measured as PyTorch eager.
-        batch: Images per call.
-        threads: Threads per call; None: one per core.
+        batch: Images per call; several are measured one by one.
+        threads: Threads per call; None: one per core. Every batch size is measured with every number of threads.
         device: `cpu` or `cuda`.
         runtimes: Engines for artifacts; None: all that can.
+        variants: How PyTorch runs, of `ttl_deploy.runtime.torch_variants.VARIANTS`.
         compare_whole: Measure the whole (FTL) network of each backbone too, untrained, in the same engines.
+        scenario: `single-stream`, `offline` or `server`, as MLPerf Inference names them.
+        queries: Images of the offline scenario, arrivals of the server scenario.
+        qps: Arrivals per second of the server scenario; None: search the highest rate that holds the bound.
+        latency_bound_ms: Bound of the server scenario on the 99th percentile.
+        seed: Of the arrivals.
         min_samples: Least samples per row.
         min_seconds: Least seconds per row.
         rounds: How many times the rows take turns.
+        roofline: Set the rows against the machine's ceiling, which is measured where it is not known yet.
         out: JSON file for the rows with every raw sample.
-        cache: Folder that keeps the exported whole networks.
+        cache: Folder that keeps the exported whole networks and the ceiling.
         reporter: Told what happens.
 
     Raises:
-        BadInputError: A path is neither an artifact nor a finished run.
+        BadInputError: A path is neither an artifact nor a finished run, or an option does not fit.
         TtlDeployError: A measurement failed.
     """
     if not paths:
         raise BadInputError("nothing to measure", fix="pass artifacts or runs")
+    _check_scenario(scenario, qps, latency_bound_ms)
+    for variant in variants:
+        torch_variants.check(variant, device)
     shared = {
-        "batch": batch,
-        "threads": threads,
         "device": device,
         "min_samples": min_samples,
         "min_seconds": min_seconds,
         "max_seconds": max(20.0, 4 * min_seconds),
+        "scenario": scenario,
+        "queries": queries,
+        "qps": qps,
+        "latency_bound_ms": latency_bound_ms,
+        "seed": seed,
+        "timeout_s": 600.0 if scenario == "single-stream" else 7200.0,
     }
     subjects: dict[str, _Subject] = {}
     for path in paths:
-        for key, subject in _subjects(Path(path), runtimes, compare_whole, shared, cache, reporter):
+        for key, subject in _subjects(Path(path), runtimes, variants, compare_whole, shared, cache, reporter):
             subjects.setdefault(key, subject)
-    jobs = [job for subject in subjects.values() for job in subject.jobs]
-    measured = iter(run_all(jobs, rounds=rounds, reporter=reporter))
-    rows = [
-        Row(subject.model, subject.role, subject.parameters, subject.macs, next(measured))
+    jobs = [
+        (subject, job.model_copy(update={"batch": size, "threads": count}))
+        for size in _several(batch)
+        for count in _several(threads)
         for subject in subjects.values()
-        for _job in subject.jobs
+        for job in subject.jobs
     ]
-    rows = _with_ratios(rows)
+    measured = run_all([job for _subject, job in jobs], rounds=rounds, reporter=reporter)
+    rows = _with_ratios([_row(subject, m) for (subject, _job), m in zip(jobs, measured, strict=True)])
+    if roofline:
+        rows = _with_rooflines(rows, cache, reporter)
     if out is not None:
         files.write_json(out, record(rows))
     return rows
@@ -133,12 +170,16 @@ def bench(
 
 def record(rows: Sequence[Row]) -> dict[str, Any]:
     """The rows with where and when they were measured, for JSON."""
+    return {**provenance(), "rows": [row.as_dict() for row in rows]}
+
+
+def provenance() -> dict[str, Any]:
+    """Program, time, machine and libraries, for the JSON of a result."""
     return {
         "program": __version__,
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "hardware": hardware.describe().as_dict(),
         "libraries": hardware.library_versions(),
-        "rows": [row.as_dict() for row in rows],
     }
 
 
@@ -151,6 +192,7 @@ def describe(spec: ModelSpec) -> str:
 def _subjects(
     path: Path,
     runtimes: Sequence[str] | None,
+    variants: Sequence[str],
     compare_whole: bool,
     shared: dict[str, Any],
     cache: Path | None,
@@ -161,20 +203,19 @@ def _subjects(
     found: list[tuple[str, _Subject]] = []
     spec = artifact.manifest.model if artifact else finished_run(path).config.model
     if run_folder is not None:
-        found.append((f"run {run_folder.resolve()}", _run_subject(run_folder, shared)))
+        found.append((f"run {run_folder.resolve()}", _run_subject(run_folder, variants, shared)))
     if artifact:
         found.append((f"artifact {artifact.folder.resolve()}", _artifact_subject(artifact, "own", runtimes, shared)))
     if compare_whole and not (spec.method == "ftl" and artifact):
-        found += _whole_subjects(spec, runtimes, shared, cache, reporter)
+        found += _whole_subjects(spec, runtimes, variants, shared, cache, reporter)
     return found
 
 
-def _run_subject(folder: Path, shared: dict[str, Any]) -> _Subject:
+def _run_subject(folder: Path, variants: Sequence[str], shared: dict[str, Any]) -> _Subject:
     run = finished_run(folder)
     metrics = run.metrics()
-    words = describe(run.config.model)
-    job = _eager_job(words, {"run": str(folder.resolve())}, shared)
-    return _Subject(words, "own", metrics["parameters"], metrics["macs"], (job,))
+    jobs = torch_jobs(describe(run.config.model), {"run": str(folder.resolve())}, variants, shared)
+    return _Subject(run.config.model, "own", metrics["parameters"], metrics["macs"], jobs)
 
 
 def _artifact_subject(
@@ -186,24 +227,47 @@ def _artifact_subject(
         Job(label=f"{words} {name}", artifact=str(artifact.folder.resolve()), runtime=name, **shared)
         for name in _engines(artifact, runtimes, shared["device"])
     )
-    return _Subject(words, role, manifest.parameters, manifest.macs, jobs)
+    return _Subject(manifest.model, role, manifest.parameters, manifest.macs, jobs)
 
 
 def _whole_subjects(
-    spec: ModelSpec, runtimes: Sequence[str] | None, shared: dict[str, Any], cache: Path | None, reporter: Reporter
+    spec: ModelSpec,
+    runtimes: Sequence[str] | None,
+    variants: Sequence[str],
+    shared: dict[str, Any],
+    cache: Path | None,
+    reporter: Reporter,
 ) -> list[tuple[str, _Subject]]:
     with reporter.task(f"exporting the whole {spec.backbone} for comparison", None):
         artifact = whole_network(spec, cache=cache)
     whole = artifact.manifest.model
-    words = describe(whole)
-    eager = _eager_job(words, {"spec": whole.model_dump(mode="json")}, shared)
+    torch = torch_jobs(describe(whole), {"spec": whole.model_dump(mode="json")}, variants, shared)
     exported = _artifact_subject(artifact, WHOLE, runtimes, shared)
     key = f"whole {whole.digest()}"
-    return [(key, _Subject(words, WHOLE, exported.parameters, exported.macs, (eager, *exported.jobs)))]
+    return [(key, _Subject(whole, WHOLE, exported.parameters, exported.macs, (*torch, *exported.jobs)))]
 
 
-def _eager_job(words: str, argument: dict[str, Any], shared: dict[str, Any]) -> Job:
-    return Job(label=f"{words} pytorch", loader=EAGER, argument={**argument, "device": shared["device"]}, **shared)
+def torch_jobs(
+    words: str, argument: dict[str, Any], variants: Sequence[str], shared: dict[str, Any]
+) -> tuple[Job, ...]:
+    """Jobs for a model in PyTorch.
+
+    Args:
+        words: What it is.
+        argument: As `ttl_deploy.runtime.eager.bench_loader` takes it.
+        variants: How PyTorch runs it.
+        shared: Fields of every job, `device` among them.
+    """
+    return tuple(
+        Job(
+            label=f"{words} {torch_variants.runtime_name(variant)}",
+            loader=EAGER,
+            argument={**argument, "device": shared["device"], "variant": variant},
+            precision=torch_variants.precision_of(variant),
+            **shared,
+        )
+        for variant in variants
+    )
 
 
 def _engines(artifact: Artifact, wanted: Sequence[str] | None, device: str) -> list[str]:
@@ -216,15 +280,77 @@ def _engines(artifact: Artifact, wanted: Sequence[str] | None, device: str) -> l
     ]
 
 
+def _check_scenario(scenario: str, qps: float | None, latency_bound_ms: float | None) -> None:
+    """Raises `BadInputError` where a scenario is unknown or lacks what it needs."""
+    known = get_args(Scenario)
+    if scenario not in known:
+        raise BadInputError(f"unknown scenario {scenario!r}", fix=near(scenario, known))
+    if scenario == "server" and latency_bound_ms is None:
+        raise BadInputError("the server scenario needs a latency bound", fix="pass --latency-bound MILLISECONDS")
+    for option, value in (("--qps", qps), ("--latency-bound", latency_bound_ms)):
+        if value is not None and value <= 0:
+            raise BadInputError(f"{value:g} is not above 0", where=option)
+
+
+def _several(values: int | Sequence[int] | None) -> tuple[int | None, ...]:
+    """One value or several as several, without repetition."""
+    given = (values,) if values is None or isinstance(values, int) else tuple(values)
+    return tuple(dict.fromkeys(given))
+
+
+def _row(subject: _Subject, measured: Measurement) -> Row:
+    spec = subject.spec
+    work = Work(
+        macs=subject.macs,
+        parameters=subject.parameters,
+        precision=measured.precision,
+        batch=measured.batch,
+        input_shape=spec.input_shape,
+        outputs=len(spec.classes),
+    )
+    return Row(describe(spec), subject.role, subject.parameters, subject.macs, measured, work)
+
+
 def _with_ratios(rows: Sequence[Row]) -> list[Row]:
-    """Speeds relative to the whole network in PyTorch eager, where exactly one was measured."""
-    bases = [r.measurement for r in rows if r.role == WHOLE and r.measurement.runtime == "pytorch"]
-    if len(bases) != 1:
-        return list(rows)
-    base = bases[0].mean_ms if bases[0].p50_ms is None else bases[0].p50_ms
-    return [
-        Row(
-            r.model, r.role, r.parameters, r.macs, r.measurement, base / (r.measurement.p50_ms or r.measurement.mean_ms)
-        )
-        for r in rows
-    ]
+    """Speeds relative to the whole network in PyTorch eager, where exactly one was measured alike.
+
+    A queue's latencies have no such ratio: they depend on the rate offered.
+    """
+    found = []
+    for row in rows:
+        bases = [r.measurement for r in rows if _is_base(r) and _alike(r.measurement, row.measurement)]
+        if len(bases) != 1 or row.measurement.scenario == "server":
+            found.append(row)
+            continue
+        ratio = bases[0].typical_ms / row.measurement.typical_ms
+        noise = bases[0].inconclusive or row.measurement.inconclusive
+        found.append(replace(row, ratio=ratio, ratio_noise=noise))
+    return found
+
+
+def _is_base(row: Row) -> bool:
+    return row.role == WHOLE and row.measurement.runtime == "pytorch"
+
+
+def _alike(a: Measurement, b: Measurement) -> bool:
+    return (a.batch, a.threads, a.scenario) == (b.batch, b.threads, b.scenario)
+
+
+def _with_rooflines(rows: Sequence[Row], cache: Path | None, reporter: Reporter) -> list[Row]:
+    ceilings: dict[tuple[int, str], Ceiling] = {}
+    for m in (row.measurement for row in rows):
+        if (m.threads, m.device) not in ceilings:
+            ceilings[m.threads, m.device] = ceiling(threads=m.threads, device=m.device, cache=cache, reporter=reporter)
+    for known in ceilings.values():
+        if known.noise:
+            reporter.warn(f"no per cent of the roofline: the machine's ceiling is inconclusive, {known.noise}")
+            break
+    return [_with_roofline(row, ceilings[row.measurement.threads, row.measurement.device]) for row in rows]
+
+
+def _with_roofline(row: Row, known: Ceiling) -> Row:
+    least = floor(row.work, known.peaks)
+    m = row.measurement
+    if least is None or known.noise or m.inconclusive or m.scenario == "server":
+        return row
+    return replace(row, roofline_percent=100 * least.ms / m.typical_ms)

@@ -1,0 +1,260 @@
+"""The rates this machine itself reaches: matrix products per precision, and memory bandwidth.
+
+Measured in a process of its own and kept for the machine, so that a latency can be read as a share of what is possible.
+`python -m ttl_deploy.bench.ceiling` measures; importing this module loads no engine.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import platformdirs
+from pydantic import ValidationError
+
+from ttl_deploy import files, hardware
+from ttl_deploy.bench.isolate import environment, last_words
+from ttl_deploy.bench.machine import MachineState, Watch
+from ttl_deploy.bench.noise import judge
+from ttl_deploy.bench.roofline import Peaks
+from ttl_deploy.errors import TtlDeployError
+from ttl_deploy.progress import SILENT, Reporter
+from ttl_deploy.runtime.base import default_threads
+from ttl_deploy.spec import Record
+
+SIZE = {"cpu": 1536, "cuda": 8192}
+"""Rows and columns of the matrices: large enough to reach the peak, small enough for many tries."""
+
+_SECONDS = 0.6
+_ARRAY_BYTES = 2**27
+"""Bytes of each array of the bandwidth test: several times any last-level cache, so that memory is what is timed."""
+
+
+class Rate(Record):
+    """The best rate that something reached.
+
+    Attributes:
+        what: `fp32`, `bf16`, `fp16` or `int8` for matrix products, `copy` or `triad` for memory.
+        value: GOP/s, 2 operations per multiply-add, or GB/s, every byte read or written counted once.
+        by: What reached it.
+    """
+
+    what: str
+    value: float
+    by: str
+
+
+class Ceiling(Record):
+    """What a machine can do, by its best tries.
+
+    Attributes:
+        device: `cpu` or `cuda`.
+        threads: Threads on a CPU.
+        rates: The best rate of each kind.
+        cache_mib: Last-level cache.
+        machine: The machine's state meanwhile.
+        noise: Why the rates may be too low; such a ceiling is not kept.
+        hardware: The machine.
+        libraries: Versions of the libraries.
+    """
+
+    device: str
+    threads: int
+    rates: tuple[Rate, ...]
+    cache_mib: float
+    machine: MachineState
+    noise: str | None
+    hardware: dict[str, Any]
+    libraries: dict[str, str]
+
+    @property
+    def peaks(self) -> Peaks:
+        """As a roofline takes them."""
+        memory = {rate.what: rate.value for rate in self.rates if rate.what in _MEMORY}
+        products = {rate.what: rate.value for rate in self.rates if rate.what not in _MEMORY}
+        return Peaks(gop_s=products, gb_s=max(memory.values()), cache_mib=self.cache_mib)
+
+
+_MEMORY = ("copy", "triad")
+
+
+def ceiling(
+    *,
+    threads: int | None = None,
+    device: str = "cpu",
+    cache: Path | None = None,
+    refresh: bool = False,
+    reporter: Reporter = SILENT,
+) -> Ceiling:
+    """This machine's ceiling, from the cache or measured now, which takes some seconds.
+
+    Args:
+        threads: Threads on a CPU; None: one per physical core that may be used.
+        device: `cpu` or `cuda`.
+        cache: Folder to keep it in; None: the user's cache folder.
+        refresh: Measure even where it is known.
+        reporter: Told when it is measured.
+
+    Raises:
+        TtlDeployError: It cannot be measured.
+    """
+    threads = threads or default_threads()
+    place = _place(threads, device, cache)
+    if not refresh and (known := _read(place)):
+        return known
+    with reporter.task("measuring the machine's ceiling", None):
+        found = _measure_apart(threads, device)
+    if found.noise is None:
+        files.write_text(place, found.model_dump_json(indent=2) + "\n")
+    return found
+
+
+def _place(threads: int, device: str, cache: Path | None) -> Path:
+    """File for this machine, these libraries and these threads: with any other, the ceiling is another."""
+    facts = {"hardware": hardware.describe().as_dict(), "libraries": hardware.library_versions()}
+    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+    root = cache or Path(platformdirs.user_cache_dir("ttl-deploy"))
+    return root / "ceilings" / f"{digest}-{device}-{threads}.json"
+
+
+def _read(place: Path) -> Ceiling | None:
+    try:
+        return Ceiling.model_validate_json(place.read_bytes())
+    except (OSError, ValidationError):
+        return None
+
+
+def _measure_apart(threads: int, device: str) -> Ceiling:
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", "ttl_deploy.bench.ceiling", str(threads), device],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env=environment(threads),
+        check=False,
+    )
+    if done.returncode:
+        raise TtlDeployError(f"the machine's ceiling cannot be measured: {last_words(done.returncode, done.stderr)}")
+    return Ceiling.model_validate_json(done.stdout)
+
+
+def measure_here(threads: int, device: str) -> Ceiling:
+    """Measures in this process, with torch, and with OpenVINO where it is there: the better of both is the ceiling."""
+    watch = Watch()
+    tries = [*_torch_products(threads, device), *_torch_memory(threads, device)]
+    if device == "cpu" and importlib.util.find_spec("openvino") is not None:
+        tries += _openvino_products(threads)
+    machine = watch.stop(gpu=device == "cuda")
+    best: dict[str, Rate] = {}
+    for rate in tries:
+        if rate.what not in best or rate.value > best[rate.what].value:
+            best[rate.what] = rate
+    return Ceiling(
+        device=device,
+        threads=threads,
+        rates=tuple(best.values()),
+        cache_mib=hardware.last_level_cache_mib() if device == "cpu" else 0.0,
+        machine=machine,
+        noise=judge([], [machine], threads),
+        hardware=hardware.describe().as_dict(),
+        libraries=hardware.library_versions(),
+    )
+
+
+def _torch_products(threads: int, device: str) -> Iterator[Rate]:
+    import torch
+
+    torch.set_num_threads(threads)
+    wait = torch.cuda.synchronize if device == "cuda" else _no_wait
+    size = SIZE[device]
+    precisions = {"fp32": torch.float32, "bf16": torch.bfloat16}
+    if device == "cuda":
+        precisions["fp16"] = torch.float16
+    for name, dtype in precisions.items():
+        a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+        yield Rate(what=name, value=_products(functools.partial(torch.mm, a, b), size, wait), by="torch.mm")
+    whole = [torch.randint(-128, 128, (size, size), dtype=torch.int8, device=device) for _ in range(2)]
+    # On a GPU, cuBLASLt's int8 products want the second matrix by columns.
+    second = whole[1].t().contiguous().t() if device == "cuda" else whole[1]
+    with contextlib.suppress(RuntimeError):
+        rate = _products(lambda: torch._int_mm(whole[0], second), size, wait)
+        yield Rate(what="int8", value=rate, by="torch._int_mm")
+
+
+def _torch_memory(threads: int, device: str) -> Iterator[Rate]:
+    import torch
+
+    torch.set_num_threads(threads)
+    wait = torch.cuda.synchronize if device == "cuda" else _no_wait
+    a, b, c = (torch.ones(_ARRAY_BYTES // 4, device=device) for _ in range(3))
+    yield Rate(what="copy", value=2 * a.nbytes / _best_seconds(lambda: c.copy_(a), wait) / 1e9, by="torch copy_")
+    triad = _best_seconds(lambda: torch.add(a, b, alpha=3.0, out=c), wait)
+    yield Rate(what="triad", value=3 * a.nbytes / triad / 1e9, by="torch add")
+
+
+def _openvino_products(threads: int) -> Iterator[Rate]:
+    import openvino
+    from openvino import opset13
+
+    size = SIZE["cpu"]
+    left = opset13.parameter([size, size], np.float32)
+    right = opset13.constant(np.random.default_rng(0).standard_normal((size, size), dtype=np.float32))
+    model = openvino.Model([opset13.result(opset13.matmul(left, right, False, False))], [left])
+    batch = np.random.default_rng(1).standard_normal((size, size), dtype=np.float32)
+    for name, hint in (("fp32", "f32"), ("bf16", "bf16")):
+        properties = {
+            "INFERENCE_NUM_THREADS": str(threads),
+            "NUM_STREAMS": "1",
+            "INFERENCE_PRECISION_HINT": hint,
+        }
+        request = openvino.Core().compile_model(model, "CPU", properties).create_infer_request()
+
+        def once(request: Any = request) -> object:
+            return request.infer([batch], share_inputs=True, share_outputs=True)
+
+        yield Rate(what=name, value=_products(once, size, _no_wait), by="OpenVINO MatMul")
+
+
+def _products(once: Callable[[], object], size: int, wait: Callable[[], None]) -> float:
+    """GOP/s of a product of two square matrices."""
+    return 2 * size**3 / _best_seconds(once, wait) / 1e9
+
+
+def _best_seconds(once: Callable[[], object], wait: Callable[[], None]) -> float:
+    """The shortest of the tries: a ceiling is what can be reached, not what is usual."""
+    once()
+    wait()
+    best, end = float("inf"), time.perf_counter() + _SECONDS
+    while time.perf_counter() < end:
+        begin = time.perf_counter()
+        once()
+        wait()
+        best = min(best, time.perf_counter() - begin)
+    return best
+
+
+def _no_wait() -> None:
+    """What a CPU computes is done when the call returns."""
+
+
+def _main(arguments: list[str]) -> None:
+    answer = os.dup(1)
+    os.dup2(2, 1)
+    found = measure_here(int(arguments[0]), arguments[1])
+    with os.fdopen(answer, "w") as stream:
+        stream.write(found.model_dump_json())
+
+
+if __name__ == "__main__":
+    _main(sys.argv[1:])
