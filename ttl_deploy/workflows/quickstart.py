@@ -91,7 +91,14 @@ def quickstart(
         small = _train(data, work, "ttl", _CUT, seed, reporter)
         whole = _train(data, work, "ftl", None, seed, reporter)
         artifact = export_run(small.folder, cache=work / "cache", reporter=reporter)
-        rows = bench([artifact.folder], min_samples=100, min_seconds=1.5, cache=work / "cache", reporter=reporter)
+        rows = bench(
+            [artifact.folder],
+            min_samples=100,
+            min_seconds=1.5,
+            roofline=False,
+            cache=work / "cache",
+            reporter=reporter,
+        )
         _write_report(page, work, small, whole, artifact, rows)
         if not _above_chance(small):
             raise CheckFailedError("the truncated model is not above chance on the held-out images", where=page)
@@ -193,6 +200,7 @@ def _speed_facts(row: Row) -> dict[str, Any]:
         "runtime": m.runtime,
         "precision": m.precision,
         "p50": _median(row),
+        "disturbed": m.inconclusive,
         "p90": m.p90_ms,
         "throughput": m.throughput,
         "samples": len(m.samples_ms),
