@@ -121,7 +121,7 @@ def _refuse(dataset: Dataset, where: str, max_pixels: int) -> None:
 
 
 def _decode(dataset: Dataset, where: str) -> NDArray[Any]:
-    from pydicom.pixels import pixel_array
+    from pydicom.pixels.utils import pixel_array
 
     try:
         return pixel_array(dataset)
@@ -142,14 +142,14 @@ def _palette(dataset: Dataset) -> bool:
 
 def _colour(values: NDArray[Any], dataset: Dataset) -> NDArray[Any]:
     """Step 5; `pixel_array` has turned YBR into RGB already."""
-    from pydicom.pixels import apply_color_lut
+    from pydicom.pixels.processing import apply_color_lut
 
     return apply_color_lut(values, dataset) if _palette(dataset) else values
 
 
 def _grey(values: NDArray[Any], dataset: Dataset) -> NDArray[Any]:
     """Steps 2 to 4."""
-    from pydicom.pixels import apply_modality_lut, apply_voi_lut
+    from pydicom.pixels.processing import apply_modality_lut, apply_voi_lut
 
     shown = apply_voi_lut(apply_modality_lut(values, dataset), dataset).astype(np.float64)
     low, high = _range(dataset)
@@ -162,7 +162,7 @@ def _grey(values: NDArray[Any], dataset: Dataset) -> NDArray[Any]:
 
 def _range(dataset: Dataset) -> tuple[float, float]:
     """The values that step 2 can give, darkest and brightest."""
-    from pydicom.pixels import apply_voi_lut
+    from pydicom.pixels.processing import apply_voi_lut
 
     if dataset.get("VOILUTSequence"):
         return 0.0, 2.0 ** int(dataset.VOILUTSequence[0].LUTDescriptor[2]) - 1

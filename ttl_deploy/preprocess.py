@@ -40,7 +40,18 @@ MAX_PIXELS = 1024**3 // 4 // 3
 """Most pixels (width x height) an image may have: 89,478,485, a quarter gibibyte as RGB, Pillow's own limit."""
 
 IMAGE_SUFFIXES = dicom.SUFFIXES | {
-    ".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".pgm", ".ppm", ".pnm", ".jp2"
+    ".png",
+    ".jpg",
+    ".jpeg",
+    ".bmp",
+    ".tif",
+    ".tiff",
+    ".webp",
+    ".gif",
+    ".pgm",
+    ".ppm",
+    ".pnm",
+    ".jp2",
 }
 """File name endings, in lower case, that a folder is searched for."""
 
