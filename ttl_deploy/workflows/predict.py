@@ -222,10 +222,11 @@ class _Job:
                 waiting.append((image, pool.submit(load_pixels, Path(image.path), self.spec)))
                 if len(waiting) > 2 * self.batch_size + workers:
                     yield waiting.popleft()
-            while waiting:
-                yield waiting.popleft()
-        finally:
+            yield from waiting
+        except BaseException:
             pool.shutdown(cancel_futures=True)
+            raise
+        pool.shutdown()
 
     def _readable(self, group: Iterable[_Decoding], summary: Summary) -> tuple[list[ImageRef], list[NDArray[np.uint8]]]:
         images, pixels = [], []
