@@ -6,6 +6,8 @@ marked gap. After Mitchell et al., Model Cards for Model Reporting (FAT* 2019).
 
 from __future__ import annotations
 
+import csv
+from collections import Counter
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -55,6 +57,7 @@ def model_card(run: Run, *, format: str, precision: str, parameters: int, macs: 
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        keep_trailing_newline=True,
     )
     environment.filters["cell"] = _cell
     environment.filters["number"] = _number
@@ -71,12 +74,22 @@ def model_card(run: Run, *, format: str, precision: str, parameters: int, macs: 
         positive=config.model.classes[1] if len(config.model.classes) == 2 else None,
         images=metrics["images"],
         unreadable=metrics["unreadable"],
+        patients=_patients(run),
         sides={side: metrics[side] for side in ("val", "test")},
         rows=_METRICS,
-        weights=metrics["weights"] if config.weights in ("imagenet", "random") else "a file or run of the user",
+        weights=config.weights if config.weights in ("imagenet", "random") else "a file or run of the user",
         hardware=metrics["hardware"],
         libraries=metrics["libraries"],
     )
+
+
+def _patients(run: Run) -> dict[str, int]:
+    """Patients on each side, and under `unknown` how many images name none; empty where no image names one."""
+    with run.split.open(newline="", encoding="utf-8") as handle:
+        rows = list(csv.DictReader(handle))
+    named = {(row["split"], row["patient_id"]) for row in rows if row["patient_id"]}
+    counts = Counter(side for side, _ in named)
+    return {**counts, "unknown": sum(not row["patient_id"] for row in rows)} if named else {}
 
 
 def _network(spec: ModelSpec) -> str:

@@ -100,13 +100,12 @@ class _Folder:
     name: str
 
     def __iter__(self) -> Iterator[ImageRef]:
-        return (ImageRef(path) for path in _walk(self.name, None) if _is_image(path))
+        return (ImageRef(path) for path in _walk(_here_is_blank(self.name), None) if _is_image(path))
 
     def has(self, path: str) -> bool:
         """Whether the folder gave this file."""
-        inside = path.startswith(os.path.join(self.name, ""))  # noqa: PTH118 - a prefix, not a path
-        hidden = any(part.startswith(".") for part in Path(path[len(self.name) :]).parts)
-        return inside and not hidden and _is_image(path)
+        rest = _below(_here_is_blank(self.name), path)
+        return rest is not None and not any(part.startswith(".") for part in rest) and _is_image(path)
 
 
 @dataclass(frozen=True)
@@ -121,8 +120,8 @@ class _Pattern:
     def has(self, path: str) -> bool:
         """Whether the pattern gave this file."""
         root, parts = self._split()
-        inside = path.startswith(os.path.join(root, ""))  # noqa: PTH118 - a prefix, not a path
-        return inside and _fits(Path(path[len(root) :].lstrip(os.sep)).parts, parts)
+        rest = _below(root, path)
+        return rest is not None and _fits(rest, parts)
 
     def _split(self) -> tuple[str, tuple[str, ...]]:
         """The folder in front of the first wildcard, and the rest."""
@@ -150,6 +149,8 @@ class _Table:
 
 
 def _source_of(source: str) -> _File | _Folder | _Pattern | _Table:
+    if not source:
+        raise BadInputError("an empty name is no image", fix=_NO_MATCH)
     path = Path(source)
     if path.is_file():
         if path.suffix.lower() in (".csv", ".tsv"):
@@ -171,6 +172,19 @@ def _table(path: Path) -> _Table:
 
 def _table_rows(table: Path) -> Iterator[tuple[int, dict[str, str]]]:
     return open_table(table, required=("path",), optional=("id",))
+
+
+def _here_is_blank(folder: str) -> str:
+    """A folder as a prefix of the paths in it: nothing for the current one."""
+    return "" if folder == "." else folder
+
+
+def _below(folder: str, path: str) -> tuple[str, ...] | None:
+    """The parts of a path below a folder; None where it is elsewhere."""
+    prefix = os.path.join(folder, "")  # noqa: PTH118 - a prefix, not a path
+    if not path.startswith(prefix) or (not prefix and os.path.isabs(path)):  # noqa: PTH117 - likewise
+        return None
+    return tuple(path[len(prefix) :].split(os.sep))
 
 
 def _walk(folder: str, depth: int | None) -> Iterator[str]:
