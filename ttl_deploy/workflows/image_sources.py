@@ -184,7 +184,7 @@ def _below(folder: str, path: str) -> tuple[str, ...] | None:
     prefix = os.path.join(folder, "")  # noqa: PTH118 - a prefix, not a path
     if not path.startswith(prefix) or (not prefix and os.path.isabs(path)):  # noqa: PTH117 - likewise
         return None
-    return tuple(path[len(prefix) :].split(os.sep))
+    return Path(path[len(prefix) :]).parts
 
 
 def _walk(folder: str, depth: int | None) -> Iterator[str]:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -71,35 +71,20 @@ def run(
         place = " for --out" if out is not None else ""
         raise BadInputError(f"unknown format {chosen!r}{place}", fix=near(chosen, known))
     reporter = console.ConsoleReporter(quiet=len(images) == 1 and out is None)
-    if out is not None:
-        done = predict_to_file(
-            artifact,
-            images,
-            out,
-            overwrite=overwrite,
-            lines=chosen,
-            runtime=runtime,
-            device=device,
-            threads=threads,
-            batch_size=batch_size,
-            workers=workers,
-            skip_unreadable=skip_unreadable,
-            reporter=reporter,
-        )
-        reporter.info(f"{out}: {done.written} written, {done.present} were there, {done.unreadable} unreadable")
+    options: dict[str, Any] = {
+        "runtime": runtime,
+        "device": device,
+        "threads": threads,
+        "batch_size": batch_size,
+        "workers": workers,
+        "skip_unreadable": skip_unreadable,
+        "reporter": reporter,
+    }
+    if out is None:
+        _SHOW[chosen or "table"](predict(artifact, images, **options))
         return
-    results = predict(
-        artifact,
-        images,
-        runtime=runtime,
-        device=device,
-        threads=threads,
-        batch_size=batch_size,
-        workers=workers,
-        skip_unreadable=skip_unreadable,
-        reporter=reporter,
-    )
-    _SHOW[chosen or "table"](results)
+    done = predict_to_file(artifact, images, out, overwrite=overwrite, lines=chosen, **options)
+    reporter.info(f"{out}: {done.written} written, {done.present} were there, {done.unreadable} unreadable")
 
 
 def _columns(result: Prediction) -> tuple[str, ...]:
