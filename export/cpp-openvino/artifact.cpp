@@ -91,6 +91,19 @@ Preprocess read_preprocess(const Json& record) {
     return spec;
 }
 
+// Newer artifacts may hold a graph that takes raw pixels or gives probabilities; this program is not for those.
+void refuse_special_graphs(const Json& manifest) {
+    const std::map<std::string, std::string> plain = {{"input_type", "float32"}, {"activation", "none"}};
+    for (const auto& [key, wanted] : plain) {
+        const auto& fields = manifest.object("the manifest");
+        const auto found = fields.find(key);
+        if (found != fields.end() && found->second.string(key) != wanted) {
+            throw Error(key + " is " + found->second.string(key) + ", this program needs " + wanted +
+                        "; export without embedded preprocessing or activation");
+        }
+    }
+}
+
 Artifact read_manifest(const fs::path& folder, const Json& manifest) {
     const auto version = manifest.at("schema_version").size("schema_version");
     if (version > kSchemaVersion) {
@@ -100,6 +113,7 @@ Artifact read_manifest(const fs::path& folder, const Json& manifest) {
     if (format != "onnx" && format != "openvino") {
         throw Error("format " + format + " is not for OpenVINO; export with --format onnx or openvino");
     }
+    refuse_special_graphs(manifest);
     Artifact artifact;
     const std::string& model = manifest.at("model_file").string("model_file");
     if (manifest.at("files").object("files").count(model) == 0) {

@@ -42,6 +42,9 @@ def open_artifact(folder):
         raise BadInput(f"{path}: is of a newer ttl-deploy than this program; take the predict.py of that version")
     if kind != "onnx" or model_file not in files:
         raise BadInput(f"{path}: holds no ONNX model (format {kind}); export with --format onnx")
+    for name, plain in (("input_type", "float32"), ("activation", "none")):
+        if manifest.get(name, plain) != plain:
+            raise BadInput(f"{path}: {name} is {manifest[name]}, this program needs {plain}; export without embedding")
     for name, record in files.items():
         check_file(folder, name, record)
     return manifest

@@ -351,6 +351,8 @@ def check_bad_input(program: Program, tmp_path: Path) -> None:
     assert "newer" in changed(lambda m: m.update(schema_version=2))
     changed(lambda m: m["preprocess"].update(gamma=2))
     changed(lambda m: m.update(format="trt"))
+    assert "activation is softmax" in changed(lambda m: m.update(activation="softmax"))
+    assert "input_type is uint8" in changed(lambda m: m.update(input_type="uint8"))
     changed(lambda m: m.pop("files"))
     changed(lambda m: m.update(input_name="pixels"))
     changed(

@@ -56,7 +56,7 @@ class ServedModel:
         max_batch: Most images of one request.
 
     Raises:
-        BadInputError: The name or a number cannot be used.
+        BadInputError: The name or a number cannot be used, or the graph does not map float32 to logits.
         IntegrityError: The artifact was changed.
         MissingDependencyError: No engine here runs it.
     """
@@ -73,6 +73,7 @@ class ServedModel:
         max_batch: int = 64,
     ) -> None:
         self.artifact = open_artifact(Path(artifact))
+        _refuse_special_graph(self.artifact)
         self.name = served_name(self.artifact, name)
         self.max_batch = max_batch
         share = threads or max(1, default_threads() // sessions)
@@ -153,6 +154,18 @@ class ServedModel:
         probabilities = softmax(logits)
         labels = tuple(self.classes[int(best)] for best in probabilities.argmax(axis=1))
         return Answer(logits, probabilities.astype(np.float32), labels)
+
+
+def _refuse_special_graph(artifact: Artifact) -> None:
+    """A graph with preprocessing or an activation inside has another input or output than the server announces."""
+    facts = artifact.manifest.model_dump()
+    for field, plain in (("input_type", "float32"), ("activation", "none")):
+        if facts.get(field, plain) != plain:
+            raise BadInputError(
+                f"has the {field} {facts[field]}, `serve` needs {plain}",
+                where=artifact.folder,
+                fix="export without embedded preprocessing and activation",
+            )
 
 
 def served_name(artifact: Artifact, name: str | None = None) -> str:

@@ -72,12 +72,15 @@ def config(artifact: Artifact, name: str) -> str:
     if any("\n" in label or "\r" in label for label in manifest.model.classes):
         raise BadInputError("a class name holds a line break, which a labels file cannot", where=artifact.folder)
     backend, usual_file = _BACKENDS[manifest.format]
+    shape, data_type = manifest.model.input_shape, "TYPE_FP32"
+    if manifest.model_dump().get("input_type") == "uint8":  # preprocessing inside: pixels, channels last
+        shape, data_type = (*shape[1:], shape[0]), "TYPE_UINT8"
     lines = [
         f"name: {_quoted(name)}",
         f"backend: {_quoted(backend)}",
         f"max_batch_size: {MAX_BATCH}",
         *([] if manifest.model_file == usual_file else [f"default_model_filename: {_quoted(manifest.model_file)}"]),
-        *_tensor("input", manifest.input_name, manifest.model.input_shape),
+        *_tensor("input", manifest.input_name, shape, data_type),
         *_tensor("output", manifest.output_name, (len(manifest.model.classes),), label_filename="labels.txt"),
         "dynamic_batching {",
         f"  max_queue_delay_microseconds: {MAX_DELAY_MICROSECONDS}",
@@ -87,12 +90,12 @@ def config(artifact: Artifact, name: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _tensor(kind: str, name: str, shape: tuple[int, ...], **more: str) -> list[str]:
+def _tensor(kind: str, name: str, shape: tuple[int, ...], data_type: str = "TYPE_FP32", **more: str) -> list[str]:
     """One tensor; Triton adds the batch in front of `dims` itself."""
     return [
         f"{kind} {{",
         f"  name: {_quoted(name)}",
-        "  data_type: TYPE_FP32",
+        f"  data_type: {data_type}",
         f"  dims: [ {', '.join(map(str, shape))} ]",
         *(f"  {key}: {_quoted(value)}" for key, value in more.items()),
         "}",
