@@ -18,8 +18,17 @@ from ttl_deploy.artifact import Artifact, write_artifact
 from ttl_deploy.data.synthetic import write_synthetic
 from ttl_deploy.spec import ModelSpec, PreprocessSpec, SourceRun
 
+SLOW_TIMEOUT_S = 1200
+"""Seconds that a test marked slow may take; on a busy machine the real thing takes many times its usual minutes."""
+
 SIZE = 8
 CLASSES = ("healthy", "ill", "unclear")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.get_closest_marker("slow") is not None:
+            item.add_marker(pytest.mark.timeout(SLOW_TIMEOUT_S))
 
 
 @dataclass(frozen=True)

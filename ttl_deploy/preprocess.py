@@ -55,8 +55,8 @@ IMAGE_SUFFIXES = dicom.SUFFIXES | {
 }
 """File name endings, in lower case, that a folder is searched for."""
 
-# Named, because Pillow would otherwise also try formats that run other programs (EPS starts Ghostscript). JPEG opens
-# MPO too, which Pillow registers under no name of its own.
+# Named, because Pillow would otherwise also try formats that run other programs (EPS starts Ghostscript). Its JPEG
+# reader opens MPO too.
 _FORMATS = ("PNG", "JPEG", "BMP", "DIB", "TIFF", "WEBP", "GIF", "PPM", "JPEG2000")
 
 # Without a handler of its own, Pillow's log records of damaged files would reach stderr beside our error.

@@ -226,6 +226,13 @@ class ParityRecord(Record):
         auprc: (reference, artifact), headline; None likewise.
         verdict: pass, fail or inconclusive.
         reason: The number and the bound behind the verdict.
+        images_needed: For an inconclusive verdict, about how many images would tell; None where not known.
+        auroc_interval: 95 % interval of artifact minus reference (DeLong, by patient where patients are known).
+        auprc_interval: The same of AUPRC (paired bootstrap).
+        ece: Expected calibration error of (reference, artifact).
+        brier: Brier score of (reference, artifact).
+        prediction_similarity: How often both are right or both wrong, and how often if they erred independently.
+        worst: Ids of the images on which the two differ most, the worst first.
     """
 
     reference: str
@@ -238,6 +245,13 @@ class ParityRecord(Record):
     auprc: tuple[float | None, float | None]
     verdict: Literal["pass", "fail", "inconclusive"]
     reason: str
+    images_needed: int | None = None
+    auroc_interval: tuple[float, float] | None = None
+    auprc_interval: tuple[float, float] | None = None
+    ece: tuple[float | None, float | None] | None = None
+    brier: tuple[float | None, float | None] | None = None
+    prediction_similarity: tuple[float, float] | None = None
+    worst: tuple[str, ...] = ()
 
 
 class ArtifactManifest(Record):

@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from ttl_deploy.artifact import Artifact, open_artifact, update_manifest
+from ttl_deploy.errors import BadInputError
 from ttl_deploy.parity import Bounds, Comparison, compare, logits_of, to_record, verdict
 from ttl_deploy.runtime import load, softmax
-from ttl_deploy.spec import PreprocessSpec
+from ttl_deploy.spec import ParityRecord, PreprocessSpec
 
 FP32 = Bounds.for_precision("fp32")
 INT8 = Bounds.for_precision("int8")
@@ -219,3 +220,126 @@ def test_both_runtimes_agree_within_the_bound(artifact: Artifact) -> None:
     with load(artifact, "onnxruntime") as one, load(artifact, "openvino") as other:
         comparison = compare(np.arange(60) % 3, one.run(images), other.run(images), "abc")
     assert verdict(comparison, FP32).result == "pass"
+
+
+def blurred(images: int, noise: float = 0.08, seed: int = 3) -> tuple[NDArray[np.int64], Floats, Floats]:
+    """Two classes, and a candidate that differs by noise, as a quantised model does."""
+    labels, reference = task(images, 2, seed)
+    generator = np.random.default_rng(seed + 1)
+    return labels, reference, reference + noise * generator.normal(size=reference.shape)
+
+
+LOOSE = Bounds(min_label_agreement=0, max_auprc_drop=1)
+
+
+def test_few_images_are_inconclusive_and_the_count_it_names_is_enough() -> None:
+    labels, reference, candidate = blurred(60)
+    few = verdict(compare(labels, reference, candidate, "ab"), LOOSE)
+    assert (few.result, few.measure) == ("inconclusive", "AUROC drop")
+    assert few.number is not None
+    assert few.number < 0.005
+    assert few.within
+    assert few.images_needed is not None
+    assert f"about {few.images_needed} images would tell, 60 are here" in few.reason
+    times = -(-few.images_needed // 60)
+    for repeats, expected in ((times + 1, "pass"), (max(1, times // 2), "inconclusive")):
+        more = (np.concatenate([side] * repeats) for side in (labels, reference, candidate))
+        assert verdict(compare(*more, "ab"), LOOSE).result == expected
+
+
+def test_a_drop_that_is_surely_too_large_fails_and_one_that_may_be_is_inconclusive() -> None:
+    sure = [verdict(compare(*blurred(images, 0.7), "ab"), LOOSE) for images in (40, 2000)]
+    assert [v.result for v in sure] == ["inconclusive", "fail"]
+    assert not any(v.within for v in sure)
+
+
+def test_mlperf_asks_for_a_fraction_of_the_reference() -> None:
+    labels, reference, candidate = blurred(3000, 0.25)
+    comparison = compare(labels, reference, candidate, "ab")
+    drop = -(comparison.changes.auroc.difference or 0)
+    assert 0.001 < drop < 0.0099 * (comparison.auroc[0] or 0)
+    loose, strict = (verdict(comparison, Bounds.preset(f"mlperf-{name}", "int8")) for name in ("99", "99.9"))
+    assert loose.result != "fail"
+    assert strict.result == "fail"
+    assert strict.bound == pytest.approx(0.001 * (comparison.auroc[0] or 0))
+    assert Bounds.preset("default", "fp32") == FP32
+    with pytest.raises(BadInputError, match=r"mlperf-99\.9"):
+        Bounds.preset("mlperf", "int8")
+
+
+def test_without_labels_logits_and_agreement_are_judged() -> None:
+    _, reference = task()
+    same = compare(None, reference, reference, "abc")
+    assert (same.labelled, same.similarity, same.auroc) == (False, None, (None, None))
+    assert verdict(same, FP32).result == "pass"
+    assert "AUROC" not in verdict(same, FP32).reason
+    assert verdict(compare(None, reference, -reference, "abc"), INT8).measure == "label agreement"
+    assert verdict(compare(None, reference, reference + 0.5, "abc"), FP32).measure == "logit difference"
+
+
+def test_similarity_of_independent_errors_is_what_equation_2_says() -> None:
+    """Two models that err at random, and the same errors twice."""
+    generator = np.random.default_rng(0)
+    labels = generator.integers(0, 2, 20000)
+    models = [np.where(generator.random(20000) < rate, labels, 1 - labels) for rate in (0.9, 0.8)]
+    logits = [np.eye(2)[model] for model in models]
+    found = compare(labels, *logits, "ab", bootstrap=0).similarity
+    assert found is not None
+    assert found.accuracy == pytest.approx((0.9, 0.8), abs=0.01)
+    assert found.independent == pytest.approx(0.9 * 0.8 + 0.1 * 0.2, abs=0.01)
+    assert found.observed == pytest.approx(found.independent, abs=0.01)
+    twin = compare(labels, logits[0], logits[0], "ab", bootstrap=0).similarity
+    assert twin is not None
+    assert twin.observed == 1
+
+
+def test_overconfidence_breaks_the_calibration_bound_and_nothing_else() -> None:
+    labels, logits = task(2000, 2)
+    # Of two normal distributions 1.5 apart, 1.5 times the difference is the true log odds.
+    reference = 1.5 * logits
+    comparison = compare(labels, reference, 4 * reference, "ab")
+    assert verdict(comparison, INT8).result == "pass"
+    bounds = INT8.model_copy(update={"max_calibration_shift": 0.02})
+    found = verdict(comparison, bounds)
+    assert (found.result, found.measure) == ("fail", "calibration error rise")
+    assert found.number == pytest.approx(comparison.changes.ece.difference)
+    assert verdict(compare(labels, reference, reference, "ab"), bounds).result == "pass"
+
+
+def test_label_agreement_below_its_bound_fails_only_when_that_is_sure() -> None:
+    def differing(count: int, images: int) -> Any:
+        logits = np.tile([1.0, 0.0], (images, 1))
+        other = logits.copy()
+        other[:count] = [0.0, 1.0]
+        return verdict(compare(None, logits, other, "ab"), INT8)
+
+    # Clopper-Pearson for 2 of 100: at most 99.76 % agree; for 10 of 100: at most 95.1 %.
+    assert (differing(2, 100).result, differing(2, 100).within) == ("inconclusive", False)
+    assert differing(10, 100).result == "fail"
+
+
+def test_a_record_of_an_older_version_is_still_read() -> None:
+    old = {
+        "reference": "pytorch fp32",
+        "images": 12,
+        "split": "test",
+        "max_logit_difference": 1e-6,
+        "mean_logit_difference": 1e-7,
+        "label_agreement": 1.0,
+        "auroc": [0.9, 0.9],
+        "auprc": [0.9, 0.9],
+        "verdict": "pass",
+        "reason": "",
+    }
+    assert ParityRecord.model_validate(old).images_needed is None
+
+
+def test_the_record_carries_the_intervals() -> None:
+    comparison = compare(*blurred(100), "ab", groups=[str(i // 2) for i in range(100)])
+    record = to_record(comparison, verdict(comparison, INT8), reference="x", split="test", worst=("a", "b"))
+    assert record.auroc_interval == comparison.changes.auroc.interval
+    assert record.auprc_interval == comparison.changes.auprc.interval
+    assert record.ece == (comparison.changes.ece.reference, comparison.changes.ece.candidate)
+    assert record.worst == ("a", "b")
+    assert comparison.changes.patients == 50
+    assert ParityRecord.model_validate_json(record.model_dump_json()) == record

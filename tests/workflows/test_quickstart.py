@@ -1,30 +1,36 @@
 """The quickstart as a newcomer runs it, whole."""
 
+import json
 import re
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
+from ttl_deploy.artifact import open_artifact
+from ttl_deploy.cli.main import run
 from ttl_deploy.errors import BadInputError
+from ttl_deploy.workflows import quickstart as workflow
 from ttl_deploy.workflows.quickstart import quickstart
 
 
 @pytest.mark.slow
-def test_it_learns_exports_verifies_benchmarks_and_reports(tmp_path: Path) -> None:
-    outcome = quickstart(report=tmp_path / "report.html", keep=tmp_path / "kept", images=240)
-    small, whole = outcome.small.metrics(), outcome.whole.metrics()
+def test_it_learns_exports_verifies_benchmarks_and_reports(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    report, kept = tmp_path / "report.html", tmp_path / "kept"
+    assert run(["quickstart", "--images", "240", "--report", str(report), "--keep", str(kept)]) == 0
+    small, whole = (json.loads((kept / "runs" / name / "metrics.json").read_text()) for name in ("ttl", "ftl"))
     assert small["test"]["auroc_interval"][0] > 0.5
     assert small["parameters"] < 0.2 * whole["parameters"]
-    parity = outcome.artifact.manifest.parity
+    parity = open_artifact(kept / "runs" / "ttl" / "onnx-fp32").manifest.parity
     assert parity is not None
     assert parity.verdict == "pass"
-    page = outcome.report.read_text()
-    assert f"{small['test']['auroc']:.3f}" in page
+    shown = capsys.readouterr().out
+    page = report.read_text()
+    for text in (shown, page):
+        assert f"{small['test']['auroc']:.3f}" in text
     assert not re.search(r'(src|href)="(?!data:|#)', page), "the page must be readable offline"
     assert "<script" not in page
-    assert Image.open(outcome.report.with_suffix(".png")).width > 400
-    assert (tmp_path / "kept" / "runs" / "ttl" / "onnx-fp32" / "manifest.json").exists()
+    assert Image.open(report.with_suffix(".png")).width > 400
 
 
 def test_a_folder_that_holds_something_is_never_used(tmp_path: Path) -> None:
@@ -34,3 +40,25 @@ def test_a_folder_that_holds_something_is_never_used(tmp_path: Path) -> None:
         quickstart(report=tmp_path / "report.html", keep=tmp_path / "kept")
     assert (tmp_path / "kept" / "mine.txt").read_text() == "x"
     assert not (tmp_path / "report.html").exists()
+
+
+def test_what_it_gives_outlives_the_runs_it_removes(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without --keep the runs are gone when the command shows their numbers."""
+    import shutil
+
+    from ttl_deploy.training.run import open_run
+
+    def trained_before(_data: Path, work: Path, method: str, *_: object) -> object:
+        return open_run(Path(shutil.copytree(trained, work / "runs" / method)))
+
+    monkeypatch.setattr(workflow, "_train", trained_before)
+    monkeypatch.setattr(workflow, "write_synthetic", lambda folder, **_: folder)
+    monkeypatch.setattr(workflow, "export_run", lambda folder, **_: open_artifact(folder / "onnx-fp32"))
+    monkeypatch.setattr(workflow, "bench", lambda *_, **__: [])
+    monkeypatch.setattr(workflow, "_write_report", lambda *_: None)
+    monkeypatch.setattr(workflow, "_above_chance", lambda _: True)
+    outcome = quickstart(report=tmp_path / "report.html")
+    assert outcome.small["test"]["auroc"] == open_run(trained).metrics()["test"]["auroc"]
+    assert outcome.manifest.parity is not None

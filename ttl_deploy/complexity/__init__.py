@@ -1,9 +1,53 @@
-"""What a network costs before it runs: parameters and multiply-adds (MACs).
+"""What a network costs before it runs, and whether the paper's tables say the same.
 
 MACs are counted by ptflops, the tool of the paper, with its `pytorch` backend: one MAC is one multiply-add, and
-batch norms, activations and poolings are counted as ptflops counts them.
+batch norms, activations and poolings are counted as ptflops counts them. PyTorch's own counter is the cross-check.
+Each name is imported on first use: `ttl_deploy.complexity.paper_tables`, the tables as data, needs no torch.
 """
 
-from ttl_deploy.complexity.count import Complexity, CutCost, count, cut_costs
+from __future__ import annotations
 
-__all__ = ["Complexity", "CutCost", "count", "cut_costs"]
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ttl_deploy.complexity.cost import Complexity, CutCost, count, cut_costs
+    from ttl_deploy.complexity.describe import ModelCost, UnitCost, describe_model
+    from ttl_deploy.complexity.paper_tables import PaperTable, load_tables, run_time_ratios
+    from ttl_deploy.complexity.verdicts import RowResult, reproduce
+
+__all__ = [
+    "Complexity",
+    "CutCost",
+    "ModelCost",
+    "PaperTable",
+    "RowResult",
+    "UnitCost",
+    "count",
+    "cut_costs",
+    "describe_model",
+    "load_tables",
+    "reproduce",
+    "run_time_ratios",
+]
+
+_HOMES = {
+    "Complexity": "cost",
+    "CutCost": "cost",
+    "ModelCost": "describe",
+    "PaperTable": "paper_tables",
+    "RowResult": "verdicts",
+    "UnitCost": "describe",
+    "count": "cost",
+    "cut_costs": "cost",
+    "describe_model": "describe",
+    "load_tables": "paper_tables",
+    "reproduce": "verdicts",
+    "run_time_ratios": "paper_tables",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

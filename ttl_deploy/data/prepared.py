@@ -114,7 +114,7 @@ def prepare(
         reporter.info(note)
     for warning in division.warnings:
         reporter.warn(warning)
-    return _prepared(readable.classes, readable.items, division.sides, cached)
+    return assemble(readable.classes, readable.items, division.sides, cached)
 
 
 def prepare_like(
@@ -146,7 +146,7 @@ def prepare_like(
     cached = PixelCache(cache_folder, preprocess).ensure(items, skip_unreadable=False, reporter=reporter)
     changed = [row.id for row, digest in zip(rows, cached.digests, strict=True) if row.digest != digest]
     _refuse(changed, "changed", dataset)
-    return _prepared(dataset.classes, items, [row.side for row in rows], cached)
+    return assemble(dataset.classes, items, [row.side for row in rows], cached)
 
 
 def write_split(path: Path, prepared: Prepared) -> None:
@@ -181,7 +181,8 @@ def read_split(path: Path) -> tuple[SplitRow, ...]:
     return rows
 
 
-def _prepared(classes: tuple[str, ...], items: Sequence[Item], sides: Sequence[str], cached: Cached) -> Prepared:
+def assemble(classes: tuple[str, ...], items: Sequence[Item], sides: Sequence[str], cached: Cached) -> Prepared:
+    """Puts together what belongs to the same images: their facts, sides and pixels."""
     return Prepared(
         classes=classes,
         ids=tuple(item.id for item in items),

@@ -254,17 +254,18 @@ def _folds(problem: _Problem, count: int, seed: int) -> NDArray[np.int64] | None
     folds = np.empty(len(labels), dtype=np.int64)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The least populated class")  # told by us where it matters
-        for fold, (_, chosen) in enumerate(_splitter(groups, count, seed).split(labels, labels, groups)):
+        for fold, (_, chosen) in enumerate(_divided(labels, groups, count, seed)):
             folds[order[chosen]] = fold
     return folds
 
 
-def _splitter(groups: NDArray[np.int64], count: int, seed: int) -> Any:
+def _divided(labels: NDArray[np.int64], groups: NDArray[np.int64], count: int, seed: int) -> Any:
     """Without images to keep together the plain splitter does, which is much faster on a million images."""
     from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
-    kind = StratifiedKFold if len(np.unique(groups)) == len(groups) else StratifiedGroupKFold
-    return kind(count, shuffle=True, random_state=seed)
+    if len(np.unique(groups)) == len(groups):
+        return StratifiedKFold(count, shuffle=True, random_state=seed).split(labels, labels)
+    return StratifiedGroupKFold(count, shuffle=True, random_state=seed).split(labels, labels, groups)
 
 
 def _seeds(seed: int) -> Iterator[int]:

@@ -55,13 +55,18 @@ def _key(spec: ModelSpec) -> str:
     return f"{spec.backbone}-{hashlib.sha256(content.encode()).hexdigest()[:12]}"
 
 
-def _main() -> None:
+def write_untrained(spec: ModelSpec, folder: Path) -> Artifact:
+    """Exports a model with random weights, in this process.
+
+    Args:
+        spec: The model.
+        folder: Where the ONNX artifact goes; replaced if it exists.
+    """
     from ttl_deploy.complexity import count
     from ttl_deploy.export.exporter import ExportJob
     from ttl_deploy.export.onnx_graph import OnnxExporter
     from ttl_deploy.transfer import build
 
-    spec = ModelSpec.model_validate_json(sys.stdin.read())
     model = build(spec).eval()
     cost = count(model, spec.input_shape)
     preprocess = PreprocessSpec.of(spec.image_size, 1 if spec.channels == 1 else 3)
@@ -77,7 +82,11 @@ def _main() -> None:
         "tools": hardware.library_versions(),
     }
     job = ExportJob(model, preprocess, "fp32")
-    artifacts.write_artifact(Path(sys.argv[1]), fields, lambda folder: exporter.write(job, folder), overwrite=True)
+    return artifacts.write_artifact(folder, fields, lambda place: exporter.write(job, place), overwrite=True)
+
+
+def _main() -> None:
+    write_untrained(ModelSpec.model_validate_json(sys.stdin.read()), Path(sys.argv[1]))
 
 
 if __name__ == "__main__":

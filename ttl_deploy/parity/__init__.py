@@ -1,6 +1,7 @@
-"""Whether an exported model is still the one that was validated: the comparison of two models' logits, and the verdict.
+"""Whether an exported model is still the one that was validated: two models on the same images, and the verdict.
 
-Both sides see the same preprocessed images. No torch.
+Facts with intervals, judgement, and where in a graph two models part. No torch, except to compute a run's reference on
+images that it was not evaluated on.
 """
 
 from ttl_deploy.parity.compare import Bounds, Comparison, Verdict, compare, to_record, verdict

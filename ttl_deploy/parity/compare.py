@@ -1,12 +1,18 @@
-"""Compares two models' logits on the same labelled images and judges the difference against bounds.
+"""Compares two models' logits on the same images and judges the difference against bounds.
 
 The comparison holds facts and no opinion; the verdict holds one number, its bound and the reason. No torch.
+
+How a verdict comes about. A drop of AUROC or AUPRC, and a rise of the calibration error, are estimates for images not
+seen, so their 95 % interval is judged, as in a non-inferiority trial: pass if all of it is inside the bound, fail if
+all of it is outside, else inconclusive, with the number of images that would tell. Label agreement and logits describe
+the images at hand: the number itself passes; agreement below its bound fails only where the whole interval
+(Clopper-Pearson) is below. `Verdict.within` says whether at least no number by itself breaks its bound.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, Self
 
@@ -14,9 +20,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from pydantic import Field
 
+from ttl_deploy.errors import BadInputError, near
+from ttl_deploy.parity.paired import Change, Changes, changes, images_needed
 from ttl_deploy.runtime import softmax
 from ttl_deploy.spec import ParityRecord, Record
-from ttl_deploy.training.metrics import auprc, auroc
 
 Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -26,6 +33,24 @@ Result = Literal["pass", "fail", "inconclusive"]
 WORST = 10
 FP32_LOGIT_BOUND = 1e-3
 SMALLEST_SPREAD = 0.1
+PRESETS = ("default", "mlperf-99", "mlperf-99.9")
+_MLPERF = {"mlperf-99": 0.99, "mlperf-99.9": 0.999}
+_EXACT = 1e-12
+"""A number on its bound is inside, whatever the last bit says."""
+
+
+class Similarity(Record):
+    """How often two models are right or wrong on the same images (Juodelyte et al. 2023, section 3.2, equation 2).
+
+    Attributes:
+        observed: Fraction of images that both classify rightly or both wrongly.
+        independent: The same, if two models of these accuracies a and b erred independently: ab + (1 - a)(1 - b).
+        accuracy: (reference, candidate).
+    """
+
+    observed: float
+    independent: float
+    accuracy: tuple[float, float]
 
 
 class Comparison(Record):
@@ -47,6 +72,9 @@ class Comparison(Record):
         auroc: (reference, candidate), headline as in `ttl_deploy.training.metrics`.
         auprc: (reference, candidate), headline.
         worst: Indices of the ten images with the largest difference, largest first; images that are not finite lead.
+        labelled: Whether the labels are known; without, nothing but logits and agreement is compared.
+        changes: The measures that need labels, with the intervals of their differences.
+        similarity: Whether the two err on the same images; None without labels.
     """
 
     images: int
@@ -62,6 +90,9 @@ class Comparison(Record):
     auroc: Pair
     auprc: Pair
     worst: tuple[int, ...]
+    labelled: bool = True
+    changes: Changes = Changes()
+    similarity: Similarity | None = None
 
 
 class Bounds(Record):
@@ -74,12 +105,17 @@ class Bounds(Record):
         max_logit_difference: Largest difference of a logit, in units of `Comparison.spread`; a spread below 0.1 counts
             as 0.1. Rounding grows with the logits, so an absolute bound would be lax for a network with small logits
             and unfair to one with large. None: not judged.
+        max_calibration_shift: Most that the calibration error (ECE) and the Brier score may rise. None: not judged.
+        min_metric_ratio: Least fraction of the reference's AUROC and AUPRC that the candidate keeps; the tighter of
+            this and the drops counts. None: not judged.
     """
 
     max_auroc_drop: float = Field(0.005, ge=0, le=1)
     max_auprc_drop: float = Field(0.005, ge=0, le=1)
     min_label_agreement: float = Field(0.99, ge=0, le=1)
     max_logit_difference: float | None = Field(None, gt=0)
+    max_calibration_shift: float | None = Field(None, ge=0, le=1)
+    min_metric_ratio: float | None = Field(None, gt=0, le=1)
 
     @classmethod
     def for_precision(cls, precision: str) -> Self:
@@ -89,6 +125,24 @@ class Bounds(Record):
         move every logit by design and are judged by what that does to the decisions.
         """
         return cls(max_logit_difference=FP32_LOGIT_BOUND if precision == "fp32" else None)
+
+    @classmethod
+    def preset(cls, name: str, precision: str) -> Self:
+        """A named set of bounds.
+
+        Args:
+            name: `default`, as `for_precision`; `mlperf-99` or `mlperf-99.9`, the rule of MLPerf Inference, that the
+                candidate reaches 99 % or 99.9 % of the reference's metric, and nothing else.
+            precision: Of the artifact.
+
+        Raises:
+            BadInputError: There is no such preset.
+        """
+        if name not in PRESETS:
+            raise BadInputError(f"unknown preset {name!r}", fix=near(name, PRESETS))
+        if name == "default":
+            return cls.for_precision(precision)
+        return cls(max_auroc_drop=1, max_auprc_drop=1, min_label_agreement=0, min_metric_ratio=_MLPERF[name])
 
 
 class Verdict(Record):
@@ -100,6 +154,9 @@ class Verdict(Record):
         number: Its value; None where there is none.
         bound: Its bound.
         reason: One line with both.
+        images_needed: For an inconclusive verdict, about how many images would tell; None where that is not known.
+        within: Whether no number by itself breaks its bound (one differing label is allowed as chance). An export
+            keeps such a model even where its test split is too small to tell; `verify` does not pass it.
     """
 
     result: Result
@@ -107,29 +164,45 @@ class Verdict(Record):
     number: float | None
     bound: float | None
     reason: str
+    images_needed: int | None = None
+    within: bool = True
 
 
 def compare(
-    labels: ArrayLike, reference_logits: ArrayLike, candidate_logits: ArrayLike, classes: Sequence[str]
+    labels: ArrayLike | None,
+    reference_logits: ArrayLike,
+    candidate_logits: ArrayLike,
+    classes: Sequence[str],
+    *,
+    groups: Sequence[str] | None = None,
+    bootstrap: int = 1000,
+    seed: int = 0,
 ) -> Comparison:
     """Compares a candidate's logits with the reference's.
 
     Args:
-        labels: (N,) integers, indices into `classes`.
+        labels: (N,) integers, indices into `classes`; None: not known.
         reference_logits: (N, K).
         candidate_logits: (N, K), of the same images in the same order.
         classes: K names.
+        groups: The patient of each image; None: not known.
+        bootstrap: Resamples for the intervals; 0: none but AUROC's, which needs none.
+        seed: Seed of the resampling.
 
     Raises:
         ValueError: The shapes do not fit, or there is no image.
     """
-    truth = np.asarray(labels)
     reference, candidate = (np.asarray(side, dtype=np.float64) for side in (reference_logits, candidate_logits))
+    truth = np.zeros(len(reference), dtype=np.int64) if labels is None else np.asarray(labels)
     _check_shapes(truth, reference, candidate, len(classes))
     finite: Mask = np.asarray(np.isfinite(reference).all(axis=1) & np.isfinite(candidate).all(axis=1))
     differences = np.abs(reference[finite] - candidate[finite])
     agree = finite.copy()
     agree[finite] = reference[finite].argmax(axis=1) == candidate[finite].argmax(axis=1)
+    measured = Changes()
+    if labels is not None and finite.all():
+        both = softmax(reference), softmax(candidate)
+        measured = changes(truth, *both, groups=groups, bootstrap=bootstrap, seed=seed)
     return Comparison(
         images=len(truth),
         not_finite=int((~finite).sum()),
@@ -137,24 +210,30 @@ def compare(
         spread=float(reference[finite].std(axis=0).max()) if finite.any() else None,
         disagreements=int((~agree).sum()),
         label_agreement=float(agree.mean()),
-        auroc=(_area(auroc, truth, reference), _area(auroc, truth, candidate)),
-        auprc=(_area(auprc, truth, reference), _area(auprc, truth, candidate)),
+        auroc=(measured.auroc.reference, measured.auroc.candidate),
+        auprc=(measured.auprc.reference, measured.auprc.candidate),
         worst=_worst(differences, finite),
+        labelled=labels is not None,
+        changes=measured,
+        similarity=None if labels is None else _similarity(truth, reference, candidate),
     )
 
 
 def verdict(comparison: Comparison, bounds: Bounds) -> Verdict:
     """Judges a comparison: fail if any bound is broken, else inconclusive if any cannot be judged, else pass."""
     criteria = list(_criteria(comparison, bounds))
+    within = all(criterion.within for criterion in criteria)
     for result in ("fail", "inconclusive"):
-        for criterion in criteria:
-            if criterion.result == result:
-                return criterion.verdict(criterion.reason)
+        found = [criterion for criterion in criteria if criterion.result == result]
+        if found:
+            return found[0].verdict("; ".join(criterion.reason for criterion in found), within, _most_needed(found))
     closest = max(criteria, key=lambda criterion: criterion.strain)
-    return closest.verdict("; ".join(criterion.reason for criterion in criteria))
+    return closest.verdict("; ".join(criterion.reason for criterion in criteria), within)
 
 
-def to_record(comparison: Comparison, judged: Verdict, *, reference: str, split: str) -> ParityRecord:
+def to_record(
+    comparison: Comparison, judged: Verdict, *, reference: str, split: str, worst: Sequence[str] = ()
+) -> ParityRecord:
     """The form that travels in an artifact's manifest.
 
     Args:
@@ -162,7 +241,9 @@ def to_record(comparison: Comparison, judged: Verdict, *, reference: str, split:
         judged: The verdict on them.
         reference: What the artifact was compared with.
         split: Which images, such as `test`.
+        worst: Ids of the images on which the two differ most.
     """
+    measured, similarity = comparison.changes, comparison.similarity
     return ParityRecord(
         reference=reference,
         images=comparison.images,
@@ -174,6 +255,13 @@ def to_record(comparison: Comparison, judged: Verdict, *, reference: str, split:
         auprc=comparison.auprc,
         verdict=judged.result,
         reason=judged.reason,
+        images_needed=judged.images_needed,
+        auroc_interval=measured.auroc.interval,
+        auprc_interval=measured.auprc.interval,
+        ece=(measured.ece.reference, measured.ece.candidate),
+        brier=(measured.brier.reference, measured.brier.candidate),
+        prediction_similarity=(similarity.observed, similarity.independent) if similarity else None,
+        worst=tuple(worst),
     )
 
 
@@ -187,42 +275,104 @@ class _Criterion:
     bound: float
     reason: str
     strain: float = 0.0
+    within: bool = True
+    needed: int | None = None
 
-    def verdict(self, reason: str) -> Verdict:
-        return Verdict(result=self.result, measure=self.measure, number=self.number, bound=self.bound, reason=reason)
+    def verdict(self, reason: str, within: bool, needed: int | None = None) -> Verdict:
+        return Verdict(
+            result=self.result,
+            measure=self.measure,
+            number=self.number,
+            bound=self.bound,
+            reason=reason,
+            images_needed=needed,
+            within=within,
+        )
+
+
+def _most_needed(criteria: Sequence[_Criterion]) -> int | None:
+    """The count that settles all; None where one of them cannot be settled by more images, or all are settled."""
+    counts = [criterion.needed for criterion in criteria if criterion.result == "inconclusive"]
+    known = [count for count in counts if count is not None]
+    return max(known) if known and len(known) == len(counts) else None
 
 
 def _criteria(comparison: Comparison, bounds: Bounds) -> Iterator[_Criterion]:
     """Every bound, the most telling first: of several failures the first is reported."""
+    images, measured = comparison.images, comparison.changes
     if comparison.not_finite:
-        count, images = comparison.not_finite, comparison.images
-        yield _Criterion("finite logits", "fail", count, 0, f"logits of {count} of {images} images are not finite")
+        count = comparison.not_finite
+        reason = f"logits of {count} of {images} images are not finite"
+        yield _Criterion("finite logits", "fail", count, 0, reason, within=False)
     yield _agreement(comparison, bounds.min_label_agreement)
-    yield _drop("AUROC", comparison.auroc, bounds.max_auroc_drop)
-    yield _drop("AUPRC", comparison.auprc, bounds.max_auprc_drop)
+    if comparison.labelled:
+        for name, change, most in (
+            ("AUROC", measured.auroc, bounds.max_auroc_drop),
+            ("AUPRC", measured.auprc, bounds.max_auprc_drop),
+        ):
+            yield _moved(name, "drop", change, _tighter(most, bounds.min_metric_ratio, change.reference), images)
+    if comparison.labelled and bounds.max_calibration_shift is not None:
+        for name, change in (("calibration error", measured.ece), ("Brier score", measured.brier)):
+            yield _moved(name, "rise", change, bounds.max_calibration_shift, images)
     if bounds.max_logit_difference is not None and comparison.max_difference is not None:
         yield _logits(comparison, bounds.max_logit_difference)
 
 
 def _agreement(comparison: Comparison, least: float) -> _Criterion:
     """One image of fewer than 1/(1-least) breaks the bound alone, which is chance: then more images are needed."""
-    value, differing = comparison.label_agreement, comparison.disagreements
-    reason = f"label agreement {value:.2%} (at least {least:.2%}: {differing} of {comparison.images} images differ)"
-    result: Result = "pass" if value >= least else "fail"
-    if result == "fail" and differing == 1 and least < 1 and not comparison.not_finite:
-        needed = math.ceil(1 / (1 - least) - 1e-9)
-        result, reason = "inconclusive", f"{reason}; at least {needed} images are needed to tell"
-    return _Criterion("label agreement", result, value, least, reason, _strain(1 - value, 1 - least))
+    value, differing, images = comparison.label_agreement, comparison.disagreements, comparison.images
+    reason = f"label agreement {value:.2%} (at least {least:.2%}: {differing} of {images} images differ)"
+    strain = _strain(1 - value, 1 - least)
+    if value >= least:
+        return _Criterion("label agreement", "pass", value, least, reason, strain)
+    most = _highest_rate(images - differing, images)
+    if most < least or comparison.not_finite:
+        return _Criterion("label agreement", "fail", value, least, reason, strain, within=False)
+    alone = differing == 1
+    needed = math.ceil(1 / (1 - least) - 1e-9) if alone else images_needed(images, value, most, least)
+    reason = f"{reason}; at least {needed} images are needed to tell"
+    return _Criterion("label agreement", "inconclusive", value, least, reason, strain, within=alone, needed=needed)
 
 
-def _drop(name: str, pair: Pair, most: float) -> _Criterion:
-    reference, candidate = pair
-    if reference is None or candidate is None:
+def _highest_rate(hits: int, trials: int) -> float:
+    """Upper end of the 95 % Clopper-Pearson interval of a rate."""
+    from scipy.stats import beta
+
+    return 1.0 if hits == trials else float(beta.ppf(0.975, hits + 1, trials - hits))
+
+
+def _tighter(most: float, ratio: float | None, reference: float | None) -> float:
+    return most if ratio is None or reference is None else min(most, (1 - ratio) * reference)
+
+
+def _moved(name: str, way: Literal["drop", "rise"], change: Change, most: float, images: int) -> _Criterion:
+    """Judges how far a measure moved for the worse by the interval of that."""
+    measure = f"{name} {way}"
+    if change.difference is None or change.reference is None or change.candidate is None:
         reason = f"{name} is not defined on these images (one class only, or logits that are not finite)"
-        return _Criterion(f"{name} drop", "inconclusive", None, most, reason)
-    drop = reference - candidate
-    reason = f"{name} {reference:.4f} to {candidate:.4f} (drop at most {most:g})"
-    return _Criterion(f"{name} drop", "pass" if drop <= most else "fail", drop, most, reason, _strain(drop, most))
+        return _Criterion(measure, "inconclusive", None, most, reason)
+    sign = -1 if way == "drop" else 1
+    number = sign * change.difference
+    reason = f"{name} {change.reference:.4f} to {change.candidate:.4f}"
+    strain, within = _strain(number, most), number <= most + _EXACT
+    if change.interval is None:
+        reason = f"{reason}, too few patients of a class for an interval ({way} at most {most:.4g})"
+        return _Criterion(measure, "inconclusive", number, most, reason, strain, within)
+    low, high = sorted(sign * end for end in change.interval)
+    reason = f"{reason}, {way} {_range(low, high)} (at most {most:.4g})"
+    if high <= most + _EXACT:
+        return _Criterion(measure, "pass", number, most, reason, strain)
+    if low > most + _EXACT:
+        return _Criterion(measure, "fail", number, most, reason, strain, within=False)
+    needed = images_needed(images, number, high if within else low, most)
+    about = "no number of images" if needed is None else f"about {needed} images"
+    reason = f"{reason}: {about} would tell, {images} are here"
+    return _Criterion(measure, "inconclusive", number, most, reason, strain, within, needed)
+
+
+def _range(low: float, high: float) -> str:
+    """An interval in words; minus zero is zero."""
+    return f"{round(low, 4) + 0.0:.4f} to {round(high, 4) + 0.0:.4f}"
 
 
 def _logits(comparison: Comparison, most: float) -> _Criterion:
@@ -230,7 +380,8 @@ def _logits(comparison: Comparison, most: float) -> _Criterion:
     bound = most * max(comparison.spread or 0.0, SMALLEST_SPREAD)
     reason = f"largest logit difference {difference:.2g} (at most {bound:.2g})"
     result: Result = "pass" if difference <= bound else "fail"
-    return _Criterion("logit difference", result, difference, bound, reason, _strain(difference, bound))
+    strain = _strain(difference, bound)
+    return _Criterion("logit difference", result, difference, bound, reason, strain, within=result == "pass")
 
 
 def _strain(number: float, bound: float) -> float:
@@ -256,11 +407,15 @@ def _statistics(differences: Floats) -> dict[str, float | None]:
     return {name: float(value) for name, value in zip(names, values, strict=True)}
 
 
-def _area(area: Callable[[ArrayLike, ArrayLike], float], labels: NDArray[np.int64], logits: Floats) -> float | None:
-    """None where the logits are not finite or the labels are all of one class."""
-    if not np.isfinite(logits).all() or len(np.unique(labels)) < 2:
-        return None
-    return area(labels, softmax(logits))
+def _similarity(labels: NDArray[np.int64], reference: Floats, candidate: Floats) -> Similarity:
+    """A logit that is not a number makes the image an error."""
+    right = [np.isfinite(side).all(axis=1) & (side.argmax(axis=1) == labels) for side in (reference, candidate)]
+    first, second = (float(side.mean()) for side in right)
+    return Similarity(
+        observed=float((right[0] == right[1]).mean()),
+        independent=first * second + (1 - first) * (1 - second),
+        accuracy=(first, second),
+    )
 
 
 def _worst(differences: Floats, finite: Mask) -> tuple[int, ...]:

@@ -1,30 +1,52 @@
-"""Is this artifact the model that was validated? Its logits against PyTorch's, on the run's own test split.
+"""Is this artifact the model that was validated? Its logits against PyTorch's, or against another artifact's.
 
-The reference is what PyTorch said when the run was evaluated, recorded in the run beside the hash of the weights, so
-neither a deployment machine nor this check needs torch.
+On a run's own test split the reference is what PyTorch said when the run was evaluated, recorded in the run beside the
+hash of the weights, so neither a deployment machine nor this check needs torch. Only a run on other images has to
+compute again, and only then torch is imported. Each side sees the images in its own preprocessing, as in use.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ttl_deploy import runtime as runtimes
-from ttl_deploy.artifact import Artifact, open_artifact
-from ttl_deploy.data.prepared import Prepared
+from ttl_deploy.artifact import MANIFEST, Artifact, open_artifact
+from ttl_deploy.data.items import Item
+from ttl_deploy.data.prepared import Prepared, read_split
 from ttl_deploy.errors import BadInputError, IntegrityError
 from ttl_deploy.parity.compare import Bounds, Comparison, Verdict, compare, to_record, verdict
+from ttl_deploy.parity.images import UNKNOWN, prepare_items, read_items
 from ttl_deploy.parity.run_session import logits_of
 from ttl_deploy.progress import SILENT, Reporter
-from ttl_deploy.runtime import Session
-from ttl_deploy.spec import ParityRecord
+from ttl_deploy.runtime import Session, softmax
+from ttl_deploy.spec import ParityRecord, PreprocessSpec
 from ttl_deploy.training.run import CONFIG, Predictions, Run, finished_run, read_predictions, run_data
 
 BATCH = 32
+
+
+@dataclass(frozen=True)
+class Example:
+    """One image in the eyes of both.
+
+    Attributes:
+        id: The image.
+        label: Its class; None where not known.
+        reference: Probabilities by class; empty where a logit is not finite.
+        candidate: Probabilities by class; empty likewise.
+        difference: Largest difference of a logit; None where one is not finite.
+    """
+
+    id: str
+    label: str | None
+    reference: dict[str, float]
+    candidate: dict[str, float]
+    difference: float | None
 
 
 @dataclass(frozen=True)
@@ -38,6 +60,9 @@ class Check:
         verdict: The judgement.
         record: Both, in the form of the manifest.
         worst: Ids of the images on which the two differ most.
+        examples: The same images, with what both said of them.
+        prepared: The images, in the artifact's preprocessing.
+        notes: What differs between the two sides before any number is computed, such as the preprocessing.
     """
 
     artifact: Artifact
@@ -46,12 +71,72 @@ class Check:
     verdict: Verdict
     record: ParityRecord
     worst: tuple[str, ...]
+    examples: tuple[Example, ...]
+    prepared: Prepared
+    notes: tuple[str, ...] = ()
+
+    @property
+    def acceptable(self) -> bool:
+        """Whether an export may be kept: passed, or undecided on few images while no number breaks its bound."""
+        return self.verdict.result == "pass" or (self.verdict.result == "inconclusive" and self.verdict.within)
+
+
+@dataclass(frozen=True)
+class Source:
+    """What an artifact is held against: a run or another artifact.
+
+    Attributes:
+        run: The run, or the one the other artifact lies in; None where an artifact stands alone.
+        artifact: The other artifact; None where the run itself is the reference.
+        classes: Class names in the order of the logits.
+        preprocess: What its input goes through.
+        words: What it is, for the record.
+    """
+
+    run: Run | None
+    artifact: Artifact | None
+    classes: tuple[str, ...]
+    preprocess: PreprocessSpec
+    words: str
+
+    def session(self, *, threads: int | None = None) -> Session:
+        """The reference, ready to run: an artifact in its first engine on the CPU, a run in PyTorch (imports torch)."""
+        if self.artifact is not None:
+            return runtimes.load(self.artifact, threads=threads)
+        from ttl_deploy.runtime.eager import load_run
+
+        assert self.run is not None
+        return load_run(self.run.folder, threads=threads)
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """The images that both sides are shown.
+
+    Attributes:
+        name: `test`, the run's test split, or the name of the data set.
+        run: Whose test split; None for a data set.
+        items: The images of a data set.
+        classes: Class names in the order of the labels.
+    """
+
+    name: str
+    run: Run | None
+    items: tuple[Item, ...]
+    classes: tuple[str, ...]
+
+    def prepared(self, preprocess: PreprocessSpec, *, cache: Path | None, reporter: Reporter) -> Prepared:
+        """The pixels in one side's preprocessing; the images to use are on the side `test`."""
+        if self.run is not None:
+            return run_data(self.run, preprocess=preprocess, cache=cache, reporter=reporter)
+        return prepare_items(self.items, self.classes, preprocess, cache=cache, reporter=reporter)
 
 
 def verify(
     artifact: str | Path,
     *,
     against: str | Path | None = None,
+    data: str | Path | None = None,
     runtime: str | None = None,
     device: str = "cpu",
     threads: int | None = None,
@@ -59,11 +144,13 @@ def verify(
     cache: Path | None = None,
     reporter: Reporter = SILENT,
 ) -> Check:
-    """Compares an artifact with the run it was exported from.
+    """Compares an artifact with the run it was exported from, or with another artifact.
 
     Args:
         artifact: Folder of the artifact.
-        against: Folder of the run; None: the folder around the artifact.
+        against: Folder of the run or of another artifact; None: the run around the artifact.
+        data: Images to compare on, a folder, CSV or .npz; None: the run's own test split. Without labels only logits
+            and labels are compared.
         runtime: Engine to run the artifact in; None: the first that can.
         device: `cpu` or `cuda`.
         threads: Threads for one batch.
@@ -72,15 +159,22 @@ def verify(
         reporter: Told what happens.
 
     Raises:
-        BadInputError: The run cannot be found or its images changed.
+        BadInputError: The reference or the images cannot be found, or images changed.
         IntegrityError: A file of the artifact or of the run is not the recorded one, or the artifact is of another run.
     """
     opened = open_artifact(Path(artifact))
-    run = _source(opened, against)
-    prepared = run_data(run, preprocess=opened.manifest.preprocess, cache=cache, reporter=reporter)
-    reference = read_predictions(run).side("test")
+    source = open_source(opened, against)
+    refuse_other_classes(opened, source)
+    pictures = open_pictures(opened, source, data)
+    prepared = pictures.prepared(opened.manifest.preprocess, cache=cache, reporter=reporter)
+    if pictures.run is None and source.run is not None:
+        _warn_of_training_images(source.run, prepared, reporter)
+    reference = _reference(source, pictures, threads=threads, cache=cache, reporter=reporter)
     with runtimes.load(opened, runtime, threads=threads, device=device) as session:
-        return check(opened, session, prepared, reference, bounds=bounds, reference_name=f"pytorch fp32 of {run.name}")
+        result = check(
+            opened, session, prepared, reference, bounds=bounds, reference_name=source.words, split=pictures.name
+        )
+    return replace(result, notes=preprocess_notes(opened, source))
 
 
 def check(
@@ -91,6 +185,7 @@ def check(
     *,
     bounds: Bounds | None = None,
     reference_name: str,
+    split: str = "test",
 ) -> Check:
     """Runs the reference's images through a session and judges the difference.
 
@@ -98,25 +193,23 @@ def check(
         artifact: What the session runs.
         session: An open session.
         prepared: Holds the images of `reference`, in the artifact's own preprocessing.
-        reference: Ids, labels and logits.
+        reference: Ids, labels and logits; labels of `UNKNOWN` are not used.
         bounds: What is tolerated; None: the default of the artifact's precision.
         reference_name: What the reference is, for the record.
+        split: Which images they are, for the record.
 
     Raises:
         IntegrityError: The artifact's classes are not the reference's.
     """
-    if artifact.manifest.model.classes != prepared.classes:
-        raise IntegrityError(
-            f"its classes {', '.join(artifact.manifest.model.classes)} are not the run's {', '.join(prepared.classes)}",
-            where=artifact.folder,
-        )
+    _refuse_classes(artifact, prepared.classes, "the run's")
     logits = logits_of(session, _batches(prepared, reference.ids), artifact.manifest.preprocess)
-    comparison = compare(reference.labels, reference.logits, logits, prepared.classes)
+    labels = None if (reference.labels == UNKNOWN).any() else reference.labels
+    comparison = compare(labels, reference.logits, logits, prepared.classes, groups=_groups(prepared, reference.ids))
     judged = verdict(comparison, bounds or Bounds.for_precision(artifact.manifest.precision))
-    record = to_record(comparison, judged, reference=reference_name, split="test")
-    return Check(
-        artifact, session.runtime, comparison, judged, record, tuple(reference.ids[i] for i in comparison.worst)
-    )
+    worst = tuple(reference.ids[i] for i in comparison.worst)
+    record = to_record(comparison, judged, reference=reference_name, split=split, worst=worst)
+    examples = tuple(_example(i, reference, logits, prepared.classes) for i in comparison.worst)
+    return Check(artifact, session.runtime, comparison, judged, record, worst, examples, prepared)
 
 
 def source_folder(artifact: Artifact) -> Path | None:
@@ -125,13 +218,84 @@ def source_folder(artifact: Artifact) -> Path | None:
     return parent if (parent / CONFIG).exists() else None
 
 
-def _source(artifact: Artifact, against: str | Path | None) -> Run:
+def open_source(artifact: Artifact, against: str | Path | None) -> Source:
+    """Opens what an artifact is held against.
+
+    Args:
+        artifact: The artifact.
+        against: Folder of a run or of another artifact; None: the run around the artifact.
+
+    Raises:
+        BadInputError: There is neither.
+        IntegrityError: The run's weights are not those the artifact was exported from.
+    """
+    if against is not None and ((Path(against) / MANIFEST).exists() or Path(against).is_file()):
+        other = open_artifact(Path(against))
+        folder = source_folder(other) or source_folder(artifact)
+        manifest = other.manifest
+        words = f"{manifest.format} {manifest.precision} artifact {other.folder.resolve().name}"
+        run = finished_run(folder) if folder else None
+        return Source(run, other, manifest.model.classes, manifest.preprocess, words)
+    run = _source_run(artifact, against)
+    words = f"pytorch fp32 of {run.name}"
+    return Source(run, None, run.config.model.classes, run.config.preprocess, words)
+
+
+def open_pictures(artifact: Artifact, source: Source, data: str | Path | None) -> Pictures:
+    """Opens the images to compare on.
+
+    Raises:
+        BadInputError: No data was given and there is no run, or the data cannot be read.
+    """
+    if data is not None:
+        return Pictures(Path(data).name, None, read_items(Path(data), source.classes), source.classes)
+    if source.run is None:
+        raise BadInputError(
+            "lies in no run, so there is no test split to compare on", where=artifact.folder, fix="pass images: --data"
+        )
+    return Pictures("test", source.run, (), source.classes)
+
+
+def refuse_other_classes(artifact: Artifact, source: Source) -> None:
+    """Raises `IntegrityError` unless both have the same classes in the same order."""
+    _refuse_classes(artifact, source.classes, "the run's" if source.artifact is None else "the other artifact's")
+
+
+def preprocess_notes(artifact: Artifact, source: Source) -> tuple[str, ...]:
+    """What differs between the preprocessing of the two, a sentence each."""
+    own, other = artifact.manifest.preprocess, source.preprocess
+    return tuple(
+        f"preprocessing differs: {name} is {_words(getattr(own, name))} in the artifact and "
+        f"{_words(getattr(other, name))} in the reference"
+        for name in PreprocessSpec.model_fields
+        if getattr(own, name) != getattr(other, name)
+    )
+
+
+def _words(value: object) -> str:
+    return ", ".join(f"{v:g}" for v in value) if isinstance(value, tuple) else str(value)
+
+
+def _refuse_classes(artifact: Artifact, expected: tuple[str, ...], whose: str) -> None:
+    found = artifact.manifest.model.classes
+    if found == expected:
+        return
+    what = f"its classes {', '.join(found)} are not {whose} {', '.join(expected)}"
+    swapped = sorted(found) == sorted(expected)
+    raise IntegrityError(
+        f"{what}: the same names in another order, so its outputs are swapped" if swapped else what,
+        where=artifact.folder,
+        fix="export the run again",
+    )
+
+
+def _source_run(artifact: Artifact, against: str | Path | None) -> Run:
     folder = Path(against) if against is not None else source_folder(artifact)
     if folder is None:
         raise BadInputError(
             f"does not lie in its run ({artifact.manifest.source.name})",
             where=artifact.folder,
-            fix="pass the run with --against RUN",
+            fix="pass the run, or another artifact, with --against",
         )
     run = finished_run(folder)
     if run.metrics()["weights_sha256"] != artifact.manifest.source.weights_sha256:
@@ -143,7 +307,52 @@ def _source(artifact: Artifact, against: str | Path | None) -> Run:
     return run
 
 
-def _batches(prepared: Prepared, ids: tuple[str, ...]) -> Iterator[NDArray[np.uint8]]:
+def _reference(
+    source: Source, pictures: Pictures, *, threads: int | None, cache: Path | None, reporter: Reporter
+) -> Predictions:
+    """What the reference says of the images: recorded, where the run was evaluated on them, else computed now."""
+    if source.artifact is None and pictures.run is not None:
+        return read_predictions(pictures.run).side("test")
+    prepared = pictures.prepared(source.preprocess, cache=cache, reporter=reporter)
+    chosen = prepared.indices("test")
+    ids = tuple(prepared.ids[i] for i in chosen)
+    with source.session(threads=threads) as session, reporter.task(f"running {source.words}", None):
+        logits = logits_of(session, _batches(prepared, ids), source.preprocess)
+    return Predictions(ids, ("test",) * len(ids), prepared.labels[chosen], logits)
+
+
+def _warn_of_training_images(run: Run, prepared: Prepared, reporter: Reporter) -> None:
+    seen = {row.digest for row in read_split(run.split) if row.side == "train"}
+    count = sum(digest in seen for digest in prepared.digests)
+    if count:
+        reporter.warn(f"{count} of {len(prepared.ids)} images are among those the run was trained on")
+
+
+def _groups(prepared: Prepared, ids: Sequence[str]) -> list[str] | None:
+    """The patient of each image; an image without one is its own. None where no patient is known."""
+    patients = dict(zip(prepared.ids, prepared.patients, strict=True))
+    if not any(patients[image] for image in ids):
+        return None
+    return [f"patient {patients[image]}" if patients[image] else f"image {image}" for image in ids]
+
+
+def _example(
+    position: int, reference: Predictions, candidate: NDArray[np.float32], classes: tuple[str, ...]
+) -> Example:
+    rows = reference.logits[position].astype(np.float64), candidate[position].astype(np.float64)
+    finite = bool(np.isfinite(rows).all())
+    label = int(reference.labels[position])
+    first, second = (dict(zip(classes, map(float, softmax(row)), strict=True)) if finite else {} for row in rows)
+    return Example(
+        id=reference.ids[position],
+        label=None if label == UNKNOWN else classes[label],
+        reference=first,
+        candidate=second,
+        difference=float(np.abs(rows[0] - rows[1]).max()) if finite else None,
+    )
+
+
+def _batches(prepared: Prepared, ids: Sequence[str]) -> Iterator[NDArray[np.uint8]]:
     position = {image: i for i, image in enumerate(prepared.ids)}
     indices = np.array([position[image] for image in ids], dtype=np.int64)
     for start in range(0, len(indices), BATCH):

@@ -118,7 +118,7 @@ def evaluate(
     clusters, patients = _clusters(groups, len(truth))
     resamples = _Intervals(truth, scores, clusters, bootstrap, seed)
     per_class = tuple(_class_metrics(truth, scores, k, name, resamples) for k, name in enumerate(classes))
-    headline = _headline_classes(truth, len(classes))
+    headline = headline_classes(truth, len(classes))
     return Metrics(
         images=len(truth),
         patients=patients,
@@ -229,7 +229,7 @@ class _Intervals:
         self._auprc: dict[int, Floats] = {}
         if count == 0 or len(present) < 2:
             return
-        columns = {int(k): _Ranked(labels == k, scores[:, k]) for k in present}
+        columns = {int(k): Ranked(labels == k, scores[:, k]) for k in present}
         chunks = [
             {k: ranked.areas(weights) for k, ranked in columns.items()}
             for weights in _resamples(labels, clusters, count, np.random.default_rng(seed))
@@ -250,7 +250,7 @@ class _Intervals:
         return _percentiles(self._auprc, classes)
 
 
-class _Ranked:
+class Ranked:
     """The images of one class and the rest, sorted once, so that a resample costs two cumulative sums.
 
     Args:
@@ -349,14 +349,15 @@ def _headline(
     labels: ArrayLike, probabilities: ArrayLike, area: Callable[[NDArray[np.bool_], Floats], float | None]
 ) -> float:
     truth, scores = _checked(labels, probabilities, None)
-    chosen = _headline_classes(truth, scores.shape[1])
+    chosen = headline_classes(truth, scores.shape[1])
     value = _mean([area(truth == k, scores[:, k]) for k in chosen])
     if value is None:
         raise ValueError("every image has the same label, so no ranking can be right or wrong")
     return value
 
 
-def _headline_classes(labels: Labels, count: int) -> list[int]:
+def headline_classes(labels: Labels, count: int) -> list[int]:
+    """The classes whose mean is the headline: the second of two, else all that occur in the labels."""
     return [1] if count == 2 else [int(k) for k in np.unique(labels)]
 
 

@@ -60,7 +60,7 @@ class TransferModel(nn.Module):
         self.spec = spec
         self.plan = plan
         self.chain = (*plan.reused, *plan.slimmed)
-        self.units = nn.ModuleDict({_key(unit): modules[unit.name] for unit in self.chain})
+        self.units = nn.ModuleDict({unit_key(unit): modules[unit.name] for unit in self.chain})
         self.head = head
         for unit in plan.frozen:
             self.unit(unit).requires_grad_(False)
@@ -75,7 +75,7 @@ class TransferModel(nn.Module):
 
     def unit(self, unit: Unit) -> nn.Module:
         """The module of a unit."""
-        return self.units[_key(unit)]
+        return self.units[unit_key(unit)]
 
     def train(self, mode: bool = True) -> Self:
         """Frozen units stay in evaluation mode, so that their batch-norm statistics do not move."""
@@ -189,5 +189,6 @@ def _slim_chain(
     return slimmed
 
 
-def _key(unit: Unit) -> str:
+def unit_key(unit: Unit) -> str:
+    """Name of a unit's module within `TransferModel.units`."""
     return unit.name.replace(".", "_")

@@ -25,6 +25,7 @@ from ttl_deploy.progress import SILENT, Reporter
 from ttl_deploy.report import charts
 from ttl_deploy.report.html import render
 from ttl_deploy.runtime import softmax
+from ttl_deploy.spec import ArtifactManifest
 from ttl_deploy.training.run import Run, read_predictions, run_data
 from ttl_deploy.training.train import DataOptions, Request, train
 from ttl_deploy.workflows.bench import WHOLE, Row, bench, describe
@@ -48,16 +49,16 @@ class Outcome:
 
     Attributes:
         report: The HTML page.
-        small: The truncated run.
-        whole: The whole run.
-        artifact: The exported truncated model.
+        small: `metrics.json` of the truncated run; the run itself is there only if it was kept.
+        whole: That of the whole run.
+        manifest: Of the exported truncated model.
         rows: The latencies.
     """
 
     report: Path
-    small: Run
-    whole: Run
-    artifact: Artifact
+    small: dict[str, Any]
+    whole: dict[str, Any]
+    manifest: ArtifactManifest
     rows: list[Row]
 
 
@@ -92,10 +93,14 @@ def quickstart(
         artifact = export_run(small.folder, cache=work / "cache", reporter=reporter)
         rows = bench([artifact.folder], min_samples=100, min_seconds=1.5, cache=work / "cache", reporter=reporter)
         _write_report(page, work, small, whole, artifact, rows)
-        interval = small.metrics()["test"]["auroc_interval"]
-        if interval is None or interval[0] <= 0.5:
+        if not _above_chance(small):
             raise CheckFailedError("the truncated model is not above chance on the held-out images", where=page)
-        return Outcome(page, small, whole, artifact, rows)
+        return Outcome(page, small.metrics(), whole.metrics(), artifact.manifest, rows)
+
+
+def _above_chance(run: Run) -> bool:
+    interval = run.metrics()["test"]["auroc_interval"]
+    return interval is not None and interval[0] > 0.5
 
 
 def _train(data: Path, work: Path, method: str, cut: str | None, seed: int, reporter: Reporter) -> Run:

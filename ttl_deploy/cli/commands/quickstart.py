@@ -30,8 +30,7 @@ def run(
 
     outcome = quickstart(report=report, keep=keep, images=images, seed=seed, reporter=console.ConsoleReporter())
     rows = []
-    for name, run_ in (("TTL", outcome.small), ("FTL", outcome.whole)):
-        metrics = run_.metrics()
+    for name, metrics in (("TTL", outcome.small), ("FTL", outcome.whole)):
         fastest = min(
             (r.measurement for r in outcome.rows if (r.role == "own") == (name == "TTL")),
             key=lambda m: m.p50_ms or m.mean_ms,
@@ -46,7 +45,7 @@ def run(
             )
         )
     console.table("held-out images", ("model", "AUROC", "params (M)", "MACs (G)", "fastest engine, ms per image"), rows)
-    parity = outcome.artifact.manifest.parity
+    parity = outcome.manifest.parity
     if parity:
         console.line(f"parity of the exported model: {parity.verdict} ({parity.images} test images)")
     console.line(f"report: {outcome.report}")

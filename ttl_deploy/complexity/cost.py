@@ -6,14 +6,15 @@ Counting runs on PyTorch's meta device: no weight is touched and nothing is comp
 from __future__ import annotations
 
 import copy
-import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
-from ptflops import get_model_complexity_info
-from torch import nn
+from torch import Tensor, nn
 
+from ttl_deploy.complexity.counters import ptflops_macs
+from ttl_deploy.complexity.trace import trace
 from ttl_deploy.zoo import Backbone, CutPoint
 from ttl_deploy.zoo.backbone import trace_shapes
 
@@ -26,11 +27,21 @@ class Complexity:
         parameters: Learnable numbers held (buffers such as batch-norm statistics not counted).
         trainable: Those of them that training changes.
         macs: Multiply-adds for one image.
+        dead: Those of the parameters that are held but that no operator of a forward pass reads.
+        activation_peak: Bytes of the tensors alive at once in one inference (rule: `ttl_deploy.complexity.trace`).
+        weight_bytes: Size of the weights by precision: fp32, fp16, bf16 and int8 (rule: `weight_bytes`).
     """
 
     parameters: int
     trainable: int
     macs: int
+    dead: int
+    activation_peak: int
+    weight_bytes: Mapping[str, int]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain types, for JSON."""
+        return asdict(self)
 
 
 @dataclass(frozen=True)
@@ -58,11 +69,30 @@ def count(model: nn.Module, shape: Sequence[int]) -> Complexity:
         shape: Shape of one input without the batch, for example (3, 224, 224).
     """
     parameters = list(model.parameters())
+    ghost = copy.deepcopy(model).to("meta").eval()
+    seen = trace(ghost, shape)
     return Complexity(
         parameters=sum(p.numel() for p in parameters),
         trainable=sum(p.numel() for p in parameters if p.requires_grad),
-        macs=_macs(copy.deepcopy(model).to("meta").eval(), shape),
+        macs=ptflops_macs(ghost, shape),
+        dead=sum(p.numel() for p in _unread(model, seen.read)),
+        activation_peak=seen.activation_peak,
+        weight_bytes=weight_bytes(model),
     )
+
+
+def weight_bytes(model: nn.Module) -> dict[str, int]:
+    """Bytes of a model's parameters and floating-point buffers (batch-norm statistics) in each precision.
+
+    fp32, fp16 and bf16: everything in that precision. int8: convolution kernels and matrices with one byte a
+    number and one 4-byte scale per output channel, everything else in fp32. Integer buffers are not counted.
+    """
+    tensors = [*model.parameters(), *(buffer for buffer in model.buffers() if buffer.is_floating_point())]
+    numbers = sum(tensor.numel() for tensor in tensors)
+    quantised = [tensor for tensor in model.parameters() if tensor.dim() >= 2]
+    rest = numbers - sum(tensor.numel() for tensor in quantised)
+    int8 = sum(tensor.numel() + 4 * tensor.shape[0] for tensor in quantised) + 4 * rest
+    return {"fp32": 4 * numbers, "fp16": 2 * numbers, "bf16": 2 * numbers, "int8": int8}
 
 
 def cut_costs(backbone: Backbone, image_size: int, channels: int = 3) -> list[CutCost]:
@@ -77,19 +107,18 @@ def cut_costs(backbone: Backbone, image_size: int, channels: int = 3) -> list[Cu
     shapes = trace_shapes(chain, (channels, image_size, image_size))
     inputs = [(channels, image_size, image_size), *shapes[:-1]]
     parameters = _running([sum(p.numel() for p in module.parameters()) for module in chain])
-    macs = _running([_macs(module.eval(), shape) for module, shape in zip(chain, inputs, strict=True)])
+    macs = _running([ptflops_macs(module.eval(), shape) for module, shape in zip(chain, inputs, strict=True)])
     return [
         CutCost(point, shapes[point.index], parameters[point.index], macs[point.index]) for point in backbone.cut_points
     ]
 
 
-def _macs(model: nn.Module, shape: Sequence[int]) -> int:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        macs, _parameters = get_model_complexity_info(
-            model, tuple(shape), as_strings=False, print_per_layer_stat=False, backend="pytorch", verbose=False
-        )
-    return int(macs)
+def _unread(model: nn.Module, read: frozenset[str]) -> list[Tensor]:
+    """Parameters that were not read under any of their names: a tied one has several."""
+    names: dict[Tensor, set[str]] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        names.setdefault(parameter, set()).add(name)
+    return [parameter for parameter, own in names.items() if not own & read]
 
 
 def _running(values: Sequence[int]) -> list[int]:

@@ -1,0 +1,68 @@
+"""Verdicts on a made-up table: each kind of row, judged."""
+
+from pathlib import Path
+
+import pytest
+
+from ttl_deploy.complexity import RowResult, load_tables, reproduce
+from ttl_deploy.complexity.verdicts import tally
+
+HEAD = 'name = "t"\ntitle = "t"\nsource = "s"\n'
+BACKBONE = 11_176_512
+"""Parameters of torchvision's ResNet-18 (11,689,512) without its 1000-way classifier (513,000)."""
+
+
+def row(name: str, parameters: float, more: str = "", **construction: str) -> str:
+    made = {"backbone": "resnet18", "parameters_of": "features", **construction}
+    fields = ", ".join(f'{key} = "{value}"' for key, value in made.items())
+    return (
+        f'[[rows]]\nname = "{name}"\nprinted = {{ parameters_m = {parameters / 1e6} }}\n'
+        f'construction = {{ {fields}, method = "ftl", head = "gap", outputs = 2, input = [3, 32, 32] }}\n{more}\n'
+    )
+
+
+@pytest.fixture(scope="module")
+def judged(tmp_path_factory: pytest.TempPathFactory) -> dict[str, RowResult]:
+    folder = tmp_path_factory.mktemp("tables")
+    rows = [
+        row("exact", BACKBONE),
+        row("inside", BACKBONE / 1.0049),
+        row("outside", BACKBONE / 1.0051),
+        row("below", BACKBONE / 0.994),
+        row("known", BACKBONE * 2, 'inconsistent = ["parameters"]\nnote = "a slip"'),
+        row("missing", 5, backbone="a_network_of_the_future"),
+        row("whole", BACKBONE + 2 * 512 + 2, parameters_of="model"),
+    ]
+    (folder / "t.toml").write_text(HEAD + "".join(rows))
+    return {result.row.name: result for result in reproduce(load_tables(Path(folder)))}
+
+
+@pytest.mark.parametrize(
+    ("name", "verdict"),
+    [
+        ("exact", "reproduced"),
+        ("inside", "reproduced"),
+        ("outside", "deviates"),
+        ("below", "deviates"),
+        ("known", "explained"),
+        ("missing", "not yet in the zoo"),
+        ("whole", "reproduced"),
+    ],
+)
+def test_each_kind_of_row(name: str, verdict: str, judged: dict[str, RowResult]) -> None:
+    assert judged[name].verdict == verdict
+
+
+def test_the_deviation_is_relative_to_the_paper(judged: dict[str, RowResult]) -> None:
+    assert judged["exact"].cells["parameters"].deviation == 0
+    assert judged["known"].cells["parameters"].deviation == pytest.approx(-0.5)
+    assert judged["whole"].cells["parameters"].ours == BACKBONE + 2 * 512 + 2
+
+
+def test_missing_rows_are_counted(judged: dict[str, RowResult]) -> None:
+    assert tally(list(judged.values())) == {"reproduced": 3, "explained": 1, "deviates": 2, "not yet in the zoo": 1}
+    assert judged["missing"].cells == {}
+
+
+def test_a_network_is_counted_once(judged: dict[str, RowResult]) -> None:
+    assert judged["exact"].cost is judged["outside"].cost

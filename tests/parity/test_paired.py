@@ -1,0 +1,130 @@
+"""Intervals of paired changes: what they contain, what narrows them, and what they say of few images."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_score
+
+from ttl_deploy.parity.paired import Change, changes, images_needed
+from ttl_deploy.runtime import softmax
+
+Floats = NDArray[np.float64]
+
+
+def pair(
+    images: int = 200, noise: float = 0.3, classes: int = 2, seed: int = 0
+) -> tuple[NDArray[np.int64], Floats, Floats]:
+    """Labels, and the probabilities of a model and of the same with noise on its logits."""
+    generator = np.random.default_rng(seed)
+    labels = np.arange(images) % classes
+    logits = generator.normal(size=(images, classes)) + np.eye(classes)[labels]
+    return labels, softmax(logits), softmax(logits + noise * generator.normal(size=logits.shape))
+
+
+def width(change: Change) -> float:
+    assert change.interval is not None
+    return change.interval[1] - change.interval[0]
+
+
+def test_the_numbers_are_the_librarys() -> None:
+    labels, first, second = pair()
+    found = changes(labels, first, second)
+    for change, measure in (
+        (found.auroc, roc_auc_score),
+        (found.auprc, average_precision_score),
+        (found.brier, brier_score_loss),
+    ):
+        expected = [measure(labels, side[:, 1]) for side in (first, second)]
+        assert (change.reference, change.candidate) == pytest.approx(tuple(expected))
+        assert change.difference == pytest.approx(expected[1] - expected[0])
+        assert change.interval is not None
+        assert change.interval[0] < change.difference < change.interval[1]
+
+
+def test_the_interval_of_average_precision_is_the_bootstraps() -> None:
+    labels, first, second = pair()
+    generator = np.random.default_rng(8)
+    found = []
+    for _ in range(1000):
+        drawn = np.concatenate([generator.choice(np.flatnonzero(labels == k), 100) for k in range(2)])
+        areas = [average_precision_score(labels[drawn], side[drawn, 1]) for side in (first, second)]
+        found.append(areas[1] - areas[0])
+    expected = np.percentile(found, [2.5, 97.5])
+    interval = changes(labels, first, second).auprc.interval
+    assert interval == pytest.approx(tuple(expected), abs=0.1 * (expected[1] - expected[0]))
+
+
+def test_the_brier_score_is_a_mean_with_the_textbooks_standard_error() -> None:
+    labels, first, second = pair(400)
+    gaps = (second[:, 1] - labels) ** 2 - (first[:, 1] - labels) ** 2
+    expected = 2 * 1.96 * gaps.std(ddof=1) / np.sqrt(len(gaps))
+    assert width(changes(labels, first, second).brier) == pytest.approx(expected, rel=0.1)
+
+
+def test_the_same_twice_gives_the_same() -> None:
+    labels, first, second = pair(classes=3)
+    assert changes(labels, first, second) == changes(labels, first, second)
+    assert changes(labels, first, second, seed=1).auprc != changes(labels, first, second).auprc
+
+
+def test_images_of_one_patient_are_one_piece_of_evidence() -> None:
+    labels, first, second = (np.repeat(side, 4, axis=0) for side in pair(80))
+    patients = [f"p{i // 4}" for i in range(320)]
+    apart, grouped = changes(labels, first, second), changes(labels, first, second, groups=patients)
+    assert (apart.patients, grouped.patients) == (None, 80)
+    for name in ("auroc", "auprc", "ece", "brier"):
+        assert 1.5 < width(getattr(grouped, name)) / width(getattr(apart, name)) < 2.6
+
+
+def test_a_model_compared_with_itself_has_changed_by_nothing() -> None:
+    labels, first, _ = pair(classes=3)
+    found = changes(labels, first, first)
+    for change in (found.auroc, found.auprc, found.ece, found.brier):
+        assert (change.difference, change.interval) == (0, (0, 0))
+
+
+def test_one_patient_per_class_gives_no_interval_unless_nothing_but_rounding_changed() -> None:
+    labels, first, second = pair(20)
+    patients = [f"p{label}" for label in labels]
+    assert changes(labels, first, second, groups=patients).auroc.interval is None
+    rounded = changes(labels, first, first * (1 + 1e-7), groups=patients).auroc
+    assert rounded.interval == (0, 0)
+
+
+def test_perfect_separation_of_few_images_proves_little() -> None:
+    """Both rank everything right, so DeLong's variance is 0; one exchanged pair of 6 x 6 would be 1/36."""
+    labels = np.repeat([0, 1], 6)
+    scores = np.where(labels == 1, 0.9, 0.1)
+    first, second = (np.column_stack([1 - s, s]) for s in (scores, scores * 0.9))
+    assert changes(labels, first, second).auroc.interval == pytest.approx((-1 / 36, 1 / 36))
+    assert changes(labels, first, first + 1e-5).auroc.interval == (0, 0)
+
+
+def test_labels_of_one_class_have_no_ranking_but_a_calibration() -> None:
+    _, first, second = pair()
+    found = changes(np.zeros(200, dtype=np.int64), first, second)
+    assert found.auroc == found.auprc == Change()
+    assert found.ece.interval is not None
+
+
+def test_a_rare_class_keeps_its_patients_in_every_resample() -> None:
+    labels, first, second = pair(300)
+    labels = (np.arange(300) < 4).astype(np.int64)
+    patients = [f"p{i // 2}" for i in range(300)]
+    assert changes(labels, first, second, groups=patients).bootstrap == 1000
+
+
+def test_the_images_that_would_be_needed() -> None:
+    # 0.001 with an interval to 0.007 against 0.005: the half-width 0.006 has to become 0.004.
+    assert images_needed(170, 0.001, 0.007, 0.005) == 383
+    # 0.009 with an interval from 0.003: the half-width 0.006 has to become 0.004 too, to fail.
+    assert images_needed(170, 0.009, 0.003, 0.005) == 383
+    assert images_needed(170, 0.005, 0.006, 0.005) is None
+
+
+def test_wrong_groups_are_refused() -> None:
+    labels, first, second = pair(20)
+    with pytest.raises(ValueError, match="3 groups for 20"):
+        changes(labels, first, second, groups=["a", "b", "c"])

@@ -1,0 +1,168 @@
+"""What an artifact can be held against, on which images, and what that imports."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ttl_deploy.artifact import open_artifact
+from ttl_deploy.cli.main import run as call
+from ttl_deploy.errors import BadInputError, IntegrityError
+from ttl_deploy.parity.images import UNKNOWN, read_items
+from ttl_deploy.parity.verify import verify
+from ttl_deploy.runtime import softmax
+from ttl_deploy.training.run import finished_run, read_predictions
+
+COMMAND = (
+    "from ttl_deploy.cli.main import run; import sys; code = run({arguments!r}); print('torch' in sys.modules, code)"
+)
+
+
+@pytest.fixture
+def alone(trained: Path, tmp_path: Path) -> Path:
+    """The artifact away from its run."""
+    return Path(shutil.copytree(trained / "onnx-fp32", tmp_path / "alone"))
+
+
+def imports_torch(*arguments: str | Path) -> bool:
+    code = COMMAND.format(arguments=[str(argument) for argument in arguments])
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded, exit_code = done.stdout.split()[-2:]
+    assert exit_code == "0", done.stdout + done.stderr
+    return loaded == "True"
+
+
+def test_the_recorded_predictions_are_the_reference(trained: Path, pixel_cache: Path) -> None:
+    result = verify(trained / "onnx-fp32", cache=pixel_cache)
+    said = read_predictions(finished_run(trained)).side("test")
+    assert result.verdict.result == "pass"
+    assert result.acceptable
+    assert result.notes == ()
+    assert len(result.examples) == len(result.worst) == 10
+    example = result.examples[0]
+    position = said.ids.index(example.id)
+    assert example.label == result.prepared.classes[said.labels[position]]
+    assert list(example.reference.values()) == pytest.approx(softmax(said.logits[position]))
+    assert list(example.candidate.values()) == pytest.approx(softmax(said.logits[position]), abs=1e-4)
+    assert example.difference == result.comparison.max_difference
+    assert result.record.worst == result.worst
+    test = result.prepared.indices("test")
+    assert result.comparison.changes.patients == len({result.prepared.patients[i] for i in test})
+
+
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+def test_a_run_as_reference_needs_no_torch(trained: Path, pixel_cache: Path, engine: str) -> None:
+    artifact = trained / "onnx-fp32"
+    assert not imports_torch("verify", artifact, "--against", trained, "--runtime", engine, "--cache", pixel_cache)
+
+
+def test_two_artifacts_need_no_torch_and_a_run_on_other_images_does(
+    alone: Path, trained: Path, synthetic: Path, pixel_cache: Path
+) -> None:
+    images = ["--data", synthetic / "labels.csv", "--cache", pixel_cache]
+    other = trained / "onnx-fp32"
+    assert not imports_torch("verify", alone, "--against", other, "--runtime", "openvino", "--locate", *images)
+    assert imports_torch("verify", alone, "--against", trained, *images)
+
+
+def test_an_artifact_against_another_on_the_runs_test_split(alone: Path, trained: Path, pixel_cache: Path) -> None:
+    result = verify(alone, against=trained / "onnx-fp32", cache=pixel_cache)
+    assert result.comparison.max_difference == 0
+    assert result.comparison.images == finished_run(trained).metrics()["images"]["test"]
+    assert result.record.reference == "onnx fp32 artifact onnx-fp32"
+    assert result.comparison.auroc == pytest.approx((finished_run(trained).metrics()["test"]["auroc"],) * 2, abs=1e-6)
+
+
+def test_images_of_the_users_own(trained: Path, synthetic: Path, pixel_cache: Path, tmp_path: Path) -> None:
+    """Away from the recorded predictions, PyTorch says again what it said."""
+    said = read_predictions(finished_run(trained)).side("test")
+    names = finished_run(trained).config.model.classes
+    rows = [f"{synthetic / i},{names[k]}" for i, k in zip(said.ids, said.labels, strict=True)]
+    table = tmp_path / "mine.csv"
+    table.write_text("\n".join(["path,label", *rows]) + "\n")
+    result = verify(trained / "onnx-fp32", data=table, cache=pixel_cache)
+    recorded = verify(trained / "onnx-fp32", cache=pixel_cache)
+    assert result.record.split == "mine.csv"
+    assert result.comparison.auroc == pytest.approx(recorded.comparison.auroc)
+    assert result.comparison.changes.patients is None
+
+
+@pytest.mark.parametrize(
+    ("result", "within", "kept"),
+    [("pass", True, True), ("inconclusive", True, True), ("inconclusive", False, False), ("fail", False, False)],
+)
+def test_what_an_export_keeps(trained: Path, pixel_cache: Path, result: str, within: bool, kept: bool) -> None:
+    check = verify(trained / "onnx-fp32", cache=pixel_cache)
+    judged = check.verdict.model_copy(update={"result": result, "within": within})
+    assert replace(check, verdict=judged).acceptable is kept
+
+
+def test_images_without_labels(trained: Path, synthetic: Path, pixel_cache: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "loose"
+    folder.mkdir()
+    for image in sorted(synthetic.rglob("*.png"))[::6]:
+        shutil.copy(image, folder)
+    result = verify(trained / "onnx-fp32", data=folder, cache=pixel_cache)
+    assert (result.comparison.images, result.comparison.labelled) == (10, False)
+    assert result.verdict.result == "pass"
+    assert result.examples[0].label is None
+    assert "AUROC" not in result.verdict.reason
+
+
+def test_training_images_are_told(
+    trained: Path, synthetic: Path, pixel_cache: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["verify", trained / "onnx-fp32", "--data", synthetic / "labels.csv", "--cache", pixel_cache]
+    assert call([str(part) for part in command]) == 0
+    count = finished_run(trained).metrics()["images"]["train"]
+    assert f"{count} of 60 images are among those the run was trained on" in capsys.readouterr().err
+
+
+def test_what_can_be_read_without_labels(tmp_path: Path, synthetic: Path) -> None:
+    image = sorted(synthetic.rglob("*.png"))[0]
+    table = tmp_path / "paths.csv"
+    table.write_text(f"path\n{image}\n")
+    archive = tmp_path / "images.npz"
+    np.savez(archive, test_images=np.zeros((3, 8, 8), dtype=np.uint8))
+    for path, ids in ((table, [image.as_posix()]), (archive, ["test/00000", "test/00001", "test/00002"])):
+        items = read_items(path, ("a", "b"))
+        assert [item.id for item in items] == ids
+        assert {item.label for item in items} == {UNKNOWN}
+    (tmp_path / "nothing").mkdir()
+    with pytest.raises(BadInputError, match="holds no image"):
+        read_items(tmp_path / "nothing", ("a", "b"))
+    with pytest.raises(BadInputError, match="no such file"):
+        read_items(tmp_path / "nowhere.csv", ("a", "b"))
+
+
+def test_the_test_side_of_a_divided_set_is_taken(tmp_path: Path) -> None:
+    archive = tmp_path / "divided.npz"
+    sides = {f"{side}_images": np.zeros((n, 8, 8), dtype=np.uint8) for side, n in (("train", 6), ("test", 4))}
+    labels = {name.replace("images", "labels"): np.arange(len(a)) % 2 for name, a in sides.items()}
+    np.savez(archive, **sides, **labels)
+    items = read_items(archive, ("a", "b"))
+    assert [item.id for item in items] == [f"test/{i:05d}" for i in range(4)]
+    assert [item.label for item in items] == [0, 1, 0, 1]
+
+
+def test_what_cannot_be_compared_is_refused(alone: Path, trained: Path, run_copy: Path, tmp_path: Path) -> None:
+    with pytest.raises(BadInputError, match="--against"):
+        verify(alone)
+    with pytest.raises(BadInputError, match="--data"):
+        verify(alone, against=alone)
+    metrics = json.loads((run_copy / "metrics.json").read_text())
+    other = run_copy / "best.safetensors"
+    other.write_bytes(other.read_bytes() + b" ")
+    from ttl_deploy import files
+
+    files.write_json(run_copy / "metrics.json", metrics | {"weights_sha256": files.sha256(other)})
+    with pytest.raises(IntegrityError, match="other weights"):
+        verify(alone, against=run_copy)
+    assert open_artifact(alone).manifest.parity is not None

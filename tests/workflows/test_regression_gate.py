@@ -1,0 +1,131 @@
+"""The regression gate as a whole: its two promises with real time, the file it writes, and what it refuses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+import pytest
+import torch
+
+from ttl_deploy.bench.references import NETWORK, Work
+from ttl_deploy.bench.regression import read_baseline, write_baseline
+from ttl_deploy.cli.main import run
+from ttl_deploy.resources import data_folder
+from ttl_deploy.spec import ModelSpec
+from ttl_deploy.transfer import TransferModel, build
+from ttl_deploy.workflows import workloads as definitions
+from ttl_deploy.workflows.regression import check, update
+from ttl_deploy.workflows.workloads import Workload, workloads
+
+BOUND = 0.1
+TRIES = 20
+
+
+@cache
+def model() -> TransferModel:
+    spec = ModelSpec(backbone="resnet18", method="ttl", cut="layer1.0", classes=("a", "b"), image_size=8)
+    return build(spec).eval()
+
+
+def small_network(_folder: Path) -> Work:
+    """The lowest layers of a network on a small image: 0.2 ms or so."""
+    network, image = model(), torch.zeros(1, 3, 8, 8)
+
+    def work() -> object:
+        with torch.inference_mode():
+            return network(image)
+
+    return work
+
+
+SMALL = Workload("small", "a small network", 1, NETWORK, 10, 1, small_network)
+SLOWER = replace(SMALL, calls=13)
+OTHER = replace(SMALL, name="other")
+
+Use = Callable[..., None]
+
+
+@pytest.fixture
+def use(monkeypatch: pytest.MonkeyPatch) -> Use:
+    """Puts other workloads in the place of the program's."""
+    return lambda *chosen: monkeypatch.setattr(definitions, "_WORKLOADS", chosen)
+
+
+@pytest.fixture
+def made(tmp_path: Path, use: Use) -> Path:
+    """A baseline of `SMALL`, measured."""
+    use(SMALL)
+    path = tmp_path / "baseline.json"
+    update(path)
+    return path
+
+
+def test_a_slowdown_of_30_percent_is_always_caught_and_nothing_else_is(made: Path, use: Use) -> None:
+    """The gate's two promises (20 of 20 each), in real time, with whatever else runs on this machine."""
+    undisturbed, injected = [], []
+    for _ in range(TRIES):
+        use(SMALL)
+        undisturbed += check(made, BOUND).comparisons
+        use(SLOWER)
+        injected += check(made, BOUND).comparisons
+    assert [c.reason for c in injected if c.verdict != "fail"] == []
+    assert [c.reason for c in undisturbed if c.verdict == "fail"] == []
+
+
+def test_the_command_says_which_became_slower(made: Path, use: Use, capsys: pytest.CaptureFixture[str]) -> None:
+    use(SLOWER, OTHER)
+    assert run(["bench", "--baseline", str(made), "--max-regression", "10%"]) == 1
+    shown = capsys.readouterr().out
+    assert "FAIL: small: +" in shown
+    assert "slower than the bound of +10.0%" in shown
+    assert "INCONCLUSIVE: other: not in the baseline yet" in shown
+
+
+def test_updating_one_keeps_the_others(made: Path, use: Use) -> None:
+    before = read_baseline(made).workloads["small"]
+    use(SMALL, OTHER)
+    assert run(["bench", "--baseline", str(made), "--update-baseline", "--workload", "other"]) == 0
+    after = read_baseline(made).workloads
+    assert after["small"] == before
+    assert after["other"].hardware["cpu"]
+    assert after["other"].libraries["torch"]
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    assert run(["bench", *arguments]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    return lines[0]
+
+
+def test_what_cannot_be_compared_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "b.json"
+    file = ["--baseline", str(path)]
+    assert "no such baseline" in refused(capsys, *file)
+    path.write_text("{")
+    assert "not JSON" in refused(capsys, *file)
+    assert "not JSON" in refused(capsys, *file, "--update-baseline")
+    assert "'10' is not a percentage" in refused(capsys, *file, "--max-regression", "10")
+    assert "need a baseline" in refused(capsys, "--max-regression", "10%")
+    assert "not artifacts" in refused(capsys, *file, str(tmp_path))
+
+
+def test_foreign_entries_and_names_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    committed = read_baseline(data_folder("benchmarks") / "baseline.json").workloads
+    path, file = tmp_path / "b.json", ["--baseline", str(tmp_path / "b.json")]
+    write_baseline(path, {**committed, "forward-tlt": committed["forward-ttl"]})
+    assert "forward-tlt" in refused(capsys, *file)
+    path.unlink()
+    write_baseline(path, {"predict": committed["predict"].model_copy(update={"revision": 99})})
+    assert "another definition" in refused(capsys, *file)
+    assert "unknown workload 'forward'" in refused(capsys, *file, "--workload", "forward")
+
+
+def test_the_committed_baseline_has_every_workload_as_it_is_defined_now() -> None:
+    entries = read_baseline(data_folder("benchmarks") / "baseline.json").workloads
+    assert {name: (e.revision, e.reference, e.reference_revision) for name, e in entries.items()} == {
+        w.name: (w.revision, w.reference.name, w.reference.revision) for w in workloads()
+    }

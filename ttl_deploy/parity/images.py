@@ -1,0 +1,108 @@
+"""The images that two models are compared on, when they are not the test split of a run: with labels or without.
+
+Labelled sets are read by `ttl_deploy.data`; where a set has a test side of its own, that is taken. Without labels, a
+folder of images, a CSV with the column `path`, or an .npz with `test_images` will do. No torch.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ttl_deploy.data.cache import PixelCache
+from ttl_deploy.data.items import ArraySource, FileSource, Item
+from ttl_deploy.data.manifest import read_dataset
+from ttl_deploy.data.prepared import Prepared, assemble
+from ttl_deploy.errors import BadInputError
+from ttl_deploy.preprocess import IMAGE_SUFFIXES
+from ttl_deploy.progress import SILENT, Reporter
+from ttl_deploy.spec import PreprocessSpec
+
+UNKNOWN = -1
+"""The label of an image without one."""
+
+
+def read_items(path: Path, classes: Sequence[str]) -> tuple[Item, ...]:
+    """The images of a data set, or of its test side where it has one.
+
+    Args:
+        path: A folder, CSV or .npz.
+        classes: The models' classes; a label that is none of them is refused.
+
+    Returns:
+        The images; where the set has no labels, all with the label `UNKNOWN`.
+
+    Raises:
+        BadInputError: There is nothing to read, or a label is not a class.
+    """
+    unlabelled = _unlabelled(path)
+    if unlabelled is not None:
+        if not unlabelled:
+            raise BadInputError("holds no image", where=path, fix="pass a folder, CSV or .npz of images")
+        return unlabelled
+    items = read_dataset(path, classes=classes).items
+    return tuple(item for item in items if item.split == "test") or items
+
+
+def prepare_items(
+    items: Sequence[Item],
+    classes: tuple[str, ...],
+    preprocess: PreprocessSpec,
+    *,
+    cache: Path | None = None,
+    reporter: Reporter = SILENT,
+) -> Prepared:
+    """Decodes images; all of them count as the test side.
+
+    Raises:
+        UnreadableImageError: An image cannot be read.
+    """
+    cached = PixelCache(cache, preprocess).ensure(items, skip_unreadable=False, reporter=reporter)
+    return assemble(classes, items, ["test"] * len(items), cached)
+
+
+def _unlabelled(path: Path) -> tuple[Item, ...] | None:
+    """The images of a set that has no labels; None where it has some, or is nothing we know."""
+    if path.is_dir():
+        return _loose(path)
+    if path.suffix.lower() == ".csv" and path.is_file():
+        return _listed(path)
+    if path.suffix.lower() == ".npz" and path.is_file():
+        return _rows(path)
+    return None
+
+
+def _loose(folder: Path) -> tuple[Item, ...] | None:
+    if any(entry.is_dir() and not entry.name.startswith(".") for entry in folder.iterdir()):
+        return None
+    found = sorted(entry for entry in folder.iterdir() if entry.suffix.lower() in IMAGE_SUFFIXES)
+    return tuple(Item(entry.name, UNKNOWN, None, None, FileSource(entry)) for entry in found)
+
+
+def _listed(table: Path) -> tuple[Item, ...] | None:
+    try:
+        with table.open(newline="", encoding="utf-8-sig") as handle:
+            rows = list(csv.DictReader(handle))
+    except (UnicodeDecodeError, csv.Error):
+        return None  # the reader of labelled tables says what is wrong
+    if not rows or "path" not in rows[0] or "label" in rows[0]:
+        return None
+    paths = dict.fromkeys(Path(row["path"]).as_posix() for row in rows if row["path"])
+    return tuple(Item(name, UNKNOWN, None, None, FileSource(table.parent / name)) for name in paths)
+
+
+def _rows(path: Path) -> tuple[Item, ...] | None:
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            if "test_images" not in archive.files or any(name.endswith("_labels") for name in archive.files):
+                return None
+            images = archive["test_images"]
+    except (OSError, ValueError):
+        return None  # the reader of labelled arrays says what is wrong
+    names = [f"test/{row:05d}" for row in range(len(images))]
+    return tuple(
+        Item(name, UNKNOWN, None, None, ArraySource(images, row, f"{path}:{name}")) for row, name in enumerate(names)
+    )
