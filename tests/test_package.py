@@ -10,7 +10,10 @@ import pytest
 
 import ttl_deploy
 
-OPTIONAL = ("tensorrt", "torch_tensorrt", "pydicom", "nibabel", "monai", "ray", "hypothesis", "pytest")
+OPTIONAL = (
+    *("tensorrt", "torch_tensorrt", "pydicom", "nibabel", "monai", "ray"),
+    *("fastapi", "starlette", "uvicorn", "prometheus_client", "hypothesis", "pytest"),
+)
 
 
 def test_every_module_imports_without_the_optional_packages() -> None:
@@ -26,7 +29,18 @@ def test_every_module_imports_without_the_optional_packages() -> None:
 
 
 @pytest.mark.parametrize(
-    "room", ["runtime", "artifact", "preprocess", "parity", "bench", "data.manifest", "workflows.predict", "spec"]
+    "room",
+    [
+        "runtime",
+        "artifact",
+        "preprocess",
+        "parity",
+        "bench",
+        "data.manifest",
+        "workflows.predict",
+        "serve.server",
+        "spec",
+    ],
 )
 def test_a_deployment_machine_needs_no_torch(room: str) -> None:
     code = f"import sys\nsys.modules['torch'] = None\nimport ttl_deploy.{room}"

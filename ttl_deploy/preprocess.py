@@ -3,7 +3,8 @@
 The rule, in order:
 
 1. Refused before decoding: files of zero bytes, images of more than `MAX_PIXELS` pixels (a decompression bomb).
-2. A file with several frames gives its first.
+2. A file with several frames gives its first. DICOM (known by its `DICM` mark or by `.dcm`) follows the rule of
+   `ttl_deploy.dicom` and goes on with step 6; several frames are refused there.
 3. The EXIF orientation is applied.
 4. A palette is expanded to its colours.
 5. Transparency is composited over black.
@@ -31,15 +32,27 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from ttl_deploy.errors import UnreadableImageError
+from ttl_deploy import dicom
+from ttl_deploy.errors import TtlDeployError, UnreadableImageError
 from ttl_deploy.spec import PreprocessSpec
 
 MAX_PIXELS = 1024**3 // 4 // 3
 """Most pixels (width x height) an image may have: 89,478,485, a quarter gibibyte as RGB, Pillow's own limit."""
 
-IMAGE_SUFFIXES = frozenset(
-    {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".pgm", ".ppm", ".pnm", ".jp2"}
-)
+IMAGE_SUFFIXES = dicom.SUFFIXES | {
+    ".png",
+    ".jpg",
+    ".jpeg",
+    ".bmp",
+    ".tif",
+    ".tiff",
+    ".webp",
+    ".gif",
+    ".pgm",
+    ".ppm",
+    ".pnm",
+    ".jp2",
+}
 """File name endings, in lower case, that a folder is searched for."""
 
 # Named, because Pillow would otherwise also try formats that run other programs (EPS starts Ghostscript). Its JPEG
@@ -63,14 +76,19 @@ def load_pixels(source: Path | bytes, spec: PreprocessSpec, *, where: str | None
 
     Raises:
         UnreadableImageError: The file is missing, empty, damaged, not an image or too large.
+        MissingDependencyError: It is DICOM and pydicom or a decoder is not installed.
     """
     place = where or (str(source) if isinstance(source, Path) else "image data")
     try:
         _refuse_empty(source, place)
-        with _quiet_pillow(), Image.open(_stream(source), formats=_FORMATS) as image:
+        if dicom.is_dicom(source):
+            with _quiet_readers():
+                values = dicom.read_dicom(source, place, MAX_PIXELS)
+            return array_pixels(values, spec, place)
+        with _quiet_readers(), Image.open(_stream(source), formats=_FORMATS) as image:
             _refuse_large(image.size, place)
             return _finish(_eight_bit(image, spec, place), spec)
-    except UnreadableImageError:
+    except TtlDeployError:
         raise
     except Exception as error:  # on damaged files Pillow's plugins raise anything from KeyError to struct.error
         raise _unreadable(error, place) from error
@@ -145,7 +163,7 @@ def _unreadable(error: Exception, where: str) -> UnreadableImageError:
     if isinstance(error, FileNotFoundError):
         return UnreadableImageError("no such file", where=where, fix="correct the path or leave it out")
     if isinstance(error, UnidentifiedImageError):
-        formats = "PNG, JPEG, TIFF, BMP, GIF, WebP, PNM or JPEG 2000"
+        formats = "PNG, JPEG, TIFF, BMP, GIF, WebP, PNM, JPEG 2000 or DICOM"
         return UnreadableImageError("is not an image", where=where, fix=f"give {formats}")
     if isinstance(error, Image.DecompressionBombError):
         reason = f"has more than the limit of {MAX_PIXELS:,} pixels"
@@ -164,15 +182,15 @@ class _Quiet:
 
 
 @contextmanager
-def _quiet_pillow() -> Iterator[None]:
-    """Keeps Pillow's warnings off stderr, from all threads.
+def _quiet_readers() -> Iterator[None]:
+    """Keeps Pillow's and pydicom's warnings off stderr, from all threads.
 
     `warnings.catch_warnings` alone would let one thread put the filters back while another still decodes.
     """
     with _Quiet.lock:
         if _Quiet.depth == 0:
             _Quiet.filters.enter_context(warnings.catch_warnings())
-            warnings.filterwarnings("ignore", module=r"PIL\b")
+            warnings.filterwarnings("ignore", module=r"(PIL|pydicom|ttl_deploy\.dicom)\b")
         _Quiet.depth += 1
     try:
         yield

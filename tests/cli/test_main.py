@@ -10,8 +10,8 @@ import ttl_deploy
 from ttl_deploy.cli.main import run
 from ttl_deploy.errors import StorageError
 
-COMMANDS = ("quickstart", "cuts", "train", "export", "verify", "bench", "predict", "synthetic")
-HEAVY = ("torch", "numpy", "onnx", "onnxruntime", "openvino", "sklearn", "matplotlib", "PIL")
+COMMANDS = ("quickstart", "cuts", "train", "export", "verify", "bench", "predict", "serve", "synthetic")
+HEAVY = ("torch", "numpy", "fastapi", "pydicom", "onnx", "onnxruntime", "openvino", "sklearn", "matplotlib", "PIL")
 
 
 def imported_by(*arguments: str) -> set[str]:

@@ -87,6 +87,11 @@ def line(text: str) -> None:
     sys.stdout.write(text + "\n")
 
 
+def flush() -> None:
+    """Sends what was printed on its way, for who waits for it at the other end of a pipe."""
+    sys.stdout.flush()
+
+
 def print_json(content: Any) -> None:
     """Prints JSON on stdout."""
     sys.stdout.write(json.dumps(content, indent=2, default=str) + "\n")

@@ -6,9 +6,9 @@ UTF-8, separated by comma, semicolon or tab as its header is; paths are relative
 from __future__ import annotations
 
 import csv
-import io
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 
 from ttl_deploy.data.items import FileSource
@@ -16,6 +16,7 @@ from ttl_deploy.data.listing import SPLIT_NAMES, Entry, Listing
 from ttl_deploy.errors import BadInputError
 
 _COLUMNS = ("path", "label")
+_OPTIONAL = ("patient_id", "split")
 
 
 def read_csv(table: Path) -> Listing:
@@ -25,26 +26,53 @@ def read_csv(table: Path) -> Listing:
         BadInputError: It is not UTF-8 or not a table, a column is missing, or a row is incomplete, wrong or double; the
             error names the line.
     """
+    return _listing(table, open_table(table))
+
+
+def open_table(
+    table: Path, required: Sequence[str] = _COLUMNS, optional: Sequence[str] = _OPTIONAL
+) -> Iterator[tuple[int, dict[str, str]]]:
+    """Line number and cells by column name, one per row, read as they are asked for.
+
+    Args:
+        table: The file.
+        required: Columns that have to be there.
+        optional: Columns that may be there; like the required ones, they may not be there twice.
+
+    Yields:
+        First the header as a row without cells, then the rows that are not blank.
+
+    Raises:
+        BadInputError: It is not UTF-8 or not a table, a column is missing or double, or a row has more cells than the
+            header.
+    """
     try:
         with table.open(newline="", encoding="utf-8-sig") as handle:
-            return _listing(table, _rows(table, handle.read()))
+            yield from _rows(table, handle, required, optional)
     except UnicodeDecodeError as error:
         raise BadInputError("is not UTF-8 text", where=table, fix="save it as CSV UTF-8") from error
     except csv.Error as error:
         raise BadInputError(f"is not a table: {error}", where=table, fix="save it as CSV UTF-8") from error
 
 
-def _rows(table: Path, text: str) -> Iterator[tuple[int, dict[str, str]]]:
-    """Line number and cells by column name, one per row; first yields the header as a row without cells."""
-    first = text.lstrip().partition("\n")[0]
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=first.count), strict=True)
+def _rows(
+    table: Path, lines: Iterable[str], required: Sequence[str], optional: Sequence[str]
+) -> Iterator[tuple[int, dict[str, str]]]:
+    text = iter(lines)
+    head: list[str] = []
+    for line in text:
+        head.append(line)
+        if not line.isspace():
+            break
+    delimiter = max(",;\t", key="".join(head).count)
+    reader = csv.reader(chain(head, text), delimiter=delimiter, strict=True)
     header: list[str] | None = None
     for cells in reader:
         cells = [cell.strip() for cell in cells]
         if not any(cells):
             continue
         if header is None:
-            header = _checked_header(table, cells)
+            header = _checked_header(table, cells, required, optional)
             yield reader.line_num, dict.fromkeys(header, "")
         elif len(cells) > len(header):
             what = f"{len(cells)} cells where the header has {len(header)}"
@@ -53,17 +81,17 @@ def _rows(table: Path, text: str) -> Iterator[tuple[int, dict[str, str]]]:
             yield reader.line_num, dict(zip(header, cells, strict=False))
 
 
-def _checked_header(table: Path, cells: list[str]) -> list[str]:
+def _checked_header(table: Path, cells: list[str], required: Sequence[str], optional: Sequence[str]) -> list[str]:
     header = [cell.lower() for cell in cells]
-    missing = [name for name in _COLUMNS if name not in header]
+    missing = [name for name in required if name not in header]
     if missing:
         found = ", ".join(cells)
         raise BadInputError(
             f"has no column {' and '.join(missing)}; found: {found}",
             where=table,
-            fix="the first line names the columns path, label and, where known, patient_id and split",
+            fix=f"the first line names the columns {', '.join(required)} and, where known, {' and '.join(optional)}",
         )
-    double = [name for name in (*_COLUMNS, "patient_id", "split") if header.count(name) > 1]
+    double = [name for name in (*required, *optional) if header.count(name) > 1]
     if double:
         raise BadInputError(f"has the column {double[0]} twice", where=table, fix="remove one")
     return header

@@ -15,6 +15,7 @@ from ttl_deploy.artifact import Artifact
 from ttl_deploy.complexity import count
 from ttl_deploy.errors import BadInputError, CheckFailedError
 from ttl_deploy.export.exporter import EXPORTERS, ExportJob
+from ttl_deploy.export.model_card import write_model_card
 from ttl_deploy.parity.compare import Bounds
 from ttl_deploy.parity.verify import check
 from ttl_deploy.progress import SILENT, Reporter
@@ -90,8 +91,15 @@ def _write(folder: Path, run: Run, job: ExportJob, format: str, reporter: Report
         "source": SourceRun(name=run.name, weights_sha256=files.sha256(run.weights), config_digest=run.config.digest()),
         "tools": hardware.library_versions(),
     }
+
+    def build(target: Path) -> str:
+        write_model_card(
+            target, run, format=format, precision=job.precision, parameters=cost.parameters, macs=cost.macs
+        )
+        return exporter.write(job, target)
+
     with reporter.task(f"exporting to {format} {job.precision}", None):
-        return artifacts.write_artifact(folder, fields, lambda target: exporter.write(job, target))
+        return artifacts.write_artifact(folder, fields, build)
 
 
 def _checked(

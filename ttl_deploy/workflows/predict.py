@@ -1,27 +1,40 @@
-"""Predicting images with an artifact: files, folders and patterns in, class probabilities out, in constant memory.
+"""Predicting images with an artifact: files, folders, patterns and tables in, a stream of probabilities out.
 
-No torch and nothing else heavy, so that one image costs a fraction of a second.
+No torch and nothing else heavy, so that one image costs a fraction of a second; memory does not grow with the
+number of images. Images are decoded on threads while the model runs, and come out in the order they went in.
 """
 
 from __future__ import annotations
 
-import glob
-from collections.abc import Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
+from ttl_deploy import hardware
 from ttl_deploy import runtime as runtimes
-from ttl_deploy.artifact import open_artifact
-from ttl_deploy.errors import BadInputError, UnreadableImageError
-from ttl_deploy.preprocess import IMAGE_SUFFIXES, load_pixels, normalise
-from ttl_deploy.progress import SILENT, Reporter
-from ttl_deploy.runtime import softmax
+from ttl_deploy.artifact import Artifact, open_artifact
+from ttl_deploy.errors import UnreadableImageError
+from ttl_deploy.preprocess import load_pixels, normalise
+from ttl_deploy.progress import SILENT, Advance, Reporter
+from ttl_deploy.runtime import Session, softmax
+from ttl_deploy.spec import PreprocessSpec
+from ttl_deploy.workflows.image_sources import ImageRef, ImageSources
+from ttl_deploy.workflows.prediction_file import PredictionFile, Provenance
+
+_MOST_WORKERS = 8
+
+_Decoding = tuple[ImageRef, Future[NDArray[np.uint8]]]
+"""An image and its pixels to come."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Prediction:
     """What the model says of one image.
 
@@ -29,48 +42,53 @@ class Prediction:
         image: Its path.
         label: The most probable class.
         probabilities: By class, in the order of the outputs.
+        id: What the table calls it, if it came from one that has ids.
     """
 
     image: str
     label: str
     probabilities: dict[str, float]
+    id: str | None = None
 
 
-def find_images(sources: Sequence[str]) -> list[Path]:
-    """Files named by paths, folders (searched to the bottom) and patterns such as `scans/*.png`, each once.
+@dataclass
+class Summary:
+    """How a prediction to a file went.
 
-    Raises:
-        BadInputError: A source does not exist, or holds no image.
+    Attributes:
+        written: Rows added.
+        present: Images whose rows were there already.
+        unreadable: Images left out.
     """
-    found: dict[Path, None] = {}
-    for source in sources:
-        images = list(_images_of(source))
-        if not images:
-            raise BadInputError(f"no image matches {source!r}", fix="pass image files, folders or patterns")
-        found.update(dict.fromkeys(images))
-    return list(found)
+
+    written: int = 0
+    present: int = 0
+    unreadable: int = 0
 
 
 def predict(
     artifact: str | Path,
-    images: Sequence[str],
+    images: Iterable[str],
     *,
     runtime: str | None = None,
     device: str = "cpu",
     threads: int | None = None,
     batch_size: int = 8,
+    workers: int | None = None,
     skip_unreadable: bool = False,
     reporter: Reporter = SILENT,
 ) -> Iterator[Prediction]:
-    """Class probabilities of images, in their order.
+    """Class probabilities of images, in their order, as a stream: a million images need no more memory than a hundred.
 
     Args:
         artifact: Folder of the artifact.
-        images: Files, folders or patterns.
+        images: Files, folders, patterns or CSV files with the column `path` and, where wanted, `id`. An iterator is
+            taken as it comes, one source after the other, and nothing is counted beforehand.
         runtime: Engine; None: the first that can.
         device: `cpu` or `cuda`.
         threads: Threads for one batch.
         batch_size: Images run at once.
+        workers: Threads that decode images; None: one per core, at most 8.
         skip_unreadable: Leave out images that cannot be read, with a warning, instead of stopping.
         reporter: Told of progress.
 
@@ -79,43 +97,173 @@ def predict(
         IntegrityError: The artifact was changed.
     """
     opened = open_artifact(Path(artifact))
-    paths = find_images(images)
-    spec = opened.manifest.preprocess
-    with (
-        runtimes.load(opened, runtime, threads=threads, device=device) as session,
-        reporter.task("predicting", len(paths)) as advance,
-    ):
-        for group in _grouped(paths, batch_size):
-            readable, pixels = [], []
-            for path in group:
-                try:
-                    pixels.append(load_pixels(path, spec))
-                    readable.append(path)
-                except UnreadableImageError as error:
-                    if not skip_unreadable:
-                        raise
-                    reporter.warn(str(error))
-            if pixels:
-                rows = softmax(session.run(normalise(np.stack(pixels), spec)))
-                for path, row in zip(readable, rows, strict=True):
-                    probabilities = dict(zip(session.classes, map(float, row), strict=True))
-                    yield Prediction(str(path), session.classes[int(row.argmax())], probabilities)
-            advance(len(group), "")
+    stream, total = _stream_of(images)
+    with runtimes.load(opened, runtime, threads=threads, device=device) as session:
+        job = _Job(opened.manifest.preprocess, session, batch_size, workers, skip_unreadable, reporter)
+        yield from job.predictions(stream, total, Summary())
 
 
-def _images_of(source: str) -> Iterable[Path]:
-    path = Path(source)
-    if path.is_file():
-        return [path]
-    if path.is_dir():
-        return sorted(p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
-    if not glob.has_magic(source):
-        raise BadInputError("no such image or folder", where=source)
-    # Path.glob takes no absolute pattern.
-    return sorted(p for p in map(Path, glob.glob(source, recursive=True)) if p.is_file())  # noqa: PTH207
+def predict_to_file(
+    artifact: str | Path,
+    images: Iterable[str],
+    out: Path,
+    *,
+    overwrite: bool = False,
+    lines: str | None = None,
+    runtime: str | None = None,
+    device: str = "cpu",
+    threads: int | None = None,
+    batch_size: int = 8,
+    workers: int | None = None,
+    skip_unreadable: bool = False,
+    reporter: Reporter = SILENT,
+) -> Summary:
+    """Predicts into a file that a killed command can go on with: images whose rows are there are skipped.
+
+    Args:
+        artifact: Folder of the artifact.
+        images: As for `predict`.
+        out: The file; beside it `OUT.meta.json` says which model, engine and machine made it.
+        overwrite: Begin again instead of going on.
+        lines: `csv` or `jsonl`; None: by the ending of `out`, csv where it says nothing.
+        runtime: Engine; None: the first that can.
+        device: `cpu` or `cuda`.
+        threads: Threads for one batch.
+        batch_size: Images run at once.
+        workers: Threads that decode images; None: one per core, at most 8.
+        skip_unreadable: Leave out images that cannot be read, with a warning; they are tried again next time.
+        reporter: Told of progress.
+
+    Raises:
+        BadInputError: No image, an image cannot be read, or the file was written by another model.
+        IntegrityError: The artifact or the file was changed.
+        StorageError: The disk is full, read-only or failing; what is written stays, and the command can be repeated.
+    """
+    opened = open_artifact(Path(artifact))
+    stream, total = _stream_of(images)
+    has_ids = isinstance(stream, ImageSources) and stream.has_ids
+    summary = Summary()
+    with runtimes.load(opened, runtime, threads=threads, device=device) as session:
+        job = _Job(opened.manifest.preprocess, session, batch_size, workers, skip_unreadable, reporter)
+        provenance = _provenance(opened, session)
+        with PredictionFile(out, lines, session.classes, has_ids, provenance, overwrite=overwrite) as file:
+            for prediction in job.predictions(stream, total, summary, file.take):
+                file.write(prediction.image, prediction.id, prediction.label, prediction.probabilities)
+                summary.written += 1
+    return summary
 
 
-def _grouped(paths: Iterable[Path], size: int) -> Iterator[list[Path]]:
-    iterator = iter(paths)
+def find_images(sources: Sequence[str]) -> list[Path]:
+    """Files named by paths, folders (searched to the bottom) and patterns such as `scans/*.png`, each once.
+
+    Raises:
+        BadInputError: A source does not exist, or holds no image.
+    """
+    return [Path(image.path) for image in ImageSources(sources)]
+
+
+def _stream_of(images: Iterable[str]) -> tuple[Iterable[ImageRef], int | None]:
+    """The images and how many they are, if that can be known."""
+    if isinstance(images, str):
+        images = [images]
+    if isinstance(images, Sequence):
+        sources = ImageSources(images)
+        return sources, sources.count()
+    return (image for source in images for image in ImageSources([source])), None
+
+
+def _provenance(artifact: Artifact, session: Session) -> Provenance:
+    manifest = artifact.manifest
+    return Provenance(
+        model_sha256=manifest.files[manifest.model_file].sha256,
+        preprocess=manifest.preprocess.digest(),
+        classes=session.classes,
+        precision=manifest.precision,
+        runtime=session.runtime,
+        device=session.device,
+        artifact=str(artifact.folder),
+        hardware=hardware.describe().as_dict(),
+        libraries=hardware.library_versions(),
+    )
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What stays the same while images go by."""
+
+    spec: PreprocessSpec
+    session: Session
+    batch_size: int
+    workers: int | None
+    skip_unreadable: bool
+    reporter: Reporter
+
+    def predictions(
+        self,
+        images: Iterable[ImageRef],
+        total: int | None,
+        summary: Summary,
+        done: Callable[[str], bool] | None = None,
+    ) -> Iterator[Prediction]:
+        with self.reporter.task("predicting", total) as advance:
+            wanted = _wanted(images, done, summary, advance)
+            with closing(self._decoded(wanted)) as decoded:
+                for group in _grouped(decoded, self.batch_size):
+                    yield from self._run(self._readable(group, summary))
+                    advance(len(group), "")
+
+    def _decoded(self, images: Iterable[ImageRef]) -> Generator[_Decoding, None, None]:
+        """Images with their pixels, decoded ahead on threads; no more than two batches wait."""
+        workers = self.workers or min(hardware.usable_cores(), _MOST_WORKERS)
+        pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
+        waiting: deque[_Decoding] = deque()
+        try:
+            for image in images:
+                waiting.append((image, pool.submit(load_pixels, Path(image.path), self.spec)))
+                if len(waiting) > 2 * self.batch_size + workers:
+                    yield waiting.popleft()
+            yield from waiting
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+        pool.shutdown()
+
+    def _readable(self, group: Iterable[_Decoding], summary: Summary) -> tuple[list[ImageRef], list[NDArray[np.uint8]]]:
+        images, pixels = [], []
+        for image, future in group:
+            try:
+                pixels.append(future.result())
+                images.append(image)
+            except UnreadableImageError as error:
+                if not self.skip_unreadable:
+                    raise
+                summary.unreadable += 1
+                self.reporter.warn(str(error))
+        return images, pixels
+
+    def _run(self, readable: tuple[list[ImageRef], list[NDArray[np.uint8]]]) -> Iterator[Prediction]:
+        images, pixels = readable
+        if not images:
+            return
+        classes = self.session.classes
+        rows = softmax(self.session.run(normalise(np.stack(pixels), self.spec)))
+        for image, row in zip(images, rows, strict=True):
+            probabilities = dict(zip(classes, map(float, row), strict=True))
+            yield Prediction(image.path, classes[int(row.argmax())], probabilities, image.id)
+
+
+def _wanted(
+    images: Iterable[ImageRef], done: Callable[[str], bool] | None, summary: Summary, advance: Advance
+) -> Iterator[ImageRef]:
+    for image in images:
+        if done is not None and done(image.key):
+            summary.present += 1
+            advance(1, "already there")
+        else:
+            yield image
+
+
+def _grouped(decoded: Iterable[_Decoding], size: int) -> Iterator[list[_Decoding]]:
+    iterator = iter(decoded)
     while group := list(islice(iterator, size)):
         yield group

@@ -36,6 +36,10 @@ def run(
     cache: Annotated[
         Path | None, typer.Option(help="Folder of the pixel cache.", show_default="the user's cache folder")
     ] = None,
+    triton: Annotated[
+        Path | None,
+        typer.Option(help="Also put the artifact into this Triton model repository.", show_default="none"),
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an artifact that is there.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the manifest as JSON.")] = False,
 ) -> None:
@@ -58,6 +62,10 @@ def run(
         reporter=reporter,
     )
     manifest = made.manifest
+    if triton is not None:
+        from ttl_deploy.serve.triton import write_repository
+
+        reporter.info(f"Triton model: {write_repository(made, triton, overwrite=overwrite)}")
     if as_json:
         console.print_json({"artifact": str(made.folder), **manifest.model_dump(mode="json")})
         return

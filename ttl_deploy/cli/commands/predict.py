@@ -2,30 +2,44 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
+from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ttl_deploy.cli import console
 from ttl_deploy.errors import BadInputError, near
 
+if TYPE_CHECKING:
+    from ttl_deploy.workflows.predict import Prediction
+
 NAME = "predict"
 ORDER = 7
 NEEDS_ARGUMENTS = True
 
-_FORMATS = ("table", "csv", "json")
+_TABLE_ROWS = 1000
+"""Rows of one table on the screen; more go into the next table, so that none is ever held whole."""
 
 
 def run(
     artifact: Annotated[Path, typer.Argument(help="Folder of the artifact.")],
-    images: Annotated[list[str], typer.Argument(help="Image files, folders, or patterns such as 'scans/*.png'.")],
-    format: Annotated[str, typer.Option(help="table, csv or json.")] = "table",
+    images: Annotated[
+        list[str],
+        typer.Argument(
+            help="Image files (DICOM too), folders, patterns such as 'scans/*.png', or a CSV with the column path "
+            "and, where wanted, id."
+        ),
+    ],
+    format: Annotated[
+        str | None,
+        typer.Option(help="table, csv, jsonl (an object per line) or json.", show_default="table; csv with --out"),
+    ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Write to this file instead of the screen; table becomes csv.")
+        Path | None,
+        typer.Option(help="Write to this file, csv or jsonl; run again, the command skips the images that are in it."),
     ] = None,
     runtime: Annotated[
         str | None, typer.Option(help="onnxruntime or openvino.", show_default="the first that can")
@@ -35,54 +49,98 @@ def run(
         int | None, typer.Option(help="Threads for one batch.", show_default="one per core", min=1)
     ] = None,
     batch_size: Annotated[int, typer.Option(help="Images run at once.", min=1)] = 8,
+    workers: Annotated[
+        int | None,
+        typer.Option(help="Threads that read images ahead.", show_default="one per core, at most 8", min=1, max=256),
+    ] = None,
     skip_unreadable: Annotated[
         bool, typer.Option("--skip-unreadable", help="Leave out unreadable images, with a warning.")
     ] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file at --out.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Begin the file at --out again.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Same as --format json.")] = False,
 ) -> None:
-    """Predict class probabilities of images with an artifact.
+    """Predict class probabilities of images with an artifact, as a stream in constant memory.
 
     Preprocessing is the artifact's own, the same code that validated the model.
     """
-    from ttl_deploy import files
-    from ttl_deploy.workflows.predict import predict
+    from ttl_deploy.workflows.predict import predict, predict_to_file
 
     chosen = "json" if as_json else format
-    if chosen not in _FORMATS:
-        raise BadInputError(f"unknown format {chosen!r}", fix=near(chosen, _FORMATS))
-    if out is not None:
-        files.refuse_existing(out, overwrite=overwrite)
-    results = list(
-        predict(
-            artifact,
-            images,
-            runtime=runtime,
-            device=device,
-            threads=threads,
-            batch_size=batch_size,
-            skip_unreadable=skip_unreadable,
-            reporter=console.ConsoleReporter(quiet=len(images) == 1 and out is None),
-        )
-    )
-    rows = [(r.image, r.label, *(f"{p:.6f}" for p in r.probabilities.values())) for r in results]
-    columns = ("image", "label", *(results[0].probabilities if results else ()))
-    if chosen == "json":
-        text = json.dumps([r.__dict__ for r in results], indent=2) + "\n"
-    elif chosen == "csv" or out is not None:
-        text = _csv(columns, rows)
-    else:
-        console.table("", columns, rows, right_from=2)
+    known = ("csv", "jsonl") if out is not None else tuple(_SHOW)
+    if chosen is not None and chosen not in known:
+        place = " for --out" if out is not None else ""
+        raise BadInputError(f"unknown format {chosen!r}{place}", fix=near(chosen, known))
+    reporter = console.ConsoleReporter(quiet=len(images) == 1 and out is None)
+    options: dict[str, Any] = {
+        "runtime": runtime,
+        "device": device,
+        "threads": threads,
+        "batch_size": batch_size,
+        "workers": workers,
+        "skip_unreadable": skip_unreadable,
+        "reporter": reporter,
+    }
+    if out is None:
+        _SHOW[chosen or "table"](predict(artifact, images, **options))
         return
-    if out is not None:
-        files.write_text(out, text)
-    else:
-        console.line(text.rstrip("\n"))
+    done = predict_to_file(artifact, images, out, overwrite=overwrite, lines=chosen, **options)
+    reporter.info(f"{out}: {done.written} written, {done.present} were there, {done.unreadable} unreadable")
 
 
-def _csv(columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows(rows)
-    return buffer.getvalue()
+def _columns(result: Prediction) -> tuple[str, ...]:
+    return (*(("id",) if result.id is not None else ()), "image", "label", *result.probabilities)
+
+
+def _cells(result: Prediction) -> tuple[str, ...]:
+    first = (result.id,) if result.id is not None else ()
+    return (*first, result.image, result.label, *(f"{p:.6f}" for p in result.probabilities.values()))
+
+
+def _table(results: Iterator[Prediction]) -> None:
+    while chunk := list(islice(results, _TABLE_ROWS)):
+        console.table("", _columns(chunk[0]), [_cells(r) for r in chunk], right_from=2)
+
+
+def _csv(results: Iterator[Prediction]) -> None:
+    from ttl_deploy.workflows.prediction_file import csv_line
+
+    for number, result in enumerate(results):
+        if not number:
+            console.line(_text(csv_line(_columns(result))))
+        console.line(_text(csv_line(_cells(result))))
+
+
+def _jsonl(results: Iterator[Prediction]) -> None:
+    for result in results:
+        console.line(json.dumps(_record(result)))
+
+
+def _json(results: Iterator[Prediction]) -> None:
+    """One array, written as it grows."""
+    before: Prediction | None = None
+    console.line("[")
+    for result in results:
+        if before is not None:
+            console.line(json.dumps(_record(before), indent=2) + ",")
+        before = result
+    if before is not None:
+        console.line(json.dumps(_record(before), indent=2))
+    console.line("]")
+
+
+def _record(result: Prediction) -> dict[str, object]:
+    from ttl_deploy.workflows.prediction_file import json_record
+
+    return json_record(result.image, result.id, result.label, result.probabilities)
+
+
+def _text(line: bytes) -> str:
+    return line.decode("utf-8", "replace").rstrip("\n")
+
+
+_SHOW: dict[str, Callable[[Iterator[Prediction]], None]] = {
+    "table": _table,
+    "csv": _csv,
+    "jsonl": _jsonl,
+    "json": _json,
+}

@@ -1,0 +1,28 @@
+// An artifact folder as `ttl-deploy export` writes it, checked before anything in it is used.
+#pragma once
+
+#include <string>
+#include <vector>
+
+namespace ttl {
+
+struct Preprocess {
+    int image_size = 0;
+    int channels = 0;
+    bool center_crop = true;     // false: the whole image squeezed
+    bool own_range = false;      // 16-bit images: their own minimum and maximum instead of 0 and 65535
+    std::vector<double> mean, std;  // one per channel, on the 0..1 scale
+};
+
+struct Artifact {
+    std::string model_path;
+    std::string precision;
+    std::string input_name, output_name;
+    std::vector<std::string> classes;
+    Preprocess preprocess;
+};
+
+// Reads the manifest and verifies size and SHA-256 of every file. Throws Error.
+Artifact open_artifact(const std::string& folder);
+
+}  // namespace ttl

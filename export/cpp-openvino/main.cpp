@@ -1,0 +1,128 @@
+// ttl_predict ARTIFACT IMAGE...: class probabilities as CSV, equal to those of `ttl-deploy predict`.
+//
+// Exit codes: 0 done, 2 bad input (one line on stderr says what is wrong).
+
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <iostream>
+#include <openvino/openvino.hpp>
+#include <string>
+#include <vector>
+
+#include "artifact.hpp"
+#include "decode.hpp"
+#include "error.hpp"
+#include "preprocess.hpp"
+
+namespace {
+
+bool has_name(const ov::Output<const ov::Node>& port, const std::string& name) {
+    return port.get_names().count(name) > 0;
+}
+
+ov::CompiledModel compile(ov::Core& core, const ttl::Artifact& artifact) {
+    ov::AnyMap settings{ov::hint::performance_mode(ov::hint::PerformanceMode::LATENCY), ov::num_streams(1)};
+    if (artifact.precision == "fp32") {
+        // On processors with bfloat16 OpenVINO would otherwise compute in that.
+        settings.insert(ov::hint::inference_precision(ov::element::f32));
+    }
+    return core.compile_model(core.read_model(artifact.model_path), "CPU", settings);
+}
+
+ov::Output<const ov::Node> checked_output(const ov::CompiledModel& model, const ttl::Artifact& artifact) {
+    const ttl::Preprocess& spec = artifact.preprocess;
+    const ov::PartialShape shape{1, spec.channels, spec.image_size, spec.image_size};
+    const auto inputs = model.inputs();
+    if (inputs.size() != 1 || !has_name(inputs[0], artifact.input_name) ||
+        inputs[0].get_element_type() != ov::element::f32 || !inputs[0].get_partial_shape().compatible(shape)) {
+        throw ttl::Error(artifact.model_path + ": its input is not the float image that the manifest describes");
+    }
+    for (const auto& output : model.outputs()) {
+        if (has_name(output, artifact.output_name)) {
+            return output;
+        }
+    }
+    throw ttl::Error(artifact.model_path + ": has no output " + artifact.output_name);
+}
+
+std::vector<double> softmax(const float* logits, std::size_t count) {
+    const double largest = *std::max_element(logits, logits + count);
+    std::vector<double> result;
+    double sum = 0;
+    for (std::size_t i = 0; i < count; ++i) {
+        result.push_back(std::exp(logits[i] - largest));
+        sum += result.back();
+    }
+    for (double& value : result) {
+        value /= sum;
+    }
+    return result;
+}
+
+std::string quoted(const std::string& cell) {
+    if (cell.find_first_of(",\"\r\n") == std::string::npos) {
+        return cell;
+    }
+    std::string result = "\"";
+    for (const char c : cell) {
+        result += c == '"' ? std::string("\"\"") : std::string(1, c);
+    }
+    return result + '"';
+}
+
+void print_row(const std::string& image, const ttl::Artifact& artifact, const std::vector<double>& probabilities) {
+    const auto best = std::max_element(probabilities.begin(), probabilities.end()) - probabilities.begin();
+    std::cout << quoted(image) << ',' << quoted(artifact.classes[static_cast<std::size_t>(best)]);
+    for (const double p : probabilities) {
+        char text[32];
+        std::snprintf(text, sizeof text, ",%.8f", p);
+        std::cout << text;
+    }
+    std::cout << '\n';
+}
+
+void run(const std::string& folder, const std::vector<std::string>& images) {
+    const ttl::Artifact artifact = ttl::open_artifact(folder);
+    ov::Core core;
+    ov::CompiledModel model = compile(core, artifact);
+    const auto output = checked_output(model, artifact);
+    ov::InferRequest request = model.create_infer_request();
+    const auto size = static_cast<std::size_t>(artifact.preprocess.image_size);
+    ov::Tensor input(ov::element::f32, {1, static_cast<std::size_t>(artifact.preprocess.channels), size, size});
+    std::cout << "image,label";
+    for (const std::string& name : artifact.classes) {
+        std::cout << ',' << quoted(name);
+    }
+    std::cout << '\n';
+    for (const std::string& image : images) {
+        const ttl::Image8 pixels = ttl::to_pixels(ttl::decode(image), artifact.preprocess);
+        const std::vector<float> values = ttl::normalise(pixels, artifact.preprocess);
+        std::copy(values.begin(), values.end(), input.data<float>());
+        request.set_input_tensor(input);
+        request.infer();
+        const ov::Tensor logits = request.get_tensor(output);
+        if (logits.get_size() != artifact.classes.size()) {
+            throw ttl::Error(artifact.model_path + ": gives another number of classes than the manifest names");
+        }
+        print_row(image, artifact, softmax(logits.data<const float>(), logits.get_size()));
+    }
+}
+
+}  // namespace
+
+int main(int count, char** arguments) {
+    if (count < 3) {
+        std::cerr << "usage: ttl_predict ARTIFACT IMAGE...   (reads " << ttl::formats() << ")\n";
+        return 2;
+    }
+    try {
+        run(arguments[1], std::vector<std::string>(arguments + 2, arguments + count));
+    } catch (const std::exception& error) {
+        std::string line = error.what();
+        std::replace(line.begin(), line.end(), '\n', ' ');
+        std::cerr << "error: " << line << '\n';
+        return 2;
+    }
+    return 0;
+}

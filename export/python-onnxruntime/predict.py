@@ -1,0 +1,175 @@
+"""Class probabilities of images with an artifact of ttl-deploy: onnxruntime, numpy and pillow, and nothing else.
+
+    python predict.py ARTIFACT IMAGE...
+
+prints CSV equal to that of `ttl-deploy predict --format csv`. Everything is checked first: the manifest's version and
+fields, the size and SHA-256 of every file. Exit codes: 0 done, 2 bad input (one line on stderr).
+"""
+
+import csv
+import hashlib
+import json
+import sys
+from pathlib import Path, PurePosixPath, PureWindowsPath
+
+import numpy as np
+import onnxruntime
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+SCHEMA_VERSION = 1
+MAX_PIXELS = 1024**3 // 4 // 3
+FORMATS = ("PNG", "JPEG", "BMP", "DIB", "TIFF", "WEBP", "GIF", "PPM", "JPEG2000")
+PREPROCESS_FIELDS = {"image_size", "channels", "crop", "high_bit_depth", "mean", "std"}
+QUIET = 4  # ONNX Runtime's log level for fatal errors only
+
+
+class BadInput(Exception):
+    """Something that the user gave cannot be used; the message is one line."""
+
+
+def open_artifact(folder):
+    """The manifest of an artifact of which every file is the recorded one."""
+    path = folder / "manifest.json"
+    try:
+        manifest = json.loads(path.read_bytes())
+        version, known = manifest["schema_version"], set(manifest["preprocess"]) == PREPROCESS_FIELDS
+        files, model_file, kind = manifest["files"], manifest["model_file"], manifest["format"]
+    except OSError as error:
+        raise BadInput(f"{path}: {error.strerror}; give the folder of an artifact") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise BadInput(f"{path}: is not a manifest ({type(error).__name__}: {error})") from error
+    if version > SCHEMA_VERSION or not known:
+        raise BadInput(f"{path}: is of a newer ttl-deploy than this program; take the predict.py of that version")
+    if kind != "onnx" or model_file not in files:
+        raise BadInput(f"{path}: holds no ONNX model (format {kind}); export with --format onnx")
+    for name, plain in (("input_type", "float32"), ("activation", "none")):
+        if manifest.get(name, plain) != plain:
+            raise BadInput(f"{path}: {name} is {manifest[name]}, this program needs {plain}; export without embedding")
+    for name, record in files.items():
+        check_file(folder, name, record)
+    return manifest
+
+
+def check_file(folder, name, record):
+    """Refuses a file that is outside the folder, missing or changed."""
+    path = folder / name
+    if not name or any(w.anchor or ".." in w.parts for w in (PurePosixPath(name), PureWindowsPath(name))):
+        raise BadInput(f"{folder / 'manifest.json'}: names a file outside the artifact: {name!r}")
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise BadInput(f"{path}: {error.strerror}; export the run again") from error
+    if len(content) != record["size"] or hashlib.sha256(content).hexdigest() != record["sha256"]:
+        raise BadInput(f"{path}: has changed since the export; export the run again")
+
+
+def load_pixels(path, spec):
+    """An image at the network's size, (S, S, C) uint8: steps 1 to 9 of the rule in ttl_deploy/preprocess.py."""
+    try:
+        if not path.stat().st_size:
+            raise BadInput(f"{path}: is empty (0 bytes)")
+        with Image.open(path, formats=FORMATS) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise BadInput(f"{path}: has more than {MAX_PIXELS:,} pixels")
+            return finish(eight_bit(image, spec, path), spec)
+    except BadInput:
+        raise
+    except UnidentifiedImageError as error:
+        raise BadInput(f"{path}: is not an image") from error
+    except Exception as error:  # on damaged files Pillow's plugins raise anything
+        raise BadInput(f"{path}: cannot be read: {error or type(error).__name__}") from error
+
+
+def eight_bit(image, spec, path):
+    """Steps 3 to 6: upright, opaque, 8 bits, mode L or RGB."""
+    ImageOps.exif_transpose(image, in_place=True)
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        return Image.fromarray(narrowed(np.asarray(image), image.info.get("transparency"), spec, path))
+    if not image.has_transparency_data:
+        return image.convert("L" if image.mode in ("1", "L") else "RGB")
+    layer = image.convert("RGBA")
+    black = Image.new("RGB", layer.size)
+    black.paste(layer.convert("RGB"), mask=layer.getchannel("A"))
+    return black
+
+
+def narrowed(values, transparent, spec, path):
+    """Step 6: deep grey becomes 8-bit."""
+    if isinstance(transparent, int):
+        values = np.where(values == transparent, 0, values)
+    low, high = float(values.min()), float(values.max())
+    if spec["high_bit_depth"] == "min-max":
+        if not np.isfinite(high - low):
+            raise BadInput(f"{path}: holds values that are not finite numbers")
+        return ((values.astype(np.float64) - low) * (255 / (high - low or 1)) + 0.5).astype(np.uint8)
+    if values.dtype.kind == "f" or low < 0 or high > 65535:
+        raise BadInput(f"{path}: its values have no full range (0 to 65535)")
+    return ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
+
+
+def finish(image, spec):
+    """Steps 7 to 9: channels, crop, size."""
+    size, channels = spec["image_size"], spec["channels"]
+    image = image.convert("RGB" if channels == 3 else "L")
+    if spec["crop"] == "center":
+        side = min(image.size)
+        left, top = (image.width - side) // 2, (image.height - side) // 2
+        image = image.crop((left, top, left + side, top + side))
+    if image.size != (size, size):
+        image = image.resize((size, size), Image.Resampling.BILINEAR)
+    return np.asarray(image, dtype=np.uint8).reshape(size, size, channels)
+
+
+def normalise(pixels, spec):
+    """Step 10: (1, C, S, S) float32."""
+    mean, std = (np.array(spec[name])[:, None, None] for name in ("mean", "std"))
+    planes = np.ascontiguousarray(pixels.transpose(2, 0, 1)).astype(np.float32)
+    planes *= (1 / (255 * std)).astype(np.float32)
+    planes -= (mean / std).astype(np.float32)
+    return planes[None]
+
+
+def open_session(folder, manifest):
+    """ONNX Runtime on the CPU, and the check that the graph is what the manifest says."""
+    onnxruntime.set_default_logger_severity(QUIET)
+    path = folder / manifest["model_file"]
+    try:
+        session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    except Exception as error:  # its errors share no other base class
+        raise BadInput(f"{path}: ONNX Runtime refuses it: {error}") from error
+    inputs = [(put.name, put.type) for put in session.get_inputs()]
+    if inputs != [(manifest["input_name"], "tensor(float)")]:
+        raise BadInput(f"{path}: its input is not the float image that the manifest describes")
+    return session
+
+
+def predict(folder, images):
+    """Yields the header and then a row per image."""
+    manifest = open_artifact(folder)
+    spec, classes = manifest["preprocess"], manifest["model"]["classes"]
+    session = open_session(folder, manifest)
+    yield ["image", "label", *classes]
+    for image in images:
+        batch = normalise(load_pixels(Path(image), spec), spec)
+        logits = session.run([manifest["output_name"]], {manifest["input_name"]: batch})[0][0].astype(np.float64)
+        powers = np.exp(logits - logits.max())
+        probabilities = powers / powers.sum()
+        yield [image, classes[int(probabilities.argmax())], *(f"{p:.8f}" for p in probabilities)]
+
+
+def main(arguments):
+    """Runs the program and gives its exit code."""
+    if len(arguments) < 2:
+        sys.stderr.write("usage: python predict.py ARTIFACT IMAGE...\n")
+        return 2
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    try:
+        writer.writerows(predict(Path(arguments[0]), arguments[1:]))
+    except BadInput as error:
+        sys.stderr.write(f"error: {' '.join(str(error).split())}\n")
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,258 @@
+"""A file of predictions survives a killed process, and nobody adds rows of another model to it."""
+
+import csv
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+import tracemalloc
+from collections.abc import Iterator
+from itertools import repeat
+from pathlib import Path
+
+import pytest
+
+from ttl_deploy.artifact import Artifact
+from ttl_deploy.cli.main import run
+from ttl_deploy.errors import BadInputError, IntegrityError, StorageError, UnreadableImageError
+from ttl_deploy.workflows.predict import predict, predict_to_file
+
+
+@pytest.fixture
+def scans(synthetic: Path) -> list[str]:
+    return [str(path) for path in sorted(synthetic.glob("*/*.png"))[:20]]
+
+
+@pytest.fixture(params=["csv", "jsonl"])
+def whole(request: pytest.FixtureRequest, artifact: Artifact, scans: list[str], tmp_path: Path) -> Path:
+    """A finished file of twenty rows."""
+    out = tmp_path / f"whole.{request.param}"
+    assert predict_to_file(artifact.folder, scans, out).written == 20
+    return out
+
+
+def rows_of(table: Path) -> list[dict[str, str]]:
+    with table.open(newline="", encoding="utf-8") as handle:
+        return list(csv.DictReader(handle))
+
+
+def cut(whole: Path, size: int) -> Path:
+    """What a process killed after `size` bytes leaves."""
+    out = whole.with_name("cut" + whole.suffix)
+    out.write_bytes(whole.read_bytes()[:size])
+    meta = whole.with_name(whole.name + ".meta.json")
+    out.with_name(out.name + ".meta.json").write_bytes(meta.read_bytes())
+    return out
+
+
+def test_the_rows_are_the_predictions(whole: Path, artifact: Artifact, scans: list[str]) -> None:
+    expected = list(predict(artifact.folder, scans))
+    if whole.suffix == ".csv":
+        rows = rows_of(whole)
+        found = [(r["image"], r["label"], {n: float(r[n]) for n in ("healthy", "ill", "unclear")}) for r in rows]
+    else:
+        records = [json.loads(line) for line in whole.read_text().splitlines()]
+        found = [(r["image"], r["label"], r["probabilities"]) for r in records]
+    assert [(image, label) for image, label, _ in found] == [(p.image, p.label) for p in expected]
+    for (_, _, probabilities), prediction in zip(found, expected, strict=True):
+        assert probabilities == pytest.approx(prediction.probabilities, abs=1e-6)
+
+
+@pytest.mark.parametrize("part", [0.0, 0.01, 0.3, 0.5, 0.77, 0.999, 1.0])
+def test_a_file_cut_anywhere_is_completed(whole: Path, artifact: Artifact, scans: list[str], part: float) -> None:
+    out = cut(whole, round(part * whole.stat().st_size))
+    summary = predict_to_file(artifact.folder, scans, out)
+    assert out.read_bytes() == whole.read_bytes()
+    assert summary.written + summary.present == 20
+    assert summary.present >= int(20 * part) - 2
+
+
+def test_names_that_need_quotes(artifact: Artifact, scans: list[str], tmp_path: Path) -> None:
+    """A line end inside a quoted name is not the end of a row."""
+    odd = [tmp_path / name for name in ('a,"b.png', "two\nlines.png", "é.png", os.fsdecode(b"bytes\xff.png"))]
+    for path in odd:
+        path.write_bytes(Path(scans[0]).read_bytes())
+    for suffix in ("csv", "jsonl"):
+        out = tmp_path / f"odd.{suffix}"
+        predict_to_file(artifact.folder, [str(path) for path in odd], out)
+        whole = out.read_bytes()
+        for size in range(0, len(whole), 29):
+            out.write_bytes(whole[:size])
+            predict_to_file(artifact.folder, [str(path) for path in odd], out)
+            assert out.read_bytes() == whole, (suffix, size)
+
+
+def test_a_killed_process_is_gone_on_with(trained: Path, scans: list[str], tmp_path: Path) -> None:
+    table = tmp_path / "many.csv"
+    table.write_text("path,id\n" + "".join(f"{scans[i % 20]},{i}\n" for i in range(3000)))
+    out = tmp_path / "out.csv"
+    command = [sys.executable, "-m", "ttl_deploy", "predict", str(trained / "onnx-fp32"), str(table)]
+    arguments = [*command, "--out", str(out), "--batch-size", "4", "--threads", "1"]
+    process = subprocess.Popen(arguments, stderr=subprocess.DEVNULL)
+    while process.poll() is None and (not out.exists() or out.stat().st_size < 20_000):
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert process.returncode == -signal.SIGKILL
+    before = len(out.read_bytes().splitlines())
+    assert 100 < before < 3000
+    done = subprocess.run(arguments, capture_output=True, text=True, check=True)
+    assert f"{3000 - (before - 1)} written" in done.stderr or f"{3000 - (before - 2)} written" in done.stderr
+    rows = rows_of(out)
+    assert [row["id"] for row in rows] == [str(i) for i in range(3000)]
+
+
+def test_images_added_later_are_added(artifact: Artifact, scans: list[str], tmp_path: Path) -> None:
+    out = tmp_path / "out.csv"
+    predict_to_file(artifact.folder, scans[5:9], out)
+    summary = predict_to_file(artifact.folder, scans, out)
+    assert (summary.written, summary.present) == (16, 4)
+    assert len({row["image"] for row in rows_of(out)}) == 20
+
+
+def test_repeated_rows_of_a_table_are_counted(artifact: Artifact, scans: list[str], tmp_path: Path) -> None:
+    table = tmp_path / "list.csv"
+    table.write_text("path\n" + f"{scans[0]}\n" * 5)
+    out = tmp_path / "out.csv"
+    predict_to_file(artifact.folder, [str(table)], out)
+    out.write_bytes(b"".join(out.read_bytes().splitlines(keepends=True)[:3]))
+    summary = predict_to_file(artifact.folder, [str(table)], out)
+    assert (summary.written, summary.present) == (3, 2)
+
+
+def test_unreadable_images_are_tried_again(artifact: Artifact, scans: list[str], tmp_path: Path) -> None:
+    bad = tmp_path / "bad.png"
+    bad.write_bytes(b"")
+    out = tmp_path / "out.csv"
+    with pytest.raises(UnreadableImageError):
+        predict_to_file(artifact.folder, [scans[0], str(bad)], out, batch_size=1)
+    assert len(out.read_text().splitlines()) == 2
+    first = predict_to_file(artifact.folder, [scans[0], str(bad)], out, skip_unreadable=True)
+    assert (first.written, first.present, first.unreadable) == (0, 1, 1)
+    bad.write_bytes(Path(scans[1]).read_bytes())
+    assert predict_to_file(artifact.folder, [scans[0], str(bad)], out).written == 1
+
+
+def test_another_model_or_file_is_refused(
+    whole: Path, artifact: Artifact, make_artifact: object, scans: list[str], tmp_path: Path
+) -> None:
+    before = whole.read_bytes()
+    with pytest.raises(BadInputError, match="another model or engine"):
+        predict_to_file(artifact.folder, scans, whole, runtime="openvino")
+    foreign = tmp_path / "thesis.csv"
+    foreign.write_text("chapter,words\n1,9000\n")
+    with pytest.raises(BadInputError, match="not written by"):
+        predict_to_file(artifact.folder, scans, foreign)
+    assert foreign.read_text() == "chapter,words\n1,9000\n"
+    assert whole.read_bytes() == before
+    other = predict_to_file(artifact.folder, scans, whole, runtime="openvino", overwrite=True)
+    assert other.written == 20
+
+
+def test_another_header_or_a_damaged_row_is_refused(whole: Path, artifact: Artifact, scans: list[str]) -> None:
+    lines = whole.read_bytes().splitlines(keepends=True)
+    whole.write_bytes(b"".join([*lines[:4], b"garbage\n", *lines[4:]]))
+    with pytest.raises(IntegrityError, match=r":5: the row is damaged"):
+        predict_to_file(artifact.folder, scans, whole)
+    if whole.suffix == ".csv":
+        whole.write_bytes(b"".join([lines[0].replace(b"ill", b"sick"), *lines[1:]]))
+        with pytest.raises(BadInputError, match="has the columns"):
+            predict_to_file(artifact.folder, scans, whole)
+
+
+def test_a_folder_as_file_and_a_full_disk(
+    artifact: Artifact, scans: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(BadInputError, match="is a folder"):
+        predict_to_file(artifact.folder, scans, tmp_path)
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    predict_to_file(artifact.folder, scans[:5], tmp_path / "out.csv")
+    with monkeypatch.context() as patch:
+        patch.setattr("ttl_deploy.workflows.prediction_file.os.fsync", full)
+        with pytest.raises(StorageError, match="the disk is full"):
+            predict_to_file(artifact.folder, scans, tmp_path / "out.csv")
+    assert predict_to_file(artifact.folder, scans, tmp_path / "out.csv").present == 20
+
+
+def test_the_command_and_its_formats(
+    artifact: Artifact, scans: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base = ["predict", str(artifact.folder), *scans[:3]]
+    assert run([*base, "--format", "jsonl"]) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert run([*base, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == lines
+    assert run([*base, "--out", str(tmp_path / "a.jsonl"), "--workers", "3"]) == 0
+    assert [json.loads(line) for line in (tmp_path / "a.jsonl").read_text().splitlines()] == lines
+    assert "3 written" in capsys.readouterr().err
+    assert run([*base, "--out", str(tmp_path / "a.json"), "--format", "json"]) == 2
+    assert "jsonl" in capsys.readouterr().err
+
+
+def test_memory_does_not_grow_with_the_number_of_images(artifact: Artifact, scans: list[str]) -> None:
+    def peak(count: int) -> int:
+        def stream() -> Iterator[str]:
+            yield from repeat(scans[0], count)
+
+        tracemalloc.reset_peak()
+        assert sum(1 for _ in predict(artifact.folder, stream(), batch_size=16, workers=2, threads=1)) == count
+        return tracemalloc.get_traced_memory()[1]
+
+    tracemalloc.start()
+    try:
+        peak(200)
+        small, large = peak(200), peak(2000)
+    finally:
+        tracemalloc.stop()
+    assert large < small + 300_000, (small, large)
+
+
+@pytest.mark.slow
+def test_twenty_thousand_images_in_a_table_need_no_more_memory_than_a_few(
+    artifact: Artifact, scans: list[str], tmp_path: Path
+) -> None:
+    """The whole process as the operating system sees it."""
+    sizes = []
+    for count in (500, 20_000):
+        table = tmp_path / f"{count}.csv"
+        table.write_text("path,id\n" + "".join(f"{scans[i % 20]},{i}\n" for i in range(count)))
+        out = tmp_path / f"{count}-out.csv"
+        sizes.append(peak_mib("predict", artifact.folder, table, "--threads", "1", "--out", out))
+    assert len((tmp_path / "20000-out.csv").read_text().splitlines()) == 20_001
+    assert max(sizes) < sizes[0] + 12, sizes
+
+
+@pytest.mark.slow
+def test_one_image_costs_little(trained: Path, scans: list[str]) -> None:
+    """Cold start, the whole process, in processor time: on a quiet machine one thread's wall-clock time is no more."""
+    command = [sys.executable, "-m", "ttl_deploy", "predict", str(trained / "onnx-fp32"), scans[0]]
+    seconds = []
+    for _ in range(5):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        subprocess.run([*command, "--format", "csv", "--threads", "1"], capture_output=True, check=True)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    assert min(seconds) < 0.6
+
+
+def test_one_image_needs_little_memory(trained: Path, scans: list[str]) -> None:
+    assert peak_mib("predict", trained / "onnx-fp32", scans[0], "--format", "csv") < 200
+
+
+def peak_mib(*arguments: str | Path) -> float:
+    """Peak resident memory of a command; a child's `ru_maxrss` would begin at the size of this process."""
+    if not Path("/proc/self/status").exists():
+        pytest.skip("the operating system does not tell")
+    code = (
+        "from ttl_deploy.cli.main import run\n"
+        f"assert run({[str(argument) for argument in arguments]!r}) == 0\n"
+        "print(next(line for line in open('/proc/self/status') if line.startswith('VmHWM')))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return float(done.stdout.split()[-2]) / 1024

@@ -1,0 +1,281 @@
+"""The KServe v2 inference protocol (open inference protocol, REST) with Triton's binary tensor extension, as functions.
+
+Bytes in, bytes out, no web framework. Inputs: the preprocessed tensor under the artifact's input name, FP32
+(N, *shape), or `image`, BYTES (N), the contents of image files. Outputs: `logits` and `probabilities`, FP32
+(N, classes), `label`, BYTES (N), and `classes`, BYTES (classes).
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import math
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ttl_deploy.serve.model import Answer, ServedModel
+from ttl_deploy.serve.request_error import RequestError
+
+IMAGE_INPUT = "image"
+OUTPUTS = ("logits", "probabilities", "label", "classes")
+LENGTH_HEADER = "Inference-Header-Content-Length"
+
+_Values = NDArray[np.float32] | list[bytes]
+
+
+@dataclass(frozen=True)
+class InferRequest:
+    """A request that was understood.
+
+    Attributes:
+        id: What the client calls it, given back in the answer.
+        tensor: The batch, if the client preprocessed.
+        images: The encoded images otherwise.
+        outputs: Names of the outputs wanted, and whether each goes out as binary.
+    """
+
+    id: str | None
+    tensor: NDArray[np.float32] | None
+    images: list[bytes]
+    outputs: dict[str, bool]
+
+
+def model_metadata(model: ServedModel) -> dict[str, Any]:
+    """What `/v2/models/NAME` says."""
+    classes = len(model.classes)
+    return {
+        "name": model.name,
+        "versions": ["1"],
+        "platform": f"{model.runtime}_{model.artifact.manifest.format}",
+        "inputs": [
+            {"name": model.input_name, "datatype": "FP32", "shape": [-1, *model.input_shape]},
+            {"name": IMAGE_INPUT, "datatype": "BYTES", "shape": [-1]},
+        ],
+        "outputs": [
+            {"name": "logits", "datatype": "FP32", "shape": [-1, classes]},
+            {"name": "probabilities", "datatype": "FP32", "shape": [-1, classes]},
+            {"name": "label", "datatype": "BYTES", "shape": [-1]},
+            {"name": "classes", "datatype": "BYTES", "shape": [classes]},
+        ],
+    }
+
+
+def infer(model: ServedModel, body: bytes, header_length: str | None) -> tuple[bytes, int | None]:
+    """Answers one request.
+
+    Args:
+        model: Who answers.
+        body: The request's body.
+        header_length: Value of the header `Inference-Header-Content-Length`, if it is there.
+
+    Returns:
+        The answer's body, and the length of its JSON part where binary tensors follow it.
+
+    Raises:
+        RequestError: The request is malformed or asks for what the model does not have.
+    """
+    request = read_request(body, header_length, model.input_name)
+    answer = model.of_tensor(request.tensor) if request.tensor is not None else model.of_images(request.images)
+    return write_answer(request, answer, model)
+
+
+def read_request(body: bytes, header_length: str | None, tensor_name: str) -> InferRequest:
+    """Understands a request.
+
+    Raises:
+        RequestError: It is malformed.
+    """
+    head, tail = _divide(body, header_length)
+    content = _json_object(head)
+    values: dict[str, _Values] = {}
+    position = 0
+    for entry in _objects(content, "inputs"):
+        name = _text(entry, "name")
+        if name not in (tensor_name, IMAGE_INPUT) or name in values:
+            raise RequestError(f"unexpected input {name!r}; give {tensor_name} or {IMAGE_INPUT}, once")
+        size = _binary_size(entry)
+        binary = None if size is None else tail[position : position + size]
+        if binary is not None and len(binary) != size:
+            raise RequestError(f"{name} announces {size} bytes, {len(binary)} follow")
+        position += size or 0
+        values[name] = _floats(entry, binary) if name == tensor_name else _bytes(entry, binary)
+    if len(values) != 1:
+        raise RequestError(f"give either the input {tensor_name} or the input {IMAGE_INPUT}")
+    if position != len(tail):
+        raise RequestError(f"{len(tail) - position} bytes follow that no input announces")
+    (given,) = values.values()
+    request_id = content.get("id")
+    if request_id is not None and not isinstance(request_id, str):
+        raise RequestError("id is not a string")
+    if isinstance(given, list):
+        return InferRequest(request_id, None, given, _wanted(content))
+    return InferRequest(request_id, given, [], _wanted(content))
+
+
+def write_answer(request: InferRequest, answer: Answer, model: ServedModel) -> tuple[bytes, int | None]:
+    """The answer's body, and the length of its JSON part where binary tensors follow it."""
+    tensors: dict[str, NDArray[np.float32] | Sequence[str]] = {
+        "logits": answer.logits,
+        "probabilities": answer.probabilities,
+        "label": answer.labels,
+        "classes": model.classes,
+    }
+    outputs, tail = [], []
+    for name, as_binary in request.outputs.items():
+        entry, binary = _output(name, tensors[name], as_binary)
+        outputs.append(entry)
+        tail += [binary] if as_binary else []
+    first = {"id": request.id} if request.id is not None else {}
+    head = json.dumps(
+        {"model_name": model.name, "model_version": "1", **first, "outputs": outputs}, separators=(",", ":")
+    ).encode()
+    return b"".join([head, *tail]), len(head) if tail else None
+
+
+def _divide(body: bytes, header_length: str | None) -> tuple[bytes, bytes]:
+    if header_length is None:
+        return body, b""
+    if not header_length.isascii() or not header_length.isdigit() or int(header_length[:12]) > len(body):
+        raise RequestError(f"{LENGTH_HEADER} is {header_length[:40]!r}, the body has {len(body)} bytes")
+    return body[: int(header_length[:12])], body[int(header_length[:12]) :]
+
+
+def _json_object(text: bytes) -> dict[str, Any]:
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise RequestError("the body is not valid JSON") from error
+    if not isinstance(content, dict):
+        raise RequestError("the body is not a JSON object")
+    return content
+
+
+def _objects(content: dict[str, Any], key: str) -> list[dict[str, Any]]:
+    found = content.get(key)
+    if not isinstance(found, list) or not found or not all(isinstance(entry, dict) for entry in found):
+        raise RequestError(f"{key} is not a list of objects")
+    return found
+
+
+def _text(entry: dict[str, Any], key: str) -> str:
+    value = entry.get(key)
+    if not isinstance(value, str):
+        raise RequestError(f"an input or output has no {key}")
+    return value
+
+
+def _parameters(entry: dict[str, Any]) -> dict[str, Any]:
+    found = entry.get("parameters", {})
+    if not isinstance(found, dict):
+        raise RequestError("parameters is not an object")
+    return found
+
+
+def _binary_size(entry: dict[str, Any]) -> int | None:
+    size = _parameters(entry).get("binary_data_size")
+    if size is not None and (not isinstance(size, int) or isinstance(size, bool) or size < 0):
+        raise RequestError(f"binary_data_size is {size!r:.40}, not a number of bytes")
+    return size
+
+
+def _shape(entry: dict[str, Any]) -> list[int]:
+    shape = entry.get("shape")
+    good = isinstance(shape, list) and 0 < len(shape) <= 8
+    if not good or not all(isinstance(n, int) and not isinstance(n, bool) and 0 <= n < 2**31 for n in shape or ()):
+        raise RequestError(f"{entry['name']} has the shape {shape!r:.60}, not a list of sizes")
+    assert isinstance(shape, list)
+    return shape
+
+
+def _refuse_datatype(entry: dict[str, Any], datatype: str) -> None:
+    if entry.get("datatype") != datatype:
+        raise RequestError(f"{entry['name']} has the datatype {entry.get('datatype')!r:.40}, expected {datatype}")
+
+
+def _floats(entry: dict[str, Any], binary: bytes | None) -> NDArray[np.float32]:
+    """A FP32 tensor, from little-endian bytes or from JSON numbers, nested or flat."""
+    _refuse_datatype(entry, "FP32")
+    shape = _shape(entry)
+    try:
+        if binary is None:
+            flat = np.asarray(entry.get("data"), dtype=np.float32).ravel()
+        else:
+            flat = np.frombuffer(binary, dtype="<f4")
+    except (ValueError, TypeError, OverflowError, RecursionError) as error:
+        raise RequestError(f"{entry['name']}: the data are not numbers") from error
+    if flat.size != math.prod(shape):
+        raise RequestError(f"{entry['name']} has {flat.size} values, its shape {shape} needs {math.prod(shape)}")
+    return flat.reshape(shape).astype(np.float32, copy=False)
+
+
+def _bytes(entry: dict[str, Any], binary: bytes | None) -> list[bytes]:
+    """A BYTES tensor of one axis, or two of which the second is 1; in JSON its strings are base64."""
+    _refuse_datatype(entry, "BYTES")
+    shape = _shape(entry)
+    if len(shape) > 2 or shape[1:] not in ([], [1]):
+        raise RequestError(f"{entry['name']} has the shape {shape}, expected [N]")
+    found = _strings(entry) if binary is None else _lengths(entry["name"], binary)
+    if len(found) != shape[0]:
+        raise RequestError(f"{entry['name']} has {len(found)} elements, its shape says {shape[0]}")
+    return found
+
+
+def _strings(entry: dict[str, Any]) -> list[bytes]:
+    data = entry.get("data")
+    flat = [item for part in data for item in (part if isinstance(part, list) else [part])] if data else []
+    try:
+        return [base64.b64decode(item, validate=True) for item in flat]
+    except (binascii.Error, ValueError, TypeError) as error:
+        raise RequestError(f"{entry['name']}: in JSON an image is a base64 string") from error
+
+
+def _lengths(name: str, binary: bytes) -> list[bytes]:
+    """Elements of a binary BYTES tensor: each 4 bytes of length, little-endian, and then its content."""
+    found: list[bytes] = []
+    position = 0
+    while position < len(binary):
+        if position + 4 > len(binary):
+            raise RequestError(f"{name}: the data end inside a length")
+        (length,) = struct.unpack_from("<I", binary, position)
+        position += 4
+        if position + length > len(binary):
+            raise RequestError(f"{name}: an element of {length} bytes is longer than the data")
+        found.append(binary[position : position + length])
+        position += length
+    return found
+
+
+def _wanted(content: dict[str, Any]) -> dict[str, bool]:
+    all_binary = bool(_parameters(content).get("binary_data_output", False))
+    if "outputs" not in content:
+        return dict.fromkeys(OUTPUTS, all_binary)
+    wanted: dict[str, bool] = {}
+    for entry in _objects(content, "outputs"):
+        name, parameters = _text(entry, "name"), _parameters(entry)
+        if name not in OUTPUTS:
+            raise RequestError(f"unknown output {name!r:.80}; valid: {', '.join(OUTPUTS)}")
+        if parameters.get("classification"):
+            raise RequestError("the classification extension is not supported; ask for probabilities and classes")
+        wanted[name] = bool(parameters.get("binary_data", all_binary))
+    return wanted
+
+
+def _output(name: str, values: NDArray[np.float32] | Sequence[str], as_binary: bool) -> tuple[dict[str, Any], bytes]:
+    plain: list[Any]
+    if isinstance(values, np.ndarray):
+        datatype, shape, plain = "FP32", list(values.shape), values.ravel().tolist()
+        binary = values.astype("<f4").tobytes()
+    else:
+        datatype, shape, plain = "BYTES", [len(values)], list(values)
+        encoded = [value.encode() for value in values]
+        binary = b"".join(struct.pack("<I", len(value)) + value for value in encoded)
+    entry: dict[str, Any] = {"name": name, "datatype": datatype, "shape": shape}
+    if as_binary:
+        return {**entry, "parameters": {"binary_data_size": len(binary)}}, binary
+    return {**entry, "data": plain}, b""

@@ -1,0 +1,182 @@
+"""The model a server answers with: sessions that threads take turns with, and the outputs it can give."""
+
+from __future__ import annotations
+
+import queue
+import re
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ttl_deploy import runtime as runtimes
+from ttl_deploy.artifact import Artifact, open_artifact
+from ttl_deploy.errors import BadInputError, TtlDeployError
+from ttl_deploy.preprocess import load_pixels, normalise
+from ttl_deploy.runtime import Session, softmax
+from ttl_deploy.runtime.base import default_threads
+from ttl_deploy.serve.request_error import RequestError
+
+VERSION = "1"
+"""The only version a server or a Triton repository holds of a model."""
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the model says of a batch.
+
+    Attributes:
+        logits: (N, classes) float32.
+        probabilities: (N, classes) float32, their softmax.
+        labels: The most probable class of each image.
+    """
+
+    logits: NDArray[np.float32]
+    probabilities: NDArray[np.float32]
+    labels: tuple[str, ...]
+
+
+class ServedModel:
+    """An artifact that several threads may ask at once; close it, or use it in `with`.
+
+    Args:
+        artifact: Folder of the artifact.
+        name: What clients call it; None: the name of the run it was exported from.
+        runtime: Engine; None: the first that can.
+        device: `cpu` or `cuda`.
+        sessions: How many batches run at the same time.
+        threads: Threads for one batch; None: the physical cores, divided among the sessions.
+        max_batch: Most images of one request.
+
+    Raises:
+        BadInputError: The name or a number cannot be used, or the graph does not map float32 to logits.
+        IntegrityError: The artifact was changed.
+        MissingDependencyError: No engine here runs it.
+    """
+
+    def __init__(
+        self,
+        artifact: str | Path,
+        *,
+        name: str | None = None,
+        runtime: str | None = None,
+        device: str = "cpu",
+        sessions: int = 1,
+        threads: int | None = None,
+        max_batch: int = 64,
+    ) -> None:
+        self.artifact = open_artifact(Path(artifact))
+        _refuse_special_graph(self.artifact)
+        self.name = served_name(self.artifact, name)
+        self.max_batch = max_batch
+        share = threads or max(1, default_threads() // sessions)
+        self._open: list[Session] = []
+        self._free: queue.SimpleQueue[Session] = queue.SimpleQueue()
+        with ExitStack() as undo:
+            for _ in range(sessions):
+                session = runtimes.load(self.artifact, runtime, threads=share, device=device)
+                undo.callback(session.close)
+                # The first run of an engine is slow; no client shall wait for it.
+                session.run(np.zeros((1, *session.input_shape), dtype=np.float32))
+                self._open.append(session)
+                self._free.put(session)
+            undo.pop_all()
+        self.classes = self._open[0].classes
+        self.input_shape = self._open[0].input_shape
+        self.input_name = self.artifact.manifest.input_name
+        self.runtime = self._open[0].runtime
+        self.sessions = sessions
+
+    def of_images(self, images: Sequence[bytes]) -> Answer:
+        """Answers for encoded images, preprocessed by the one rule.
+
+        Args:
+            images: Contents of image files.
+
+        Raises:
+            RequestError: No image, too many, or one cannot be read.
+        """
+        self._refuse_many(len(images))
+        spec = self.artifact.manifest.preprocess
+        try:
+            pixels = [load_pixels(content, spec, where=f"image {i}") for i, content in enumerate(images)]
+        except TtlDeployError as error:
+            raise RequestError(str(error)) from error
+        return self._run(normalise(np.stack(pixels), spec))
+
+    def of_tensor(self, batch: NDArray[np.float32]) -> Answer:
+        """Answers for a batch that the client preprocessed.
+
+        Args:
+            batch: (N, *input_shape) float32.
+
+        Raises:
+            RequestError: Another shape, too many images, or values that are no numbers.
+        """
+        if batch.shape[1:] != self.input_shape:
+            shape = ", ".join(["N", *map(str, self.input_shape)])
+            raise RequestError(f"{self.input_name} has the shape {list(batch.shape)}, expected [{shape}]")
+        self._refuse_many(len(batch))
+        if not np.isfinite(batch).all():
+            raise RequestError(f"{self.input_name} holds values that are not finite numbers")
+        return self._run(batch)
+
+    def close(self) -> None:
+        """Gives the engines' memory back."""
+        for session in self._open:
+            session.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _refuse_many(self, images: int) -> None:
+        if not 1 <= images <= self.max_batch:
+            raise RequestError(f"{images} images in one request; give 1 to {self.max_batch}")
+
+    def _run(self, batch: NDArray[np.float32]) -> Answer:
+        session = self._free.get()
+        try:
+            logits = session.run(batch)
+        finally:
+            self._free.put(session)
+        probabilities = softmax(logits)
+        labels = tuple(self.classes[int(best)] for best in probabilities.argmax(axis=1))
+        return Answer(logits, probabilities.astype(np.float32), labels)
+
+
+def _refuse_special_graph(artifact: Artifact) -> None:
+    """A graph with preprocessing or an activation inside has another input or output than the server announces."""
+    facts = artifact.manifest.model_dump()
+    for field, plain in (("input_type", "float32"), ("activation", "none")):
+        if facts.get(field, plain) != plain:
+            raise BadInputError(
+                f"has the {field} {facts[field]}, `serve` needs {plain}",
+                where=artifact.folder,
+                fix="export without embedded preprocessing and activation",
+            )
+
+
+def served_name(artifact: Artifact, name: str | None = None) -> str:
+    """What clients call a model: the given name, or its run's with what no URL or folder holds made `-`.
+
+    Raises:
+        BadInputError: The given name cannot be part of a URL.
+    """
+    chosen = name if name is not None else re.sub(r"[^A-Za-z0-9_.-]+", "-", artifact.manifest.source.name).strip("-._")
+    if name is None and not chosen:
+        return "model"
+    if not _NAME.fullmatch(chosen):
+        raise BadInputError(f"{chosen!r} cannot name a model", fix="use letters, digits, '_', '-' and '.'")
+    return chosen

@@ -1,0 +1,223 @@
+"""What `predict` is given, as a stream of images: files, folders, patterns and tables, in constant memory.
+
+Nothing is listed before it is used: a folder is walked as its images are predicted, a table is read row by row. Of the
+images already named by an earlier source only a rule is kept, never a list.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import glob
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain, islice
+from pathlib import Path
+
+from ttl_deploy.data.read_csv import open_table
+from ttl_deploy.errors import BadInputError
+from ttl_deploy.preprocess import IMAGE_SUFFIXES
+
+SORTED_UP_TO = 10_000
+"""Entries of a folder that are sorted by name; a larger folder comes in the file system's order, in constant memory."""
+
+_NO_MATCH = "pass image files, folders, patterns or a CSV with the column path"
+
+
+@dataclass(frozen=True, slots=True)
+class ImageRef:
+    """One image to predict.
+
+    Attributes:
+        path: The file.
+        id: What the table calls it; None where the source is no table or the table has no ids.
+    """
+
+    path: str
+    id: str | None = None
+
+    @property
+    def key(self) -> str:
+        """What tells this image's row from others: the id, or else the path."""
+        return self.id if self.id is not None else self.path
+
+
+class ImageSources:
+    """The images of several sources, each image once; rows of a table are all kept, as the table says so.
+
+    Args:
+        sources: Paths, folders (searched to the bottom), patterns such as `scans/*.png`, and CSV files.
+
+    Raises:
+        BadInputError: A source does not exist, or a table has no column `path`.
+    """
+
+    def __init__(self, sources: Sequence[str]) -> None:
+        self._sources = [_source_of(source) for source in sources]
+
+    @property
+    def has_ids(self) -> bool:
+        """Whether any table has the column `id`."""
+        return any(isinstance(source, _Table) and source.has_ids for source in self._sources)
+
+    def __iter__(self) -> Iterator[ImageRef]:
+        """The images, in the order of the sources.
+
+        Raises:
+            BadInputError: A source holds no image, or a table's row is wrong.
+        """
+        files: set[str] = set()
+        wide: list[_Folder | _Pattern] = []
+        for source in self._sources:
+            empty = True
+            for image in source:
+                empty = False
+                known = image.path in files or any(earlier.has(image.path) for earlier in wide)
+                if isinstance(source, _Table) or not known:
+                    yield image
+            if empty:
+                raise BadInputError(f"no image matches {source.name!r}", fix=_NO_MATCH)
+            if isinstance(source, _File):
+                files.add(source.name)
+            elif not isinstance(source, _Table):
+                wide.append(source)
+
+    def count(self) -> int:
+        """How many images there are; walks all sources once and so finds their errors before a model is loaded."""
+        return sum(1 for _ in self)
+
+
+@dataclass(frozen=True)
+class _File:
+    name: str
+
+    def __iter__(self) -> Iterator[ImageRef]:
+        yield ImageRef(self.name)
+
+
+@dataclass(frozen=True)
+class _Folder:
+    name: str
+
+    def __iter__(self) -> Iterator[ImageRef]:
+        return (ImageRef(path) for path in _walk(_here_is_blank(self.name), None) if _is_image(path))
+
+    def has(self, path: str) -> bool:
+        """Whether the folder gave this file."""
+        rest = _below(_here_is_blank(self.name), path)
+        return rest is not None and not any(part.startswith(".") for part in rest) and _is_image(path)
+
+
+@dataclass(frozen=True)
+class _Pattern:
+    name: str
+
+    def __iter__(self) -> Iterator[ImageRef]:
+        root, parts = self._split()
+        depth = None if "**" in parts else len(parts)
+        return (ImageRef(path) for path in _walk(root, depth) if self.has(path))
+
+    def has(self, path: str) -> bool:
+        """Whether the pattern gave this file."""
+        root, parts = self._split()
+        rest = _below(root, path)
+        return rest is not None and _fits(rest, parts)
+
+    def _split(self) -> tuple[str, tuple[str, ...]]:
+        """The folder in front of the first wildcard, and the rest."""
+        parts = Path(self.name).parts
+        plain = next(index for index, part in enumerate(parts) if glob.has_magic(part))
+        return str(Path(*parts[:plain])) if plain else "", parts[plain:]
+
+
+@dataclass(frozen=True)
+class _Table:
+    name: str
+    has_ids: bool
+
+    def __iter__(self) -> Iterator[ImageRef]:
+        table = Path(self.name)
+        rows = _table_rows(table)
+        next(rows)
+        for line, cells in rows:
+            if not cells.get("path"):
+                raise BadInputError("the path is blank", where=f"{table}:{line}", fix="fill it in or remove the line")
+            if self.has_ids and not cells.get("id"):
+                raise BadInputError("the id is blank", where=f"{table}:{line}", fix="fill it in or remove the column")
+            path = os.path.normpath(table.parent / cells["path"].replace("\\", "/"))
+            yield ImageRef(path, cells["id"] if self.has_ids else None)
+
+
+def _source_of(source: str) -> _File | _Folder | _Pattern | _Table:
+    if not source:
+        raise BadInputError("an empty name is no image", fix=_NO_MATCH)
+    path = Path(source)
+    if path.is_file():
+        if path.suffix.lower() in (".csv", ".tsv"):
+            return _table(path)
+        return _File(str(path))
+    if path.is_dir():
+        return _Folder(str(path))
+    if not glob.has_magic(source):
+        raise BadInputError("no such image or folder", where=source)
+    return _Pattern(str(path))
+
+
+def _table(path: Path) -> _Table:
+    header = next(_table_rows(path), None)
+    if header is None:
+        raise BadInputError("lists no images", where=path, fix="give it a header (path) and a row per image")
+    return _Table(str(path), "id" in header[1])
+
+
+def _table_rows(table: Path) -> Iterator[tuple[int, dict[str, str]]]:
+    return open_table(table, required=("path",), optional=("id",))
+
+
+def _here_is_blank(folder: str) -> str:
+    """A folder as a prefix of the paths in it: nothing for the current one."""
+    return "" if folder == "." else folder
+
+
+def _below(folder: str, path: str) -> tuple[str, ...] | None:
+    """The parts of a path below a folder; None where it is elsewhere."""
+    prefix = os.path.join(folder, "")  # noqa: PTH118 - a prefix, not a path
+    if not path.startswith(prefix) or (not prefix and os.path.isabs(path)):  # noqa: PTH117 - likewise
+        return None
+    return Path(path[len(prefix) :]).parts
+
+
+def _walk(folder: str, depth: int | None) -> Iterator[str]:
+    """Files below a folder, down to `depth` levels; hidden ones and links to folders are left out."""
+    try:
+        with os.scandir(folder or ".") as entries:
+            for entry in _sorted_if_few(entry for entry in entries if not entry.name.startswith(".")):
+                path = os.path.join(folder, entry.name)  # noqa: PTH118 - a million Path objects are slow
+                if entry.is_dir(follow_symlinks=False):
+                    if depth is None or depth > 1:
+                        yield from _walk(path, None if depth is None else depth - 1)
+                elif entry.is_file():
+                    yield path
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise BadInputError(f"cannot be read: {(error.strerror or '').lower()}", where=folder) from error
+
+
+def _sorted_if_few(entries: Iterator[os.DirEntry[str]]) -> Iterable[os.DirEntry[str]]:
+    head = list(islice(entries, SORTED_UP_TO + 1))
+    return sorted(head, key=lambda entry: entry.name) if len(head) <= SORTED_UP_TO else chain(head, entries)
+
+
+def _fits(parts: Sequence[str], pattern: Sequence[str]) -> bool:
+    """Whether a path's parts match a pattern's; `**` stands for any number of folders."""
+    if not pattern:
+        return not parts
+    if pattern[0] == "**":
+        rest = pattern[1:] or ("*",)
+        return any(_fits(parts[start:], rest) for start in range(len(parts)))
+    return bool(parts) and fnmatch.fnmatchcase(parts[0], pattern[0]) and _fits(parts[1:], pattern[1:])
+
+
+def _is_image(path: str) -> bool:
+    return os.path.splitext(path)[1].lower() in IMAGE_SUFFIXES  # noqa: PTH122 - a million Path objects are slow

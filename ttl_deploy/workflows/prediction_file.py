@@ -1,0 +1,282 @@
+"""A file of predictions that grows row by row and can be gone on with after a crash.
+
+CSV or JSON lines. A last row that was cut short is removed; rows that are whole are kept, checked, and their images
+not predicted again. `FILE.meta.json` beside it says what made the rows; another model is refused.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ttl_deploy import files
+from ttl_deploy.errors import BadInputError, IntegrityError, near
+from ttl_deploy.spec import SCHEMA_VERSION, Record, read_record
+
+LINES = ("csv", "jsonl")
+_ENDINGS = {".jsonl": "jsonl", ".ndjson": "jsonl"}
+_FLUSH_ROWS = 64
+
+
+class Provenance(Record):
+    """What made the rows of a file.
+
+    Attributes:
+        model_sha256: Of the model file.
+        preprocess: Digest of the preprocessing.
+        classes: In the order of the columns.
+        precision: Of the artifact.
+        runtime: The engine.
+        device: `cpu` or `cuda`.
+        artifact: The artifact's folder when the file was begun.
+        hardware: The machine.
+        libraries: Versions in use.
+    """
+
+    schema_version: int = SCHEMA_VERSION
+    model_sha256: str
+    preprocess: str
+    classes: tuple[str, ...]
+    precision: str
+    runtime: str
+    device: str
+    artifact: str
+    hardware: dict[str, Any]
+    libraries: dict[str, str]
+
+    def same_predictions(self, other: Provenance) -> bool:
+        """Whether rows of both may stand in one file."""
+        decisive = ("model_sha256", "preprocess", "classes", "runtime", "device")
+        return all(getattr(self, name) == getattr(other, name) for name in decisive)
+
+
+class PredictionFile:
+    """Opens a file to add predictions; use it in `with`.
+
+    Args:
+        path: The file.
+        lines: `csv` or `jsonl`; None: by the file's ending.
+        classes: Class names in the order of the columns.
+        has_ids: Whether rows have an id.
+        provenance: What makes the rows.
+        overwrite: Begin again.
+
+    Raises:
+        BadInputError: The file was made by something else.
+        IntegrityError: A row in it is damaged.
+        StorageError: The disk is full, read-only or failing.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        lines: str | None,
+        classes: tuple[str, ...],
+        has_ids: bool,
+        provenance: Provenance,
+        *,
+        overwrite: bool = False,
+    ) -> None:
+        self.path = path
+        self._meta = path.with_name(f"{path.name}.meta.json")
+        if path.is_dir():
+            raise BadInputError("is a folder", where=path, fix="give --out a file")
+        kind = lines or _ENDINGS.get(path.suffix.lower(), "csv")
+        if kind not in LINES:
+            raise BadInputError(f"a file of predictions cannot be {kind}", where=path, fix=near(kind, LINES))
+        self._form: _Csv | _JsonLines = _Csv(classes, has_ids) if kind == "csv" else _JsonLines(classes)
+        with files.disk_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._done = _Done([] if overwrite else self._present(provenance))
+            if overwrite or not path.exists():
+                path.unlink(missing_ok=True)
+                files.write_json(self._meta, provenance.model_dump(mode="json"))
+            self._handle: BinaryIO = path.open("ab")
+            if not self._handle.tell():
+                self._handle.write(self._form.header())
+        self._unflushed = 0
+
+    def take(self, key: str) -> bool:
+        """Whether a row of this image is there already; each row answers for one image."""
+        return self._done.take(key)
+
+    def write(self, image: str, id: str | None, label: str, probabilities: dict[str, float]) -> None:
+        """Adds a row.
+
+        Raises:
+            StorageError: The disk is full or failing; the rows before this one stay.
+        """
+        with files.disk_errors(self.path):
+            self._handle.write(self._form.row(image, id, label, probabilities))
+            self._unflushed += 1
+            if self._unflushed >= _FLUSH_ROWS:
+                self._handle.flush()
+                self._unflushed = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with files.disk_errors(self.path):
+            try:
+                self._handle.flush()
+                os.fsync(self._handle.fileno())
+            finally:
+                self._handle.close()
+
+    def _present(self, provenance: Provenance) -> Iterator[str]:
+        """Keys of the rows that are there, after the last was repaired; checks who wrote them."""
+        if not self.path.exists():
+            return
+        if not self.path.stat().st_size and not self._meta.exists():
+            self.path.unlink()
+            return
+        self._check_provenance(provenance)
+        os.truncate(self.path, _whole(self.path, self._form.quoted))
+        if self.path.stat().st_size:
+            yield from self._form.keys(self.path)
+
+    def _check_provenance(self, provenance: Provenance) -> None:
+        way_out = "choose another --out, or pass --overwrite to replace it"
+        if not self._meta.is_file():
+            raise BadInputError("exists and was not written by `predict`", where=self.path, fix=way_out)
+        try:
+            content = json.loads(self._meta.read_bytes())
+        except ValueError as error:
+            raise IntegrityError("is not valid JSON", where=self._meta, fix=way_out) from error
+        before = read_record(Provenance, content, self._meta)
+        if not before.same_predictions(provenance):
+            raise BadInputError(
+                f"was begun with another model or engine ({before.artifact} in {before.runtime} on {before.device})",
+                where=self.path,
+                fix=way_out,
+            )
+
+
+class _Csv:
+    """A header, then `[id,]image,label` and a probability per class."""
+
+    quoted = True
+
+    def __init__(self, classes: tuple[str, ...], has_ids: bool) -> None:
+        self.columns = (*(("id",) if has_ids else ()), "image", "label", *classes)
+
+    def header(self) -> bytes:
+        return csv_line(self.columns)
+
+    def row(self, image: str, id: str | None, label: str, probabilities: dict[str, float]) -> bytes:
+        first = (id or "",) if self.columns[0] == "id" else ()
+        return csv_line((*first, image, label, *(f"{p:.6f}" for p in probabilities.values())))
+
+    def keys(self, path: Path) -> Iterator[str]:
+        with path.open(newline="", encoding="utf-8", errors="surrogateescape") as handle:
+            reader = csv.reader(handle)
+            found = tuple(next(reader, ()))
+            if found != self.columns:
+                raise BadInputError(
+                    f"has the columns {','.join(found)}, this command writes {','.join(self.columns)}",
+                    where=path,
+                    fix="choose another --out, or pass --overwrite to replace it",
+                )
+            image = self.columns.index("image")
+            for cells in reader:
+                if len(cells) != len(self.columns):
+                    raise _damaged(path, reader.line_num)
+                yield cells[0] or cells[image]
+
+
+class _JsonLines:
+    """An object per line: `id` where there is one, `image`, `label` and `probabilities`."""
+
+    quoted = False
+
+    def __init__(self, classes: tuple[str, ...]) -> None:
+        self._classes = classes
+
+    def header(self) -> bytes:
+        return b""
+
+    def row(self, image: str, id: str | None, label: str, probabilities: dict[str, float]) -> bytes:
+        return json.dumps(json_record(image, id, label, probabilities)).encode() + b"\n"
+
+    def keys(self, path: Path) -> Iterator[str]:
+        with path.open("rb") as handle:
+            for number, line in enumerate(handle, 1):
+                try:
+                    record = json.loads(line)
+                    key = record.get("id") or record["image"]
+                    good = isinstance(key, str) and tuple(record["probabilities"]) == self._classes
+                except (ValueError, KeyError, TypeError, AttributeError) as error:
+                    raise _damaged(path, number) from error
+                if not good:
+                    raise _damaged(path, number)
+                yield key
+
+
+class _Done:
+    """Keys of finished rows as 12 bytes each, with how often each may still be skipped."""
+
+    def __init__(self, keys: Iterable[str]) -> None:
+        hashes = np.fromiter((_hash(key) for key in keys), dtype=np.uint64)
+        self._hashes: NDArray[np.uint64]
+        self._hashes, self._left = np.unique(hashes, return_counts=True)
+        self._left = self._left.astype(np.int32)
+
+    def take(self, key: str) -> bool:
+        if not len(self._hashes):
+            return False
+        wanted = np.uint64(_hash(key))
+        place = int(np.searchsorted(self._hashes, wanted))
+        if place == len(self._hashes) or self._hashes[place] != wanted or not self._left[place]:
+            return False
+        self._left[place] -= 1
+        return True
+
+
+def csv_line(cells: Iterable[str]) -> bytes:
+    """One row of a CSV, quoted where needed; names that are no UTF-8 keep their bytes."""
+    buffer = io.StringIO()
+    csv.writer(buffer, lineterminator="\n").writerow(cells)
+    return buffer.getvalue().encode("utf-8", "surrogateescape")
+
+
+def json_record(image: str, id: str | None, label: str, probabilities: dict[str, float]) -> dict[str, Any]:
+    """A prediction as it is written in JSON."""
+    first = {"id": id} if id is not None else {}
+    return {**first, "image": image, "label": label, "probabilities": probabilities}
+
+
+def _hash(key: str) -> int:
+    """64 bits: among a million rows two are equal by chance about once in twenty million files."""
+    digest = hashlib.blake2b(key.encode("utf-8", "surrogateescape"), digest_size=8).digest()
+    return int.from_bytes(digest, "little")
+
+
+def _whole(path: Path, quoted: bool) -> int:
+    """Bytes up to the end of the last row that is whole. A line end inside quotes, where there are any, ends no row."""
+    end = position = quotes = 0
+    with path.open("rb") as handle:
+        for line in handle:
+            position += len(line)
+            quotes += line.count(b'"') if quoted else 0
+            if line.endswith(b"\n") and quotes % 2 == 0:
+                end = position
+    return end
+
+
+def _damaged(path: Path, line: int) -> IntegrityError:
+    return IntegrityError(
+        "the row is damaged", where=f"{path}:{line}", fix="remove the line, or pass --overwrite to begin again"
+    )
