@@ -52,7 +52,7 @@ def test_onnx_runtime_computes_what_pytorch_computes(spec: ModelSpec) -> None:
 def test_the_file_says_how_to_use_it_and_not_where_it_was_made(tmp_path: Path) -> None:
     spec = SPECS[0]
     preprocess = PreprocessSpec.of(48)
-    name = OnnxExporter().write(ExportJob(made(spec), preprocess, "fp32"), tmp_path)
+    name = OnnxExporter().write(ExportJob(made(spec), preprocess, "fp32"), tmp_path).model_file
     proto = onnx.load(tmp_path / name)
     notes = {note.key: note.value for note in proto.metadata_props}
     assert tuple(json.loads(notes["ttl_deploy.classes"])) == CLASSES

@@ -17,20 +17,20 @@ import onnx
 import torch
 
 from ttl_deploy import files
-from ttl_deploy.export.exporter import EXPORTERS, INPUT, OUTPUT, ExportJob
+from ttl_deploy.export.exporter import EXPORTERS, INPUT, OUTPUT, Exporter, ExportJob, Written
 from ttl_deploy.transfer import TransferModel
 
 MODEL_FILE = "model.onnx"
 
 
-class OnnxExporter:
+class OnnxExporter(Exporter):
     """Writes `model.onnx`: `images` (batch, C, H, W) float32 to `logits` (batch, classes) float32."""
 
     name = "onnx"
-    precisions: tuple[str, ...] = ("fp32",)
+    precisions = ("fp32",)
 
-    def write(self, job: ExportJob, folder: Path) -> str:
-        """Exports into `folder` and gives the file's name.
+    def write(self, job: ExportJob, folder: Path) -> Written:
+        """Exports into `folder`.
 
         Raises:
             ExportError: PyTorch cannot express the model as ONNX, or the checker refuses the graph.
@@ -46,7 +46,7 @@ class OnnxExporter:
         )
         onnx.checker.check_model(proto, full_check=True)
         files.write_bytes(folder / MODEL_FILE, proto.SerializeToString())
-        return MODEL_FILE
+        return Written(MODEL_FILE)
 
 
 EXPORTERS.register("onnx", OnnxExporter())

@@ -77,7 +77,9 @@ def _main() -> None:
         "tools": hardware.library_versions(),
     }
     job = ExportJob(model, preprocess, "fp32")
-    artifacts.write_artifact(Path(sys.argv[1]), fields, lambda folder: exporter.write(job, folder), overwrite=True)
+    artifacts.write_artifact(
+        Path(sys.argv[1]), fields, lambda folder: exporter.write(job, folder).model_file, overwrite=True
+    )
 
 
 if __name__ == "__main__":
