@@ -284,6 +284,12 @@ class ArtifactManifest(Record):
     details: dict[str, Any] = Field(default_factory=dict)
     created: str
 
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of one input without the batch: (C, H, W) for float32, (H, W, C) for uint8."""
+        channels, *positions = self.model.input_shape
+        return (*positions, channels) if self.input_type == "uint8" else self.model.input_shape
+
 
 def read_record(kind: type[AnyRecord], content: Any, where: Path) -> AnyRecord:
     """Validates a record that was read from a file.

@@ -66,7 +66,7 @@ def export_run(
     files.refuse_existing(place, overwrite=overwrite)
     prepared = run_data(source, cache=cache, reporter=reporter)
     images = RunImages(prepared, source.config.preprocess)
-    job = ExportJob(load_model(source), source.config.preprocess, chosen, settings, images, reporter)
+    job = ExportJob(load_model(source), source.config.preprocess, chosen, settings, images, bounds, reporter)
     staged = place.with_name(f".{place.name}.staged")
     shutil.rmtree(staged, ignore_errors=True)
     try:

@@ -15,6 +15,7 @@ from pydantic import ConfigDict
 
 from ttl_deploy.errors import BadInputError, near
 from ttl_deploy.export.images import RunImages
+from ttl_deploy.parity.compare import Bounds
 from ttl_deploy.progress import SILENT, Reporter
 from ttl_deploy.registry import Registry
 from ttl_deploy.spec import PreprocessSpec, Record, make_record
@@ -43,6 +44,7 @@ class ExportJob:
         precision: One of the exporter's precisions.
         options: A record of the exporter's own class of options.
         images: Training images to calibrate on and validation images to choose on; None for a model without a run.
+        bounds: What the parity check will tolerate; None: the precision's default.
         reporter: Told of long work.
     """
 
@@ -51,6 +53,7 @@ class ExportJob:
     precision: str
     options: ExportOptions = field(default_factory=ExportOptions)
     images: RunImages | None = None
+    bounds: Bounds | None = None
     reporter: Reporter = SILENT
 
     def run_images(self) -> RunImages:

@@ -18,7 +18,7 @@ from ttl_deploy.artifact import Artifact, open_artifact
 from ttl_deploy.data.prepared import Prepared
 from ttl_deploy.errors import BadInputError, IntegrityError
 from ttl_deploy.parity.compare import Bounds, Comparison, Verdict, compare, to_record, verdict
-from ttl_deploy.parity.run_session import logits_of
+from ttl_deploy.parity.run_session import as_seen_through, logits_of
 from ttl_deploy.progress import SILENT, Reporter
 from ttl_deploy.runtime import Session
 from ttl_deploy.spec import ParityRecord
@@ -111,7 +111,8 @@ def check(
             where=artifact.folder,
         )
     logits = logits_of(session, _batches(prepared, reference.ids), artifact.manifest.preprocess)
-    comparison = compare(reference.labels, reference.logits, logits, prepared.classes)
+    expected = as_seen_through(session.activation, reference.logits)
+    comparison = compare(reference.labels, expected, logits, prepared.classes)
     judged = verdict(comparison, bounds or Bounds.for_precision(artifact.manifest.precision))
     record = to_record(comparison, judged, reference=reference_name, split="test")
     return Check(

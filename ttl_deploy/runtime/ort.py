@@ -10,12 +10,11 @@ import importlib.util
 import io
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from ttl_deploy.artifact import Artifact
 from ttl_deploy.errors import IntegrityError, MissingDependencyError
-from ttl_deploy.runtime.base import RUNTIMES, Runtime, Session
+from ttl_deploy.runtime.base import RUNTIMES, Runtime, Session, of_manifest
 
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 _LOG_FATAL_ONLY = 4
@@ -35,15 +34,12 @@ class OrtSession(Session):
     """
 
     def __init__(self, artifact: Artifact, *, threads: int, device: str) -> None:
-        spec = artifact.manifest.model
-        super().__init__(
-            runtime="onnxruntime", device=device, threads=threads, classes=spec.classes, input_shape=spec.input_shape
-        )
+        super().__init__(runtime="onnxruntime", device=device, threads=threads, **of_manifest(artifact.manifest))
         self._input, self._output = artifact.manifest.input_name, artifact.manifest.output_name
         self._session = _open(artifact, threads, _PROVIDERS[device])
         _check_names(artifact, self._session)
 
-    def _run(self, batch: NDArray[np.float32]) -> NDArray[Any]:
+    def _run(self, batch: NDArray[Any]) -> NDArray[Any]:
         logits: NDArray[Any] = self._session.run([self._output], {self._input: batch})[0]
         return logits
 

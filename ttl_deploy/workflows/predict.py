@@ -16,9 +16,8 @@ import numpy as np
 from ttl_deploy import runtime as runtimes
 from ttl_deploy.artifact import open_artifact
 from ttl_deploy.errors import BadInputError, UnreadableImageError
-from ttl_deploy.preprocess import IMAGE_SUFFIXES, load_pixels, normalise
+from ttl_deploy.preprocess import IMAGE_SUFFIXES, load_pixels
 from ttl_deploy.progress import SILENT, Reporter
-from ttl_deploy.runtime import softmax
 
 
 @dataclass(frozen=True)
@@ -96,7 +95,7 @@ def predict(
                         raise
                     reporter.warn(str(error))
             if pixels:
-                rows = softmax(session.run(normalise(np.stack(pixels), spec)))
+                rows = session.probabilities(session.run(session.prepare(np.stack(pixels), spec)))
                 for path, row in zip(readable, rows, strict=True):
                     probabilities = dict(zip(session.classes, map(float, row), strict=True))
                     yield Prediction(str(path), session.classes[int(row.argmax())], probabilities)
