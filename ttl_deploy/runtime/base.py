@@ -220,6 +220,12 @@ def load(artifact: Artifact, runtime: str | None = None, *, threads: int | None 
     return engine.load(artifact, threads=threads, device=device)
 
 
+def home_device(artifact: Artifact) -> str:
+    """Where an artifact is checked: on the CPU if any runtime runs its format there, else on the GPU."""
+    devices = {device for engine in RUNTIMES if artifact.manifest.format in engine.formats for device in engine.devices}
+    return "cuda" if devices == {"cuda"} else "cpu"
+
+
 def default_threads() -> int:
     """Physical cores that this process may use: a second hyperthread per core only slows matrix products down."""
     physical, logical = psutil.cpu_count(logical=False) or 1, os.cpu_count() or 1
