@@ -34,6 +34,7 @@ def export_run(
     out: str | Path | None = None,
     bounds: Bounds | None = None,
     overwrite: bool = False,
+    defer_build: bool = False,
     cache: Path | None = None,
     reporter: Reporter = SILENT,
     **options: Any,
@@ -47,6 +48,7 @@ def export_run(
         out: Folder of the artifact; None: `RUN/FORMAT-PRECISION`.
         bounds: What the parity check tolerates; None: the default of the precision.
         overwrite: Replace an artifact that is there.
+        defer_build: Write a kit that builds the artifact on another machine; for formats that know one (trt).
         cache: Folder of the pixel cache.
         reporter: Told what happens.
         options: The format's own options, such as `opset`; None stands for the default.
@@ -60,9 +62,9 @@ def export_run(
         CheckFailedError: The exported model does not predict what PyTorch predicts; nothing was kept.
     """
     source = finished_run(Path(run))
-    exporter, chosen = choose(format, precision)
+    exporter, chosen = choose(_deferred(format) if defer_build else format, precision)
     settings = make_options(exporter, options)
-    place = Path(out) if out is not None else source.folder / f"{format}-{chosen}"
+    place = Path(out) if out is not None else source.folder / f"{exporter.name}-{chosen}"
     files.refuse_existing(place, overwrite=overwrite)
     prepared = run_data(source, cache=cache, reporter=reporter)
     images = RunImages(prepared, source.config.preprocess)
@@ -77,6 +79,15 @@ def export_run(
     finally:
         shutil.rmtree(staged, ignore_errors=True)
     return Artifact(place, made.manifest)
+
+
+def _deferred(format: str) -> str:
+    """The exporter that writes a format's build kit."""
+    kit = EXPORTERS.get(format).deferred
+    if kit is None:
+        able = [exporter.name for exporter in EXPORTERS if exporter.deferred]
+        raise BadInputError(f"format {format} has no build kit", fix=f"--defer-build is for {', '.join(able)}")
+    return kit
 
 
 def choose(format: str, precision: str | None) -> tuple[Exporter, str]:
@@ -137,7 +148,7 @@ def _checked(
 ) -> Artifact:
     with reporter.task("predicting the test split with PyTorch", None):
         reference = predict_fp32(model, prepared, "test", run.config)
-    with runtime.load(made, engine) as session:
+    with runtime.load(made, engine, device=runtime.home_device(made)) as session:
         result = check(made, session, prepared, reference, bounds=bounds, reference_name="pytorch fp32")
     record = result.record
     if record.verdict == "fail":

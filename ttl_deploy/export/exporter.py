@@ -95,11 +95,13 @@ class Exporter(ABC):
         name: The format's name.
         precisions: What it can write, the default first.
         options: Its class of options.
+        deferred: Name of the exporter that writes a build kit in its place, for another machine to finish; None: none.
     """
 
     name: ClassVar[str]
     precisions: ClassVar[tuple[str, ...]]
     options: ClassVar[type[ExportOptions]] = ExportOptions
+    deferred: ClassVar[str | None] = None
 
     def available(self, precision: str) -> str | None:
         """The reason why a precision cannot be exported here, with the way out, or None where it can.

@@ -18,7 +18,7 @@ NEEDS_ARGUMENTS = True
 def run(
     run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
     format: Annotated[
-        str, typer.Option(help="Format of the artifact: onnx (ONNX Runtime and OpenVINO run it).")
+        str, typer.Option(help="Format of the artifact; `ttl-deploy doctor` lists those this machine can write.")
     ] = "onnx",
     precision: Annotated[str | None, typer.Option(help="Precision.", show_default="the format's first")] = None,
     out: Annotated[
@@ -35,6 +35,37 @@ def run(
     ] = None,
     cache: Annotated[
         Path | None, typer.Option(help="Folder of the pixel cache.", show_default="the user's cache folder")
+    ] = None,
+    defer_build: Annotated[
+        bool,
+        typer.Option("--defer-build", help="trt: write a kit that builds and checks the engine on the target instead."),
+    ] = False,
+    samples: Annotated[
+        int | None,
+        typer.Option(help="--defer-build: validation images in the kit; 0: random pixels.", show_default="16"),
+    ] = None,
+    min_batch: Annotated[int | None, typer.Option(help="trt: smallest batch.", show_default="1")] = None,
+    opt_batch: Annotated[int | None, typer.Option(help="trt: batch to be fast for.", show_default="1")] = None,
+    max_batch: Annotated[int | None, typer.Option(help="trt: largest batch.", show_default="32")] = None,
+    workspace_mib: Annotated[
+        int | None, typer.Option(help="trt: most scratch memory of a layer, MiB.", show_default="the GPU's")
+    ] = None,
+    optimization_level: Annotated[
+        int | None, typer.Option(help="trt: 0 builds fast, 5 searches longest.", show_default="3")
+    ] = None,
+    version_compatible: Annotated[
+        bool | None, typer.Option("--version-compatible", help="trt: let later versions of TensorRT load the engine.")
+    ] = None,
+    hardware: Annotated[
+        str | None,
+        typer.Option(
+            help="trt: GPUs the engine runs on: none (this model only), same-compute-capability, or ampere-plus, "
+            "which leaves out Turing (Quadro RTX 6000).",
+            show_default="none",
+        ),
+    ] = None,
+    aot: Annotated[
+        bool | None, typer.Option("--aot", help="pt2: also compile a package for C++ with AOTInductor.")
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an artifact that is there.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the manifest as JSON.")] = False,
@@ -54,8 +85,18 @@ def run(
         out=out,
         bounds=bounds,
         overwrite=overwrite,
+        defer_build=defer_build,
         cache=cache,
         reporter=reporter,
+        samples=samples,
+        min_batch=min_batch,
+        opt_batch=opt_batch,
+        max_batch=max_batch,
+        workspace_mib=workspace_mib,
+        optimization_level=optimization_level,
+        version_compatible=version_compatible,
+        hardware=hardware,
+        aot=aot,
     )
     manifest = made.manifest
     if as_json:
@@ -73,4 +114,7 @@ def run(
         rows.append(("parity", f"{manifest.parity.verdict} on {manifest.parity.images} test images"))
         rows += [("", part) for part in manifest.parity.reason.split("; ")]
     console.table(f"{made.folder}: {manifest.format} {manifest.precision}", ("", "value"), rows, right_from=2)
+    if "kit" in manifest.details:
+        console.line(f"next: copy {made.folder} to the target and run build_engine.py there (README.md in it)")
+        return
     console.line(f"next: ttl-deploy verify {made.folder}; ttl-deploy bench {made.folder}")
