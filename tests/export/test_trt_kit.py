@@ -1,4 +1,4 @@
-"""TensorRT without TensorRT: the kit, from the run to the check on the target, with doubles of TensorRT and the driver."""
+"""TensorRT without TensorRT: the kit, from the run to the check on the target, against doubles."""
 
 from __future__ import annotations
 
@@ -160,9 +160,7 @@ def on_target(
 
 @pytest.fixture
 def behaviour(fake_driver: Path) -> double.Behaviour:
-    return double.Behaviour(
-        driver=ctypes.CDLL(str(fake_driver)), shape=(3, 32, 32), classes=2, profiles=((1, 1, 4),)
-    )
+    return double.Behaviour(driver=ctypes.CDLL(str(fake_driver)), shape=(3, 32, 32), classes=2, profiles=((1, 1, 4),))
 
 
 def test_the_target_builds_an_artifact_that_ttl_deploy_opens(
@@ -231,9 +229,7 @@ def test_another_folder_is_not_replaced(
 ) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("years of work")
-    code = on_target(
-        kit_copy, behaviour, fake_driver, monkeypatch, "build_engine.py", "--out", str(tmp_path / "mine")
-    )
+    code = on_target(kit_copy, behaviour, fake_driver, monkeypatch, "build_engine.py", "--out", str(tmp_path / "mine"))
     assert code == 2
     assert (tmp_path / "mine" / "thesis.txt").exists()
 
@@ -279,7 +275,7 @@ def test_what_verification_bears() -> None:
     assert verify_engine.compare(expected, expected + 1e-4, "fp32")[0]
     assert not verify_engine.compare(expected, expected + 1e-2, "fp32")[0]
     # The third image is between the classes: it may fall to the other side, a clear one may not.
-    assert verify_engine.compare(expected, expected + [[0, 0], [0, 0], [0.002, 0]], "fp16")[0]
+    assert verify_engine.compare(expected, expected + np.array([[0, 0], [0, 0], [0.002, 0]]), "fp16")[0]
     assert not verify_engine.compare(expected, expected[:, ::-1], "int8")[0]
     assert not verify_engine.compare(expected, expected * np.nan, "int8")[0]
     assert not verify_engine.compare(expected, expected[:2], "int8")[0]
@@ -351,9 +347,7 @@ class TestBuildHere:
 
 def test_batches_out_of_order_are_refused(trained: Path, pixel_cache: Path, tmp_path: Path) -> None:
     with pytest.raises(BadInputError, match=r"batches 4 \(min\), 1 \(opt\) and 32 \(max\) are not in order"):
-        export_run(
-            trained, format="trt", defer_build=True, min_batch=4, out=tmp_path / "kit", cache=pixel_cache
-        )
+        export_run(trained, format="trt", defer_build=True, min_batch=4, out=tmp_path / "kit", cache=pixel_cache)
     with pytest.raises(BadInputError, match="hardware"):
         export_run(trained, format="trt", defer_build=True, hardware="turing", out=tmp_path / "kit", cache=pixel_cache)
     assert not list(tmp_path.iterdir())
