@@ -66,6 +66,7 @@ def export_run(
     settings = make_options(exporter, options)
     place = Path(out) if out is not None else source.folder / f"{exporter.name}-{chosen}"
     files.refuse_existing(place, overwrite=overwrite)
+    artifacts.refuse_foreign(place)
     prepared = run_data(source, cache=cache, reporter=reporter)
     images = RunImages(prepared, source.config.preprocess)
     job = ExportJob(load_model(source), source.config.preprocess, chosen, settings, images, bounds, reporter)

@@ -43,6 +43,9 @@ _BF16_OPSET = 22
 _NATIVE_OPSET = 18
 """Oldest opset that PyTorch's exporter writes; older ones are converted from it."""
 
+_SMALL_BYTES = 1024
+"""Smaller tensors, such as shapes, stay in the graph, where the checker reads them."""
+
 LARGEST_MIB = 1900
 """A protobuf message ends at 2 GiB; above this, weights go to a file of their own."""
 
@@ -255,14 +258,17 @@ def save_onnx(proto: onnx.ModelProto, folder: Path, external_data_mib: float = L
         onnx.checker.check_model(proto, full_check=True)
         files.write_bytes(path, proto.SerializeToString(deterministic=True))
         return
+    # Saving takes the weights out of what it is given.
+    emptied = onnx.ModelProto()
+    emptied.CopyFrom(proto)
     with files.disk_errors(path):
         onnx.save_model(
-            proto,
+            emptied,
             path,
             save_as_external_data=True,
             all_tensors_to_one_file=True,
             location=WEIGHTS_FILE,
-            size_threshold=0,
+            size_threshold=_SMALL_BYTES,
         )
     onnx.checker.check_model(path, full_check=True)
 

@@ -179,7 +179,7 @@ class Quantiser:
                 activation_qType=QuantType.QInt8 if self._symmetric else QuantType.QUInt8,
                 tensors_range=self._ranges,
                 nodes_to_quantize=[],
-                nodes_to_exclude=[*float_layers, *self._swishes],
+                nodes_to_exclude=[*_left_in_float(self.plain, float_layers), *self._swishes],
                 op_types_to_quantize=list(_QUANTISED),
                 extra_options={
                     "ActivationSymmetric": self._symmetric,
@@ -202,6 +202,25 @@ class _OneBatch:
 
     def get_next(self) -> dict[str, NDArray[np.float32]] | None:
         return next(self._batches, None)
+
+
+def _left_in_float(proto: onnx.ModelProto, layers: Collection[str]) -> list[str]:
+    """Some layers and what belongs to them: operators of one input follow it, sums a layer that feeds them directly."""
+    constants = {tensor.name for tensor in proto.graph.initializer}
+    floats, fed, names = set[str](), set[str](), []
+    for node in proto.graph.node:
+        inputs, outputs = [name for name in node.input if name not in constants], set(node.output)
+        if node.op_type in LAYERS:
+            left = fresh = node.name in layers
+        elif len(inputs) == 1:
+            left, fresh = inputs[0] in floats, inputs[0] in fed
+        else:
+            left, fresh = any(name in fed for name in inputs), False
+        if left:
+            names.append(node.name)
+        floats |= outputs if left else set()
+        fed |= outputs if fresh else set()
+    return names
 
 
 def _swishes(proto: onnx.ModelProto) -> list[str]:
