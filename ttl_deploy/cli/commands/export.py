@@ -27,7 +27,8 @@ def run(
     format: Annotated[
         str,
         typer.Option(
-            help="onnx (ONNX Runtime and OpenVINO run it), openvino, trt, pt2 … (`doctor` lists all); auto: of all, the fastest that passes."
+            help="onnx, openvino, trt, pt2, torchscript, torch-trt (`doctor` says which can be written here); "
+            "auto: of all, the fastest that passes."
         ),
     ] = "onnx",
     precision: Annotated[
