@@ -141,3 +141,11 @@ def trained(synthetic: Path, pixel_cache: Path, tmp_path_factory: pytest.TempPat
 def run_copy(trained: Path, tmp_path: Path) -> Path:
     """A copy of `trained` that a test may change."""
     return Path(shutil.copytree(trained, tmp_path / "run"))
+
+
+@pytest.fixture(scope="session")
+def fake_driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A CUDA driver library on host memory; see `tensorrt_double`."""
+    from tensorrt_double import compile_driver
+
+    return compile_driver(tmp_path_factory.mktemp("driver"))

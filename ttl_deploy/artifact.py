@@ -80,7 +80,7 @@ def write_artifact(
         StorageError: The disk is full, read-only or failing; what was there is still there.
     """
     files.refuse_existing(folder, overwrite=overwrite)
-    _refuse_foreign(folder)
+    refuse_foreign(folder)
     with files.atomic_folder(folder, overwrite=overwrite) as temporary:
         model_file = build(temporary)
         manifest = make_record(
@@ -155,8 +155,12 @@ def _escapes(folder: Path, name: str) -> bool:
     return not (folder / name).resolve().is_relative_to(folder.resolve())
 
 
-def _refuse_foreign(folder: Path) -> None:
-    """`--overwrite` on a mistyped path must not cost a folder that never was an artifact."""
+def refuse_foreign(folder: Path) -> None:
+    """`--overwrite` on a mistyped path must not cost a folder that never was an artifact.
+
+    Raises:
+        BadInputError: The folder holds something, and no artifact.
+    """
     if folder.exists() and not (folder / MANIFEST).is_file() and not (folder.is_dir() and not any(folder.iterdir())):
         raise BadInputError(
             "is not an artifact and is left alone", where=folder, fix="choose another --out, or remove it yourself"

@@ -264,14 +264,18 @@ class ArtifactManifest(Record):
         model_file: The file a runtime opens.
         model: Spec of the exported model.
         preprocess: What turns an image into the model's input.
-        input_name: Name of the graph's input, float32 (batch, channels, height, width).
-        output_name: Name of the graph's output, float32 logits (batch, classes).
+        input_name: Name of the graph's input.
+        input_type: `float32`: (batch, channels, height, width), preprocessed. `uint8`: (batch, height, width, channels)
+            8-bit pixels; scaling and normalisation are in the graph.
+        output_name: Name of the graph's output, float32 (batch, classes).
+        activation: What the graph does to the logits at its end: `none`, `softmax` or `sigmoid`.
         parameters: Trainable parameters of the source model.
         macs: Multiply-adds for one image.
         files: Every file but the manifest, with its hash.
         source: The run it was exported from.
         tools: Versions of the libraries that made it.
         parity: Result of the check made at export.
+        details: Further facts of the format: opset, calibration, layers left in a higher precision and the like.
         created: UTC time, ISO 8601.
     """
 
@@ -282,14 +286,23 @@ class ArtifactManifest(Record):
     model: ModelSpec
     preprocess: PreprocessSpec
     input_name: str = "images"
+    input_type: Literal["float32", "uint8"] = "float32"
     output_name: str = "logits"
+    activation: Literal["none", "softmax", "sigmoid"] = "none"
     parameters: int
     macs: int
     files: dict[str, FileRecord]
     source: SourceRun
     tools: dict[str, str]
     parity: ParityRecord | None = None
+    details: dict[str, Any] = Field(default_factory=dict)
     created: str
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of one input without the batch: (C, H, W) for float32, (H, W, C) for uint8."""
+        channels, *positions = self.model.input_shape
+        return (*positions, channels) if self.input_type == "uint8" else self.model.input_shape
 
 
 def read_record(kind: type[AnyRecord], content: Any, where: Path) -> AnyRecord:

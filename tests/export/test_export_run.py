@@ -50,8 +50,8 @@ def test_a_model_that_predicts_something_else_is_refused(
 ) -> None:
     honest = onnx_graph.to_onnx
 
-    def dishonest(model: onnx_graph.TransferModel) -> onnx.ModelProto:
-        proto = honest(model)
+    def dishonest(model: onnx_graph.TransferModel, opset: int) -> onnx.ModelProto:
+        proto = honest(model, opset)
         bias = next(t for t in proto.graph.initializer if t.name.startswith("head") and t.name.endswith("bias"))
         bias.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(bias) + np.float32([0.0, 3.0]), bias.name))
         return proto

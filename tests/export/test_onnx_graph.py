@@ -52,7 +52,7 @@ def test_onnx_runtime_computes_what_pytorch_computes(spec: ModelSpec) -> None:
 def test_the_file_says_how_to_use_it_and_not_where_it_was_made(tmp_path: Path) -> None:
     spec = SPECS[0]
     preprocess = PreprocessSpec.of(48)
-    name = OnnxExporter().write(ExportJob(made(spec), preprocess, "fp32"), tmp_path)
+    name = OnnxExporter().write(ExportJob(made(spec), preprocess, "fp32"), tmp_path).model_file
     proto = onnx.load(tmp_path / name)
     notes = {note.key: note.value for note in proto.metadata_props}
     assert tuple(json.loads(notes["ttl_deploy.classes"])) == CLASSES
@@ -69,8 +69,8 @@ def test_the_file_says_how_to_use_it_and_not_where_it_was_made(tmp_path: Path) -
 def test_nothing_above_the_cut_is_in_the_file() -> None:
     proto = to_onnx(made(SPECS[0]))
     names = {tensor.name for tensor in proto.graph.initializer}
-    assert any("layer2_0" in name for name in names)
-    assert not any("layer2_1" in name or "layer3" in name or "layer4" in name for name in names)
+    assert any("layer2.0" in name for name in names)
+    assert not any("layer2.1" in name or "layer3" in name or "layer4" in name for name in names)
     assert sum(np.prod(t.dims) for t in proto.graph.initializer) == pytest.approx(
         sum(p.numel() for p in made(SPECS[0]).parameters()), rel=0.02
     )

@@ -50,10 +50,10 @@ def test_a_fp32_artifact_is_computed_in_fp32(tmp_path: Path, artifact: Artifact)
     assert difference < 1e-3
 
 
-@pytest.mark.parametrize(("precision", "forced"), [("fp32", True), ("int8", False), ("bf16", False)])
-def test_only_fp32_is_forced(precision: str, forced: bool) -> None:
+@pytest.mark.parametrize(("precision", "hint"), [("fp32", "f32"), ("fp16", "f32"), ("int8", "f32"), ("bf16", "bf16")])
+def test_every_precision_is_told_to_the_engine(precision: str, hint: str) -> None:
     properties = settings(precision, 3)
-    assert ("INFERENCE_PRECISION_HINT" in properties) is forced
+    assert properties["INFERENCE_PRECISION_HINT"] == hint
     assert properties["INFERENCE_NUM_THREADS"] == "3"
 
 

@@ -179,7 +179,7 @@ class Measurement(Record):
 
 def measure_session(
     session: Session,
-    batch: NDArray[np.float32],
+    batch: NDArray[Any],
     *,
     label: str,
     precision: str,
@@ -197,7 +197,7 @@ def measure_session(
 
     Args:
         session: What is measured; stays open.
-        batch: (N, *input_shape) float32, the same for every run.
+        batch: (N, *input_shape) of the session's input type, the same for every run.
         label: What to call it.
         precision: Of the model.
         min_samples: Samples are taken until there are this many and `min_seconds` have passed, ...
@@ -342,17 +342,20 @@ def percentile(samples: Sequence[float], percent: int) -> float | None:
     return float(np.percentile(samples, percent))
 
 
-def standard_batch(session: Session, images: int) -> NDArray[np.float32]:
-    """Images like normalised ones, mean 0 and variance 1, the same in every process.
+def standard_batch(session: Session, images: int) -> NDArray[Any]:
+    """Images like normalised ones, mean 0 and variance 1, or uniform pixels for 8-bit input; the same in every process.
 
     Args:
         session: Whose input.
         images: How many.
 
     Returns:
-        (images, *input_shape) float32.
+        (images, *input_shape) of the session's input type.
     """
-    return np.random.default_rng(0).standard_normal((images, *session.input_shape), dtype=np.float32)
+    generator, shape = np.random.default_rng(0), (images, *session.input_shape)
+    if session.input_type == "uint8":
+        return generator.integers(0, 256, shape, dtype=np.uint8)
+    return generator.standard_normal(shape, dtype=np.float32)
 
 
 def peak_rss_mib() -> float:

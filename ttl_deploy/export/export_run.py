@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 from ttl_deploy import artifact as artifacts
 from ttl_deploy import files, hardware, runtime
 from ttl_deploy.artifact import Artifact
 from ttl_deploy.complexity import count
-from ttl_deploy.errors import BadInputError, CheckFailedError
-from ttl_deploy.export.exporter import EXPORTERS, ExportJob
+from ttl_deploy.data.prepared import Prepared
+from ttl_deploy.errors import BadInputError, CheckFailedError, MissingDependencyError
+from ttl_deploy.export.exporter import EXPORTERS, Exporter, ExportJob, Written, make_options
+from ttl_deploy.export.images import RunImages
 from ttl_deploy.export.model_card import write_model_card
 from ttl_deploy.parity.compare import Bounds
 from ttl_deploy.parity.verify import check
@@ -33,8 +36,10 @@ def export_run(
     out: str | Path | None = None,
     bounds: Bounds | None = None,
     overwrite: bool = False,
+    defer_build: bool = False,
     cache: Path | None = None,
     reporter: Reporter = SILENT,
+    **options: Any,
 ) -> Artifact:
     """Exports a run's best model and checks it against PyTorch on the run's test split.
 
@@ -45,31 +50,33 @@ def export_run(
         out: Folder of the artifact; None: `RUN/FORMAT-PRECISION`.
         bounds: What the parity check tolerates; None: the default of the precision.
         overwrite: Replace an artifact that is there.
+        defer_build: Write a kit that builds the artifact on another machine; for formats that know one (trt).
         cache: Folder of the pixel cache.
         reporter: Told what happens.
+        options: The format's own options, such as `opset`; None stands for the default.
 
     Returns:
         The artifact, with its parity result in the manifest.
 
     Raises:
-        BadInputError: Not a finished run, unknown format or precision, or the place is taken.
+        BadInputError: Not a finished run, unknown format, precision or option, or the place is taken.
+        MissingDependencyError: The format or the precision needs what is not here.
         CheckFailedError: The exported model does not predict what PyTorch predicts; nothing was kept.
     """
     source = finished_run(Path(run))
-    exporter = EXPORTERS.get(format)
-    chosen = precision or exporter.precisions[0]
-    if chosen not in exporter.precisions:
-        raise BadInputError(
-            f"format {format} has no precision {chosen!r}", fix=f"valid: {', '.join(exporter.precisions)}"
-        )
-    place = Path(out) if out is not None else source.folder / f"{format}-{chosen}"
+    exporter, chosen = choose(_deferred(format) if defer_build else format, precision)
+    settings = make_options(exporter, options)
+    place = Path(out) if out is not None else source.folder / f"{exporter.name}-{chosen}"
     files.refuse_existing(place, overwrite=overwrite)
-    job = ExportJob(load_model(source), source.config.preprocess, chosen)
+    artifacts.refuse_foreign(place)
+    prepared = run_data(source, cache=cache, reporter=reporter)
+    images = RunImages(prepared, source.config.preprocess)
+    job = ExportJob(load_model(source), source.config.preprocess, chosen, settings, images, bounds, reporter)
     staged = place.with_name(f".{place.name}.staged")
     shutil.rmtree(staged, ignore_errors=True)
     try:
-        made = _write(staged, source, job, format, reporter)
-        made = _checked(made, source, job.model, bounds, cache, reporter)
+        made, engine = _write(staged, source, job, exporter, reporter)
+        made = _checked(made, engine, source, job.model, prepared, bounds, reporter)
         with files.disk_errors(place):
             files.replace_folder(staged, place)
     finally:
@@ -77,12 +84,42 @@ def export_run(
     return Artifact(place, made.manifest)
 
 
-def _write(folder: Path, run: Run, job: ExportJob, format: str, reporter: Reporter) -> Artifact:
+def _deferred(format: str) -> str:
+    """The exporter that writes a format's build kit."""
+    kit = EXPORTERS.get(format).deferred
+    if kit is None:
+        able = [exporter.name for exporter in EXPORTERS if exporter.deferred]
+        raise BadInputError(f"format {format} has no build kit", fix=f"--defer-build is for {', '.join(able)}")
+    return kit
+
+
+def choose(format: str, precision: str | None) -> tuple[Exporter, str]:
+    """The exporter of a format and the precision to write, checked to be possible here.
+
+    Raises:
+        BadInputError: Unknown format or precision; the error lists the valid ones.
+        MissingDependencyError: It needs what is not here; the error says what to install.
+    """
     exporter = EXPORTERS.get(format)
+    chosen = precision or exporter.precisions[0]
+    if chosen not in exporter.precisions:
+        raise BadInputError(
+            f"format {format} has no precision {chosen!r}", fix=f"valid: {', '.join(exporter.precisions)}"
+        )
+    reason = exporter.available(chosen)
+    if reason is not None:
+        raise MissingDependencyError(f"{format} {chosen} cannot be exported here: {reason}")
+    return exporter, chosen
+
+
+def _write(
+    folder: Path, run: Run, job: ExportJob, exporter: Exporter, reporter: Reporter
+) -> tuple[Artifact, str | None]:
+    """The artifact without its parity result, and the engine to check it in."""
     spec = job.model.spec
     cost = count(job.model, spec.input_shape)
     fields = {
-        "format": format,
+        "format": exporter.name,
         "precision": job.precision,
         "model": spec,
         "preprocess": job.preprocess,
@@ -91,24 +128,33 @@ def _write(folder: Path, run: Run, job: ExportJob, format: str, reporter: Report
         "source": SourceRun(name=run.name, weights_sha256=files.sha256(run.weights), config_digest=run.config.digest()),
         "tools": hardware.library_versions(),
     }
+    results: list[Written] = []
 
     def build(target: Path) -> str:
         write_model_card(
-            target, run, format=format, precision=job.precision, parameters=cost.parameters, macs=cost.macs
+            target, run, format=exporter.name, precision=job.precision, parameters=cost.parameters, macs=cost.macs
         )
-        return exporter.write(job, target)
+        results.append(exporter.write(job, target))
+        return results[0].model_file
 
-    with reporter.task(f"exporting to {format} {job.precision}", None):
-        return artifacts.write_artifact(folder, fields, build)
+    with reporter.task(f"exporting to {exporter.name} {job.precision}", None):
+        made = artifacts.write_artifact(folder, fields, build)
+    written = results[0]
+    return artifacts.update_manifest(made, details=dict(written.details), **written.fields), written.runtime
 
 
 def _checked(
-    made: Artifact, run: Run, model: TransferModel, bounds: Bounds | None, cache: Path | None, reporter: Reporter
+    made: Artifact,
+    engine: str | None,
+    run: Run,
+    model: TransferModel,
+    prepared: Prepared,
+    bounds: Bounds | None,
+    reporter: Reporter,
 ) -> Artifact:
-    prepared = run_data(run, cache=cache, reporter=reporter)
     with reporter.task("predicting the test split with PyTorch", None):
         reference = predict_fp32(model, prepared, "test", run.config)
-    with runtime.load(made) as session:
+    with runtime.load(made, engine, device=runtime.home_device(made)) as session:
         result = check(made, session, prepared, reference, bounds=bounds, reference_name="pytorch fp32")
     record = result.record
     if not result.acceptable:

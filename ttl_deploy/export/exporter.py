@@ -1,17 +1,37 @@
-"""What an exporter is, and where exporters register themselves: one file per format."""
+"""What an exporter is, and where exporters register themselves: one file per format.
+
+An exporter gets a job and writes files; it says which options it takes, and what is to be remembered of the export.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, ClassVar
 
+from pydantic import ConfigDict
+
+from ttl_deploy.errors import BadInputError, near
+from ttl_deploy.export.images import RunImages
+from ttl_deploy.parity.compare import Bounds
+from ttl_deploy.progress import SILENT, Reporter
 from ttl_deploy.registry import Registry
-from ttl_deploy.spec import PreprocessSpec
+from ttl_deploy.spec import PreprocessSpec, Record, make_record
 from ttl_deploy.transfer import TransferModel
 
 INPUT = "images"
 OUTPUT = "logits"
+
+
+class ExportOptions(Record):
+    """Base of every format's options: a frozen record whose fields are the options and their defaults.
+
+    A format without options uses this class itself.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 @dataclass(frozen=True)
@@ -22,26 +42,100 @@ class ExportJob:
         model: On the CPU, in evaluation mode, with the run's best weights.
         preprocess: What its input has been through.
         precision: One of the exporter's precisions.
+        options: A record of the exporter's own class of options.
+        images: Training images to calibrate on and validation images to choose on; None for a model without a run.
+        bounds: What the parity check will tolerate; None: the precision's default.
+        reporter: Told of long work.
     """
 
     model: TransferModel
     preprocess: PreprocessSpec
     precision: str
+    options: ExportOptions = field(default_factory=ExportOptions)
+    images: RunImages | None = None
+    bounds: Bounds | None = None
+    reporter: Reporter = SILENT
+
+    def run_images(self) -> RunImages:
+        """The run's images.
+
+        Raises:
+            BadInputError: The model has none, so nothing can be calibrated.
+        """
+        if self.images is None:
+            raise BadInputError(
+                f"precision {self.precision} is calibrated on a run's training images, and this model has no run",
+                fix="export a finished run",
+            )
+        return self.images
 
 
-class Exporter(Protocol):
+@dataclass(frozen=True)
+class Written:
+    """What an exporter made.
+
+    Attributes:
+        model_file: Name of the file that a runtime opens.
+        details: Facts for `ArtifactManifest.details`, plain JSON types: opset, calibration, layers left in float …
+        fields: Further fields of `ArtifactManifest` that differ from their defaults, such as `input_type`, or `format`
+            where what was written is to be run as another format (a build kit).
+        runtime: Engine that checks parity; None: the first that can.
+    """
+
+    model_file: str
+    details: Mapping[str, Any] = field(default_factory=dict)
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    runtime: str | None = None
+
+
+class Exporter(ABC):
     """Writes one format.
 
     Attributes:
         name: The format's name.
         precisions: What it can write, the default first.
+        options: Its class of options.
+        deferred: Name of the exporter that writes a build kit in its place, for another machine to finish; None: none.
     """
 
-    name: str
-    precisions: tuple[str, ...]
+    name: ClassVar[str]
+    precisions: ClassVar[tuple[str, ...]]
+    options: ClassVar[type[ExportOptions]] = ExportOptions
+    deferred: ClassVar[str | None] = None
 
-    def write(self, job: ExportJob, folder: Path) -> str:
-        """Writes the model's files into `folder` and gives the name of the one a runtime opens."""
+    def available(self, precision: str) -> str | None:
+        """The reason why a precision cannot be exported here, with the way out, or None where it can.
+
+        Args:
+            precision: One of `precisions`.
+        """
+        return None
+
+    @abstractmethod
+    def write(self, job: ExportJob, folder: Path) -> Written:
+        """Writes the model's files into the existing, empty `folder`.
+
+        Raises:
+            TtlDeployError: It cannot be written; whatever is in `folder` is thrown away.
+        """
 
 
 EXPORTERS: Registry[Exporter] = Registry("format", "ttl_deploy.export", "ttl_deploy.exporters")
+
+
+def make_options(exporter: Exporter, given: Mapping[str, Any]) -> ExportOptions:
+    """An exporter's options from the user's.
+
+    Args:
+        exporter: Whose options.
+        given: By name; None stands for the default.
+
+    Raises:
+        BadInputError: The exporter has no such option, or its value is out of range.
+    """
+    chosen = {name: value for name, value in given.items() if value is not None}
+    for name in chosen:
+        if name not in exporter.options.model_fields:
+            valid = near(name, exporter.options.model_fields, 8) if exporter.options.model_fields else "it has none"
+            raise BadInputError(f"format {exporter.name} has no option {name!r}", fix=valid)
+    return make_record(exporter.options, **chosen)

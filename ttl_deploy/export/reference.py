@@ -82,7 +82,7 @@ def write_untrained(spec: ModelSpec, folder: Path) -> Artifact:
         "tools": hardware.library_versions(),
     }
     job = ExportJob(model, preprocess, "fp32")
-    return artifacts.write_artifact(folder, fields, lambda place: exporter.write(job, place), overwrite=True)
+    return artifacts.write_artifact(folder, fields, lambda place: exporter.write(job, place).model_file, overwrite=True)
 
 
 def _main() -> None:

@@ -10,15 +10,19 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-from ttl_deploy.preprocess import normalise
-from ttl_deploy.runtime import Session
+from ttl_deploy.runtime import Session, softmax
 from ttl_deploy.spec import PreprocessSpec
+
+_TINY = float(np.finfo(np.float32).tiny)
+"""Stands for a probability of zero, whose logarithm would be infinite."""
 
 
 def logits_of(
     session: Session, pixel_batches: Iterable[NDArray[np.uint8]], preprocess: PreprocessSpec
 ) -> NDArray[np.float32]:
-    """The session's logits for all images.
+    """The session's logits for all images; for a model that ends in an activation, what it was applied to.
+
+    Softmax forgets a constant per image: `as_seen_through` takes it from a reference too.
 
     Args:
         session: Runs the batches.
@@ -31,5 +35,27 @@ def logits_of(
     Raises:
         ValueError: The pixels do not fit the session's input.
     """
-    rows = [session.run(normalise(pixels, preprocess)) for pixels in pixel_batches if len(pixels)]
+    rows = [
+        _logits(session, session.run(session.prepare(pixels, preprocess))) for pixels in pixel_batches if len(pixels)
+    ]
     return np.concatenate(rows) if rows else np.empty((0, len(session.classes)), dtype=np.float32)
+
+
+def as_seen_through(activation: str, logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    """A reference's logits as they can be had back from a model with an activation: for softmax, without a constant.
+
+    Args:
+        activation: Of the other model.
+        logits: (N, classes).
+    """
+    if activation != "softmax":
+        return logits
+    return np.log(np.maximum(softmax(logits), _TINY)).astype(np.float32)
+
+
+def _logits(session: Session, outputs: NDArray[np.float32]) -> NDArray[np.float32]:
+    if session.activation == "none":
+        return outputs
+    values = np.clip(outputs.astype(np.float64), _TINY, 1)
+    below_one = np.clip(1 - values, _TINY, 1) if session.activation == "sigmoid" else 1.0
+    return np.asarray(np.log(values) - np.log(below_one), dtype=np.float32)

@@ -21,7 +21,7 @@ from ttl_deploy.data.prepared import Prepared, read_split
 from ttl_deploy.errors import BadInputError, IntegrityError
 from ttl_deploy.parity.compare import Bounds, Comparison, Verdict, compare, to_record, verdict
 from ttl_deploy.parity.images import UNKNOWN, prepare_items, read_items
-from ttl_deploy.parity.run_session import logits_of
+from ttl_deploy.parity.run_session import as_seen_through, logits_of
 from ttl_deploy.progress import SILENT, Reporter
 from ttl_deploy.runtime import Session, softmax
 from ttl_deploy.spec import ParityRecord, PreprocessSpec
@@ -204,6 +204,7 @@ def check(
     _refuse_classes(artifact, prepared.classes, "the run's")
     logits = logits_of(session, _batches(prepared, reference.ids), artifact.manifest.preprocess)
     labels = None if (reference.labels == UNKNOWN).any() else reference.labels
+    reference = replace(reference, logits=as_seen_through(session.activation, reference.logits))
     comparison = compare(labels, reference.logits, logits, prepared.classes, groups=_groups(prepared, reference.ids))
     judged = verdict(comparison, bounds or Bounds.for_precision(artifact.manifest.precision))
     worst = tuple(reference.ids[i] for i in comparison.worst)

@@ -1,4 +1,4 @@
-"""What every runtime promises: a session takes float32 batches and gives float32 logits, or says why it cannot.
+"""What every runtime promises: a session takes batches and gives float32 outputs, or says why it cannot.
 
 `Session.run` checks what goes in and comes out and a subclass fills `_run`; a runtime registers itself in `RUNTIMES`.
 """
@@ -19,7 +19,9 @@ from numpy.typing import NDArray
 from ttl_deploy import hardware
 from ttl_deploy.artifact import Artifact
 from ttl_deploy.errors import BadInputError, IntegrityError, MissingDependencyError, near
+from ttl_deploy.preprocess import normalise
 from ttl_deploy.registry import Registry
+from ttl_deploy.spec import ArtifactManifest, PreprocessSpec
 
 
 @dataclass(frozen=True)
@@ -47,28 +49,60 @@ class Session(ABC):
         classes: Class names in the order of the logits.
         input_shape: Shape of one input without the batch, such as (channels, height, width).
         cuda_graph: Whether a run replays a captured CUDA graph; None where there is no such thing.
+        input_type: `float32`, preprocessed, or `uint8`, pixels that the model itself normalises.
+        activation: What the model does to its logits: `none`, `softmax` or `sigmoid`.
     """
 
     cuda_graph: bool | None = None
 
     def __init__(
-        self, *, runtime: str, device: str, threads: int, classes: tuple[str, ...], input_shape: tuple[int, ...]
+        self,
+        *,
+        runtime: str,
+        device: str,
+        threads: int,
+        classes: tuple[str, ...],
+        input_shape: tuple[int, ...],
+        input_type: str = "float32",
+        activation: str = "none",
     ) -> None:
         self.runtime = runtime
         self.device = device
         self.threads = threads
         self.classes = classes
         self.input_shape = input_shape
+        self.input_type = input_type
+        self.activation = activation
         self._open = True
 
-    def run(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+    def prepare(self, pixels: NDArray[np.uint8], preprocess: PreprocessSpec) -> NDArray[Any]:
+        """Makes the model's input of 8-bit pixels: normalises them, unless the model does that itself.
+
+        Args:
+            pixels: (N, S, S, C) uint8, as `ttl_deploy.preprocess` gives them.
+            preprocess: Mean and standard deviation.
+
+        Returns:
+            What `run` takes.
+        """
+        return pixels if self.input_type == "uint8" else normalise(pixels, preprocess)
+
+    def probabilities(self, outputs: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Class probabilities of what `run` gave: softmax, unless the model has an activation of its own.
+
+        Args:
+            outputs: (N, classes).
+        """
+        return softmax(outputs) if self.activation == "none" else np.asarray(outputs, dtype=np.float64)
+
+    def run(self, batch: NDArray[Any]) -> NDArray[np.float32]:
         """Runs one batch.
 
         Args:
-            batch: (N, *input_shape) float32, N at least 1, preprocessed.
+            batch: (N, *input_shape) of `input_type`, N at least 1; `prepare` makes it.
 
         Returns:
-            (N, classes) float32 logits.
+            (N, classes) float32: logits, or what the model's activation makes of them.
 
         Raises:
             ValueError: The batch has another shape or type, or the session is closed.
@@ -90,8 +124,8 @@ class Session(ABC):
         return None
 
     @abstractmethod
-    def _run(self, batch: NDArray[np.float32]) -> NDArray[Any]:
-        """Computes the logits of a checked, C-contiguous batch; the result is the caller's to keep."""
+    def _run(self, batch: NDArray[Any]) -> NDArray[Any]:
+        """Computes the outputs of a checked, C-contiguous batch; the result is the caller's to keep."""
 
     def close(self) -> None:
         """Gives the engine's memory back. Closing twice is allowed."""
@@ -110,14 +144,25 @@ class Session(ABC):
     ) -> None:
         self.close()
 
-    def _check(self, batch: NDArray[np.float32]) -> None:
+    def _check(self, batch: NDArray[Any]) -> None:
         if not self._open:
             raise ValueError("the session is closed")
-        if not isinstance(batch, np.ndarray) or batch.dtype != np.float32:
-            raise ValueError(f"a batch is a float32 array, got {getattr(batch, 'dtype', type(batch).__name__)}")
+        if not isinstance(batch, np.ndarray) or batch.dtype != self.input_type:
+            got = getattr(batch, "dtype", type(batch).__name__)
+            raise ValueError(f"a batch is a {self.input_type} array, got {got}")
         if batch.shape[1:] != self.input_shape or batch.shape[0] == 0:
             shape = ", ".join(["N", *map(str, self.input_shape)])
             raise ValueError(f"a batch is ({shape}) with N at least 1, got {batch.shape}")
+
+
+def of_manifest(manifest: ArtifactManifest) -> dict[str, Any]:
+    """The arguments of `Session` that an artifact's manifest decides."""
+    return {
+        "classes": manifest.model.classes,
+        "input_shape": manifest.input_shape,
+        "input_type": manifest.input_type,
+        "activation": manifest.activation,
+    }
 
 
 class Load(Protocol):
@@ -199,6 +244,12 @@ def load(artifact: Artifact, runtime: str | None = None, *, threads: int | None 
     """
     engine = RUNTIMES.get(runtime) if runtime is not None else _first_available(artifact, device)
     return engine.load(artifact, threads=threads, device=device)
+
+
+def home_device(artifact: Artifact) -> str:
+    """Where an artifact is checked: on the CPU if any runtime runs its format there, else on the GPU."""
+    devices = {device for engine in RUNTIMES if artifact.manifest.format in engine.formats for device in engine.devices}
+    return "cuda" if devices == {"cuda"} else "cpu"
 
 
 def default_threads() -> int:

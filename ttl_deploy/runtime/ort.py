@@ -8,14 +8,14 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import io
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from ttl_deploy.artifact import Artifact
 from ttl_deploy.errors import IntegrityError, MissingDependencyError
-from ttl_deploy.runtime.base import RUNTIMES, Runtime, Session
+from ttl_deploy.runtime.base import RUNTIMES, Runtime, Session, of_manifest
 
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 _LOG_FATAL_ONLY = 4
@@ -35,15 +35,12 @@ class OrtSession(Session):
     """
 
     def __init__(self, artifact: Artifact, *, threads: int, device: str) -> None:
-        spec = artifact.manifest.model
-        super().__init__(
-            runtime="onnxruntime", device=device, threads=threads, classes=spec.classes, input_shape=spec.input_shape
-        )
+        super().__init__(runtime="onnxruntime", device=device, threads=threads, **of_manifest(artifact.manifest))
         self._input, self._output = artifact.manifest.input_name, artifact.manifest.output_name
-        self._session = _open(artifact, threads, _PROVIDERS[device])
+        self._session = open_graph(artifact, threads, [(_PROVIDERS[device], {})])
         _check_names(artifact, self._session)
 
-    def _run(self, batch: NDArray[np.float32]) -> NDArray[Any]:
+    def _run(self, batch: NDArray[Any]) -> NDArray[Any]:
         logits: NDArray[Any] = self._session.run([self._output], {self._input: batch})[0]
         return logits
 
@@ -51,9 +48,27 @@ class OrtSession(Session):
         del self._session
 
 
-def _open(artifact: Artifact, threads: int, provider: str) -> Any:
+def open_graph(
+    artifact: Artifact,
+    threads: int,
+    providers: Sequence[tuple[str, dict[str, str]]],
+    entries: Mapping[str, str] | None = None,
+) -> Any:
+    """An ONNX Runtime session whose first provider is in use, or an error that says why it is not.
+
+    Args:
+        artifact: Format `onnx`.
+        threads: Threads inside an operator.
+        providers: Names and options, most wanted first.
+        entries: Session configuration entries.
+
+    Raises:
+        MissingDependencyError: The first provider cannot be used.
+        IntegrityError: ONNX Runtime refuses the model.
+    """
     import onnxruntime
 
+    provider = providers[0][0]
     # Whatever fails comes as an exception or a missing provider; on stderr it would be said twice.
     onnxruntime.set_default_logger_severity(_LOG_FATAL_ONLY)
     if provider not in onnxruntime.get_available_providers():
@@ -62,10 +77,13 @@ def _open(artifact: Artifact, threads: int, provider: str) -> Any:
         )
     if provider != _PROVIDERS["cpu"]:
         _preload_cuda(onnxruntime)
+    options = _options(onnxruntime, threads)
+    for key, value in (entries or {}).items():
+        options.add_session_config_entry(key, value)
     try:
         # Silent fallback to the CPU would be measured and reported as the GPU.
         session = onnxruntime.InferenceSession(
-            artifact.model_path, _options(onnxruntime, threads), providers=[provider], enable_fallback=0
+            artifact.model_path, options, providers=list(providers), enable_fallback=0
         )
     except Exception as error:  # noqa: BLE001,RUF100 - ONNX Runtime's errors share no base class but this
         raise IntegrityError(f"ONNX Runtime refuses it: {_first_line(error)}", where=artifact.model_path) from error

@@ -21,9 +21,9 @@ from ttl_deploy import hardware
 from ttl_deploy import runtime as runtimes
 from ttl_deploy.artifact import Artifact, open_artifact
 from ttl_deploy.errors import UnreadableImageError
-from ttl_deploy.preprocess import load_pixels, normalise
+from ttl_deploy.preprocess import load_pixels
 from ttl_deploy.progress import SILENT, Advance, Reporter
-from ttl_deploy.runtime import Session, softmax
+from ttl_deploy.runtime import Session
 from ttl_deploy.spec import PreprocessSpec
 from ttl_deploy.workflows.image_sources import ImageRef, ImageSources
 from ttl_deploy.workflows.prediction_file import PredictionFile, Provenance
@@ -246,7 +246,7 @@ class _Job:
         if not images:
             return
         classes = self.session.classes
-        rows = softmax(self.session.run(normalise(np.stack(pixels), self.spec)))
+        rows = self.session.probabilities(self.session.run(self.session.prepare(np.stack(pixels), self.spec)))
         for image, row in zip(images, rows, strict=True):
             probabilities = dict(zip(classes, map(float, row), strict=True))
             yield Prediction(image.path, classes[int(row.argmax())], probabilities, image.id)

@@ -2,25 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ttl_deploy.cli import console
 from ttl_deploy.cli.options import bounds_of
+from ttl_deploy.errors import BadInputError
+
+if TYPE_CHECKING:
+    from ttl_deploy.export.auto import Candidate
 
 NAME = "export"
 ORDER = 4
 NEEDS_ARGUMENTS = True
 
+_INT8 = "int8"
+
 
 def run(
     run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
     format: Annotated[
-        str, typer.Option(help="Format of the artifact: onnx (ONNX Runtime and OpenVINO run it).")
+        str,
+        typer.Option(
+            help="onnx, openvino, trt, pt2, torchscript, torch-trt (`doctor` says which can be written here); "
+            "auto: of all, the fastest that passes."
+        ),
     ] = "onnx",
-    precision: Annotated[str | None, typer.Option(help="Precision.", show_default="the format's first")] = None,
+    precision: Annotated[
+        str | None, typer.Option(help="fp32, fp16, bf16, int8 …", show_default="the format's first")
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder of the artifact.", show_default="RUN/FORMAT-PRECISION")
     ] = None,
@@ -33,12 +46,71 @@ def run(
     min_label_agreement: Annotated[
         float | None, typer.Option(help="Least fraction of images with the same predicted class.", show_default="0.99")
     ] = None,
+    opset: Annotated[
+        int | None, typer.Option(help="ONNX opset; older engines need older ones.", show_default="20; bf16: 22")
+    ] = None,
+    embed_preprocessing: Annotated[
+        bool, typer.Option("--embed-preprocessing", help="Put scaling and normalisation into the graph: uint8 NHWC in.")
+    ] = False,
+    activation: Annotated[
+        str | None, typer.Option(help="none, softmax or sigmoid behind the logits.", show_default="none")
+    ] = None,
+    calibration: Annotated[
+        str | None,
+        typer.Option(help="int8: minmax, entropy or percentile.", show_default="minmax", rich_help_panel=_INT8),
+    ] = None,
+    calibration_images: Annotated[
+        int | None, typer.Option(help="int8: training images.", show_default="300", rich_help_panel=_INT8)
+    ] = None,
+    int8_auto: Annotated[
+        bool,
+        typer.Option(
+            "--int8-auto",
+            help="Leave the most sensitive layers in float until parity passes on validation.",
+            rich_help_panel=_INT8,
+        ),
+    ] = False,
+    qat: Annotated[
+        int | None, typer.Option(help="Epochs of finetuning for int8.", show_default="0", rich_help_panel=_INT8)
+    ] = None,
+    device: Annotated[str, typer.Option(help="--format auto: cpu or cuda.")] = "cpu",
     cache: Annotated[
         Path | None, typer.Option(help="Folder of the pixel cache.", show_default="the user's cache folder")
     ] = None,
     triton: Annotated[
         Path | None,
         typer.Option(help="Also put the artifact into this Triton model repository.", show_default="none"),
+    ] = None,
+    defer_build: Annotated[
+        bool,
+        typer.Option("--defer-build", help="trt: write a kit that builds and checks the engine on the target instead."),
+    ] = False,
+    samples: Annotated[
+        int | None,
+        typer.Option(help="--defer-build: validation images in the kit; 0: random pixels.", show_default="16"),
+    ] = None,
+    min_batch: Annotated[int | None, typer.Option(help="trt: smallest batch.", show_default="1")] = None,
+    opt_batch: Annotated[int | None, typer.Option(help="trt: batch to be fast for.", show_default="1")] = None,
+    max_batch: Annotated[int | None, typer.Option(help="trt: largest batch.", show_default="32")] = None,
+    workspace_mib: Annotated[
+        int | None, typer.Option(help="trt: most scratch memory of a layer, MiB.", show_default="the GPU's")
+    ] = None,
+    optimization_level: Annotated[
+        int | None, typer.Option(help="trt: 0 builds fast, 5 searches longest.", show_default="3")
+    ] = None,
+    version_compatible: Annotated[
+        bool | None, typer.Option("--version-compatible", help="trt: let later versions of TensorRT load the engine.")
+    ] = None,
+    hardware: Annotated[
+        str | None,
+        typer.Option(
+            help="trt: GPUs the engine runs on: none (this model only), same-compute-capability, or ampere-plus, "
+            "which leaves out Turing (Quadro RTX 6000).",
+            show_default="none",
+        ),
+    ] = None,
+    aot: Annotated[
+        bool | None, typer.Option("--aot", help="pt2: also compile a package for C++ with AOTInductor.")
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an artifact that is there.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the manifest as JSON.")] = False,
@@ -47,20 +119,51 @@ def run(
 
     The check runs on the run's own test split; its result is kept in the artifact's manifest.
     """
+    from ttl_deploy.export.auto import AUTO, export_auto
     from ttl_deploy.export.export_run import export_run
 
-    bounds = bounds_of(precision or "fp32", max_auroc_drop, max_auprc_drop, min_label_agreement)
+    given = (max_auroc_drop, max_auprc_drop, min_label_agreement)
     reporter = console.ConsoleReporter(quiet=as_json)
-    made = export_run(
-        run,
-        format=format,
-        precision=precision,
-        out=out,
-        bounds=bounds,
-        overwrite=overwrite,
-        cache=cache,
-        reporter=reporter,
-    )
+    options = {
+        "opset": opset,
+        "embed_preprocessing": embed_preprocessing or None,
+        "activation": activation,
+        "calibration": calibration,
+        "calibration_images": calibration_images,
+        "int8_auto": int8_auto or None,
+        "qat": qat,
+        "samples": samples,
+        "min_batch": min_batch,
+        "opt_batch": opt_batch,
+        "max_batch": max_batch,
+        "workspace_mib": workspace_mib,
+        "optimization_level": optimization_level,
+        "version_compatible": version_compatible,
+        "hardware": hardware,
+        "aot": aot,
+    }
+    if format == AUTO:
+        _refuse_options(precision, {"defer_build": defer_build or None, **options})
+        bounds = bounds_of("int8", *given) if any(value is not None for value in given) else None
+        made, rows = export_auto(
+            run, device=device, out=out, bounds=bounds, overwrite=overwrite, cache=cache, reporter=reporter
+        )
+        if not as_json:
+            _candidates(rows)
+    else:
+        bounds = bounds_of(precision or "fp32", *given)
+        made = export_run(
+            run,
+            format=format,
+            precision=precision,
+            out=out,
+            bounds=bounds,
+            overwrite=overwrite,
+            defer_build=defer_build,
+            cache=cache,
+            reporter=reporter,
+            **options,
+        )
     manifest = made.manifest
     if triton is not None:
         from ttl_deploy.serve.triton import write_repository
@@ -70,7 +173,7 @@ def run(
         console.print_json({"artifact": str(made.folder), **manifest.model_dump(mode="json")})
         return
     size = sum(record.size for record in manifest.files.values())
-    rows = [
+    facts = [
         ("model", f"{manifest.model.backbone} {manifest.model.method} {manifest.model.cut or ''}".strip()),
         ("classes", ", ".join(manifest.model.classes)),
         ("parameters", f"{manifest.parameters / 1e6:.3f} M"),
@@ -78,7 +181,39 @@ def run(
         ("size", f"{size / 1e6:.2f} MB"),
     ]
     if manifest.parity:
-        rows.append(("parity", f"{manifest.parity.verdict} on {manifest.parity.images} test images"))
-        rows += [("", part) for part in manifest.parity.reason.split("; ")]
-    console.table(f"{made.folder}: {manifest.format} {manifest.precision}", ("", "value"), rows, right_from=2)
+        facts.append(("parity", f"{manifest.parity.verdict} on {manifest.parity.images} test images"))
+        facts += [("", part) for part in manifest.parity.reason.split("; ")]
+    if "quantisation" in manifest.details:
+        kept = manifest.details["quantisation"]["float_layers"]
+        facts.append(("layers in float", ", ".join(kept) or "none"))
+    console.table(f"{made.folder}: {manifest.format} {manifest.precision}", ("", "value"), facts, right_from=2)
+    if "kit" in manifest.details:
+        console.line(f"next: copy {made.folder} to the target and run build_engine.py there (README.md in it)")
+        return
     console.line(f"next: ttl-deploy verify {made.folder}; ttl-deploy bench {made.folder}")
+
+
+def _refuse_options(precision: str | None, options: Mapping[str, Any]) -> None:
+    named = [name for name, value in {"precision": precision, **options}.items() if value is not None]
+    if named:
+        raise BadInputError(f"--format auto chooses for itself, --{named[0].replace('_', '-')} does not go with it")
+
+
+def _candidates(rows: Sequence[Candidate]) -> None:
+    console.table(
+        "what was tried",
+        ("format", "precision", "engine", "parity", "ms", "MB", "reason"),
+        [
+            (
+                row.format + (" *" if row.chosen else ""),
+                row.precision,
+                row.runtime or None,
+                row.verdict or None,
+                None if row.p50_ms is None else f"{row.p50_ms:.2f}",
+                None if row.size_mb is None else f"{row.size_mb:.2f}",
+                "" if row.verdict == "pass" else row.reason,
+            )
+            for row in rows
+        ],
+        right_from=4,
+    )

@@ -1,0 +1,182 @@
+"""Quantising a run: calibrated on training images only, layers left in float where bounds ask for it, finetuned."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from ttl_deploy.artifact import open_artifact
+from ttl_deploy.cli.main import run as command
+from ttl_deploy.data.prepared import Prepared
+from ttl_deploy.errors import BadInputError, CheckFailedError
+from ttl_deploy.export.export_run import export_run
+from ttl_deploy.export.exporter import EXPORTERS, ExportJob
+from ttl_deploy.export.images import RunImages
+from ttl_deploy.export.onnx_graph import to_onnx
+from ttl_deploy.export.quantise import Quantiser
+from ttl_deploy.export.quantise_auto import choose_float_layers, divergence, logits_of
+from ttl_deploy.export.quantise_qat import finetuned
+from ttl_deploy.parity import Bounds
+from ttl_deploy.parity.compare import SMALLEST_SPREAD
+from ttl_deploy.spec import PreprocessSpec
+from ttl_deploy.training.run import finished_run, read_predictions, run_data
+from ttl_deploy.training.train import load_model
+from ttl_deploy.workflows.predict import predict
+
+LAX = Bounds(max_auroc_drop=0.2, max_auprc_drop=0.2, min_label_agreement=0.8)
+
+
+@pytest.fixture(scope="module")
+def prepared(trained: Path, pixel_cache: Path) -> Prepared:
+    return run_data(finished_run(trained), cache=pixel_cache)
+
+
+@pytest.fixture(scope="module")
+def job(trained: Path, prepared: Prepared) -> ExportJob:
+    run = finished_run(trained)
+    preprocess = run.config.preprocess
+    return ExportJob(load_model(run), preprocess, "int8", images=RunImages(prepared, preprocess))
+
+
+def test_calibration_sees_training_images_of_every_class_alike(prepared: Prepared) -> None:
+    images = RunImages(prepared, PreprocessSpec.of(32))
+    sample = images.calibration(10)
+    assert set(prepared.sides[sample.indices].tolist()) == {"train"}
+    assert np.bincount(sample.labels).tolist() == [5, 5]
+    assert sample.ids == images.calibration(10).ids
+    assert sample.ids != images.calibration(10, seed=1).ids
+    assert [batch.shape for batch in images.calibration(10, batch_size=8)] == [(8, 3, 32, 32), (2, 3, 32, 32)]
+    assert len(images.calibration(10_000)) == len(prepared.indices("train"))
+    assert set(prepared.sides[images.validation().indices].tolist()) == {"val"}
+
+
+def test_calibration_with_one_class_is_refused(prepared: Prepared) -> None:
+    one = dataclasses.replace(prepared, labels=np.zeros_like(prepared.labels))
+    with pytest.raises(BadInputError, match="one class only, 'healthy'"):
+        RunImages(one, PreprocessSpec.of(32)).calibration(10)
+    with pytest.raises(BadInputError, match="cannot show 2 classes"):
+        RunImages(prepared, PreprocessSpec.of(32)).calibration(1)
+
+
+def test_divergence_is_that_of_a_known_case() -> None:
+    """KL of (1/2, 1/2) from (1/4, 3/4) is ln 2 - ln(3)/2 = 0.1438."""
+    reference, candidate = np.log([[0.5, 0.5]]), np.log([[0.25, 0.75]])
+    assert divergence(reference, candidate) == pytest.approx(0.143841, abs=1e-6)
+
+
+@pytest.mark.parametrize("format", ["onnx", "openvino"])
+def test_int8_of_a_run_is_verified_and_traceable(trained: Path, tmp_path: Path, pixel_cache: Path, format: str) -> None:
+    made = export_run(
+        trained,
+        format=format,
+        precision="int8",
+        out=tmp_path / "a",
+        bounds=LAX,
+        cache=pixel_cache,
+        calibration="percentile",
+        calibration_images=12,
+    )
+    facts = open_artifact(made.folder).manifest.details["quantisation"]
+    assert (facts["calibration"], facts["images"], facts["split"], facts["float_layers"]) == (
+        "percentile",
+        12,
+        "train",
+        [],
+    )
+    assert made.manifest.parity is not None
+    assert made.manifest.parity.verdict == "pass"
+
+
+def test_layers_are_left_in_float_until_the_bound_holds(job: ExportJob) -> None:
+    plain = to_onnx(job.model)
+    quantiser = Quantiser.calibrated(plain, job.run_images().calibration(12), method="minmax")
+    validation = list(job.run_images().validation())
+    reference = logits_of(plain, validation)
+    whole = float(np.abs(logits_of(quantiser.quantise(), validation) - reference).max())
+    half = 0.5 * whole / max(float(reference.std(axis=0).max()), SMALLEST_SPREAD)
+    bound = Bounds(max_logit_difference=half, min_label_agreement=0, max_auroc_drop=1, max_auprc_drop=1)
+    choice = choose_float_layers(quantiser, dataclasses.replace(job, bounds=bound))
+    assert [trial.verdict.result for trial in choice.trials][-1] == "pass"
+    assert all(trial.verdict.result != "pass" for trial in choice.trials[:-1])
+    assert choice.trials[-1].divergence <= choice.trials[0].divergence
+    assert 0 < len(choice.float_layers) < len(quantiser.layers)
+    assert list(choice.sensitivity.values()) == sorted(choice.sensitivity.values(), reverse=True)
+    macs = [trial.int8_macs for trial in choice.trials]
+    assert macs[0] == 1
+    assert macs == sorted(macs, reverse=True)
+    assert json.loads(json.dumps(choice.record()))["split"] == "val"
+
+
+def test_bounds_that_no_mix_meets(job: ExportJob) -> None:
+    quantiser = Quantiser.calibrated(to_onnx(job.model), job.run_images().calibration(12), method="minmax")
+    impossible = dataclasses.replace(job, bounds=Bounds(max_logit_difference=1e-12))
+    with pytest.raises(CheckFailedError, match="--qat"):
+        choose_float_layers(quantiser, impossible)
+
+
+def test_finetuning_for_int8_moves_the_weights_a_little_and_leaves_the_model_alone(job: ExportJob) -> None:
+    before = {name: tensor.clone() for name, tensor in job.model.state_dict().items()}
+    tuned = finetuned(job, 1, job.run_images().calibration(12))
+    assert all(torch.equal(before[name], tensor) for name, tensor in job.model.state_dict().items())
+    after = tuned.state_dict()
+    assert after.keys() == before.keys()
+    assert torch.equal(after["units.stem.bn1.running_mean"], before["units.stem.bn1.running_mean"])
+    moved = max(float((after[name] - before[name]).abs().max()) for name in before if name.endswith("weight"))
+    # Adam moves no weight by more than its rate per step; rounding to 8 bits moves one by half a step at most.
+    assert moved < 0.1
+    assert to_onnx(tuned).graph.node
+
+
+@pytest.mark.parametrize("activation", ["softmax", "sigmoid"])
+def test_pixels_in_and_probabilities_out_are_not_treated_twice(
+    trained: Path, synthetic: Path, tmp_path: Path, pixel_cache: Path, activation: str
+) -> None:
+    made = export_run(trained, out=tmp_path / "a", cache=pixel_cache, embed_preprocessing=True, activation=activation)
+    assert (made.manifest.input_type, made.manifest.activation) == ("uint8", activation)
+    assert command(["verify", str(made.folder), "--against", str(trained), "--cache", str(pixel_cache)]) == 0
+    expected = read_predictions(finished_run(trained)).side("test")
+    logits = torch.from_numpy(expected.logits)
+    odds = (logits.softmax(1) if activation == "softmax" else logits.sigmoid()).numpy()
+    said = predict(made.folder, [str(synthetic / image) for image in expected.ids], runtime="openvino")
+    np.testing.assert_allclose([list(p.probabilities.values()) for p in said], odds, atol=1e-4)
+
+
+def test_what_is_missing_is_told_before_anything_is_written(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ttl_deploy.export.openvino_ir.importlib.util.find_spec", lambda name: None)
+    assert EXPORTERS.get("openvino").available("fp32") is not None
+    out = tmp_path / "a"
+    assert command(["export", str(trained), "--format", "openvino", "--out", str(out)]) == 2
+    assert "pip install openvino" in capsys.readouterr().err
+    assert not out.exists()
+    assert command(["export", str(trained), "--format", "auto", "--opset", "18", "--out", str(out)]) == 2
+    assert "--opset does not go with it" in capsys.readouterr().err
+
+
+def test_auto_keeps_the_fastest_that_passes(
+    trained: Path, tmp_path: Path, pixel_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ttl_deploy.export import auto
+
+    monkeypatch.setattr(auto, "EXPORTERS", [EXPORTERS.get("onnx")])
+    monkeypatch.setattr(EXPORTERS.get("onnx").__class__, "precisions", ("fp32", "bf16"))
+    made, rows = auto.export_auto(
+        trained, out=tmp_path / "best", bounds=LAX, rounds=1, min_samples=5, cache=pixel_cache
+    )
+    timed = [row for row in rows if row.p50_ms is not None]
+    assert {(row.precision, row.runtime) for row in timed} == {
+        ("fp32", "onnxruntime"),
+        ("fp32", "openvino"),
+        ("bf16", "openvino"),
+    }
+    assert [row.chosen for row in rows] == [True] + [False] * (len(rows) - 1)
+    assert timed[0].p50_ms == min(row.p50_ms for row in timed if row.p50_ms is not None)
+    assert any("onnxruntime" in row.runtime and row.precision == "bf16" and row.reason for row in rows)
+    saved = json.loads((made.folder / auto.CANDIDATES).read_text())["candidates"]
+    assert len(saved) == len(rows)
+    assert open_artifact(made.folder).manifest.precision == rows[0].precision
+    assert not list(trained.glob(".auto-*"))

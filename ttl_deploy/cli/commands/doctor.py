@@ -1,0 +1,37 @@
+"""`ttl-deploy doctor`: what this machine can export and run, and why not the rest."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ttl_deploy.cli import console
+
+NAME = "doctor"
+ORDER = 20
+NEEDS_ARGUMENTS = False
+
+
+def run(
+    cache: Annotated[
+        Path | None, typer.Option(help="Folder of the pixel cache.", show_default="the user's cache folder")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Say which formats and runtimes this machine can use, and why not the others.
+
+    Nothing is exported or run: usable means that what is needed is here.
+    """
+    from ttl_deploy.workflows.doctor import doctor
+
+    found = doctor(cache=cache)
+    if as_json:
+        console.print_json(found.model_dump(mode="json"))
+        return
+    console.table("this machine", ("", "value"), list(found.facts.items()), right_from=2)
+    rows = [
+        (u.kind, u.name, u.variant, "no" if u.reason else "yes", u.reason) for u in (*found.formats, *found.runtimes)
+    ]
+    console.table("formats and runtimes", ("", "name", "precision / device", "usable", "why not"), rows, right_from=5)

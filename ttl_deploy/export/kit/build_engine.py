@@ -1,0 +1,397 @@
+"""Builds a TensorRT engine from a typed ONNX file and reads back what the engine runs.
+
+Needs `tensorrt` 10 or 11 and nothing else: `ttl-deploy export --format trt` calls `build`, and a build kit carries this
+very file to the machine that has the GPU, where `python build_engine.py` calls it. Precision is a property of the ONNX
+graph (fp16 tensors, Q/DQ pairs), never of a flag here, so one code path serves both versions.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import importlib
+import json
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+HARDWARE = ("none", "same-compute-capability", "ampere-plus")
+"""On which GPUs the engine shall run: the model it was built on; all of its compute capability; Ampere and later."""
+
+MIB = 2**20
+
+_WORDS = {
+    "int8": "int8",
+    "half": "fp16",
+    "fp16": "fp16",
+    "bfloat16": "bf16",
+    "bf16": "bf16",
+    "float": "fp32",
+    "fp32": "fp32",
+}
+_LOWEST_FIRST = ("int8", "fp16", "bf16", "fp32")
+_MOVES = ("reformat", "noop", "shuffle", "constant", "cast", "quantize", "dequantize", "shape")
+
+
+class BuildError(RuntimeError):
+    """No engine, or not the one that was asked for; the message says why in one line."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What `profile.json` holds.
+
+    Attributes:
+        precision: `fp32`, `tf32`, `fp16` or `int8`: what the graph is, and what the engine must be found to run.
+        input: Name of the graph's input.
+        minimum: Smallest shape of the input, batch first.
+        optimum: The shape the engine is made fast for.
+        maximum: Largest shape.
+        workspace_mib: Most scratch memory a layer may use; None: what the GPU has.
+        optimization_level: 0 (builds fast) to 5 (searches longest).
+        version_compatible: Whether later versions of TensorRT may load the engine too.
+        hardware: One of `HARDWARE`.
+    """
+
+    precision: str
+    input: str
+    minimum: tuple[int, ...]
+    optimum: tuple[int, ...]
+    maximum: tuple[int, ...]
+    workspace_mib: int | None = None
+    optimization_level: int = 3
+    version_compatible: bool = False
+    hardware: str = "none"
+
+    @classmethod
+    def of(cls, content: dict[str, Any]) -> Settings:
+        """Settings from the JSON of `as_dict`."""
+        fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in content.items()}
+        return cls(**fields)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain types, for JSON."""
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in vars(self).items()}
+
+
+@dataclass(frozen=True)
+class Engine:
+    """A built engine.
+
+    Attributes:
+        plan: The serialised engine.
+        layers: What the engine inspector says of its layers.
+        counts: How many layers compute in which precision.
+        tf32_layers: How many run a kernel whose name says TF32.
+        timing_cache: Kernel timings, for the next build on this GPU.
+        tensorrt: Version that built it.
+    """
+
+    plan: bytes
+    layers: list[dict[str, Any]]
+    counts: dict[str, int]
+    tf32_layers: int
+    timing_cache: bytes
+    tensorrt: str
+
+    def details(self, settings: Settings, gpu: str, compute_capability: str) -> dict[str, Any]:
+        """What must be known to run the engine, for `details` of an artifact's manifest."""
+        return {
+            "tensorrt": self.tensorrt,
+            "gpu": gpu,
+            "compute_capability": compute_capability,
+            "layers": self.counts,
+            "tf32_layers": self.tf32_layers,
+            "profile": settings.as_dict(),
+        }
+
+
+def build(onnx: bytes, settings: Settings, timing_cache: bytes = b"") -> Engine:
+    """Builds an engine and refuses it where it does not run the asked precision.
+
+    Args:
+        onnx: A serialised ONNX model whose tensors have the types they shall be computed in.
+        settings: How to build.
+        timing_cache: Timings of an earlier build on this GPU, or nothing; ignored where they do not fit.
+
+    Raises:
+        BuildError: The graph cannot be parsed or built, or the engine runs another precision.
+    """
+    import tensorrt as trt
+
+    messages = _messages()
+    builder = trt.Builder(messages)
+    # TensorRT 11 knows strongly typed networks only and gave the flag another value: it goes by its name.
+    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+    parser = trt.OnnxParser(network, messages)
+    if not parser.parse(onnx):
+        errors = [str(parser.get_error(i)) for i in range(parser.num_errors)]
+        raise BuildError(_line("TensorRT cannot read the graph", errors or messages.errors))
+    config = builder.create_builder_config()
+    _configure(config, settings)
+    _add_profile(builder, config, settings)
+    cache = _timing_cache(config, timing_cache)
+    serialised = builder.build_serialized_network(network, config)
+    if serialised is None:
+        raise BuildError(_line("TensorRT cannot build the engine", messages.errors))
+    plan = bytes(serialised)
+    layers = inspect(plan, version_compatible=settings.version_compatible)
+    counts = count_precisions(layers)
+    tf32 = sum("tf32" in str(layer.get("TacticName", "")).lower() for layer in layers)
+    check_precision(settings.precision, counts, tf32)
+    return Engine(plan, layers, counts, tf32, bytes(cache.serialize()), str(trt.__version__))
+
+
+def inspect(plan: bytes, *, version_compatible: bool = False) -> list[dict[str, Any]]:
+    """What the engine inspector says of an engine's layers.
+
+    Raises:
+        BuildError: The engine cannot be loaded, or it was built without details.
+    """
+    import tensorrt as trt
+
+    messages = _messages()
+    runtime = trt.Runtime(messages)
+    if version_compatible:
+        runtime.engine_host_code_allowed = True
+    engine = runtime.deserialize_cuda_engine(plan)
+    if engine is None:
+        raise BuildError(_line("TensorRT cannot load the engine it built", messages.errors))
+    inspector = engine.create_engine_inspector()
+    layers = json.loads(inspector.get_engine_information(trt.LayerInformationFormat.JSON)).get("Layers", [])
+    if not layers or not all(isinstance(layer, dict) for layer in layers):
+        raise BuildError("the engine inspector tells no layer's types, so the precision cannot be checked")
+    return list(layers)
+
+
+def count_precisions(layers: list[dict[str, Any]]) -> dict[str, int]:
+    """How many layers compute in which precision: the narrowest type among a layer's inputs and weights.
+
+    Layers that only move, reorder or convert data are left out: they say nothing about the arithmetic.
+    """
+    counts: dict[str, int] = {}
+    for layer in layers:
+        kind = f"{layer.get('LayerType', '')} {layer.get('ParameterType', '')}".lower()
+        types = set(_types(layer))
+        if types and not any(word in kind for word in _MOVES):
+            lowest = next(precision for precision in _LOWEST_FIRST if precision in types)
+            counts[lowest] = counts.get(lowest, 0) + 1
+    return counts
+
+
+def check_precision(precision: str, counts: dict[str, int], tf32_layers: int = 0) -> None:
+    """Refuses an engine that does not run what was asked for.
+
+    fp32 and tf32 allow no narrower layer; fp32 no TF32 kernel either. fp16 and int8 must be what most layers run: some
+    may be left wider on purpose, and a softmax or a mean often is. TF32 is a permission: an engine for which plain fp32
+    kernels were faster is a sound tf32 engine, and `tf32_layers` tells.
+
+    Raises:
+        BuildError: It runs another precision.
+    """
+    said = ", ".join(f"{number} {name}" for name, number in sorted(counts.items())) or "none of a known type"
+    asked = "fp32" if precision == "tf32" else precision
+    total, right = sum(counts.values()), counts.get(asked, 0)
+    if asked == "fp32" and right < total:
+        raise BuildError(f"the engine is not {precision}: its computing layers are {said}")
+    if precision == "fp32" and tf32_layers:
+        raise BuildError(f"the engine is not fp32: {tf32_layers} of its layers run TF32 kernels")
+    if not right or 2 * right < total:
+        raise BuildError(f"the engine does not run {precision}: its computing layers are {said}")
+
+
+def check_device(settings: Settings, gpu: str, compute_capability: str) -> None:
+    """Refuses what a GPU cannot do, before minutes are spent on it.
+
+    Raises:
+        BuildError: TF32, or an engine for Ampere and later, on an older GPU.
+    """
+    older = int(compute_capability.split(".")[0]) < 8
+    if older and settings.hardware == "ampere-plus":
+        raise BuildError(
+            f"ampere-plus excludes Turing and older, and {gpu} has compute capability {compute_capability}; "
+            "same-compute-capability covers all GPUs like it"
+        )
+    if older and settings.precision == "tf32":
+        raise BuildError(f"{gpu} (compute capability {compute_capability}) has no TF32; build fp16 or fp32")
+
+
+def trtexec(settings: Settings, onnx: str = "model.onnx", engine: str = "model.engine", major: int = 11) -> str:
+    """The equivalent `trtexec` line.
+
+    Args:
+        settings: How to build.
+        onnx: Path of the graph.
+        engine: Path of the engine.
+        major: Version of TensorRT: 11 has strongly typed networks only, 10 must be told.
+    """
+    words = ["trtexec", f"--onnx={onnx}", f"--saveEngine={engine}"]
+    words += ["--stronglyTyped"] if major < 11 else []
+    for name, shape in (("min", settings.minimum), ("opt", settings.optimum), ("max", settings.maximum)):
+        words.append(f"--{name}Shapes={settings.input}:{'x'.join(map(str, shape))}")
+    words += [f"--builderOptimizationLevel={settings.optimization_level}", "--profilingVerbosity=detailed"]
+    words += ["--exportLayerInfo=layers.json", "--timingCacheFile=timing.cache"]
+    words += [f"--memPoolSize=workspace:{settings.workspace_mib}M"] if settings.workspace_mib else []
+    words += ["--noTF32"] if settings.precision != "tf32" else []
+    words += ["--versionCompatible"] if settings.version_compatible else []
+    names = {"ampere-plus": "ampere+", "same-compute-capability": "sameComputeCapability"}
+    words += [f"--hardwareCompatibilityLevel={names[settings.hardware]}"] if settings.hardware in names else []
+    return " ".join(words)
+
+
+def _messages() -> Any:
+    """A logger that keeps the errors, because a failed call says no more than None."""
+    import tensorrt as trt
+
+    class Messages(trt.ILogger):  # type: ignore[misc]
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)
+            self.errors: list[str] = []
+
+        def log(self, severity: Any, msg: str) -> None:
+            if severity in (trt.ILogger.Severity.INTERNAL_ERROR, trt.ILogger.Severity.ERROR):
+                self.errors.append(msg)
+
+    return Messages()
+
+
+def _configure(config: Any, settings: Settings) -> None:
+    import tensorrt as trt
+
+    config.builder_optimization_level = settings.optimization_level
+    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
+    if settings.workspace_mib is not None:
+        config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, settings.workspace_mib * MIB)
+    # TensorRT sets this flag by itself, which would make every fp32 engine a TF32 engine on Ampere and later.
+    (config.set_flag if settings.precision == "tf32" else config.clear_flag)(trt.BuilderFlag.TF32)
+    if settings.version_compatible:
+        config.set_flag(trt.BuilderFlag.VERSION_COMPATIBLE)
+    if settings.hardware == "ampere-plus":
+        config.hardware_compatibility_level = trt.HardwareCompatibilityLevel.AMPERE_PLUS
+    elif settings.hardware == "same-compute-capability":
+        if not hasattr(trt.HardwareCompatibilityLevel, "SAME_COMPUTE_CAPABILITY"):
+            raise BuildError(f"TensorRT {trt.__version__} has no SAME_COMPUTE_CAPABILITY; 10.9 and later have")
+        config.hardware_compatibility_level = trt.HardwareCompatibilityLevel.SAME_COMPUTE_CAPABILITY
+
+
+def _add_profile(builder: Any, config: Any, settings: Settings) -> None:
+    profile = builder.create_optimization_profile()
+    profile.set_shape(settings.input, settings.minimum, settings.optimum, settings.maximum)
+    if config.add_optimization_profile(profile) < 0:
+        raise BuildError(f"TensorRT refuses the shapes {settings.minimum} to {settings.maximum} of {settings.input}")
+
+
+def _timing_cache(config: Any, content: bytes) -> Any:
+    """The cache in use: the given one, or an empty one where that is of another GPU or version."""
+    for candidate in (content, b"") if content else (b"",):
+        cache = config.create_timing_cache(candidate)
+        if cache is not None and config.set_timing_cache(cache, False):
+            return cache
+    raise BuildError("TensorRT refuses even an empty timing cache")
+
+
+def _types(layer: dict[str, Any]) -> Iterator[str]:
+    """The floating and 8-bit types of a layer's inputs and weights, in our words."""
+    texts = [tensor.get("Format/Datatype", "") for tensor in layer.get("Inputs", []) if isinstance(tensor, dict)]
+    weights = layer.get("Weights")
+    texts += [weights.get("Type", "")] if isinstance(weights, dict) else []
+    for text in texts:
+        words = text.lower().replace(".", " ").split()
+        yield from (_WORDS[word] for word in words if word in _WORDS)
+
+
+def _line(what: str, reasons: list[str]) -> str:
+    said = " ".join("; ".join(reasons).split())[:1000]
+    return f"{what}: {said}" if said else what
+
+
+# --- The rest runs in a kit only: it turns the kit into an artifact that ttl-deploy can run and verify. ---
+
+
+def main() -> int:
+    """Builds the engine of the kit around this file."""
+    kit = Path(__file__).resolve().parent
+    options = argparse.ArgumentParser(description="Build the TensorRT engine of this kit.")
+    options.add_argument("--out", type=Path, default=kit / "artifact", help="folder of the artifact (artifact)")
+    options.add_argument("--timing-cache", type=Path, default=kit / "timing.cache", help="kept between builds")
+    chosen = options.parse_args()
+    try:
+        manifest = _intact(kit)
+        settings = Settings.of(json.loads((kit / "profile.json").read_text()))
+        gpu, capability = _device()
+        check_device(settings, gpu, capability)
+        known = chosen.timing_cache.read_bytes() if chosen.timing_cache.exists() else b""
+        built = build((kit / "model.onnx").read_bytes(), settings, known)
+        chosen.timing_cache.write_bytes(built.timing_cache)
+        manifest["details"]["engine"] = built.details(settings, gpu, capability)
+        _write_artifact(chosen.out, built, settings, manifest)
+    except ImportError as error:
+        return _fail(f"tensorrt cannot be imported ({error}); install it from NVIDIA's package index")
+    except (RuntimeError, OSError, ValueError) as error:
+        return _fail(str(error))
+    sys.stdout.write(f"{chosen.out}: {len(built.plan)} bytes, layers {built.counts}; next: python verify_engine.py\n")
+    return 0
+
+
+def _fail(message: str) -> int:
+    sys.stderr.write(f"error: {message}\n")
+    return 2
+
+
+def _intact(kit: Path) -> dict[str, Any]:
+    """The kit's manifest, after every file was found to be the one that was written."""
+    manifest: dict[str, Any] = json.loads((kit / "manifest.json").read_text())
+    for name, record in manifest["files"].items():
+        path = kit / name
+        if not path.is_file() or _sha256(path) != record["sha256"]:
+            raise BuildError(f"{path}: is missing or has changed since the kit was made; write the kit again")
+    return manifest
+
+
+def _device() -> tuple[str, str]:
+    """Name and compute capability of the GPU, from the driver."""
+    cuda_driver = importlib.import_module("cuda_driver")  # beside this file in the kit
+    with cuda_driver.Cuda() as cuda:
+        device = cuda.device()
+    return device.name, device.compute_capability
+
+
+def _write_artifact(folder: Path, built: Engine, settings: Settings, manifest: dict[str, Any]) -> None:
+    # Nothing half-written takes the artifact's place, and nothing but an artifact is replaced.
+    if folder.exists() and not (folder / "manifest.json").is_file():
+        raise BuildError(f"{folder}: exists and is no artifact; choose another --out")
+    staged = folder.with_name(f".{folder.name}.staged")
+    shutil.rmtree(staged, ignore_errors=True)
+    staged.mkdir(parents=True)
+    (staged / "model.engine").write_bytes(built.plan)
+    (staged / "engine.json").write_text(json.dumps({"Layers": built.layers}, indent=1))
+    files = {
+        name: {"sha256": _sha256(staged / name), "size": (staged / name).stat().st_size}
+        for name in ("engine.json", "model.engine")
+    }
+    made = {
+        **manifest,
+        "format": "trt",
+        "precision": settings.precision,
+        "model_file": "model.engine",
+        "files": files,
+        "tools": {**manifest["tools"], "tensorrt": built.tensorrt},
+        "parity": None,
+        "created": time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime()),
+    }
+    (staged / "manifest.json").write_text(json.dumps(made, indent=2, sort_keys=True) + "\n")
+    if folder.exists():
+        shutil.rmtree(folder)
+    staged.rename(folder)
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

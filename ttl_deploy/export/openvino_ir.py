@@ -1,0 +1,66 @@
+"""OpenVINO's own format: `model.xml` and `model.bin`, converted from the same typed ONNX graph.
+
+fp16 stores weights in half the space; bf16 is how the runtime computes fp32 weights, and the manifest's precision
+tells it to. int8 is the Q/DQ graph of the format `onnx`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+from ttl_deploy.errors import TtlDeployError
+from ttl_deploy.export.exporter import EXPORTERS, Exporter, ExportJob, Written
+from ttl_deploy.export.onnx_graph import GraphOptions, graph_fields, typed_graph
+
+MODEL_FILE = "model.xml"
+
+_GRAPH_PRECISION = {"fp32": "fp32", "fp16": "fp32", "bf16": "fp32", "int8": "int8"}
+"""What the ONNX graph is written in: OpenVINO itself halves the weights, and computes in bfloat16."""
+
+
+class OpenVinoExporter(Exporter):
+    """Writes `model.xml` and `model.bin`: `images` (batch, C, H, W) float32 to `logits` (batch, classes) float32."""
+
+    name = "openvino"
+    precisions = ("fp32", "fp16", "bf16", "int8")
+    options = GraphOptions
+
+    def available(self, precision: str) -> str | None:
+        """See `Exporter.available`."""
+        if importlib.util.find_spec("openvino") is None:
+            return "openvino is not installed (pip install openvino)"
+        return None
+
+    def write(self, job: ExportJob, folder: Path) -> Written:
+        """Exports into `folder`.
+
+        Raises:
+            TtlDeployError: The graph cannot be made, or OpenVINO refuses it.
+        """
+        import openvino
+
+        options = job.options if isinstance(job.options, GraphOptions) else GraphOptions()
+        typed = typed_graph(dataclasses.replace(job, precision=_GRAPH_PRECISION[job.precision]))
+        try:
+            model = openvino.Core().read_model(typed.proto.SerializeToString())
+            _name_operations(model)
+            openvino.save_model(model, folder / MODEL_FILE, compress_to_fp16=job.precision == "fp16")
+        except RuntimeError as error:
+            last = str(error).strip().splitlines()[-1:] or ["no reason given"]
+            raise TtlDeployError(f"OpenVINO cannot write the model: {last[0].strip()}") from error
+        typed.save_records(folder)
+        return Written(MODEL_FILE, typed.details, graph_fields(options), "openvino")
+
+
+EXPORTERS.register("openvino", OpenVinoExporter())
+
+
+def _name_operations(model: Any) -> None:
+    """Names what OpenVINO numbered itself: its numbers go on counting in a process, so two exports would differ."""
+    for position, operation in enumerate(model.get_ordered_ops()):
+        name = operation.get_friendly_name()
+        if name.startswith(f"{operation.get_type_name()}_"):
+            operation.set_friendly_name(f"{operation.get_type_name()}.{position}")

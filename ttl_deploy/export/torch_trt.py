@@ -1,0 +1,177 @@
+"""Torch-TensorRT: a PyTorch program whose layers run in a TensorRT engine, saved so that `torch.export.load` reads it.
+
+The engine is typed as the module is (`enabled_precisions` is accepted and ignored by recent versions): a half-precision
+copy of the module gives the fp16 engine. Needs torch_tensorrt and an NVIDIA GPU.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import Field
+
+from ttl_deploy import hardware
+from ttl_deploy.errors import BadInputError, IntegrityError, MissingDependencyError, TtlDeployError
+from ttl_deploy.export.exporter import EXPORTERS, INPUT, Exporter, ExportJob, ExportOptions, Written
+from ttl_deploy.export.program import export_program, in_precision
+from ttl_deploy.export.pt2 import PACKAGE_FILE, quiet, save_program
+from ttl_deploy.runtime.torch_file import TORCH_TRT, refuse_pickles
+
+MODEL_FILE = "model.ep"
+
+DEVICE = "cuda"
+"""Where it compiles."""
+
+_INSTALL = "pip install 'ttl-deploy[trt]' on a machine with an NVIDIA GPU, or export trt with --defer-build"
+
+
+class TorchTrtOptions(ExportOptions):
+    """Options of the format.
+
+    Attributes:
+        min_batch: Smallest batch the engine takes.
+        opt_batch: The batch it is made fast for.
+        max_batch: Largest batch.
+        optimization_level: 0 builds fast, 5 searches longest.
+        aot: Also write an AOTInductor package, which C++ programs load together with libtorchtrt.
+    """
+
+    min_batch: int = Field(1, ge=1)
+    opt_batch: int = Field(1, ge=1)
+    max_batch: int = Field(32, ge=1)
+    optimization_level: int = Field(3, ge=0, le=5)
+    aot: bool = False
+
+
+class TorchTrtExporter(Exporter):
+    """Writes `model.ep`, and with `aot` a compiled package beside it."""
+
+    name = TORCH_TRT
+    precisions = ("fp32", "fp16", "int8")
+    options = TorchTrtOptions
+
+    def available(self, precision: str) -> str | None:
+        """int8 would need NVIDIA's ModelOpt, which pins an ONNX Runtime that cannot drive TensorRT 11."""
+        if precision == "int8":
+            return (
+                "Torch-TensorRT takes int8 only from modules that ModelOpt quantised, and ModelOpt pins an ONNX "
+                "Runtime too old for TensorRT 11; export --format trt --precision int8, which is the same engine"
+            )
+        if not hardware.describe().gpus:
+            return f"no NVIDIA GPU is here; {_INSTALL}"
+        if importlib.util.find_spec("torch_tensorrt") is None:
+            return f"torch_tensorrt is not installed; {_INSTALL}"
+        return None
+
+    def write(self, job: ExportJob, folder: Path) -> Written:
+        """Compiles on this machine's GPU.
+
+        Raises:
+            MissingDependencyError: torch_tensorrt cannot be imported.
+            BadInputError: The batches are not in order.
+            TtlDeployError: It cannot compile the model, or left it to PyTorch.
+        """
+        options = job.options if isinstance(job.options, TorchTrtOptions) else TorchTrtOptions()
+        if not options.min_batch <= options.opt_batch <= options.max_batch:
+            raise BadInputError("the batches min, opt and max are not in order")
+        compiled = _compile(job, options)
+        engines = _engines(compiled)
+        images = _images(job, options)
+        _save_program(compiled, images, folder / MODEL_FILE, options)
+        details: dict[str, Any] = {"engines": engines, "batches": [options.min_batch, options.max_batch]}
+        if options.aot:
+            _save(compiled, images, folder / PACKAGE_FILE, "aot_inductor", options)
+            details["aot"] = {"file": PACKAGE_FILE, "device": "cuda", "isa": []}
+        return Written(MODEL_FILE, details, runtime="torch-tensorrt")
+
+
+EXPORTERS.register(TORCH_TRT, TorchTrtExporter())
+
+
+def _torch_tensorrt() -> Any:
+    try:
+        return importlib.import_module("torch_tensorrt")
+    except (ImportError, OSError) as error:
+        raise MissingDependencyError(f"torch_tensorrt cannot be imported ({error})", fix=_INSTALL) from error
+
+
+def _images(job: ExportJob, options: TorchTrtOptions) -> torch.Tensor:
+    """An example batch of more than one, on the GPU."""
+    return torch.zeros((max(2, options.opt_batch), *job.model.spec.input_shape), device=DEVICE)
+
+
+def _compile(job: ExportJob, options: TorchTrtOptions) -> Any:
+    torch_tensorrt = _torch_tensorrt()
+    module = in_precision(job.model, job.precision).to(DEVICE)
+    shape = job.model.spec.input_shape
+    given = torch_tensorrt.Input(
+        min_shape=(options.min_batch, *shape),
+        opt_shape=(options.opt_batch, *shape),
+        max_shape=(options.max_batch, *shape),
+        dtype=torch.float32,
+        name=INPUT,
+    )
+    try:
+        with quiet():
+            program = export_program(module, _images(job, options))
+            return torch_tensorrt.dynamo.compile(
+                program,
+                arg_inputs=[given],
+                # The engine computes in the types of the module; whatever falls back to PyTorch is counted below.
+                use_explicit_typing=True,
+                disable_tf32=True,
+                optimization_level=options.optimization_level,
+                min_block_size=1,
+            )
+    except RuntimeError as error:
+        raise TtlDeployError(
+            f"Torch-TensorRT cannot compile the model: {' '.join(str(error).split())[:500]}"
+        ) from error
+
+
+def _engines(compiled: Any) -> int:
+    """How many TensorRT engines the compiled program holds.
+
+    Raises:
+        TtlDeployError: None; the program would be plain PyTorch.
+    """
+    engines: int = sum(name.startswith("_run_on_acc") for name, _ in compiled.named_children())
+    if not engines:
+        raise TtlDeployError("Torch-TensorRT left the whole model to PyTorch", fix="nothing was written")
+    return engines
+
+
+def _save_program(compiled: Any, images: torch.Tensor, path: Path, options: TorchTrtOptions) -> None:
+    """Saves the program without its example inputs, which would be pickled, and refuses pickled engines.
+
+    Raises:
+        TtlDeployError: This torch_tensorrt writes its engines as Python pickles, which no runtime here would load.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        first = Path(folder) / MODEL_FILE
+        _save(compiled, images, first, "exported_program", options)
+        save_program(torch.export.load(first), path)
+    try:
+        refuse_pickles(path, engines=True)
+    except IntegrityError as error:
+        raise TtlDeployError(
+            f"this torch_tensorrt pickles its engines: {error.what}", fix="export trt instead"
+        ) from error
+
+
+def _save(compiled: Any, images: torch.Tensor, path: Path, output_format: str, options: TorchTrtOptions) -> None:
+    batch = torch.export.Dim("batch", min=options.min_batch, max=options.max_batch)
+    with quiet():
+        _torch_tensorrt().save(
+            compiled,
+            str(path),
+            output_format=output_format,
+            arg_inputs=[images],
+            retrace=True,
+            dynamic_shapes={INPUT: {0: batch}},
+        )
