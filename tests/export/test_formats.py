@@ -38,13 +38,15 @@ def spec(backbone: str, method: str) -> ModelSpec:
 
 
 def trained_like(backbone: str, method: str) -> TransferModel:
-    """No bias is zero, as after training: the exporter drops additions of zero."""
+    """No bias is zero and no two norms are alike, as after training: the exporter drops zeros and shares twins."""
     model = made(spec(backbone, method))
     generator = torch.Generator().manual_seed(1)
     for module in model.modules():
         bias = getattr(module, "bias", None)
         if isinstance(bias, torch.nn.Parameter):
             bias.data = torch.randn(bias.shape, generator=generator) * 0.1
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.weight.data = 1 + 0.1 * torch.randn(module.weight.shape, generator=generator)
     return model
 
 
