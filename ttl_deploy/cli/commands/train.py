@@ -132,6 +132,19 @@ def run(
         ),
     ] = "auto",
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.", rich_help_panel=_PROTOCOL)] = "auto",
+    cache_features: Annotated[
+        int,
+        typer.Option(
+            help="lwft: keep the frozen layers' features of this many augmentation views on disk and train on them, "
+            "about twice as fast; 0: compute them every time, as in the paper. With as many views as epochs the "
+            "result is the same.",
+            rich_help_panel=_PROTOCOL,
+            min=0,
+        ),
+    ] = 0,
+    cache_limit: Annotated[
+        float, typer.Option(help="Most disk for --cache-features, GiB.", rich_help_panel=_PROTOCOL)
+    ] = 8.0,
     workers: Annotated[int, typer.Option(help="Processes that augment images.", rich_help_panel=_PROTOCOL, min=0)] = 0,
     repeats: Annotated[
         int, typer.Option(help="Train with this many seeds on one split.", rich_help_panel=_SERIES, min=1)
@@ -204,6 +217,8 @@ def run(
             "class_weights": class_weights,
             "seed": seed,
             "workers": workers,
+            "cached_views": cache_features,
+            "cached_gib": cache_limit,
         },
     )
     division = _division(split, split_seed)
