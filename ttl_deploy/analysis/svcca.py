@@ -55,9 +55,7 @@ def svcca(x: NDArray[np.floating], y: NDArray[np.floating], *, variance: float =
     return _correlations(x, y, variance=variance)
 
 
-def random_coefficients(
-    samples: int, channels: Sequence[int], *, variance: float = VARIANCE, seed: int = 0
-) -> Matrix:
+def random_coefficients(samples: int, channels: Sequence[int], *, variance: float = VARIANCE, seed: int = 0) -> Matrix:
     """`svcca` between independent standard normal features of a shape (paper, appendix C.1, step 3).
 
     Args:

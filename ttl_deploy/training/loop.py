@@ -33,7 +33,6 @@ from ttl_deploy.training.metrics import auprc, auroc
 from ttl_deploy.training.run import HISTORY, TIMING
 from ttl_deploy.transfer import TransferModel
 
-
 Judge = Callable[[Sequence[dict[str, Any]]], str | None]
 """Looks at the rows of `history.jsonl` after every epoch and says why training shall end, or None."""
 

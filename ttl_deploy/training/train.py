@@ -184,10 +184,37 @@ def resume(
     return _carry_out(fabric, Run(folder, config), prepared, model, weights, reporter, finish, judge)
 
 
+def specs(request: Request, classes: Sequence[str]) -> tuple[ModelSpec, PreprocessSpec]:
+    """The model and the preprocessing that a request means.
+
+    Raises:
+        BadInputError: Unknown backbone, method, head or cut, or a number out of range.
+    """
+    size = request.image_size or BACKBONES.get(request.backbone).input_size
+    more = dict((request.settings or {}).get("preprocess", {}))
+    fields = {name: getattr(request, name) for name in ("method", "cut", "trained_layers", "head", "slim")}
+    record = make_record(
+        ModelSpec,
+        backbone=request.backbone,
+        classes=tuple(classes),
+        image_size=size,
+        channels=request.channels,
+        **fields,
+    )
+    preprocess = PreprocessSpec.of(size, request.channels, **more)  # type: ignore[arg-type]
+    return normalise_spec(record), preprocess
+
+
 def load_model(run: Run) -> TransferModel:
     """The run's best model on the CPU, in evaluation mode."""
     model = build(run.config.model)
     load_best(run.folder, model)
+    return model.eval()
+
+
+def starting_model(run: Run) -> TransferModel:
+    """The run's model as it was before its first step, on the CPU, in evaluation mode."""
+    model, _weights = _model(run.config, SILENT)
     return model.eval()
 
 
@@ -204,29 +231,12 @@ def predict_fp32(model: TransferModel, prepared: Prepared, side: str, config: Tr
 
 def _plan(request: Request, reporter: Reporter) -> tuple[Callable[[Dataset], tuple[ModelSpec, PreprocessSpec]], Fabric]:
     """Checks what can be checked without the data, and starts the device."""
-    backbone = BACKBONES.get(request.backbone)
-    size = request.image_size or backbone.input_size
-    more = dict((request.settings or {}).get("preprocess", {}))
-    preprocess = PreprocessSpec.of(size, request.channels, **more)  # type: ignore[arg-type]
-    fields = {name: getattr(request, name) for name in ("method", "cut", "trained_layers", "head", "slim")}
-
-    def spec_for(classes: Sequence[str]) -> ModelSpec:
-        record = make_record(
-            ModelSpec,
-            backbone=request.backbone,
-            classes=tuple(classes),
-            image_size=size,
-            channels=request.channels,
-            **fields,
-        )
-        return normalise_spec(record)
-
-    spec_for(("a", "b"))
+    specs(request, ("a", "b"))
     accelerator = resolve_device(request.device)
     precision, sentence = resolve_precision(request.precision, accelerator)
     reporter.info(f"{hardware.describe().name}; {sentence}")
     fabric = make_fabric(accelerator, precision)
-    return lambda dataset: (spec_for(dataset.classes), preprocess), fabric
+    return lambda dataset: specs(request, dataset.classes), fabric
 
 
 def _configure(
