@@ -93,11 +93,13 @@ def test_what_cannot_be_correlated_is_refused(x: NDArray[np.float64], y: NDArray
         cca(x, y)
 
 
-def test_overlap_is_one_minus_the_kolmogorov_smirnov_distance(generator: np.random.Generator) -> None:
-    first, second = generator.beta(2, 5, size=80), generator.beta(3, 3, size=50)
-    assert overlap(first, second) == pytest.approx(1 - ks_2samp(first, second).statistic)
-    assert overlap(first, first) == 1
-    assert overlap(first, first + 2) == 0
+def test_overlap_is_one_minus_the_one_sided_kolmogorov_smirnov_distance(generator: np.random.Generator) -> None:
+    random, features = generator.beta(2, 5, size=80), generator.beta(3, 3, size=50)
+    # scipy's "less": the first sample's distribution function lies below the second's, its values above.
+    assert overlap(features, random) == pytest.approx(1 - ks_2samp(features, random, alternative="less").statistic)
+    assert overlap(random, random) == 1
+    assert overlap(random + 2, random) == 0
+    assert overlap(random - 2, random) == 1
 
 
 def test_the_cut_is_the_highest_one_still_told_from_chance() -> None:

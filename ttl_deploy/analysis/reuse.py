@@ -38,20 +38,22 @@ class Reuse:
 
     @property
     def overlap(self) -> float:
-        """See `overlap`."""
+        """See the function of this name."""
         return overlap(np.asarray(self.coefficients), np.asarray(self.random))
 
 
-def overlap(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:
-    """How far two samples overlap: 1 - sup_t |F(t) - G(t)|, F and G their empirical distribution functions.
+def overlap(coefficients: NDArray[np.float64], random: NDArray[np.float64]) -> float:
+    """How far coefficients overlap with random ones: 1 - sup_t (G(t) - F(t)).
 
-    1 for equal distributions, 0 where all of one lies above all of the other; no bins, no bandwidth. (One minus the
-    Kolmogorov-Smirnov distance.)
+    F and G are the empirical distribution functions of the coefficients and of the random ones: one minus the
+    one-sided Kolmogorov-Smirnov distance, without bins or bandwidth. 0 where every coefficient lies above all random
+    ones, 1 where they are distributed alike, and also where they lie below: with few samples and many channels random
+    features correlate strongly, and coefficients that do not exceed that are no sign of reuse.
     """
-    places = np.concatenate([first, second])
-    f = np.searchsorted(np.sort(first), places, side="right") / len(first)
-    g = np.searchsorted(np.sort(second), places, side="right") / len(second)
-    return float(1 - np.abs(f - g).max())
+    places = np.concatenate([coefficients, random])
+    f = np.searchsorted(np.sort(coefficients), places, side="right") / len(coefficients)
+    g = np.searchsorted(np.sort(random), places, side="right") / len(random)
+    return float(1 - max(0.0, (g - f).max()))
 
 
 def detect_cut(reuses: Sequence[Reuse], threshold: float = THRESHOLD) -> str:

@@ -1,27 +1,29 @@
-"""Where a learning curve is going: a power law through the best values so far, and the most it could still reach."""
+"""Where a learning curve is going: a power law through the values so far, and the most that it could still reach."""
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import OptimizeWarning, curve_fit
 
 FEWEST = 5
 """Epochs below which nothing is forecast."""
 
-_SURE = 3.0
-"""How many standard deviations above the fit a curve is still thought able to go."""
+_SURE = 4.0
+"""How many standard deviations a curve is still thought able to go beyond its fit."""
+
+_EXPONENTS = np.geomspace(0.05, 3.0, 16).tolist()
 
 
 def highest(values: Sequence[float], horizon: int) -> float:
     """An upper bound of the best value after `horizon` epochs.
 
-    A power law a - b * e^(-c) with a at most 1 is fitted to the running maximum of the values; the bound is its value
-    at the horizon plus three standard deviations, of the fit's residuals and of the forecast's own uncertainty
-    together. 1 where nothing can be said: fewer than `FEWEST` epochs, or no fit.
+    A power law a - b * e^(-c) with a at most 1 and b at least 0 is fitted to the values for every exponent c of a grid.
+    Few epochs leave the exponent open, and with it where the curve ends, so every exponent counts whose squared error S
+    is within four standard deviations of the best one's (the likelihood's profile: S <= S_min * (1 + 16 / (n - 3))).
+    The bound is the highest of their forecasts plus four standard deviations of the values about the law, and never
+    below what was reached. 1 where nothing can be said: fewer than `FEWEST` epochs.
 
     Args:
         values: A metric in 0 to 1 after each epoch.
@@ -29,27 +31,25 @@ def highest(values: Sequence[float], horizon: int) -> float:
     """
     if len(values) < FEWEST:
         return 1.0
-    best = np.maximum.accumulate(np.asarray(values, dtype=np.float64))
-    epochs = np.arange(1, len(best) + 1, dtype=np.float64)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", OptimizeWarning)
-            bounds = ([best[-1], 0.0, 0.05], [1.0 + 1e-9, 2.0, 3.0])
-            start = (min(1.0, best[-1] + 0.01), min(1.9, max(1e-3, best[-1] - best[0])), 0.7)
-            fitted, covariance = curve_fit(_power, epochs, best, p0=start, bounds=bounds, maxfev=2000)
-    except (RuntimeError, ValueError, OptimizeWarning):
-        return 1.0
-    reached = float(_power(np.array([float(horizon)]), *fitted)[0])
-    slope = _gradient(float(horizon), *fitted)
-    variance = float(slope @ covariance @ slope) + float(np.mean((_power(epochs, *fitted) - best) ** 2))
-    return 1.0 if not np.isfinite(variance) else min(1.0, max(reached, best[-1]) + _SURE * float(np.sqrt(variance)))
+    seen = np.asarray(values, dtype=np.float64)
+    top = min(1.0, float(seen.max()))
+    fits = [_fit(seen, exponent, horizon) for exponent in _EXPONENTS]
+    least = min(error for error, _reached in fits)
+    spread = _SURE * float(np.sqrt(least / (len(seen) - 3)))
+    likely = [reached for error, reached in fits if error <= least * (1 + _SURE**2 / (len(seen) - 3)) + 1e-12]
+    return max(top, min(1.0, max(likely) + spread))
 
 
-def _power(epoch: NDArray[np.float64], a: float, b: float, c: float) -> NDArray[np.float64]:
-    return np.asarray(a - b * epoch**-c)
+def _fit(seen: NDArray[np.float64], exponent: float, horizon: int) -> tuple[float, float]:
+    """Squared error of the best law with this exponent, and its value at the horizon.
 
-
-def _gradient(epoch: float, a: float, b: float, c: float) -> NDArray[np.float64]:
-    """Of the power law by its parameters."""
-    power = epoch**-c
-    return np.array([1.0, -power, b * power * np.log(epoch)])
+    With the exponent given the law is a line in e^(-c); a line that leaves the bounds is moved to the nearest bound.
+    """
+    power = np.arange(1, len(seen) + 1, dtype=np.float64) ** -exponent
+    slope, a = np.polynomial.Polynomial.fit(power, seen, 1, domain=[]).coef[::-1]
+    b = -slope
+    if b < 0:
+        a, b = seen.mean(), 0.0
+    elif a > 1:
+        a, b = 1.0, power @ (1.0 - seen) / (power @ power)
+    return float(np.sum((a - b * power - seen) ** 2)), float(a - b * float(horizon) ** -exponent)

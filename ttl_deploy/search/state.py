@@ -233,7 +233,8 @@ class State:
     def _scored(self, cut: str, records: Sequence[TrialRecord]) -> Score:
         score = combine([record.value for record in records], [record.resamples for record in records])
         self.scores[cut] = score
-        self.records.setdefault(cut, []).extend(records)
+        known = self.records.setdefault(cut, [])
+        known.extend(record for record in records if record not in known)
         if all(record.finished for record in records):
             self.finals[cut] = list(records)
         return score

@@ -121,11 +121,12 @@ def auto(state: State) -> dict[str, Score]:
 
 def _halve(state: State, pool: Sequence[Candidate], full: int, finalists: int) -> dict[str, Score]:
     eta = state.options.eta
-    rounds = max(0, math.ceil(math.log(len(pool) / finalists, eta))) if len(pool) > finalists else 0
-    for remaining in range(rounds, 0, -1):
-        epochs = _share(full, eta**remaining)
+    rounds = math.ceil(math.log(len(pool) / finalists, eta)) if len(pool) > finalists else 0
+    # With few epochs several rounds may ask for the same number, and are one.
+    lengths = sorted({_share(full, eta**remaining) for remaining in range(rounds, 0, -1)} - {full})
+    for epochs in lengths:
         scores = state.evaluate(pool, epochs)
-        keep = max(finalists, math.ceil(len(pool) / eta))
+        keep = finalists if epochs == lengths[-1] else max(finalists, math.ceil(len(pool) / eta))
         pool = _best(state, scores, keep)
         state.note(f"after {epochs} epochs: {', '.join(c.cut for c in pool)} go on")
     return state.evaluate(pool, full, early_stop=True)
