@@ -62,7 +62,7 @@ def test_an_exact_power_law_is_forecast_to_where_it_goes() -> None:
 
 
 def test_a_forecast_is_an_upper_bound_of_noisy_curves() -> None:
-    """Of 100 curves with the noise of small validation sides, at most 4 end above what was forecast from their first third."""
+    """Of 100 curves as noisy as those of small validation sides, at most 4 end above the forecast of their third."""
     above = 0
     for seed in range(100):
         generator = np.random.default_rng(seed)

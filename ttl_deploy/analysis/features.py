@@ -39,17 +39,19 @@ class _Pass:
 
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
         """Features (N, C, ...) by cut, a batch at a time."""
-        device = torch.device(self.config.accelerator)
-        self.model.to(device).eval()
-        wanted = set(self.cuts)
-        with torch.inference_mode():
-            for batch, _labels in evaluation_loader(self.images, self.config.batch_size):
-                features, found = batch.to(device), {}
-                for unit in self.model.chain:
-                    features = self.model.unit(unit)(features)
-                    if unit.name in wanted:
-                        found[unit.name] = features
-                yield found
+        self.model.to(torch.device(self.config.accelerator)).eval()
+        for batch, _labels in evaluation_loader(self.images, self.config.batch_size):
+            yield self._through(batch)
+
+    # Not around the loop: a generator would leave its mode behind wherever it is suspended.
+    @torch.inference_mode()
+    def _through(self, batch: Tensor) -> dict[str, Tensor]:
+        features, found = batch.to(torch.device(self.config.accelerator)), {}
+        for unit in self.model.chain:
+            features = self.model.unit(unit)(features)
+            if unit.name in self.cuts:
+                found[unit.name] = features
+        return found
 
 
 def pooled_features(

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
+
 from ttl_deploy.complexity import Complexity, count
 from ttl_deploy.search.options import Budget
 from ttl_deploy.spec import ModelSpec
@@ -51,7 +53,9 @@ def candidates(spec: ModelSpec) -> list[Candidate]:
     found = []
     for point in BACKBONES.get(spec.backbone).cut_points:
         at = spec.model_copy(update={"cut": point.name})
-        cost = count(build(at), at.input_shape)
+        # Counting needs no weights, and drawing those of every candidate would take seconds.
+        with torch.device("meta"):
+            cost = count(build(at), at.input_shape)
         found.append(Candidate(at, point.index, point.block, point.ends_block, cost))
     return found
 

@@ -127,7 +127,7 @@ def run_trial(trial: Trial) -> TrialRecord:
         return found
     with limited_threads(trial.threads):
         begun = time.monotonic()
-        lost = sum(_seconds(trial.folder)[trial.since :])
+        lost = _seconds(trial.folder, trial.since)
         run = _trained(trial)
         value, resamples = metric_of(*_validation(run, trial), trial.metric)
         history = run.history()
@@ -199,7 +199,8 @@ def _predicted(run: Run, trial: Trial) -> Predictions:
     return predict_fp32(load_model(run), run_data(run, cache=trial.data.cache), "val", run.config)
 
 
-def _seconds(folder: Path) -> list[float]:
-    """Of every finished epoch."""
+def _seconds(folder: Path, since: int) -> float:
+    """Of the finished epochs after one."""
     path = folder / TIMING
-    return [json.loads(line)["seconds"] for line in path.read_text().splitlines()] if path.exists() else []
+    rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    return float(sum(row["seconds"] for row in rows if row["epoch"] > since))

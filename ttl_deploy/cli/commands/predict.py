@@ -38,6 +38,10 @@ def run(
     skip_unreadable: Annotated[
         bool, typer.Option("--skip-unreadable", help="Leave out unreadable images, with a warning.")
     ] = False,
+    engine: Annotated[str, typer.Option(help="local, or ray: spread the images over a cluster.")] = "local",
+    address: Annotated[
+        str | None, typer.Option(help="ray: address of a running cluster.", show_default="one is started here")
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file at --out.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Same as --format json.")] = False,
 ) -> None:
@@ -53,8 +57,17 @@ def run(
         raise BadInputError(f"unknown format {chosen!r}", fix=near(chosen, _FORMATS))
     if out is not None:
         files.refuse_existing(out, overwrite=overwrite)
+    if engine not in ("local", "ray"):
+        raise BadInputError(f"unknown engine {engine!r}", fix="valid: local, ray")
+    predicted = predict
+    if engine == "ray":
+        import functools
+
+        from ttl_deploy.workflows.predict_ray import predict_ray
+
+        predicted = functools.partial(predict_ray, address=address)
     results = list(
-        predict(
+        predicted(
             artifact,
             images,
             runtime=runtime,
