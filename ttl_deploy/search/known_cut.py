@@ -1,9 +1,9 @@
 """Images whose best cut is known by construction: two classes that differ only across a known distance.
 
 An image is noise with pairs of soft dots, `distance` pixels apart. A dot is dark or bright with equal chance. In one
-class the two dots of a pair have the same sign, in the other opposite signs. A window that holds at most one dot of each
-pair sees the same distribution in both classes, so features with a smaller receptive field than a pair, averaged over
-the image, say nothing; the lowest cut that sees a whole pair is the best one.
+class the two dots of a pair have the same sign, in the other opposite signs. A window that holds at most one dot of
+each pair sees the same distribution in both classes, so features with a smaller receptive field than a pair, averaged
+over the image, say nothing; the lowest cut that sees a whole pair is the best one.
 """
 
 from __future__ import annotations

@@ -26,8 +26,8 @@ STRATEGIES: Registry[Strategy] = Registry("strategy", "ttl_deploy.search")
 SHORT = 4
 """One in so many epochs is enough to rank: the length of `auto`'s first trainings, and of `warm`'s later ones."""
 
-_SHORTLIST = (3, 5)
-"""Fewest and most candidates that `auto` trains after the probes; between them one in four."""
+_FEW = 3
+"""So few candidates are all trained to the end by `auto`."""
 
 
 @STRATEGIES.add("exhaustive")
@@ -98,18 +98,19 @@ def warm(state: State) -> dict[str, Score]:
 def auto(state: State) -> dict[str, Score]:
     """Cheap evidence first, short trainings of the few it points at, and full ones of those that lead.
 
-    For TTL: the whole network for a quarter of the epochs, a linear probe on its features at every cut, and the
-    candidates about the smallest cut within a standard error of the best probe. For TF and LWFT, whose upper layers
-    make up for what a probe does not see: the block cutoffs, then the layers around the best, all for a quarter.
-    Then one finalist in eight candidates goes on to the end, where the tie rule decides.
+    For TTL: the whole network for a quarter of the epochs and a linear probe on its features at every cut; then, for a
+    quarter of the epochs too, the candidates that the probes point at and from there the neighbours of the winner,
+    until it has none that could win. For TF and LWFT, whose upper layers make up for what a probe does not see: the
+    block cutoffs, then the layers around the best, all for a quarter. One finalist in eight candidates goes on to the
+    end, where the tie rule decides.
     """
     full = _epochs(state)
-    if len(state.allowed) <= _SHORTLIST[0]:
+    if len(state.allowed) <= _FEW:
         return exhaustive(state)
     short = _share(full, SHORT)
     if state.request.method == "ttl":
-        listed = _shortlist(state, state.look("probes", state.allowed, state.whole_network(short)))
-        scores = state.evaluate(listed, short)
+        listed = _pointed(state, state.look("probes", state.allowed, state.whole_network(short)))
+        scores = _walk(state, state.evaluate(listed, short), short)
     else:
         scores = state.evaluate(block_ends(state.allowed) or state.allowed, short)
         near = around(state.allowed, state.choose(scores))
@@ -145,8 +146,8 @@ def _best(state: State, scores: dict[str, Score], count: int) -> list[Candidate]
     return sorted(tried, key=lambda c: (-scores[c.cut].value, c.size))[:count]
 
 
-def _shortlist(state: State, evidence: Evidence) -> list[Candidate]:
-    """Candidates worth training: the probes' choice, its best, and the neighbours of the choice, lower ones first.
+def _pointed(state: State, evidence: Evidence) -> list[Candidate]:
+    """What the probes point at: their choice by the tie rule, the candidate below it, and the best probe's.
 
     A probe sees what the whole network happened to learn in its lower layers; a truncated network learns there what
     it needs, so lower cuts are better than their probes and not the other way round.
@@ -155,14 +156,25 @@ def _shortlist(state: State, evidence: Evidence) -> list[Candidate]:
     for cut, score in scores.items():
         state.reporter.info(f"  {cut:<18} linear probe {score.value:.4f} ± {score.error:.4f}")
     choice = state.choose(scores)
-    place = state.allowed.index(choice)
-    low, high = _SHORTLIST
-    size = min(high, max(low, len(state.allowed) // 4))
-    steps = [0, -1, None, 1, -2, 2, -3, 3, -4, 4]
-    order = [_best(state, scores, 1)[0] if step is None else _at(state.allowed, place + step) for step in steps]
-    listed = list(dict.fromkeys(candidate for candidate in order if candidate is not None))[:size]
-    state.note(f"linear probes point at {choice.cut}; trained: {', '.join(c.cut for c in listed)}")
+    below = _at(state.allowed, state.allowed.index(choice) - 1)
+    listed = list(dict.fromkeys(c for c in (choice, below, _best(state, scores, 1)[0]) if c is not None))
+    state.note(f"linear probes point at {choice.cut}; trained first: {', '.join(c.cut for c in listed)}")
     return listed
+
+
+def _walk(state: State, scores: dict[str, Score], epochs: int) -> dict[str, Score]:
+    """Trains the neighbours of the winner, the smaller one first, until it wins between two trained ones.
+
+    At most half of all candidates are trained.
+    """
+    while len(scores) < len(state.allowed) // 2:
+        place = state.allowed.index(state.choose(scores))
+        sides = [_at(state.allowed, place + step) for step in (-1, 1)]
+        missing = [candidate for candidate in sides if candidate is not None and candidate.cut not in scores]
+        if not missing:
+            break
+        scores = scores | state.evaluate(missing[:1], epochs)
+    return scores
 
 
 def _at(pool: Sequence[Candidate], place: int) -> Candidate | None:
