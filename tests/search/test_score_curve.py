@@ -6,7 +6,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from ttl_deploy.report.charts import Point, frontier
 from ttl_deploy.search.curve import FEWEST, highest
-from ttl_deploy.search.score import Score, choose, combine, metric_of
+from ttl_deploy.search.score import Score, choose, combine, metric_of, refuted
 
 SIZES = {"a": (1,), "b": (2,), "c": (3,)}
 
@@ -83,3 +83,13 @@ def test_the_frontier_is_what_no_other_point_beats() -> None:
 
     points = [point("d", 4, 0.9), point("a", 1, 0.7), point("b", 2, 0.9), point("c", 2, 0.8), point("e", 5, 0.95)]
     assert [p.name for p in frontier(points)] == ["a", "b", "e"]
+
+
+def test_a_difference_on_the_same_patients_is_surer_than_either_value() -> None:
+    shared = np.random.default_rng(0).normal(0, 0.1, 200)
+    best, other = combine([0.9], [0.9 + shared]), combine([0.88], [0.88 + shared + 0.001 * np.arange(200) / 200])
+    assert other.value > best.value - best.error
+    assert refuted(other, best, 2.0)
+    far = combine([0.88], [0.88 - shared])
+    assert not refuted(far, best, 2.0)
+    assert not refuted(best, best, 1.0)

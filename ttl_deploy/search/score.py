@@ -27,10 +27,12 @@ class Score:
     Attributes:
         value: Mean over the repeats.
         error: Standard error of that mean, see `combine`.
+        resamples: The mean over the repeats on resamples of the patients, the same ones for every candidate.
     """
 
     value: float
     error: float
+    resamples: tuple[float, ...] = ()
 
 
 def metric_of(
@@ -56,7 +58,18 @@ def combine(values: Sequence[float], resamples: Sequence[Sequence[float]]) -> Sc
     drawn = np.asarray(resamples, dtype=np.float64)
     of_patients = float(np.var(drawn.mean(axis=0), ddof=1)) if drawn.shape[1] > 1 else 0.0
     of_repeats = float(np.var(values, ddof=1)) / len(values) if len(values) > 1 else 0.0
-    return Score(mean, float(np.sqrt(of_patients + of_repeats)))
+    return Score(mean, float(np.sqrt(of_patients + of_repeats)), tuple(drawn.mean(axis=0).tolist()))
+
+
+def refuted(other: Score, best: Score, errors: float) -> bool:
+    """Whether a score is worse than another by more than so many standard errors of their difference.
+
+    Both were measured on the same patients, so the difference is surer than either: its standard error is the
+    standard deviation of the difference over the resamples they share, or 0 where there are none.
+    """
+    paired = np.subtract(best.resamples, other.resamples)
+    spread = float(np.std(paired, ddof=1)) if len(paired) > 1 else 0.0
+    return best.value - other.value > errors * spread
 
 
 def choose(

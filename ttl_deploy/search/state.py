@@ -22,7 +22,7 @@ from ttl_deploy.search.candidates import Candidate
 from ttl_deploy.search.engines import Engine
 from ttl_deploy.search.evidence import Evidence, Inquiry, look
 from ttl_deploy.search.options import SearchOptions
-from ttl_deploy.search.score import Score, choose, combine
+from ttl_deploy.search.score import Score, choose, combine, refuted
 from ttl_deploy.search.trial import Rival, Trial, TrialRecord, read_trial, run_trial
 from ttl_deploy.spec import SplitSpec
 from ttl_deploy.training.train import DataOptions, Request
@@ -143,10 +143,22 @@ class State:
         return evidence
 
     def choose(self, scores: dict[str, Score]) -> Candidate:
-        """The winner among scored candidates, by the tie rule."""
+        """The winner among candidates that were trained to the end, by the tie rule."""
         by_cut = {candidate.cut: candidate for candidate in self.allowed}
         sizes = {cut: by_cut[cut].size for cut in scores}
         return by_cut[choose(scores, sizes, self.options.prefer)]
+
+    def leader(self, scores: dict[str, Score]) -> Candidate:
+        """Who leads on preliminary evidence: the smallest that is within one paired standard error of the best.
+
+        The error of a difference is smaller than that of a value, so that ties along the way do not add up to more
+        than the tie rule's one standard error. With `prefer` accuracy: the best.
+        """
+        tried = [candidate for candidate in self.allowed if candidate.cut in scores]
+        best = max(tried, key=lambda c: (scores[c.cut].value, [-size for size in c.size]))
+        if self.options.prefer == "accuracy":
+            return best
+        return min((c for c in tried if not refuted(scores[c.cut], scores[best.cut], 1.0)), key=lambda c: c.size)
 
     def trained(self, cut: str) -> int | None:
         """Most epochs that a trial of a candidate was trained for."""

@@ -14,7 +14,7 @@ from ttl_deploy.errors import BadInputError
 from ttl_deploy.registry import Registry
 from ttl_deploy.search.candidates import Candidate, around, block_ends
 from ttl_deploy.search.evidence import Evidence
-from ttl_deploy.search.score import Score, combine
+from ttl_deploy.search.score import Score, combine, refuted
 from ttl_deploy.search.state import State
 from ttl_deploy.search.warm import continued_weights
 from ttl_deploy.training.run import open_run
@@ -24,7 +24,7 @@ Strategy = Callable[[State], dict[str, Score]]
 STRATEGIES: Registry[Strategy] = Registry("strategy", "ttl_deploy.search")
 
 SHORT = 4
-"""One in so many epochs is enough to rank: the length of `auto`'s first trainings, and of `warm`'s later ones."""
+"""One in so many epochs is enough to rank: the length of `auto`'s short trainings, and of `warm`'s later ones."""
 
 _FEW = 3
 """So few candidates are all trained to the end by `auto`."""
@@ -98,26 +98,43 @@ def warm(state: State) -> dict[str, Score]:
 def auto(state: State) -> dict[str, Score]:
     """Cheap evidence first, short trainings of the few it points at, and full ones of those that lead.
 
-    For TTL: the whole network for a quarter of the epochs and a linear probe on its features at every cut; then, for a
-    quarter of the epochs too, the candidates that the probes point at and from there the neighbours of the winner,
-    until it has none that could win. For TF and LWFT, whose upper layers make up for what a probe does not see: the
+    For TTL: the whole network for an eighth of the epochs and a linear probe on its features at every cut; then, for a
+    quarter of the epochs, the candidates that the probes point at and from there the neighbours of the leader, until
+    it has none that could lead. For TF and LWFT, whose upper layers make up for what a probe does not see: the
     block cutoffs, then the layers around the best, all for a quarter. One finalist in eight candidates goes on to the
-    end, where the tie rule decides.
+    end, then as many smaller neighbours that are not ruled out, and the tie rule decides.
     """
     full = _epochs(state)
     if len(state.allowed) <= _FEW:
         return exhaustive(state)
     short = _share(full, SHORT)
     if state.request.method == "ttl":
-        listed = _pointed(state, state.look("probes", state.allowed, state.whole_network(short)))
+        listed = _pointed(state, state.look("probes", state.allowed, state.whole_network(_share(full, 2 * SHORT))))
         scores = _walk(state, state.evaluate(listed, short), short)
     else:
         scores = state.evaluate(block_ends(state.allowed) or state.allowed, short)
-        near = around(state.allowed, state.choose(scores))
+        near = around(state.allowed, state.leader(scores))
         scores |= state.evaluate(near, short) if near else {}
-    finalists = _leading(state, scores, max(1, len(state.allowed) // 8))
+    checks = max(1, len(state.allowed) // 8)
+    finalists = _leading(state, scores, checks)
     state.note(f"after {short} epochs: {', '.join(c.cut for c in finalists)} of {len(scores)}")
-    return state.evaluate(finalists, full, early_stop=True)
+    return _descend(state, scores, state.evaluate(finalists, full, early_stop=True), checks)
+
+
+def _descend(state: State, short: dict[str, Score], finals: dict[str, Score], checks: int) -> dict[str, Score]:
+    """Gives the next smaller candidate a full training, as few epochs are the harder on the smaller ones.
+
+    Goes on while it wins, `checks` times at most, and not where the short trainings told it from the best by more than
+    two standard errors of the difference.
+    """
+    best = max(short.values(), key=lambda score: score.value)
+    for _ in range(checks if state.options.prefer == "smaller" else 0):
+        below = _at(state.allowed, state.allowed.index(state.choose(finals)) - 1)
+        if below is None or below.cut in finals or (below.cut in short and refuted(short[below.cut], best, 2.0)):
+            break
+        state.note(f"{below.cut} is smaller and not ruled out: trained to the end too")
+        finals = finals | state.evaluate([below], state.full)
+    return finals
 
 
 def _halve(state: State, pool: Sequence[Candidate], full: int, finalists: int) -> dict[str, Score]:
@@ -134,8 +151,8 @@ def _halve(state: State, pool: Sequence[Candidate], full: int, finalists: int) -
 
 
 def _leading(state: State, scores: dict[str, Score], count: int) -> list[Candidate]:
-    """The winner by the tie rule, then the best others."""
-    winner = state.choose(scores)
+    """The leader, then the best others."""
+    winner = state.leader(scores)
     others = {cut: score for cut, score in scores.items() if cut != winner.cut}
     return [winner, *_best(state, others, count - 1)]
 
@@ -147,7 +164,7 @@ def _best(state: State, scores: dict[str, Score], count: int) -> list[Candidate]
 
 
 def _pointed(state: State, evidence: Evidence) -> list[Candidate]:
-    """What the probes point at: their choice by the tie rule, the candidate below it, and the best probe's.
+    """What the probes point at: their choice, the candidate below it, and the best probe's.
 
     A probe sees what the whole network happened to learn in its lower layers; a truncated network learns there what
     it needs, so lower cuts are better than their probes and not the other way round.
@@ -155,7 +172,7 @@ def _pointed(state: State, evidence: Evidence) -> list[Candidate]:
     scores = {p.cut: combine([p.value], [p.resamples]) for p in evidence.probes}
     for cut, score in scores.items():
         state.reporter.info(f"  {cut:<18} linear probe {score.value:.4f} ± {score.error:.4f}")
-    choice = state.choose(scores)
+    choice = state.leader(scores)
     below = _at(state.allowed, state.allowed.index(choice) - 1)
     listed = list(dict.fromkeys(c for c in (choice, below, _best(state, scores, 1)[0]) if c is not None))
     state.note(f"linear probes point at {choice.cut}; trained first: {', '.join(c.cut for c in listed)}")
@@ -168,7 +185,7 @@ def _walk(state: State, scores: dict[str, Score], epochs: int) -> dict[str, Scor
     At most half of all candidates are trained.
     """
     while len(scores) < len(state.allowed) // 2:
-        place = state.allowed.index(state.choose(scores))
+        place = state.allowed.index(state.leader(scores))
         sides = [_at(state.allowed, place + step) for step in (-1, 1)]
         missing = [candidate for candidate in sides if candidate is not None and candidate.cut not in scores]
         if not missing:
