@@ -7,6 +7,7 @@ truncated model is trained.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,8 +55,8 @@ def probe(
     return probabilities
 
 
-def _likelihood(model: object, features: NDArray[np.float64], labels: NDArray[np.int64]) -> float:
+def _likelihood(model: Any, features: NDArray[np.float64], labels: NDArray[np.int64]) -> float:
     """Mean log-likelihood; unlike scikit-learn's own scorer it takes folds in which a class is missing."""
-    known = model.classes_.tolist()  # type: ignore[attr-defined]
-    logs = model.predict_log_proba(features)  # type: ignore[attr-defined]
-    return float(np.mean([row[known.index(label)] for row, label in zip(logs, labels, strict=True)]))
+    from sklearn.metrics import log_loss
+
+    return -float(log_loss(labels, model.predict_proba(features), labels=model.classes_))

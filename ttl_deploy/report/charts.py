@@ -103,6 +103,9 @@ def pareto_chart(panels: Sequence[tuple[str, Sequence[Point]]], metric: str) -> 
         axes.step([p.cost for p in best], [p.value for p in best], where="post", color=SMALL, linewidth=1.5, alpha=0.6)
         for point in points:
             _candidate(axes, point)
+        costs = [point.cost for point in points]
+        if min(costs) > 0 and max(costs) > 20 * min(costs):
+            axes.set_xscale("log")
         axes.set_xlabel(label)
         axes.spines[["top", "right"]].set_visible(False)
         axes.margins(x=0.12, y=0.12)
