@@ -9,6 +9,15 @@ from typing import Annotated, Any
 import typer
 
 from ttl_deploy.cli import console
+from ttl_deploy.cli.options import (
+    Channels,
+    IgnoreOtherLabels,
+    ImageSize,
+    PatientPattern,
+    PixelCache,
+    SkipUnreadable,
+    Weights,
+)
 from ttl_deploy.errors import BadInputError
 
 NAME = "search"
@@ -35,18 +44,9 @@ def run(
     backbone: Annotated[str, typer.Option(help="Network of the zoo.", rich_help_panel=_MODEL)] = "resnet50",
     method: Annotated[str, typer.Option(help="ttl, tf or lwft; see train.", rich_help_panel=_MODEL)] = "ttl",
     head: Annotated[str, typer.Option(help="gap or flatten.", rich_help_panel=_MODEL)] = "gap",
-    weights: Annotated[
-        str,
-        typer.Option(
-            help="Starting weights: imagenet, random, a .safetensors or .pth file, or an earlier run's folder.",
-            rich_help_panel=_MODEL,
-        ),
-    ] = "imagenet",
-    image_size: Annotated[
-        int | None,
-        typer.Option(help="Input size in pixels.", show_default="the backbone's, 224", rich_help_panel=_MODEL),
-    ] = None,
-    channels: Annotated[int, typer.Option(help="3, or 1 for grey input.", rich_help_panel=_MODEL)] = 3,
+    weights: Weights = "imagenet",
+    image_size: ImageSize = None,
+    channels: Channels = 3,
     classes: Annotated[
         str | None,
         typer.Option(
@@ -55,29 +55,13 @@ def run(
             rich_help_panel=_DATA,
         ),
     ] = None,
-    ignore_other_labels: Annotated[
-        bool,
-        typer.Option(
-            "--ignore-other-labels", help="Leave out images whose label is not in --classes.", rich_help_panel=_DATA
-        ),
-    ] = False,
-    patient_pattern: Annotated[
-        str | None,
-        typer.Option(
-            help="Regular expression with one group that finds the patient in a file's path.", rich_help_panel=_DATA
-        ),
-    ] = None,
-    skip_unreadable: Annotated[
-        bool,
-        typer.Option("--skip-unreadable", help="Leave out unreadable images, and count them.", rich_help_panel=_DATA),
-    ] = False,
+    ignore_other_labels: IgnoreOtherLabels = False,
+    patient_pattern: PatientPattern = None,
+    skip_unreadable: SkipUnreadable = False,
     split_seed: Annotated[
         int, typer.Option(help="Seed of the division 64/16/20 by patient.", rich_help_panel=_DATA)
     ] = 0,
-    cache: Annotated[
-        Path | None,
-        typer.Option(help="Folder of the pixel cache.", show_default="the user's cache folder", rich_help_panel=_DATA),
-    ] = None,
+    cache: PixelCache = None,
     strategy: Annotated[
         str,
         typer.Option(
