@@ -73,8 +73,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--strategy", default="auto")
     parser.add_argument("--backbone", default="resnet18")
     parser.add_argument("--distance", type=int, default=16)
-    parser.add_argument("--images", type=int, default=600)
-    parser.add_argument("--epochs", type=int, default=8)
+    parser.add_argument("--images", type=int, default=800)
+    parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--threads", type=int, default=hardware.usable_cores())
     parser.add_argument("--verbose", action="store_true")
     return parser
