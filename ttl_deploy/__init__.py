@@ -42,7 +42,7 @@ _HOMES = {
     "train": "ttl_deploy.training.train",
     "verify": "ttl_deploy.parity.verify",
 }
-_ROOMS = ("bench", "export")
+_ROOMS = ("bench", "export", "search")
 """Rooms that can be called like the command of their name."""
 
 

@@ -173,6 +173,8 @@ class TrainConfig(Record):
         precision: `fp32`, `bf16` or `fp16`, already resolved (never `auto`).
         workers: Processes that augment images.
         accelerator: `cpu` or `cuda`.
+        cached_views: LWFT: augmentation views of which the frozen layers' features are kept; 0: computed every time.
+        cached_gib: Most disk for them, GiB.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -195,6 +197,8 @@ class TrainConfig(Record):
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     workers: int = Field(0, ge=0)
     accelerator: Literal["cpu", "cuda"] = "cpu"
+    cached_views: int = Field(0, ge=0)
+    cached_gib: float = Field(8.0, gt=0)
 
 
 class FileRecord(Record):

@@ -72,7 +72,8 @@ def test_a_kit_is_an_artifact_whose_graph_passed_parity(kit: Path) -> None:
     assert (manifest.format, manifest.precision, manifest.details["kit"]["precision"]) == ("onnx", "fp16", "fp16")
     assert manifest.parity is not None
     assert manifest.parity.verdict == "pass"
-    assert {"model.onnx", "profile.json", "samples.npz", "README.md", "trtexec.sh", *SCRIPTS} == set(manifest.files)
+    files = {"model.onnx", "profile.json", "samples.npz", "README.md", "model_card.md", "trtexec.sh", *SCRIPTS}
+    assert files == set(manifest.files)
     proto = onnx.load(kit / "model.onnx")
     assert lint(proto) == []
     assert {t.data_type for t in proto.graph.initializer if len(t.dims) > 1} == {onnx.TensorProto.FLOAT16}

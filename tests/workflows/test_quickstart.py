@@ -30,7 +30,8 @@ def test_it_learns_exports_verifies_benchmarks_and_reports(tmp_path: Path, capsy
         assert f"{small['test']['auroc']:.3f}" in text
     assert not re.search(r'(src|href)="(?!data:|#)', page), "the page must be readable offline"
     assert "<script" not in page
-    assert Image.open(report.with_suffix(".png")).width > 400
+    with Image.open(report.with_suffix(".png")) as picture:
+        assert picture.width > 400
 
 
 def test_a_folder_that_holds_something_is_never_used(tmp_path: Path) -> None:

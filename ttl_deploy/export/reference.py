@@ -1,4 +1,4 @@
-"""The whole network as a yardstick: an untrained FTL model of a backbone, exported once and kept in the cache folder.
+"""Untrained models as yardsticks, above all the whole network: exported once and kept in the cache folder.
 
 Latency does not depend on the weights, so nothing is trained. Run as a program it exports one, so that the caller
 need not load torch.
@@ -30,17 +30,29 @@ def whole_network(spec: ModelSpec, *, cache: Path | None = None) -> Artifact:
     Raises:
         TtlDeployError: The export failed.
     """
-    whole = whole_spec(spec)
-    place = (cache or Path(platformdirs.user_cache_dir("ttl-deploy"))) / "references" / _key(whole)
+    return untrained(whole_spec(spec), cache=cache)
+
+
+def untrained(spec: ModelSpec, *, cache: Path | None = None) -> Artifact:
+    """The model of a spec as an ONNX artifact with random weights; its latency is the trained one's.
+
+    Args:
+        spec: The model.
+        cache: Folder to keep it in; None: the user's cache folder.
+
+    Raises:
+        TtlDeployError: The export failed.
+    """
+    place = (cache or Path(platformdirs.user_cache_dir("ttl-deploy"))) / "references" / _key(spec)
     try:
         return artifacts.open_artifact(place)
     except (IntegrityError, TtlDeployError):
         pass
     command = [sys.executable, "-P", "-m", "ttl_deploy.export.reference", str(place)]
-    done = subprocess.run(command, input=whole.model_dump_json(), capture_output=True, text=True, check=False)
+    done = subprocess.run(command, input=spec.model_dump_json(), capture_output=True, text=True, check=False)
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise TtlDeployError(f"the whole {whole.backbone} cannot be exported for comparison: {last}")
+        raise TtlDeployError(f"an untrained {spec.backbone} {spec.method} cannot be exported to be measured: {last}")
     return artifacts.open_artifact(place)
 
 

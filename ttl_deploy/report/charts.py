@@ -59,6 +59,97 @@ def latency_chart(bars: Sequence[Bar], whole: str, small: str, title: str) -> by
     return _png(figure)
 
 
+@dataclass(frozen=True)
+class Point:
+    """A model on a Pareto picture.
+
+    Attributes:
+        name: Its label.
+        cost: Latency, parameters or MACs, in the unit of the axis.
+        value: Accuracy, higher is better.
+        error: Standard error of the value.
+        whole: Whether its training was carried to the end.
+        chosen: Whether it was chosen.
+    """
+
+    name: str
+    cost: float
+    value: float
+    error: float
+    whole: bool
+    chosen: bool
+
+
+def frontier(points: Sequence[Point]) -> list[Point]:
+    """The points that no other beats (as cheap and better, or cheaper and as good), cheapest first."""
+    best, kept = float("-inf"), []
+    for point in sorted(points, key=lambda point: (point.cost, -point.value)):
+        if point.value > best:
+            best = point.value
+            kept.append(point)
+    return kept
+
+
+def pareto_chart(panels: Sequence[tuple[str, Sequence[Point]]], metric: str) -> bytes:
+    """Accuracy against cost, a panel per kind of cost: every candidate a point, the frontier a line.
+
+    Args:
+        panels: (label of the axis, points).
+        metric: Label of the vertical axis.
+    """
+    figure = Figure(figsize=(4.2 * len(panels), 3.9), dpi=120, layout="constrained")
+    for axes, (label, points) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+        best = frontier([point for point in points if point.whole])
+        axes.step([p.cost for p in best], [p.value for p in best], where="post", color=SMALL, linewidth=1.5, alpha=0.6)
+        for point in points:
+            _candidate(axes, point)
+        costs = [point.cost for point in points]
+        if min(costs) > 0 and max(costs) > 20 * min(costs):
+            axes.set_xscale("log")
+        axes.set_xlabel(label)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.margins(x=0.12, y=0.12)
+    figure.axes[0].set_ylabel(metric)
+    _candidate_legend(figure)
+    return _png(figure)
+
+
+def _candidate(axes: Axes, point: Point) -> None:
+    colour = SMALL if point.whole else WHOLE
+    axes.errorbar(
+        point.cost,
+        point.value,
+        yerr=point.error,
+        color=colour,
+        marker="D" if point.chosen else "o",
+        markersize=9 if point.chosen else 5,
+        markerfacecolor=colour if point.whole else "white",
+        linestyle="",
+        elinewidth=0.8,
+        ecolor="#cbd2d9",
+    )
+    axes.annotate(
+        point.name,
+        (point.cost, point.value),
+        xytext=(4, 4),
+        textcoords="offset points",
+        fontsize=7.5,
+        fontweight="bold" if point.chosen else "normal",
+    )
+
+
+def _candidate_legend(figure: Figure) -> None:
+    from matplotlib.lines import Line2D
+
+    styles = [("D", SMALL, SMALL, "chosen"), ("o", SMALL, SMALL, "trained"), ("o", WHOLE, "white", "trained in part")]
+    handles = [
+        Line2D([], [], marker=marker, color=colour, markerfacecolor=face, linestyle="", label=label)
+        for marker, colour, face, label in styles
+    ]
+    handles.append(Line2D([], [], color=SMALL, alpha=0.6, label="frontier"))
+    figure.legend(handles=handles, frameon=False, loc="outside lower center", ncols=4, fontsize=8.5)
+
+
 def roc_chart(curves: Sequence[tuple[str, NDArray[np.float64], NDArray[np.float64], bool]]) -> bytes:
     """ROC curves on the test split.
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,10 +27,14 @@ from ttl_deploy.data.torch_data import ImageBatches, evaluation_loader, mix_seed
 from ttl_deploy.errors import TrainingError
 from ttl_deploy.progress import Reporter
 from ttl_deploy.spec import TrainConfig
+from ttl_deploy.training.cached import UpperPart, cached_batches
 from ttl_deploy.training.checkpoint import Progress, best_epoch, load_last, save_best, save_last
 from ttl_deploy.training.metrics import auprc, auroc
 from ttl_deploy.training.run import HISTORY, TIMING
 from ttl_deploy.transfer import TransferModel
+
+Judge = Callable[[Sequence[dict[str, Any]]], str | None]
+"""Looks at the rows of `history.jsonl` after every epoch and says why training shall end, or None."""
 
 
 @dataclass
@@ -56,6 +61,7 @@ class Trainer:
         folder: The run's folder; exists.
         weights: What became of the starting weights, in words.
         reporter: Told of every epoch.
+        judge: May end the training early.
     """
 
     def __init__(
@@ -67,8 +73,10 @@ class Trainer:
         folder: Path,
         weights: str,
         reporter: Reporter,
+        judge: Judge | None = None,
     ) -> None:
         self._config = config
+        self._judge = judge
         self._folder = folder
         self._reporter = reporter
         self._train = ImageBatches(
@@ -77,6 +85,13 @@ class Trainer:
         self._val = ImageBatches(prepared, prepared.indices("val"), config.preprocess)
         self._val_labels = prepared.labels[prepared.indices("val")]
         self._state = _set_up(fabric, config, model, _class_weights(config, prepared))
+        if config.cached_views:
+            sides = {
+                "train": (self._train, prepared.labels[prepared.indices("train")]),
+                "val": (self._val, self._val_labels),
+            }
+            cached = cached_batches(fabric, config, model, folder, sides, reporter)
+            self._train, self._val = cached["train"], cached["val"]
         self._progress = Progress(weights=weights)
         self._limit = math.inf if config.max_minutes is None else 60 * config.max_minutes
         self._started = time.monotonic()
@@ -224,7 +239,7 @@ class Trainer:
             return f"all {config.epochs} epochs done"
         if progress.epoch and self._out_of_time():
             return f"{config.max_minutes:g} minutes used up"
-        return None
+        return self._judge(progress.history) if self._judge and progress.epoch else None
 
     def _out_of_time(self) -> bool:
         """Decided by the first process, so that all of them stop at the same step."""
@@ -260,7 +275,7 @@ def _set_up(fabric: Fabric, config: TrainConfig, model: TransferModel, weights: 
     if config.precision != "fp32":
         _module_channels_last(model)
     optimizer = torch.optim.Adam(model.parameter_groups(config.learning_rate))
-    forward, wrapped = fabric.setup(model, optimizer)
+    forward, wrapped = fabric.setup(UpperPart(model) if config.cached_views else model, optimizer)
     scheduler = ReduceLROnPlateau(optimizer, mode="max", factor=config.factor, patience=config.patience)
     loss = nn.CrossEntropyLoss(weight=None if weights is None else fabric.to_device(weights))
     return _State(fabric, model, forward, wrapped, optimizer, scheduler, loss)

@@ -138,6 +138,38 @@ def evaluate(
     )
 
 
+def resampled(
+    labels: ArrayLike,
+    probabilities: ArrayLike,
+    metric: str,
+    *,
+    groups: Sequence[str] | None = None,
+    bootstrap: int = 1000,
+    seed: int = 0,
+) -> Floats:
+    """The headline AUROC or AUPRC on bootstrap resamples; its standard deviation is the metric's standard error.
+
+    The resamples depend on labels, groups and seed alone: two models are measured on the same ones.
+
+    Args:
+        labels: As in `evaluate`.
+        probabilities: As in `evaluate`.
+        metric: `auroc` or `auprc`.
+        groups: As in `evaluate`.
+        bootstrap: How many resamples.
+        seed: Seed of the resampling.
+
+    Returns:
+        (bootstrap,), or (0,) where the data cannot give enough resamples with every class in them.
+
+    Raises:
+        ValueError: As `evaluate`.
+    """
+    truth, scores = _checked(labels, probabilities, None)
+    resamples = _Intervals(truth, scores, _clusters(groups, len(truth))[0], bootstrap, seed)
+    return resamples.values(metric, headline_classes(truth, scores.shape[1]))
+
+
 def auroc(labels: ArrayLike, probabilities: ArrayLike) -> float:
     """The headline AUROC: of the second class of two, else the mean over the classes that occur.
 
@@ -248,6 +280,13 @@ class _Intervals:
     def auprc(self, classes: Sequence[int]) -> Interval | None:
         """Interval of the mean AUPRC of some classes."""
         return _percentiles(self._auprc, classes)
+
+    def values(self, metric: str, classes: Sequence[int]) -> Floats:
+        """The resampled mean of `auroc` or `auprc` over some classes; empty where there are no resamples."""
+        by_class = {"auroc": self._auroc, "auprc": self._auprc}[metric]
+        if not classes or any(k not in by_class for k in classes):
+            return np.zeros(0)
+        return np.asarray(np.mean([by_class[k] for k in classes], axis=0))
 
 
 class Ranked:

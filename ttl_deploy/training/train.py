@@ -24,9 +24,10 @@ from ttl_deploy.data.torch_data import ImageBatches, mix_seeds
 from ttl_deploy.progress import SILENT, Reporter
 from ttl_deploy.spec import ModelSpec, PreprocessSpec, SplitSpec, TrainConfig, make_record
 from ttl_deploy.training import run as folders
+from ttl_deploy.training.cached import check_size, feature_shape, remove_features
 from ttl_deploy.training.checkpoint import Progress, load_best
 from ttl_deploy.training.engine import make_fabric, resolve_device, resolve_precision
-from ttl_deploy.training.loop import Trainer, predict
+from ttl_deploy.training.loop import Judge, Trainer, predict
 from ttl_deploy.training.metrics import evaluate
 from ttl_deploy.training.run import Predictions, Run
 from ttl_deploy.transfer import TransferModel, build, initialise, normalise_spec
@@ -89,6 +90,8 @@ def train(
     *,
     split: SplitSpec | None = None,
     overwrite: bool = False,
+    finish: bool = True,
+    judge: Judge | None = None,
     reporter: Reporter = SILENT,
 ) -> Run:
     """Trains one run.
@@ -99,6 +102,8 @@ def train(
         out: Folder of the run.
         split: How to divide the images; default 64/16/20 by patient.
         overwrite: Replace what is at `out`.
+        finish: Evaluate the best model when training ends. Without it the run stays one that `resume` goes on with.
+        judge: May end the training early.
         reporter: Told what happens.
 
     Returns:
@@ -130,12 +135,14 @@ def train(
     )
     config = _configure(request, data, model_spec, preprocess, split or SplitSpec(), prepared, fabric)
     model, weights = _model(config, reporter)
+    if config.cached_views:
+        check_size(config, feature_shape(model), len(prepared.indices("train")), len(prepared.indices("val")))
     if fabric.is_global_zero:
         with files.atomic_folder(out, overwrite=overwrite) as folder:
             folders.write_config(folder, config)
             write_split(folder / folders.SPLIT, prepared)
     fabric.barrier()
-    return _carry_out(fabric, Run(out, config), prepared, model, weights, reporter)
+    return _carry_out(fabric, Run(out, config), prepared, model, weights, reporter, finish, judge)
 
 
 def resume(
@@ -144,6 +151,8 @@ def resume(
     epochs: int | None = None,
     max_minutes: float | None = None,
     cache: Path | None = None,
+    finish: bool = True,
+    judge: Judge | None = None,
     reporter: Reporter = SILENT,
 ) -> Run:
     """Goes on with a run that was interrupted, or lengthens one that ended.
@@ -153,6 +162,8 @@ def resume(
         epochs: Another limit of epochs; None: as configured.
         max_minutes: Another limit of minutes, time already trained included.
         cache: Folder of the pixel cache.
+        finish: As in `train`.
+        judge: As in `train`.
         reporter: Told what happens.
 
     Raises:
@@ -168,14 +179,42 @@ def resume(
         folders.write_config(folder, config)
     files.remove_leftovers(folder)
     started = (folder / folders.LAST).exists()
-    model, weights = (build(config.model), "") if started else _model(config, reporter)
-    return _carry_out(fabric, Run(folder, config), prepared, model, weights, reporter)
+    # The cached features come from the starting weights, which the checkpoint's frozen layers still are.
+    model, weights = (build(config.model), "") if started and not config.cached_views else _model(config, reporter)
+    return _carry_out(fabric, Run(folder, config), prepared, model, weights, reporter, finish, judge)
+
+
+def specs(request: Request, classes: Sequence[str]) -> tuple[ModelSpec, PreprocessSpec]:
+    """The model and the preprocessing that a request means.
+
+    Raises:
+        BadInputError: Unknown backbone, method, head or cut, or a number out of range.
+    """
+    size = request.image_size or BACKBONES.get(request.backbone).input_size
+    more = dict((request.settings or {}).get("preprocess", {}))
+    fields = {name: getattr(request, name) for name in ("method", "cut", "trained_layers", "head", "slim")}
+    record = make_record(
+        ModelSpec,
+        backbone=request.backbone,
+        classes=tuple(classes),
+        image_size=size,
+        channels=request.channels,
+        **fields,
+    )
+    preprocess = PreprocessSpec.of(size, request.channels, **more)  # type: ignore[arg-type]
+    return normalise_spec(record), preprocess
 
 
 def load_model(run: Run) -> TransferModel:
     """The run's best model on the CPU, in evaluation mode."""
     model = build(run.config.model)
     load_best(run.folder, model)
+    return model.eval()
+
+
+def starting_model(run: Run) -> TransferModel:
+    """The run's model as it was before its first step, on the CPU, in evaluation mode."""
+    model, _weights = _model(run.config, SILENT)
     return model.eval()
 
 
@@ -192,29 +231,12 @@ def predict_fp32(model: TransferModel, prepared: Prepared, side: str, config: Tr
 
 def _plan(request: Request, reporter: Reporter) -> tuple[Callable[[Dataset], tuple[ModelSpec, PreprocessSpec]], Fabric]:
     """Checks what can be checked without the data, and starts the device."""
-    backbone = BACKBONES.get(request.backbone)
-    size = request.image_size or backbone.input_size
-    more = dict((request.settings or {}).get("preprocess", {}))
-    preprocess = PreprocessSpec.of(size, request.channels, **more)  # type: ignore[arg-type]
-    fields = {name: getattr(request, name) for name in ("method", "cut", "trained_layers", "head", "slim")}
-
-    def spec_for(classes: Sequence[str]) -> ModelSpec:
-        record = make_record(
-            ModelSpec,
-            backbone=request.backbone,
-            classes=tuple(classes),
-            image_size=size,
-            channels=request.channels,
-            **fields,
-        )
-        return normalise_spec(record)
-
-    spec_for(("a", "b"))
+    specs(request, ("a", "b"))
     accelerator = resolve_device(request.device)
     precision, sentence = resolve_precision(request.precision, accelerator)
     reporter.info(f"{hardware.describe().name}; {sentence}")
     fabric = make_fabric(accelerator, precision)
-    return lambda dataset: (spec_for(dataset.classes), preprocess), fabric
+    return lambda dataset: specs(request, dataset.classes), fabric
 
 
 def _configure(
@@ -263,13 +285,21 @@ def _on_first(fabric: Fabric, make: Callable[[], Prepared]) -> Prepared:
 
 
 def _carry_out(
-    fabric: Fabric, run: Run, prepared: Prepared, model: TransferModel, weights: str, reporter: Reporter
+    fabric: Fabric,
+    run: Run,
+    prepared: Prepared,
+    model: TransferModel,
+    weights: str,
+    reporter: Reporter,
+    finish: bool,
+    judge: Judge | None,
 ) -> Run:
-    trainer = Trainer(fabric, run.config, prepared, model, run.folder, weights, reporter)
+    trainer = Trainer(fabric, run.config, prepared, model, run.folder, weights, reporter, judge)
     trainer.resume()
     progress = trainer.run()
-    if fabric.is_global_zero:
+    if finish and fabric.is_global_zero:
         _finish(run, prepared, progress, reporter)
+        remove_features(run.folder)
     fabric.barrier()
     return run
 

@@ -57,6 +57,12 @@ def run(
         bool, typer.Option("--skip-unreadable", help="Leave out unreadable images, with a warning.")
     ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Begin the file at --out again.")] = False,
+    engine: Annotated[
+        str, typer.Option(help="local, or ray: spread the images over a cluster (extra cluster).")
+    ] = "local",
+    address: Annotated[
+        str | None, typer.Option(help="ray: address of a running cluster.", show_default="one is started here")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Same as --format json.")] = False,
 ) -> None:
     """Predict class probabilities of images with an artifact, as a stream in constant memory.
@@ -80,11 +86,27 @@ def run(
         "skip_unreadable": skip_unreadable,
         "reporter": reporter,
     }
-    if out is None:
+    if engine == "ray":
+        _SHOW[chosen or "table"](_over_a_cluster(artifact, images, address, out, options))
+    elif engine != "local":
+        raise BadInputError(f"unknown engine {engine!r}", fix="valid: local, ray")
+    elif out is None:
         _SHOW[chosen or "table"](predict(artifact, images, **options))
-        return
-    done = predict_to_file(artifact, images, out, overwrite=overwrite, lines=chosen, **options)
-    reporter.info(f"{out}: {done.written} written, {done.present} were there, {done.unreadable} unreadable")
+    else:
+        done = predict_to_file(artifact, images, out, overwrite=overwrite, lines=chosen, **options)
+        reporter.info(f"{out}: {done.written} written, {done.present} were there, {done.unreadable} unreadable")
+
+
+def _over_a_cluster(
+    artifact: Path, images: list[str], address: str | None, out: Path | None, options: dict[str, Any]
+) -> Iterator[Prediction]:
+    from ttl_deploy.workflows.predict_ray import predict_ray
+
+    if out is not None:
+        raise BadInputError(
+            "a cluster's answers are not resumed from a file", where="--out", fix="pass --format csv and redirect it"
+        )
+    return predict_ray(artifact, images, address=address, **options)
 
 
 def _columns(result: Prediction) -> tuple[str, ...]:

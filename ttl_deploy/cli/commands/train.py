@@ -8,6 +8,15 @@ from typing import Annotated, Any
 import typer
 
 from ttl_deploy.cli import console
+from ttl_deploy.cli.options import (
+    Channels,
+    IgnoreOtherLabels,
+    ImageSize,
+    PatientPattern,
+    PixelCache,
+    SkipUnreadable,
+    Weights,
+)
 from ttl_deploy.errors import BadInputError
 
 NAME = "train"
@@ -43,18 +52,9 @@ def run(
     ] = None,
     head: Annotated[str, typer.Option(help="gap: pool, then linear. flatten: linear.", rich_help_panel=_MODEL)] = "gap",
     slim: Annotated[int, typer.Option(help="tf: divisor of the channels above the cut.", rich_help_panel=_MODEL)] = 2,
-    weights: Annotated[
-        str,
-        typer.Option(
-            help="Starting weights: imagenet, random, a .safetensors or .pth file, or an earlier run's folder.",
-            rich_help_panel=_MODEL,
-        ),
-    ] = "imagenet",
-    image_size: Annotated[
-        int | None,
-        typer.Option(help="Input size in pixels.", show_default="the backbone's, 224", rich_help_panel=_MODEL),
-    ] = None,
-    channels: Annotated[int, typer.Option(help="3, or 1 for grey input.", rich_help_panel=_MODEL)] = 3,
+    weights: Weights = "imagenet",
+    image_size: ImageSize = None,
+    channels: Channels = 3,
     classes: Annotated[
         str | None,
         typer.Option(
@@ -64,22 +64,9 @@ def run(
             rich_help_panel=_DATA,
         ),
     ] = None,
-    ignore_other_labels: Annotated[
-        bool,
-        typer.Option(
-            "--ignore-other-labels", help="Leave out images whose label is not in --classes.", rich_help_panel=_DATA
-        ),
-    ] = False,
-    patient_pattern: Annotated[
-        str | None,
-        typer.Option(
-            help="Regular expression with one group that finds the patient in a file's path.", rich_help_panel=_DATA
-        ),
-    ] = None,
-    skip_unreadable: Annotated[
-        bool,
-        typer.Option("--skip-unreadable", help="Leave out unreadable images, and count them.", rich_help_panel=_DATA),
-    ] = False,
+    ignore_other_labels: IgnoreOtherLabels = False,
+    patient_pattern: PatientPattern = None,
+    skip_unreadable: SkipUnreadable = False,
     split: Annotated[str, typer.Option(help="Train/validation/test in per cent.", rich_help_panel=_DATA)] = "64/16/20",
     split_seed: Annotated[int, typer.Option(help="Seed of the split.", rich_help_panel=_DATA)] = 0,
     crop: Annotated[
@@ -90,10 +77,7 @@ def run(
         str,
         typer.Option(help="16-bit images: full-range, or min-max of each image.", rich_help_panel=_DATA),
     ] = "full-range",
-    cache: Annotated[
-        Path | None,
-        typer.Option(help="Folder of the pixel cache.", show_default="the user's cache folder", rich_help_panel=_DATA),
-    ] = None,
+    cache: PixelCache = None,
     epochs: Annotated[
         int | None,
         typer.Option(help="Most epochs.", show_default="until the rate is too small", rich_help_panel=_PROTOCOL, min=1),
@@ -132,6 +116,19 @@ def run(
         ),
     ] = "auto",
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.", rich_help_panel=_PROTOCOL)] = "auto",
+    cache_features: Annotated[
+        int,
+        typer.Option(
+            help="lwft: keep the frozen layers' features of this many augmentation views on disk and train on them, "
+            "about twice as fast; 0: compute them every time, as in the paper. With as many views as epochs the "
+            "result is the same.",
+            rich_help_panel=_PROTOCOL,
+            min=0,
+        ),
+    ] = 0,
+    cache_limit: Annotated[
+        float, typer.Option(help="Most disk for --cache-features, GiB.", rich_help_panel=_PROTOCOL)
+    ] = 8.0,
     workers: Annotated[int, typer.Option(help="Processes that augment images.", rich_help_panel=_PROTOCOL, min=0)] = 0,
     repeats: Annotated[
         int, typer.Option(help="Train with this many seeds on one split.", rich_help_panel=_SERIES, min=1)
@@ -204,6 +201,8 @@ def run(
             "class_weights": class_weights,
             "seed": seed,
             "workers": workers,
+            "cached_views": cache_features,
+            "cached_gib": cache_limit,
         },
     )
     division = _division(split, split_seed)

@@ -1,0 +1,273 @@
+"""Searches end to end on tiny images: what is trained, what is chosen, and what a kill leaves to do."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from ttl_deploy.cli.main import run
+from ttl_deploy.errors import BadInputError
+from ttl_deploy.search.candidates import around, block_ends, candidates
+from ttl_deploy.search.options import Budget, SearchOptions
+from ttl_deploy.search.search import search
+from ttl_deploy.spec import ModelSpec
+from ttl_deploy.training.run import finished_run, read_predictions
+from ttl_deploy.training.train import DataOptions, Request, train
+
+Make = Callable[..., Request]
+Opt = Callable[..., SearchOptions]
+
+SMALL = Budget(parameters=700_000)
+"""Leaves the first five of ResNet-18's nine cuts."""
+
+
+def cuts(result: dict[str, object], status: str) -> list[str]:
+    rows = result["candidates"]
+    assert isinstance(rows, list)
+    return [row["cut"] for row in rows if row["status"].startswith(status)]
+
+
+def test_candidates_cost_what_the_models_cost() -> None:
+    found = candidates(ModelSpec(backbone="resnet18", method="ttl", classes=("a", "b"), image_size=32))
+    assert [c.cut for c in found][:3] == ["stem", "layer1.0", "layer1.1"]
+    assert [c.cost.parameters for c in found] == sorted(c.cost.parameters for c in found)
+    # torchvision's ResNet-18 without its classifier, and a linear layer of 512 x 2 + 2.
+    assert found[-1].cost.parameters == 11_176_512 + 1026
+
+
+def test_stage_two_looks_between_the_neighbouring_block_ends() -> None:
+    """Section 3.2, on the paper's 17 cuts of ResNet-50."""
+    found = candidates(ModelSpec(backbone="resnet50", method="ttl", classes=("a", "b"), image_size=64))
+    ends = block_ends(found)
+    assert [c.cut for c in ends] == ["layer1.2", "layer2.3", "layer3.5", "layer4.2"]
+    assert [c.cut for c in around(found, ends[2])] == [*(f"layer3.{i}" for i in range(5)), "layer4.0", "layer4.1"]
+    assert [c.cut for c in around(found, ends[0])] == [
+        "stem",
+        "layer1.0",
+        "layer1.1",
+        *(f"layer2.{i}" for i in range(3)),
+    ]
+    assert [c.cut for c in around(found, ends[3])] == ["layer4.0", "layer4.1"]
+
+
+def test_hierarchical_trains_block_ends_then_their_neighbours_within_the_budget(
+    data: DataOptions, request_of: Make, options_of: Opt, tmp_path: Path
+) -> None:
+    outcome = search(
+        data, request_of({"epochs": 1}), tmp_path / "s", options=options_of(strategy="hierarchical", budget=SMALL)
+    )
+    result = json.loads((tmp_path / "s" / "result.json").read_text())
+    tried = cuts(result, "trained")
+    assert {"layer1.1", "layer2.1"} <= set(tried)
+    assert cuts(result, "over budget") == ["layer3.0", "layer3.1", "layer4.0", "layer4.1"]
+    assert not any((tmp_path / "s" / "trials" / cut).exists() for cut in cuts(result, "over budget"))
+    best = next(row for row in result["candidates"] if row["cut"] == outcome.winner.config.model.cut)
+    top = max((row for row in result["candidates"] if row["value"] is not None), key=lambda row: row["value"])
+    assert best["value"] >= top["value"] - top["error"]
+    assert finished_run(outcome.winner.folder).config.model.cut == result["cut"]
+    page = (tmp_path / "s" / "report.html").read_text()
+    assert all(row["cut"] in page for row in result["candidates"])
+    assert (tmp_path / "s" / "pareto.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_value_is_of_the_validation_side_alone(
+    data: DataOptions, request_of: Make, options_of: Opt, tmp_path: Path
+) -> None:
+    from scipy.special import softmax
+    from sklearn.metrics import average_precision_score
+
+    budget = Budget(parameters=100_000)
+    outcome = search(
+        data, request_of({"epochs": 1}), tmp_path / "s", options=options_of(strategy="exhaustive", budget=budget)
+    )
+    for row in outcome.rows[:2]:
+        predictions = read_predictions(finished_run(tmp_path / "s" / "trials" / row.cut)).side("val")
+        positive = softmax(predictions.logits.astype(float), axis=1)[:, 1]
+        assert row.value == pytest.approx(average_precision_score(predictions.labels, positive))
+
+
+def test_a_survivor_of_halving_is_the_run_that_undivided_training_gives(
+    data: DataOptions, request_of: Make, options_of: Opt, tmp_path: Path
+) -> None:
+    outcome = search(
+        data, request_of({"epochs": 4}), tmp_path / "s", options=options_of(strategy="halving", budget=SMALL)
+    )
+    assert [row.epochs for row in outcome.rows[:5]].count(4) == 2
+    assert [row.epochs for row in outcome.rows[:5]].count(2) == 3
+    cut = outcome.winner.config.model.cut
+    alone = train(data, request_of({"epochs": 4}, cut=cut), tmp_path / "alone")
+    assert outcome.winner.history() == alone.history()
+    ours, theirs = load_file(outcome.winner.weights), load_file(alone.weights)
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+def test_svcca_trains_the_whole_network_and_one_cut(
+    data: DataOptions, request_of: Make, options_of: Opt, tmp_path: Path
+) -> None:
+    outcome = search(
+        data, request_of({"epochs": 1}), tmp_path / "s", options=options_of(strategy="svcca", budget=SMALL)
+    )
+    assert len(list((tmp_path / "s" / "trials").iterdir())) == 2
+    evidence = json.loads((tmp_path / "s" / "records" / "reuses@1.json").read_text())["reuses"]
+    assert [record["cut"] for record in evidence] == [row.cut for row in outcome.rows[:5]]
+    assert len(evidence[0]["random"]) <= 64
+    assert all(0 <= c <= 1 for record in evidence for c in record["coefficients"])
+
+
+def test_auto_trains_few_and_carries_one_to_the_end(
+    data: DataOptions, request_of: Make, options_of: Opt, tmp_path: Path
+) -> None:
+    outcome = search(data, request_of({"epochs": 3}), tmp_path / "s", options=options_of(strategy="auto", budget=SMALL))
+    assert sum(row.status == "trained" for row in outcome.rows) == 1
+    assert 1 <= sum(row.status == "trained in part" for row in outcome.rows) <= 2
+    assert outcome.result["steps"].keys() >= {"ftl@2", "probes@2"}
+    assert outcome.result["seconds"] == pytest.approx(sum(outcome.result["steps"].values()), abs=0.01)
+
+
+def test_lwft_searches_on_cached_features_and_repeats_count_together(
+    data: DataOptions, request_of: Make, options_of: Opt, tmp_path: Path
+) -> None:
+    request = request_of({"epochs": 1, "cached_views": 1, "seed": 5}, method="lwft")
+    options = options_of(strategy="exhaustive", repeats=2, budget=Budget(macs=1))
+    with pytest.raises(BadInputError, match="no candidate meets the budget"):
+        search(data, request, tmp_path / "none", options=options)
+    plain = options_of(strategy="hierarchical", repeats=2)
+    from ttl_deploy.search import candidates as room
+
+    few = room.candidates(ModelSpec(backbone="resnet18", method="lwft", classes=("a", "b"), image_size=32))[-2:]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ttl_deploy.search.search.candidates", lambda _spec: few)
+        outcome = search(data, request, tmp_path / "s", options=plain)
+    folders = {path.name for path in (tmp_path / "s" / "trials").iterdir()}
+    assert folders == {"layer4.0", "layer4.0-r1", "layer4.1", "layer4.1-r1"}
+    seeds = {finished_run(tmp_path / "s" / "trials" / name).config.seed for name in folders}
+    assert seeds == {5, 6}
+    assert outcome.winner.config.cached_views == 1
+
+
+def test_finished_trials_of_another_search_are_taken_over(
+    data: DataOptions, request_of: Make, options_of: Opt, tmp_path: Path
+) -> None:
+    request, budget = request_of({"epochs": 1}), Budget(parameters=160_000)
+    first = search(data, request, tmp_path / "a", options=options_of(strategy="exhaustive", budget=budget))
+    second = search(
+        data, request, tmp_path / "b", options=options_of(strategy="exhaustive", budget=budget), reuse=[tmp_path / "a"]
+    )
+    assert second.result["steps"] == first.result["steps"]
+    weights = [tmp_path / name / "trials" / "stem" / "best.safetensors" for name in ("a", "b")]
+    assert weights[0].stat().st_ino == weights[1].stat().st_ino
+    other = request_of({"epochs": 1, "seed": 1})
+    third = search(
+        data, other, tmp_path / "c", options=options_of(strategy="exhaustive", budget=budget), reuse=[tmp_path / "a"]
+    )
+    assert third.result["steps"] != first.result["steps"]
+
+
+def test_latency_decides_before_training(
+    data: DataOptions, request_of: Make, options_of: Opt, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order = ["stem", "layer1.0", "layer1.1", "layer2.0", "layer2.1", "layer3.0", "layer3.1", "layer4.0", "layer4.1"]
+    monkeypatch.setattr("ttl_deploy.search.latency.Latencies.of", lambda _self, spec: 1.0 + order.index(str(spec.cut)))
+    options = options_of(strategy="exhaustive", budget=Budget(latency_ms=2.5))
+    outcome = search(data, request_of({"epochs": 1}), tmp_path / "s", options=options)
+    assert [row.cut for row in outcome.rows if row.value is not None] == ["stem", "layer1.0"]
+    assert outcome.rows[2].status == "over budget: 3.00 ms on cpu, more than 2.5 ms"
+    assert [row.latency_ms for row in outcome.rows] == [1.0 + i for i in range(9)]
+
+
+def test_a_target_device_needs_an_estimator_and_uses_it(
+    data: DataOptions, request_of: Make, options_of: Opt, tmp_path: Path
+) -> None:
+    budget = Budget(latency_ms=10, device="quadro")
+    options = options_of(strategy="exhaustive", budget=budget)
+    with pytest.raises(BadInputError, match="'quadro' can be neither measured nor estimated"):
+        search(data, request_of({"epochs": 1}), tmp_path / "a", options=options)
+    asked = []
+
+    def estimate(spec: ModelSpec, device: str) -> float:
+        asked.append(device)
+        return 1.0 if spec.cut == "stem" else 11.0
+
+    outcome = search(data, request_of({"epochs": 1}), tmp_path / "b", options=options, estimator=estimate)
+    assert outcome.result["cut"] == "stem"
+    assert set(asked) == {"quadro"}
+
+
+@pytest.mark.parametrize(
+    ("fields", "options", "message"),
+    [
+        ({"method": "ftl"}, {}, "no cut to find"),
+        ({"cut": "layer1.0"}, {}, "drop --cut"),
+        ({"backbone": "resnet19"}, {}, "unknown backbone"),
+        ({"settings": {"epochs": None}}, {"strategy": "halving"}, "pass --epochs"),
+    ],
+)
+def test_what_cannot_be_searched_is_refused(
+    data: DataOptions, request_of: Make, options_of: Opt, tmp_path: Path, fields: dict, options: dict, message: str
+) -> None:
+    with pytest.raises(BadInputError, match=message):
+        search(data, request_of(**fields), tmp_path / "s", options=options_of(**options))
+
+
+def test_another_search_is_not_gone_on_with(
+    data: DataOptions, request_of: Make, options_of: Opt, tmp_path: Path
+) -> None:
+    budget = Budget(parameters=50_000)
+    search(data, request_of({"epochs": 1}), tmp_path / "s", options=options_of(strategy="exhaustive", budget=budget))
+    with pytest.raises(BadInputError, match=r"request\.settings\.epochs was 1, now 2"):
+        search(
+            data, request_of({"epochs": 2}), tmp_path / "s", options=options_of(strategy="exhaustive", budget=budget)
+        )
+
+
+def test_a_search_killed_again_and_again_repeats_no_finished_trial(
+    synthetic: Path, pixel_cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """SIGKILL within a trial and between two; every epoch is trained once, and the result is an undisturbed one's."""
+    arguments = [
+        *["search", str(synthetic / "labels.csv"), "--backbone", "resnet18", "--strategy", "exhaustive"],
+        *["--max-params", "0.1M", "--no-latency", "--image-size", "32", "--weights", "random"],
+        *["--train-device", "cpu", "--precision", "fp32", "--threads", "1", "--epochs", "4", "--batch-size", "16"],
+        *["--learning-rate", "0.001", "--cache", str(pixel_cache), "--json", "--out"],
+    ]
+    out = tmp_path / "killed"
+    for awaited in ("trials/stem/last.ckpt", "trials/layer1.0/last.ckpt"):
+        process = subprocess.Popen(
+            [sys.executable, "-m", "ttl_deploy", *arguments, str(out)],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
+        deadline = time.monotonic() + 240
+        while not (out / awaited).exists() and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.002)
+        assert process.poll() is None, f"ended before {awaited}"
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    record = out / "records" / "stem@4.json"
+    before = record.read_bytes(), (out / "trials" / "stem" / "metrics.json").read_bytes()
+    assert not (out / "result.json").exists()
+    assert run([*arguments, str(out)]) == 0
+    ours = json.loads(capsys.readouterr().out)
+    assert (record.read_bytes(), (out / "trials" / "stem" / "metrics.json").read_bytes()) == before
+    for trial in ("stem", "layer1.0"):
+        timing = (out / "trials" / trial / "timing.jsonl").read_text().splitlines()
+        epochs = [json.loads(line)["epoch"] for line in timing]
+        # A kill may come between an epoch's checkpoint and its line; an epoch trained again would be there twice.
+        assert epochs == sorted(set(epochs))
+        assert [row["epoch"] for row in finished_run(out / "trials" / trial).history()] == [1, 2, 3, 4]
+    assert run([*arguments, str(tmp_path / "whole")]) == 0
+    theirs = json.loads(capsys.readouterr().out)
+    same = ("cut", "value", "error", "epochs", "status")
+    assert [[row[name] for name in same] for row in ours["candidates"]] == [
+        [row[name] for name in same] for row in theirs["candidates"]
+    ]
+    assert finished_run(out / "winner").config.model.cut == theirs["cut"]

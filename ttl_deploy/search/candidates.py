@@ -1,0 +1,86 @@
+"""The cuts that a search may choose from, what each model costs, and which are neighbours."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from ttl_deploy.complexity import Complexity, count
+from ttl_deploy.search.options import Budget
+from ttl_deploy.spec import ModelSpec
+from ttl_deploy.transfer import build
+from ttl_deploy.zoo import BACKBONES
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A model that could be chosen.
+
+    Attributes:
+        spec: With its cut.
+        index: Position of the cut, 0 the stem.
+        block: Number of the cut's block.
+        ends_block: Whether a block ends at the cut.
+        cost: Parameters and MACs of the whole model, head included.
+    """
+
+    spec: ModelSpec
+    index: int
+    block: int
+    ends_block: bool
+    cost: Complexity
+
+    @property
+    def cut(self) -> str:
+        """Name of the cut."""
+        assert self.spec.cut is not None
+        return self.spec.cut
+
+    @property
+    def size(self) -> tuple[int, int, int]:
+        """What decides which of two candidates is the smaller one: parameters, MACs, trained parameters."""
+        return self.cost.parameters, self.cost.macs, self.cost.trainable
+
+
+def candidates(spec: ModelSpec) -> list[Candidate]:
+    """One candidate per cut point of the spec's backbone, bottom first.
+
+    Args:
+        spec: Method and backbone; its own cut is ignored.
+    """
+    found = []
+    for point in BACKBONES.get(spec.backbone).cut_points:
+        at = spec.model_copy(update={"cut": point.name})
+        # Counting needs no weights, and drawing those of every candidate would take seconds.
+        with torch.device("meta"):
+            cost = count(build(at), at.input_shape)
+        found.append(Candidate(at, point.index, point.block, point.ends_block, cost))
+    return found
+
+
+def over_budget(candidate: Candidate, budget: Budget) -> str | None:
+    """Why a candidate's counted cost is too high, or None."""
+    cost = candidate.cost
+    if budget.parameters is not None and cost.parameters > budget.parameters:
+        return f"{cost.parameters / 1e6:.2f} M parameters, more than {budget.parameters / 1e6:g} M"
+    if budget.macs is not None and cost.macs > budget.macs:
+        return f"{cost.macs / 1e9:.3f} G MACs, more than {budget.macs / 1e9:g} G"
+    return None
+
+
+def block_ends(all_candidates: Sequence[Candidate]) -> list[Candidate]:
+    """Stage 1 (paper, section 3.2): the block cutoffs."""
+    return [candidate for candidate in all_candidates if candidate.ends_block]
+
+
+def around(all_candidates: Sequence[Candidate], winner: Candidate) -> list[Candidate]:
+    """Stage 2 (paper, section 3.2): the layers around a block cutoff, up to the neighbouring block cutoffs.
+
+    The neighbouring cutoffs themselves are left out, as stage 1 had them.
+    """
+    ends = [c.index for c in all_candidates if c.ends_block]
+    low = max((i for i in ends if i < winner.index), default=-1)
+    high = min((i for i in ends if i > winner.index), default=max(c.index for c in all_candidates) + 1)
+    return [c for c in all_candidates if low < c.index < high and c.index != winner.index]

@@ -1,0 +1,262 @@
+"""A search from the user's data to a trained winner: plan, budget, strategy, winner, report."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import filelock
+
+from ttl_deploy import files, hardware
+from ttl_deploy.data.manifest import read_dataset
+from ttl_deploy.data.prepared import prepare
+from ttl_deploy.errors import BadInputError, IntegrityError
+from ttl_deploy.progress import SILENT, Reporter
+from ttl_deploy.search.candidates import Candidate, candidates, over_budget
+from ttl_deploy.search.engines import Engine, LocalEngine
+from ttl_deploy.search.latency import Estimator, Latencies
+from ttl_deploy.search.options import SearchOptions
+from ttl_deploy.search.outcome import Outcome, Row, conclude
+from ttl_deploy.search.state import State
+from ttl_deploy.search.strategies import STRATEGIES
+from ttl_deploy.spec import ModelSpec, SplitSpec
+from ttl_deploy.training.run import Run, open_run
+from ttl_deploy.training.train import DataOptions, Request, specs
+from ttl_deploy.zoo import BACKBONES
+
+PLAN, WINNER = "search.json", "winner"
+_CANNOT = {"ftl": "keeps every layer, so there is no cut to find"}
+
+
+def search(
+    data: DataOptions,
+    request: Request,
+    out: Path,
+    *,
+    options: SearchOptions | None = None,
+    split: SplitSpec | None = None,
+    engine: Engine | None = None,
+    estimator: Estimator | None = None,
+    reuse: Sequence[Path] = (),
+    overwrite: bool = False,
+    reporter: Reporter = SILENT,
+) -> Outcome:
+    """Finds the cut and trains the winner.
+
+    Started again with the same options after a kill at any moment, it goes on and repeats no finished trial.
+
+    Args:
+        data: The images.
+        request: Model and protocol of every trial; its cut stays None.
+        out: Folder of the search. `winner` in it is an ordinary run.
+        options: How to search; default: `SearchOptions()` with a thread per core.
+        split: How to divide the images; candidates are compared on the validation side.
+        engine: Where trials run; default: here, one after the other.
+        estimator: Latency on target devices.
+        reuse: Folders of other searches whose finished trials may stand for equal ones here.
+        overwrite: Replace what is at `out`.
+        reporter: Told what happens.
+
+    Raises:
+        BadInputError: Bad data or options, another search at `out`, or no candidate within the budget.
+        TtlDeployError: A trial failed; finished ones are kept.
+    """
+    options = options or SearchOptions(threads=hardware.usable_cores())
+    division = split or SplitSpec()
+    spec, digest = _understand(data, request, division, reporter)
+    with _begun(out, _plan(data, digest, request, division, options), overwrite):
+        latencies = Latencies(out / "latency", options.budget.device, estimator=estimator)
+        latencies.check()
+        everything = candidates(spec)
+        excluded, measured = _exclude(everything, options, latencies, reporter)
+        state = State(
+            out,
+            data,
+            digest,
+            request,
+            division,
+            options,
+            [candidate for candidate in everything if candidate.cut not in excluded],
+            engine or LocalEngine(),
+            reporter,
+            reuse,
+        )
+        scores = STRATEGIES.get(options.strategy)(state)
+        chosen = state.choose({cut: score for cut, score in scores.items() if cut in state.finals})
+        winner = _crown(state, chosen, out / WINNER)
+        rows = _rows(state, everything, excluded, measured, latencies)
+        return conclude(state, winner, rows)
+
+
+def _understand(data: DataOptions, request: Request, split: SplitSpec, reporter: Reporter) -> tuple[ModelSpec, str]:
+    """Checks everything that can be checked before a folder is made; decodes the images; the model and their digest."""
+    if request.method in _CANNOT:
+        raise BadInputError(f"method {request.method} {_CANNOT[request.method]}", fix="pass --method ttl, tf or lwft")
+    if request.cut is not None or request.trained_layers is not None:
+        raise BadInputError("a search finds the cut itself", fix="drop --cut and --layers")
+    first = BACKBONES.get(request.backbone).cut_points[0].name
+    dataset = read_dataset(
+        data.path,
+        classes=data.classes,
+        ignore_other_labels=data.ignore_other_labels,
+        patient_pattern=data.patient_pattern,
+    )
+    spec, preprocess = specs(replace(request, cut=first), dataset.classes)
+    prepared = prepare(
+        dataset,
+        preprocess,
+        split,
+        cache_folder=data.cache,
+        skip_unreadable=data.skip_unreadable,
+        reporter=reporter,
+    )
+    return spec, prepared.data_digest()
+
+
+def _plan(data: DataOptions, digest: str, request: Request, split: SplitSpec, options: SearchOptions) -> dict[str, Any]:
+    """All that decides the result, in plain types."""
+    plan = {
+        "data": str(data.path.resolve()),
+        "data_digest": digest,
+        "request": asdict(request),
+        "split": split.model_dump(mode="json"),
+        "options": options.model_dump(mode="json"),
+    }
+    plain: dict[str, Any] = json.loads(json.dumps(plan, default=str))
+    return plain
+
+
+@contextmanager
+def _begun(out: Path, plan: dict[str, Any], overwrite: bool) -> Iterator[None]:
+    """The search's folder, held by this process alone."""
+    path = out / PLAN
+    if path.exists() and not overwrite:
+        _same(_read_plan(path), plan, out)
+    else:
+        files.refuse_existing(out, overwrite=overwrite)
+        with files.atomic_folder(out, overwrite=overwrite) as folder:
+            files.write_json(folder / PLAN, plan)
+    lock = filelock.FileLock(out / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout as error:
+        raise BadInputError(
+            "another process searches here", where=out, fix="wait for it or choose another --out"
+        ) from (error)
+    with lock:
+        yield
+
+
+def _read_plan(path: Path) -> dict[str, Any]:
+    try:
+        content: dict[str, Any] = json.loads(path.read_text())
+    except ValueError as error:
+        raise IntegrityError("is not valid JSON", where=path, fix="pass --overwrite to start anew") from error
+    return content
+
+
+def _same(old: dict[str, Any], new: dict[str, Any], out: Path) -> None:
+    before, now = _flat(old), _flat(new)
+    for name in sorted(before.keys() | now.keys()):
+        if before.get(name) != now.get(name):
+            raise BadInputError(
+                f"holds another search: {name} was {before.get(name)!r}, now {now.get(name)!r}",
+                where=out,
+                fix="choose another --out, or pass --overwrite to replace it",
+            )
+
+
+def _flat(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in nested.items():
+        found |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+    return found
+
+
+def _exclude(
+    everything: Sequence[Candidate], options: SearchOptions, latencies: Latencies, reporter: Reporter
+) -> tuple[dict[str, str], dict[str, float]]:
+    """Why candidates are out, by cut, and the latencies that were needed to know.
+
+    Raises:
+        BadInputError: No candidate meets the budget; the error names the least costs there are.
+    """
+    budget = options.budget
+    excluded = {c.cut: reason for c in everything if (reason := over_budget(c, budget)) is not None}
+    measured: dict[str, float] = {}
+    if budget.latency_ms is not None:
+        left = [candidate for candidate in everything if candidate.cut not in excluded]
+        with reporter.task("measuring candidates", len(left)) as advance:
+            for candidate in left:
+                measured[candidate.cut] = value = latencies.of(candidate.spec)
+                advance(1, f"{candidate.cut} {value:.2f} ms")
+                if value > budget.latency_ms:
+                    excluded[candidate.cut] = f"{value:.2f} ms on {budget.device}, more than {budget.latency_ms:g} ms"
+    for cut, reason in excluded.items():
+        reporter.info(f"  {cut:<18} over budget, not trained: {reason}")
+    if len(excluded) == len(everything):
+        smallest = min(everything, key=lambda candidate: candidate.size)
+        raise BadInputError(
+            f"no candidate meets the budget; the smallest, {smallest.cut}: {excluded[smallest.cut]}",
+            fix="raise the budget, or choose a smaller backbone or image size",
+        )
+    return excluded, measured
+
+
+def _crown(state: State, chosen: Candidate, place: Path) -> Run:
+    """Copies the winner's run (of several seeds the best on validation) to where `export` takes it from."""
+    best = max(state.finals[chosen.cut], key=lambda record: record.value)
+    source = open_run(Path(best.run))
+    if place.exists() and open_run(place).metrics()["weights_sha256"] == source.metrics()["weights_sha256"]:
+        return open_run(place)
+    with files.atomic_folder(place, overwrite=True) as folder:
+        shutil.copytree(source.folder, folder, dirs_exist_ok=True)
+    return open_run(place)
+
+
+def _rows(
+    state: State,
+    everything: Sequence[Candidate],
+    excluded: dict[str, str],
+    measured: dict[str, float],
+    latencies: Latencies,
+) -> list[Row]:
+    rows = []
+    wanted = [c for c in everything if c.cut in state.scores and c.cut not in measured]
+    if state.options.latency and wanted:
+        with state.reporter.task("measuring latency", len(wanted)) as advance:
+            for candidate in wanted:
+                measured[candidate.cut] = latencies.of(candidate.spec)
+                advance(1, candidate.cut)
+    for candidate in everything:
+        score = state.scores.get(candidate.cut)
+        rows.append(
+            Row(
+                cut=candidate.cut,
+                block=candidate.block,
+                parameters=candidate.cost.parameters,
+                trainable=candidate.cost.trainable,
+                macs=candidate.cost.macs,
+                latency_ms=measured.get(candidate.cut),
+                value=score.value if score else None,
+                error=score.error if score else None,
+                epochs=state.trained(candidate.cut),
+                seconds=state.seconds_of(candidate.cut),
+                status=_status(state, candidate.cut, excluded),
+            )
+        )
+    return rows
+
+
+def _status(state: State, cut: str, excluded: dict[str, str]) -> str:
+    if cut in excluded:
+        return f"over budget: {excluded[cut]}"
+    if cut in state.finals:
+        early = [r.stopped for r in state.finals[cut] if r.stopped and "curve" in r.stopped]
+        return f"ended early: {early[0]}" if early else "trained"
+    return "trained in part" if cut in state.scores else "not trained"

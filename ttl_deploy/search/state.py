@@ -1,0 +1,274 @@
+"""A search under way: its folder, its candidates, and the trials that strategies ask for.
+
+Everything that a strategy learns comes from records on disk, so a search that was killed makes the same decisions
+again and trains only what is missing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from ttl_deploy import files
+from ttl_deploy.progress import Advance, Reporter
+from ttl_deploy.search.candidates import Candidate
+from ttl_deploy.search.engines import Engine
+from ttl_deploy.search.evidence import Evidence, Inquiry, look
+from ttl_deploy.search.options import SearchOptions
+from ttl_deploy.search.score import Score, choose, combine, refuted
+from ttl_deploy.search.trial import Rival, Trial, TrialRecord, read_trial, run_trial
+from ttl_deploy.spec import SplitSpec
+from ttl_deploy.training.train import DataOptions, Request
+
+TRIALS, RECORDS = "trials", "records"
+WHOLE = "ftl"
+"""Name of the whole network's trial."""
+
+
+@dataclass
+class State:
+    """What a strategy works with.
+
+    Attributes:
+        out: The search's folder.
+        data: The images.
+        data_digest: Of their content, see `Prepared.data_digest`.
+        request: Protocol and model; the cut is each trial's own.
+        split: Division.
+        options: What was asked.
+        allowed: Candidates within the budget, bottom first.
+        engine: Runs the trials.
+        reporter: Told of every trial.
+        reuse: Folders of other searches whose finished trials may stand for equal ones here.
+        scores: The newest score of every candidate that was tried, by cut.
+        records: Every trial of a candidate, by cut.
+        finals: Records of the trials that were trained to the end, by cut.
+        seconds: Time of every step, by name.
+        notes: What decided, in words, in order.
+    """
+
+    out: Path
+    data: DataOptions
+    data_digest: str
+    request: Request
+    split: SplitSpec
+    options: SearchOptions
+    allowed: list[Candidate]
+    engine: Engine
+    reporter: Reporter
+    reuse: Sequence[Path] = ()
+    scores: dict[str, Score] = field(default_factory=dict)
+    records: dict[str, list[TrialRecord]] = field(default_factory=dict)
+    finals: dict[str, list[TrialRecord]] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    _charged: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def full(self) -> int | None:
+        """Epochs of a whole training; None: until the rate is too small."""
+        epochs: int | None = (self.request.settings or {}).get("epochs")
+        return epochs
+
+    def note(self, sentence: str) -> None:
+        """Keeps and tells what decided."""
+        self.notes.append(sentence)
+        self.reporter.info(sentence)
+
+    def evaluate(
+        self,
+        chosen: Sequence[Candidate],
+        epochs: int | None,
+        *,
+        early_stop: bool = False,
+        weights: str | None = None,
+        variant: str = "",
+    ) -> dict[str, Score]:
+        """Trains candidates up to an epoch and scores them.
+
+        Args:
+            chosen: Which; with `early_stop` the first is trained first, the others against it.
+            epochs: How long; what is trained already is not trained again. At `full` the runs are finished.
+            early_stop: End those whose learning curve cannot reach the best; the options may say otherwise.
+            weights: Other starting weights than the request's.
+            variant: Part of the trials' names that tells them from those with the request's weights.
+
+        Returns:
+            The scores by cut.
+        """
+        stop = early_stop if self.options.early_stop is None else self.options.early_stop
+        scores: dict[str, Score] = {}
+        groups = [chosen[:1], chosen[1:]] if stop and epochs == self.full else [chosen]
+        for group in groups:
+            trials = [
+                self._trial(
+                    candidate.cut, repeat, epochs, self._rival(scores, epochs) if stop else None, weights, variant
+                )
+                for candidate in group
+                for repeat in range(self.options.repeats)
+            ]
+            records = self._run(trials)
+            for candidate in group:
+                own = [record for record in records if record.cut == candidate.cut]
+                scores[candidate.cut] = self._scored(candidate.cut, own)
+        return scores
+
+    def whole_network(self, epochs: int | None) -> TrialRecord:
+        """Trains the whole network (FTL) up to an epoch."""
+        trial = self._trial(None, 0, epochs, None, None, "")
+        return self._run([trial])[0]
+
+    def look(self, kind: str, cuts: Sequence[Candidate], run: TrialRecord) -> Evidence:
+        """Probes or SVCCA at cuts of a trained whole network; see `evidence`."""
+        inquiry = Inquiry(
+            kind,
+            Path(run.run),
+            [candidate.cut for candidate in cuts],
+            [candidate.block for candidate in cuts],
+            self.options.metric,
+            self.out / RECORDS / f"{kind}@{run.trained}.json",
+            self.data.cache,
+            self.options.threads,
+        )
+        with self._progress(kind, 1) as advance:
+            evidence = self.engine.map(look, [inquiry], lambda _found: advance(1, ""))[0]
+        self.seconds[f"{kind}@{run.trained}"] = evidence.seconds
+        return evidence
+
+    def choose(self, scores: dict[str, Score]) -> Candidate:
+        """The winner among candidates that were trained to the end, by the tie rule."""
+        by_cut = {candidate.cut: candidate for candidate in self.allowed}
+        sizes = {cut: by_cut[cut].size for cut in scores}
+        return by_cut[choose(scores, sizes, self.options.prefer)]
+
+    def leader(self, scores: dict[str, Score]) -> Candidate:
+        """Who leads on preliminary evidence: the smallest that is within one paired standard error of the best.
+
+        The error of a difference is smaller than that of a value, so that ties along the way do not add up to more
+        than the tie rule's one standard error. With `prefer` accuracy: the best.
+        """
+        tried = [candidate for candidate in self.allowed if candidate.cut in scores]
+        best = max(tried, key=lambda c: (scores[c.cut].value, [-size for size in c.size]))
+        if self.options.prefer == "accuracy":
+            return best
+        return min((c for c in tried if not refuted(scores[c.cut], scores[best.cut], 1.0)), key=lambda c: c.size)
+
+    def trained(self, cut: str) -> int | None:
+        """Most epochs that a trial of a candidate was trained for."""
+        return max((record.trained for record in self.records.get(cut, ())), default=None)
+
+    def seconds_of(self, cut: str) -> float:
+        """Time of all trials of a candidate."""
+        return sum(record.seconds for record in self.records.get(cut, ()))
+
+    def _trial(
+        self, cut: str | None, repeat: int, epochs: int | None, rival: Rival | None, weights: str | None, variant: str
+    ) -> Trial:
+        settings = dict(self.request.settings or {})
+        settings["seed"] = int(settings.get("seed", 0)) + repeat
+        method = self.request.method if cut is not None else "ftl"
+        if method != "lwft":
+            settings.pop("cached_views", None)
+        request = replace(
+            self.request, method=method, cut=cut, settings=settings, weights=weights or self.request.weights
+        )
+        name = "-".join(part for part in (cut or WHOLE, variant, f"r{repeat}" if repeat else "") if part)
+        finish = epochs == self.full and cut is not None
+        step = f"{name}@{epochs or 'end'}"
+        facts = {
+            "data": self.data_digest,
+            "request": {**request.__dict__, "settings": {**settings, "epochs": epochs}},
+            "split": self.split.model_dump(mode="json"),
+            "metric": self.options.metric,
+            "threads": self.options.threads,
+            "rival": rival.__dict__ if rival else None,
+            "finish": finish,
+        }
+        return Trial(
+            name=name,
+            folder=self.out / TRIALS / name,
+            record=self.out / RECORDS / f"{step}.json",
+            data=self.data,
+            request=request,
+            split=self.split,
+            epochs=epochs,
+            since=self._charged.get(name, 0),
+            finish=finish,
+            metric=self.options.metric,
+            threads=self.options.threads,
+            rival=rival,
+            key=hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest(),
+        )
+
+    def _rival(self, scores: dict[str, Score], epochs: int | None) -> Rival | None:
+        if not scores or epochs is None:
+            return None
+        best = max(scores.values(), key=lambda score: score.value)
+        return Rival(best.value - best.error, self.options.metric, epochs)
+
+    def _run(self, trials: Sequence[Trial]) -> list[TrialRecord]:
+        for trial in trials:
+            self._adopt(trial)
+        with self._progress("trials", len(trials)) as advance:
+
+            def done(record: TrialRecord) -> None:
+                advance(1, record.name)
+                self.reporter.info(self._row(record))
+
+            records = self.engine.map(run_trial, trials, done)
+        for record in records:
+            self._charged[record.name] = record.trained
+            self.seconds[f"{record.name}@{record.epochs or 'end'}"] = record.seconds
+        return records
+
+    def _adopt(self, trial: Trial) -> None:
+        """Takes a finished trial of another search that would come out the same, with the time it took."""
+        if trial.folder.exists() or not trial.finish:
+            return
+        for other in self.reuse:
+            record = read_trial(other / RECORDS / trial.record.name, trial.key)
+            if record is not None and record.finished and Path(record.run).is_dir():
+                trial.folder.parent.mkdir(parents=True, exist_ok=True)
+                with files.atomic_folder(trial.folder) as folder:
+                    shutil.copytree(record.run, folder, dirs_exist_ok=True, copy_function=_linked)
+                moved = record.model_copy(update={"run": str(trial.folder)})
+                files.write_json(trial.record, moved.model_dump(mode="json"))
+                return
+
+    def _scored(self, cut: str, records: Sequence[TrialRecord]) -> Score:
+        score = combine([record.value for record in records], [record.resamples for record in records])
+        self.scores[cut] = score
+        known = self.records.setdefault(cut, [])
+        known.extend(record for record in records if record not in known)
+        if all(record.finished for record in records):
+            self.finals[cut] = list(records)
+        return score
+
+    def _row(self, record: TrialRecord) -> str:
+        limit = f"/{self.full}" if self.full else ""
+        ended = f" ({record.stopped})" if record.stopped and "curve" in record.stopped else ""
+        return (
+            f"  {record.name:<18} {record.trained:>3}{limit} epochs   validation {self.options.metric.upper()} "
+            f"{record.value:.4f}   {record.seconds:7.1f} s{ended}"
+        )
+
+    @contextmanager
+    def _progress(self, what: str, total: int) -> Iterator[Advance]:
+        with self.reporter.task(what, total) as advance:
+            yield advance
+
+
+def _linked(source: str, target: str) -> Any:
+    """A hard link where the file system has them: a finished run's files are never written to again."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
+    return target

@@ -1,0 +1,212 @@
+"""Which candidates are trained, and how long: from every one to the end, to the few that cheaper evidence points at.
+
+A strategy trains through `State.evaluate` and returns the scores from which the winner is chosen.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from ttl_deploy.analysis.reuse import detect_cut
+from ttl_deploy.errors import BadInputError
+from ttl_deploy.registry import Registry
+from ttl_deploy.search.candidates import Candidate, around, block_ends
+from ttl_deploy.search.evidence import Evidence
+from ttl_deploy.search.score import Score, combine, refuted
+from ttl_deploy.search.state import State
+from ttl_deploy.search.warm import continued_weights
+from ttl_deploy.training.run import open_run
+
+Strategy = Callable[[State], dict[str, Score]]
+
+STRATEGIES: Registry[Strategy] = Registry("strategy", "ttl_deploy.search")
+
+SHORT = 4
+"""One in so many epochs is enough to rank: the length of `auto`'s short trainings, and of `warm`'s later ones."""
+
+_FEW = 3
+"""So few candidates are all trained to the end by `auto`."""
+
+
+@STRATEGIES.add("exhaustive")
+def exhaustive(state: State) -> dict[str, Score]:
+    """Every candidate to the end."""
+    return state.evaluate(state.allowed, state.full)
+
+
+@STRATEGIES.add("hierarchical")
+def hierarchical(state: State) -> dict[str, Score]:
+    """The block cutoffs, then the layers around the best of them (paper, section 3.2)."""
+    blocks = block_ends(state.allowed) or state.allowed
+    scores = state.evaluate(blocks, state.full)
+    winner = state.choose(scores)
+    state.note(f"stage 1: {winner.cut} of {len(blocks)} block cutoffs")
+    near = around(state.allowed, winner)
+    return scores | (state.evaluate(near, state.full) if near else {})
+
+
+@STRATEGIES.add("halving")
+def halving(state: State) -> dict[str, Score]:
+    """Successive halving on epochs (Jamieson 2016): all for a few, the better ones for longer, two to the end.
+
+    Survivors go on where they stopped: the learning rate depends on what was seen, not on how long training will
+    last, so a survivor's run is the run that an undivided training gives. The last two are compared by the tie rule.
+    """
+    return _halve(state, state.allowed, _epochs(state), finalists=2)
+
+
+@STRATEGIES.add("svcca")
+def svcca(state: State) -> dict[str, Score]:
+    """The whole network once, SVCCA before and after at every cut, and one training there (appendix C.1)."""
+    run = state.whole_network(state.full)
+    evidence = state.look("reuses", state.allowed, run)
+    reuses = [record.as_reuse() for record in evidence.reuses]
+    for reuse in reuses:
+        state.reporter.info(
+            f"  {reuse.cut:<18} SVCCA mean {reuse.mean:.3f}, random {reuse.random_mean:.3f}, "
+            f"overlap {reuse.overlap:.3f}"
+        )
+    cut = detect_cut(reuses, state.options.threshold)
+    state.note(f"feature reuse ends after {cut} (overlap below {state.options.threshold:g} up to there)")
+    return state.evaluate([c for c in state.allowed if c.cut == cut], state.full)
+
+
+@STRATEGIES.add("warm")
+def warm(state: State) -> dict[str, Score]:
+    """Bottom up, each candidate from the layers that the one below it learned, for a fraction of the epochs.
+
+    The first is trained in full. The winner of this ranking is then trained in full from the original weights, as
+    the paper does for every candidate (its footnote 1).
+    """
+    full = _epochs(state)
+    ranking = state.evaluate(state.allowed[:1], full)
+    below = state.finals[state.allowed[0].cut][0].run
+    for candidate in state.allowed[1:]:
+        path = state.out / "warm" / f"{candidate.cut}.safetensors"
+        if not path.exists():
+            continued_weights(open_run(Path(below)), state.request.weights, path)
+        ranking |= state.evaluate([candidate], _share(full, SHORT), weights=str(path), variant="warm")
+        below = str(state.out / "trials" / f"{candidate.cut}-warm")
+    winner = state.choose(ranking)
+    state.note(f"warm-started ranking: {winner.cut}")
+    return state.evaluate([winner], full)
+
+
+@STRATEGIES.add("auto")
+def auto(state: State) -> dict[str, Score]:
+    """Cheap evidence first, short trainings of the few it points at, and full ones of those that lead.
+
+    For TTL: the whole network for an eighth of the epochs and a linear probe on its features at every cut; then, for a
+    quarter of the epochs, the candidates that the probes point at and from there the neighbours of the leader, until
+    it has none that could lead. For TF and LWFT, whose upper layers make up for what a probe does not see: the
+    block cutoffs, then the layers around the best, all for a quarter. One finalist in eight candidates goes on to the
+    end, then as many smaller neighbours that are not ruled out, and the tie rule decides.
+    """
+    full = _epochs(state)
+    if len(state.allowed) <= _FEW:
+        return exhaustive(state)
+    short = _share(full, SHORT)
+    if state.request.method == "ttl":
+        listed = _pointed(state, state.look("probes", state.allowed, state.whole_network(_share(full, 2 * SHORT))))
+        scores = _walk(state, state.evaluate(listed, short), short)
+    else:
+        scores = state.evaluate(block_ends(state.allowed) or state.allowed, short)
+        near = around(state.allowed, state.leader(scores))
+        scores |= state.evaluate(near, short) if near else {}
+    checks = max(1, len(state.allowed) // 8)
+    finalists = _leading(state, scores, checks)
+    state.note(f"after {short} epochs: {', '.join(c.cut for c in finalists)} of {len(scores)}")
+    return _descend(state, scores, state.evaluate(finalists, full, early_stop=True), checks)
+
+
+def _descend(state: State, short: dict[str, Score], finals: dict[str, Score], checks: int) -> dict[str, Score]:
+    """Gives the next smaller candidate a full training, as few epochs are the harder on the smaller ones.
+
+    Goes on while it wins, `checks` times at most, and not where the short trainings told it from the best by more than
+    two standard errors of the difference.
+    """
+    best = max(short.values(), key=lambda score: score.value)
+    for _ in range(checks if state.options.prefer == "smaller" else 0):
+        below = _at(state.allowed, state.allowed.index(state.choose(finals)) - 1)
+        if below is None or below.cut in finals or (below.cut in short and refuted(short[below.cut], best, 2.0)):
+            break
+        state.note(f"{below.cut} is smaller and not ruled out: trained to the end too")
+        finals = finals | state.evaluate([below], state.full)
+    return finals
+
+
+def _halve(state: State, pool: Sequence[Candidate], full: int, finalists: int) -> dict[str, Score]:
+    eta = state.options.eta
+    rounds = math.ceil(math.log(len(pool) / finalists, eta)) if len(pool) > finalists else 0
+    # With few epochs several rounds may ask for the same number, and are one.
+    lengths = sorted({_share(full, eta**remaining) for remaining in range(rounds, 0, -1)} - {full})
+    for epochs in lengths:
+        scores = state.evaluate(pool, epochs)
+        keep = finalists if epochs == lengths[-1] else max(finalists, math.ceil(len(pool) / eta))
+        pool = _best(state, scores, keep)
+        state.note(f"after {epochs} epochs: {', '.join(c.cut for c in pool)} go on")
+    return state.evaluate(pool, full, early_stop=True)
+
+
+def _leading(state: State, scores: dict[str, Score], count: int) -> list[Candidate]:
+    """The leader, then the best others."""
+    winner = state.leader(scores)
+    others = {cut: score for cut, score in scores.items() if cut != winner.cut}
+    return [winner, *_best(state, others, count - 1)]
+
+
+def _best(state: State, scores: dict[str, Score], count: int) -> list[Candidate]:
+    """Those with the highest values, highest first; of equal ones the smaller."""
+    tried = [candidate for candidate in state.allowed if candidate.cut in scores]
+    return sorted(tried, key=lambda c: (-scores[c.cut].value, c.size))[:count]
+
+
+def _pointed(state: State, evidence: Evidence) -> list[Candidate]:
+    """What the probes point at: their choice, the candidate below it, and the best probe's.
+
+    A probe sees what the whole network happened to learn in its lower layers; a truncated network learns there what
+    it needs, so lower cuts are better than their probes and not the other way round.
+    """
+    scores = {p.cut: combine([p.value], [p.resamples]) for p in evidence.probes}
+    for cut, score in scores.items():
+        state.reporter.info(f"  {cut:<18} linear probe {score.value:.4f} ± {score.error:.4f}")
+    choice = state.leader(scores)
+    below = _at(state.allowed, state.allowed.index(choice) - 1)
+    listed = list(dict.fromkeys(c for c in (choice, below, _best(state, scores, 1)[0]) if c is not None))
+    state.note(f"linear probes point at {choice.cut}; trained first: {', '.join(c.cut for c in listed)}")
+    return listed
+
+
+def _walk(state: State, scores: dict[str, Score], epochs: int) -> dict[str, Score]:
+    """Trains the neighbours of the winner, the smaller one first, until it wins between two trained ones.
+
+    At most half of all candidates are trained.
+    """
+    while len(scores) < len(state.allowed) // 2:
+        place = state.allowed.index(state.leader(scores))
+        sides = [_at(state.allowed, place + step) for step in (-1, 1)]
+        missing = [candidate for candidate in sides if candidate is not None and candidate.cut not in scores]
+        if not missing:
+            break
+        scores = scores | state.evaluate(missing[:1], epochs)
+    return scores
+
+
+def _at(pool: Sequence[Candidate], place: int) -> Candidate | None:
+    return pool[place] if 0 <= place < len(pool) else None
+
+
+def _share(epochs: int, parts: int) -> int:
+    """A part of the epochs; two at least, as the first says little."""
+    return min(epochs, max(2, math.ceil(epochs / parts)))
+
+
+def _epochs(state: State) -> int:
+    if state.full is None:
+        raise BadInputError(
+            f"strategy {state.options.strategy} divides the epochs and needs their number",
+            fix="pass --epochs, or --strategy hierarchical",
+        )
+    return state.full

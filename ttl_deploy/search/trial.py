@@ -1,0 +1,206 @@
+"""One trial: an ordinary run trained to some epoch, and the record of what it is worth.
+
+A trial is a function of its own description alone, so it gives the same numbers in this process, in a worker of a
+cluster, and in a process that goes on where a killed one stopped.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from scipy.special import softmax
+
+from ttl_deploy import files
+from ttl_deploy.data.prepared import read_split
+from ttl_deploy.search.curve import highest
+from ttl_deploy.search.score import metric_of
+from ttl_deploy.spec import Record, SplitSpec, read_record
+from ttl_deploy.training.loop import Judge
+from ttl_deploy.training.run import TIMING, Predictions, Run, open_run, read_predictions, run_data
+from ttl_deploy.training.train import DataOptions, Request, load_model, predict_fp32, resume, train
+
+
+class TrialRecord(Record):
+    """What became of a trial.
+
+    Attributes:
+        name: Of its run's folder.
+        key: Digest of all that decides the result; equal keys, equal results.
+        cut: Where the model is cut; None for the whole network.
+        seed: Of the training.
+        epochs: How long it was to train.
+        trained: How long it did.
+        stopped: Why training ended.
+        finished: Whether the run was evaluated on its test side too and is done.
+        value: The metric on the validation side, of the best epoch's weights in fp32.
+        resamples: The metric on resamples of the validation side's patients.
+        seconds: Time of this step, training and evaluation, of killed attempts the finished epochs.
+        run: Folder of the run.
+    """
+
+    name: str
+    key: str
+    cut: str | None
+    seed: int
+    epochs: int | None
+    trained: int
+    stopped: str | None
+    finished: bool
+    value: float
+    resamples: tuple[float, ...]
+    seconds: float
+    run: str
+
+
+@dataclass(frozen=True)
+class Rival:
+    """Whom a trial must still be able to reach, or it is ended early.
+
+    Attributes:
+        value: The metric to reach.
+        metric: Which.
+        horizon: Epochs after which it is compared.
+    """
+
+    value: float
+    metric: str
+    horizon: int
+
+    def judge(self) -> Judge:
+        """Ends a training whose fitted learning curve cannot reach the value; see `curve.highest`."""
+
+        def decide(history: Sequence[dict[str, Any]]) -> str | None:
+            bound = highest([row[f"val_{self.metric}"] for row in history], self.horizon)
+            if bound >= self.value:
+                return None
+            return f"its learning curve cannot pass {bound:.4f}, the best has {self.value:.4f}"
+
+        return decide
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What to train, how long, and where. Crosses to the workers of a cluster.
+
+    Attributes:
+        name: Of the run's folder.
+        folder: The run's.
+        record: File of the result.
+        data: The images.
+        request: Model and protocol, seed included.
+        split: Division.
+        epochs: Train until here; None: as the protocol ends by itself.
+        since: Epochs that an earlier step of the same run was charged for.
+        finish: Evaluate on the test side too, and be done.
+        metric: To report.
+        threads: Of PyTorch.
+        rival: Ends it early.
+        key: See `TrialRecord`.
+    """
+
+    name: str
+    folder: Path
+    record: Path
+    data: DataOptions
+    request: Request
+    split: SplitSpec
+    epochs: int | None
+    since: int
+    finish: bool
+    metric: str
+    threads: int
+    rival: Rival | None
+    key: str
+
+
+def run_trial(trial: Trial) -> TrialRecord:
+    """Trains what is missing of a trial and records what it is worth; a recorded trial is only read."""
+    found = read_trial(trial.record, trial.key)
+    if found is not None:
+        return found
+    with limited_threads(trial.threads):
+        begun = time.monotonic()
+        lost = _seconds(trial.folder, trial.since)
+        run = _trained(trial)
+        value, resamples = metric_of(*_validation(run, trial), trial.metric)
+        history = run.history()
+        record = TrialRecord(
+            name=trial.name,
+            key=trial.key,
+            cut=run.config.model.cut,
+            seed=run.config.seed,
+            epochs=trial.epochs,
+            trained=len(history),
+            stopped=run.metrics()["stopped"] if run.finished else None,
+            finished=run.finished,
+            value=value,
+            resamples=resamples,
+            seconds=round(time.monotonic() - begun + lost, 3),
+            run=str(trial.folder),
+        )
+    files.write_json(trial.record, record.model_dump(mode="json"))
+    return record
+
+
+def read_trial(path: Path, key: str) -> TrialRecord | None:
+    """The record of a trial with this key; None where there is none."""
+    if not path.exists():
+        return None
+    record = read_record(TrialRecord, json.loads(path.read_text()), path)
+    return record if record.key == key else None
+
+
+@contextlib.contextmanager
+def limited_threads(count: int) -> Iterator[None]:
+    """As many threads in every engine: the order of sums, and with it the last bit, depends on their number."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def patients_of(run: Run) -> dict[str, str]:
+    """The patient of every image of a run; the image itself where none is known."""
+    return {row.id: row.patient or row.id for row in read_split(run.split)}
+
+
+def _trained(trial: Trial) -> Run:
+    judge = trial.rival.judge() if trial.rival else None
+    if not trial.folder.exists():
+        request = replace(trial.request, settings={**(trial.request.settings or {}), "epochs": trial.epochs})
+        return train(trial.data, request, trial.folder, split=trial.split, finish=trial.finish, judge=judge)
+    run = open_run(trial.folder)
+    if run.finished and run.config.epochs == trial.epochs:
+        return run
+    return resume(trial.folder, epochs=trial.epochs, cache=trial.data.cache, finish=trial.finish, judge=judge)
+
+
+def _validation(run: Run, trial: Trial) -> tuple[Any, Any, list[str]]:
+    """Labels, probabilities and patients of the validation side."""
+    predictions = read_predictions(run).side("val") if run.finished else _predicted(run, trial)
+    patients = patients_of(run)
+    return (
+        predictions.labels,
+        softmax(predictions.logits.astype("float64"), axis=1),
+        [patients[image] for image in predictions.ids],
+    )
+
+
+def _predicted(run: Run, trial: Trial) -> Predictions:
+    return predict_fp32(load_model(run), run_data(run, cache=trial.data.cache), "val", run.config)
+
+
+def _seconds(folder: Path, since: int) -> float:
+    """Of the finished epochs after one."""
+    path = folder / TIMING
+    rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    return float(sum(row["seconds"] for row in rows if row["epoch"] > since))
