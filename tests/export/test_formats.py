@@ -22,6 +22,7 @@ from ttl_deploy.export.graph_tidy import TRAINING_LEFTOVERS, expected_parameters
 from ttl_deploy.export.graph_types import to_half
 from ttl_deploy.export.onnx_graph import MODEL_FILE, save_onnx, to_onnx
 from ttl_deploy.export.quantise import Quantiser
+from ttl_deploy.export.trt_lint import lint
 from ttl_deploy.preprocess import normalise
 from ttl_deploy.runtime.ov import settings
 from ttl_deploy.spec import ModelSpec, PreprocessSpec
@@ -83,6 +84,7 @@ def test_every_backbone_and_method_agrees_with_pytorch(backbone: str, method: st
     assert found.parameters == expected_parameters(model, found.kept_norm_channels)
     assert not TRAINING_LEFTOVERS & set(found.operators)
     assert len({node.name for node in plain.graph.node}) == len(plain.graph.node)
+    assert lint(plain) == [], "TensorRT's parser must take every graph of the zoo"
     spread = max(float(expected.std(axis=0).max()), 0.1)
     for run in (in_ort, in_openvino):
         np.testing.assert_allclose(run(plain, batch), expected, atol=1e-3 * spread, rtol=1e-3)

@@ -70,7 +70,18 @@ def test_torch_is_never_imported(trained: Path, synthetic: Path, pixel_cache: Pa
 
 
 def test_bench_itself_never_imports_torch(trained: Path, pixel_cache: Path) -> None:
-    timing = ["--min-samples", "3", "--min-seconds", "0.01", "--rounds", "1", "--json", "--cache", str(pixel_cache)]
+    timing = [
+        "--min-samples",
+        "3",
+        "--min-seconds",
+        "0.01",
+        "--rounds",
+        "1",
+        "--no-roofline",
+        "--json",
+        "--cache",
+        str(pixel_cache),
+    ]
     code = (
         "import sys\nfrom ttl_deploy.cli.main import run\n"
         f"code = run({['bench', str(trained / 'onnx-fp32'), *timing]!r})\n"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
@@ -37,7 +37,7 @@ class Complexity:
     macs: int
     dead: int
     activation_peak: int
-    weight_bytes: Mapping[str, int]
+    weight_bytes: Mapping[str, int] = field(hash=False)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain types, for JSON."""

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import platformdirs
 from numpy.typing import NDArray
 
 from ttl_deploy import hardware
@@ -69,6 +68,8 @@ def provider_options(artifact: Artifact) -> dict[str, str]:
 
     The provider names a cached engine after GPU and version itself.
     """
+    import platformdirs
+
     manifest = artifact.manifest
     shape = "x".join(map(str, manifest.input_shape))
     folder = (
