@@ -1,7 +1,7 @@
 """Every search strategy on the same images, split and seeds: what it chooses, how good that is, and what it costs.
 
     python benchmarks/search_comparison.py ../shared/data/cxr3/labels.csv --classes no_finding,pneumonia \
-        --pretrain ../shared/data/pneumonia28.npz --out /tmp/search-comparison --report reports/search.md
+        --pretrain ../shared/data/pneumonia28.npz --out comparison --report reports/search.md
 
 Exhaustive runs first. A strategy's time is the sum of what it trains, measured; where a trial comes out the same as a
 finished one of exhaustive (same seed, epochs and starting weights), its recorded time is counted instead of training

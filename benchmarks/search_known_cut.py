@@ -1,6 +1,6 @@
 """How often a search finds the cut that is best by construction; see `ttl_deploy.search.known_cut`.
 
-    python benchmarks/search_known_cut.py --out /tmp/known-cut --report reports/search-known-cut.md
+    python benchmarks/search_known_cut.py --out known-cut --report reports/search-known-cut.md
 
 Started again with the same options it goes on where it was.
 """
