@@ -16,7 +16,7 @@ BRIEF: dict[str, Any] = {"threads": 1, "min_samples": 60, "min_seconds": 0.6, "m
 def test_a_thing_is_as_fast_as_itself(trained: Path, tmp_path: Path) -> None:
     name = f"{trained / 'onnx-fp32'}@onnxruntime"
     out = tmp_path / "duel.json"
-    # One interval in twenty of 95 % leaves the truth out, and a narrow one by a hair: up to a per cent is no difference.
+    # One interval in twenty of 95 % leaves the truth out, a narrow one by a hair: a per cent is no difference.
     for _attempt in range(3):
         ratio = compare(name, name, out=out, **BRIEF).ratio
         if ratio.low <= 1.01 and ratio.high >= 0.99:
