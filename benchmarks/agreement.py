@@ -101,10 +101,12 @@ def compare(artifact: Artifact, *, rounds: int, seconds: float, threads: int) ->
     """
     theirs = {"openvino": ("benchmark_app", benchmark_app), "onnxruntime": ("bare loop", bare_loop)}
     times: dict[str, tuple[list[float], list[float]]] = {engine: ([], []) for engine in theirs}
-    for _ in range(rounds):
+    for turn in range(rounds):
         for engine, (_name, tool) in theirs.items():
-            times[engine][0].append(ours(artifact, engine, threads, seconds))
-            times[engine][1].append(tool(artifact, threads, seconds))
+            sides = (lambda e=engine: ours(artifact, e, threads, seconds), lambda t=tool: t(artifact, threads, seconds))
+            # Each goes first every other time, so that neither always finds the machine as the other left it.
+            for side in (0, 1) if turn % 2 == 0 else (1, 0):
+                times[engine][side].append(sides[side]())
     found = []
     for engine, (mine, other) in times.items():
         ratio, low, high = ratio_of_medians(mine, other)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from pydantic import ValidationError
 from ttl_deploy import hardware
 from ttl_deploy.artifact import Artifact
 from ttl_deploy.bench import Job, Measurement, measure_session, merge, run_all, run_isolated
+from ttl_deploy.bench.isolate import environment
 from ttl_deploy.bench.measure import peak_rss_mib, percentile, standard_batch
 from ttl_deploy.errors import TtlDeployError
 from ttl_deploy.runtime import Session
@@ -69,6 +71,27 @@ def here(monkeypatch: pytest.MonkeyPatch) -> str:
     """Name of `loader`, importable in a child process."""
     monkeypatch.syspath_prepend(os.path.dirname(__file__))  # noqa: PTH120
     return "test_measure:loader"
+
+
+def test_pinned_threads_have_a_core_each_unless_the_user_says_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OMP_PROC_BIND", raising=False)
+    assert "OMP_PROC_BIND" not in environment(2)
+    assert environment(2, pinned=True)["OMP_PROC_BIND"] == "close"
+    monkeypatch.setenv("OMP_PROC_BIND", "spread")
+    assert environment(2, pinned=True)["OMP_PROC_BIND"] == "spread"
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+@pytest.mark.skipif(hardware.usable_cores() < 2, reason="needs two cores")
+def test_pytorchs_threads_do_not_share_a_core() -> None:
+    program = (
+        "import os, torch; torch.set_num_threads(2); x = torch.rand(600, 600); x @ x\n"
+        "print(sorted(sorted(os.sched_getaffinity(int(task))) for task in os.listdir('/proc/self/task')))"
+    )
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, env=environment(2, pinned=True), capture_output=True, text=True, check=True)
+    alone = [cores for cores in json.loads(done.stdout) if len(cores) == 1]
+    assert len({tuple(cores) for cores in alone}) == 2
 
 
 def test_samples_are_kept_and_summed_up() -> None:

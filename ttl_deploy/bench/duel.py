@@ -1,7 +1,8 @@
 """Several things measured in turns, block by block, and what their times say of each other.
 
-Each has its own process that waits while another runs, so that a machine that drifts drifts for all of them alike; a
-ratio comes with an interval, and a ratio that the machine was too restless for is withheld.
+Each has its own process that waits while another runs, so that a machine that drifts drifts for all of them alike, and
+after some blocks a new one, because where a process happens to lie in memory is worth several per cent for as long as
+it lives. A ratio comes with an interval, and a ratio that the machine was too restless for is withheld.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from ttl_deploy.bench.persistent import Block, PersistentWorker
 from ttl_deploy.progress import SILENT, Reporter
 from ttl_deploy.spec import Record
 
+BLOCKS_PER_PROCESS = 4
 CONFIDENCE = 0.95
 RESAMPLES = 4000
 MOST_UNCERTAIN = 0.05
@@ -55,7 +57,7 @@ class Ratio(Record):
 def measure_in_turns(
     jobs: Sequence[Job], *, blocks: int, block: Block, reporter: Reporter = SILENT
 ) -> list[Measurement]:
-    """Measures jobs A B A B …, each in a process that stays.
+    """Measures jobs in turns, A B, B A, A B …, each in processes that stay for `BLOCKS_PER_PROCESS` blocks.
 
     Args:
         jobs: What to measure; all of them are held in memory.
@@ -70,12 +72,16 @@ def measure_in_turns(
         TtlDeployError: A worker failed; all of them are ended.
     """
     parts: list[list[Measurement]] = [[] for _ in jobs]
-    with contextlib.ExitStack() as stack, reporter.task("measuring in turns", blocks * len(jobs)) as advance:
-        workers = [stack.enter_context(PersistentWorker(job)) for job in jobs]
-        for _ in range(blocks):
-            for worker, measured in zip(workers, parts, strict=True):
-                measured.append(worker.measure(block))
-                advance(1, worker.job.label)
+    with reporter.task("measuring in turns", blocks * len(jobs)) as advance:
+        for first in range(0, blocks, BLOCKS_PER_PROCESS):
+            with contextlib.ExitStack() as stack:
+                workers = [stack.enter_context(PersistentWorker(job)) for job in jobs]
+                pairs = list(zip(workers, parts, strict=True))
+                for turn in range(first, min(blocks, first + BLOCKS_PER_PROCESS)):
+                    # Whoever always runs second finds the caches and the clock that the first has left.
+                    for worker, measured in pairs if turn % 2 == 0 else reversed(pairs):
+                        measured.append(worker.measure(block))
+                        advance(1, worker.job.label)
     return [merge(measured) for measured in parts]
 
 

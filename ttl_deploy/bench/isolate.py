@@ -28,6 +28,9 @@ WORKER = (sys.executable, "-P", "-m", "ttl_deploy.bench.worker")
 
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 
+_PINNED = {"OMP_PROC_BIND": "close", "OMP_PLACES": "cores"}
+"""Threads that are free to move now and then share a core for seconds, which doubles the time of a small network."""
+
 
 class Job(Record):
     """What to measure, and how long.
@@ -97,7 +100,7 @@ def run_isolated(job: Job) -> Measurement:
             capture_output=True,
             text=True,
             timeout=job.timeout_s,
-            env=environment(job.threads or 1),
+            env=environment(job.threads or 1, pinned=True),
             check=False,
         )
     except subprocess.TimeoutExpired as error:
@@ -154,12 +157,22 @@ def _share(job: Job, rounds: int) -> Job:
     )
 
 
-def environment(threads: int) -> dict[str, str]:
-    """This process's environment, its import path, and as many threads for every library that reads a variable."""
+def environment(threads: int, *, pinned: bool = False) -> dict[str, str]:
+    """This process's environment, its import path, and as many threads for every library that reads a variable.
+
+    Args:
+        threads: Threads.
+        pinned: Give PyTorch's threads a core each, unless the environment says otherwise. For a process with one
+            engine: the thread that loads a second one is held to its core by then, and so is all that engine starts.
+    """
     path = os.pathsep.join(entry for entry in sys.path if entry)
     own = {"PYTHONPATH": path, **dict.fromkeys(_THREAD_VARIABLES, str(threads))}
-    # torch.compile otherwise keeps a pool of processes beside the one that is measured.
-    return {"TORCHINDUCTOR_COMPILE_THREADS": "1", **os.environ, **own}
+    defaults = {
+        # torch.compile otherwise keeps a pool of processes beside the one that is measured.
+        "TORCHINDUCTOR_COMPILE_THREADS": "1",
+        **(_PINNED if pinned else {}),
+    }
+    return {**defaults, **os.environ, **own}
 
 
 def last_words(returncode: int, stderr: str) -> str:

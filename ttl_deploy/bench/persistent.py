@@ -50,7 +50,7 @@ class PersistentWorker:
             stdout=subprocess.PIPE,
             stderr=self._errors,
             text=True,
-            env=environment(self.job.threads or 1),
+            env=environment(self.job.threads or 1, pinned=True),
         )
         try:
             if self._ask(self.job) != READY:

@@ -1,4 +1,4 @@
-"""Which of two things is faster, by how much, and how sure that is: both measured in turns in processes that stay."""
+"""Which of two things is faster, by how much, and how sure that is: measured in turns, each in its own processes."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def compare(
     out: Path | None = None,
     reporter: Reporter = SILENT,
 ) -> Duel:
-    """Measures two things in turns, A B A B, and gives the ratio of their medians with an interval.
+    """Measures two things in turns, A B B A, and gives the ratio of their medians with an interval.
 
     Args:
         a: An artifact or a run, and after an `@` its engine: `PATH@openvino`, `RUN@pytorch`, `RUN@compile`. Without
