@@ -20,6 +20,7 @@ import pytest
 
 from ttl_deploy.artifact import open_artifact
 from ttl_deploy.errors import BadInputError
+from ttl_deploy.export.export_run import export_run
 from ttl_deploy.preprocess import load_pixels, normalise
 from ttl_deploy.serve.gate import Limits
 from ttl_deploy.serve.model import ServedModel, served_name
@@ -137,6 +138,68 @@ def test_images_as_base64_in_json(client: httpx.Client, scans: list[Path], expec
     assert outputs["probabilities"]["shape"] == [3, 2]
     np.testing.assert_allclose(np.reshape(outputs["probabilities"]["data"], (3, 2)), rows(expected), atol=1e-5)
     assert outputs["label"]["data"] == [p.label for p in expected]
+
+
+class TestAGraphWithItsOwnEnds:
+    """Preprocessing and the activation inside: pixels in, probabilities out, and no logits to ask for."""
+
+    @pytest.fixture(scope="class")
+    @staticmethod
+    def embedded(trained: Path, pixel_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
+        place = tmp_path_factory.mktemp("embedded") / "artifact"
+        export_run(trained, out=place, cache=pixel_cache, embed_preprocessing=True, activation="softmax")
+        with (
+            ServedModel(place, name="chest", threads=1, max_batch=8) as opened,
+            Server(opened, port=0, limits=LIMITS) as running,
+            httpx.Client(base_url=running.url, timeout=20, trust_env=False) as client,
+        ):
+            yield client
+
+    @staticmethod
+    def body(pixels: Any, **changes: Any) -> dict[str, Any]:
+        tensor = {"name": "images", "datatype": "UINT8", "shape": list(np.shape(pixels))}
+        return {"inputs": [tensor | {"data": np.ravel(pixels).tolist()} | changes]}
+
+    def test_images_and_pixels_get_the_plain_graphs_probabilities(
+        self, embedded: httpx.Client, trained: Path, scans: list[Path], expected: list[Prediction]
+    ) -> None:
+        spec = open_artifact(trained / "onnx-fp32").manifest.preprocess
+        pixels = np.stack([load_pixels(scan, spec) for scan in scans])
+        encoded = [base64.b64encode(scan.read_bytes()).decode() for scan in scans]
+        images = {"inputs": [{"name": "image", "datatype": "BYTES", "shape": [3], "data": encoded}]}
+        for body in (images, self.body(pixels)):
+            answer = embedded.post(INFER, json=body)
+            assert answer.status_code == 200, answer.text
+            outputs = {output["name"]: output for output in answer.json()["outputs"]}
+            assert list(outputs) == ["probabilities", "label", "classes"]
+            np.testing.assert_allclose(np.reshape(outputs["probabilities"]["data"], (3, 2)), rows(expected), atol=1e-5)
+
+    def test_metadata(self, embedded: httpx.Client) -> None:
+        facts = embedded.get("/v2/models/chest").json()
+        assert facts["inputs"][0] == {"name": "images", "datatype": "UINT8", "shape": [-1, 32, 32, 3]}
+        assert [output["name"] for output in facts["outputs"]] == ["probabilities", "label", "classes"]
+
+    @pytest.mark.parametrize(
+        ("changes", "said"),
+        [
+            ({"datatype": "FP32"}, "expected UINT8"),
+            ({"data": [256] * 3072}, "not numbers"),
+            ({"data": [0.5] * 3072}, "not numbers"),
+            ({"data": [float("nan")] * 3072}, "not numbers"),
+            ({"shape": [1, 3, 32, 32]}, "expected [N, 32, 32, 3]"),
+        ],
+    )
+    def test_bad_pixels_are_told(self, embedded: httpx.Client, changes: dict[str, Any], said: str) -> None:
+        body = self.body(np.zeros((1, 32, 32, 3), dtype=np.uint8), **changes)
+        answer = embedded.post(INFER, content=json.dumps(body))
+        assert answer.status_code == 400
+        assert said in answer.json()["error"]
+
+    def test_logits_cannot_be_asked_for(self, embedded: httpx.Client) -> None:
+        body = self.body(np.zeros((1, 32, 32, 3), dtype=np.uint8)) | {"outputs": [{"name": "logits"}]}
+        answer = embedded.post(INFER, json=body)
+        assert answer.status_code == 400
+        assert "valid: probabilities, label, classes" in answer.json()["error"]
 
 
 @pytest.mark.parametrize("way", ["raw", "form"])

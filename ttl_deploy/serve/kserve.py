@@ -1,8 +1,9 @@
 """The KServe v2 inference protocol (open inference protocol, REST) with Triton's binary tensor extension, as functions.
 
-Bytes in, bytes out, no web framework. Inputs: the preprocessed tensor under the artifact's input name, FP32
-(N, *shape), or `image`, BYTES (N), the contents of image files. Outputs: `logits` and `probabilities`, FP32
-(N, classes), `label`, BYTES (N), and `classes`, BYTES (classes).
+Bytes in, bytes out, no web framework. Inputs: the tensor (N, *shape) under the artifact's input name, preprocessed,
+FP32, or pixels, UINT8, where the graph preprocesses; or `image`, BYTES (N), the contents of image files. Outputs:
+`logits`, unless the graph has an activation, and `probabilities`, FP32 (N, classes), `label`, BYTES (N), and
+`classes`, BYTES (classes).
 """
 
 from __future__ import annotations
@@ -23,10 +24,12 @@ from ttl_deploy.serve.model import Answer, ServedModel
 from ttl_deploy.serve.request_error import RequestError
 
 IMAGE_INPUT = "image"
-OUTPUTS = ("logits", "probabilities", "label", "classes")
+OUTPUTS = ("probabilities", "label", "classes")
 LENGTH_HEADER = "Inference-Header-Content-Length"
 
-_Values = NDArray[np.float32] | list[bytes]
+_DATATYPES = {"float32": "FP32", "uint8": "UINT8"}
+
+_Values = NDArray[Any] | list[bytes]
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,7 @@ class InferRequest:
     """
 
     id: str | None
-    tensor: NDArray[np.float32] | None
+    tensor: NDArray[Any] | None
     images: list[bytes]
     outputs: dict[str, bool]
 
@@ -54,11 +57,11 @@ def model_metadata(model: ServedModel) -> dict[str, Any]:
         "versions": ["1"],
         "platform": f"{model.runtime}_{model.artifact.manifest.format}",
         "inputs": [
-            {"name": model.input_name, "datatype": "FP32", "shape": [-1, *model.input_shape]},
+            {"name": model.input_name, "datatype": _DATATYPES[model.input_type], "shape": [-1, *model.input_shape]},
             {"name": IMAGE_INPUT, "datatype": "BYTES", "shape": [-1]},
         ],
         "outputs": [
-            {"name": "logits", "datatype": "FP32", "shape": [-1, classes]},
+            *({"name": name, "datatype": "FP32", "shape": [-1, classes]} for name in _logits(model)),
             {"name": "probabilities", "datatype": "FP32", "shape": [-1, classes]},
             {"name": "label", "datatype": "BYTES", "shape": [-1]},
             {"name": "classes", "datatype": "BYTES", "shape": [classes]},
@@ -80,17 +83,22 @@ def infer(model: ServedModel, body: bytes, header_length: str | None) -> tuple[b
     Raises:
         RequestError: The request is malformed or asks for what the model does not have.
     """
-    request = read_request(body, header_length, model.input_name)
+    request = read_request(body, header_length, model)
     answer = model.of_tensor(request.tensor) if request.tensor is not None else model.of_images(request.images)
     return write_answer(request, answer, model)
 
 
-def read_request(body: bytes, header_length: str | None, tensor_name: str) -> InferRequest:
+def _logits(model: ServedModel) -> tuple[str, ...]:
+    return ("logits",) if model.gives_logits else ()
+
+
+def read_request(body: bytes, header_length: str | None, model: ServedModel) -> InferRequest:
     """Understands a request.
 
     Raises:
         RequestError: It is malformed.
     """
+    tensor_name = model.input_name
     head, tail = _divide(body, header_length)
     content = _json_object(head)
     values: dict[str, _Values] = {}
@@ -104,24 +112,25 @@ def read_request(body: bytes, header_length: str | None, tensor_name: str) -> In
         if binary is not None and len(binary) != size:
             raise RequestError(f"{name} announces {size} bytes, {len(binary)} follow")
         position += size or 0
-        values[name] = _floats(entry, binary) if name == tensor_name else _bytes(entry, binary)
+        values[name] = _tensor(entry, binary, model.input_type) if name == tensor_name else _bytes(entry, binary)
     if len(values) != 1:
         raise RequestError(f"give either the input {tensor_name} or the input {IMAGE_INPUT}")
     if position != len(tail):
         raise RequestError(f"{len(tail) - position} bytes follow that no input announces")
     (given,) = values.values()
+    known = (*_logits(model), *OUTPUTS)
     request_id = content.get("id")
     if request_id is not None and not isinstance(request_id, str):
         raise RequestError("id is not a string")
     if isinstance(given, list):
-        return InferRequest(request_id, None, given, _wanted(content))
-    return InferRequest(request_id, given, [], _wanted(content))
+        return InferRequest(request_id, None, given, _wanted(content, known))
+    return InferRequest(request_id, given, [], _wanted(content, known))
 
 
 def write_answer(request: InferRequest, answer: Answer, model: ServedModel) -> tuple[bytes, int | None]:
     """The answer's body, and the length of its JSON part where binary tensors follow it."""
     tensors: dict[str, NDArray[np.float32] | Sequence[str]] = {
-        "logits": answer.logits,
+        **({} if answer.logits is None else {"logits": answer.logits}),
         "probabilities": answer.probabilities,
         "label": answer.labels,
         "classes": model.classes,
@@ -198,20 +207,30 @@ def _refuse_datatype(entry: dict[str, Any], datatype: str) -> None:
         raise RequestError(f"{entry['name']} has the datatype {entry.get('datatype')!r:.40}, expected {datatype}")
 
 
-def _floats(entry: dict[str, Any], binary: bytes | None) -> NDArray[np.float32]:
-    """A FP32 tensor, from little-endian bytes or from JSON numbers, nested or flat."""
-    _refuse_datatype(entry, "FP32")
-    shape = _shape(entry)
+def _tensor(entry: dict[str, Any], binary: bytes | None, kind: str) -> NDArray[Any]:
+    """A FP32 or UINT8 tensor, from little-endian bytes or from JSON numbers, nested or flat."""
+    _refuse_datatype(entry, _DATATYPES[kind])
+    shape, dtype = _shape(entry), np.dtype(kind)
     try:
         if binary is None:
-            flat = np.asarray(entry.get("data"), dtype=np.float32).ravel()
+            flat = _numbers(entry.get("data"), dtype).ravel()
         else:
-            flat = np.frombuffer(binary, dtype="<f4")
+            flat = np.frombuffer(binary, dtype=dtype.newbyteorder("<"))
     except (ValueError, TypeError, OverflowError, RecursionError) as error:
         raise RequestError(f"{entry['name']}: the data are not numbers") from error
     if flat.size != math.prod(shape):
         raise RequestError(f"{entry['name']} has {flat.size} values, its shape {shape} needs {math.prod(shape)}")
-    return flat.reshape(shape).astype(np.float32, copy=False)
+    return flat.reshape(shape).astype(dtype, copy=False)
+
+
+def _numbers(data: Any, dtype: np.dtype[Any]) -> NDArray[Any]:
+    """JSON numbers as an array; ValueError where a pixel is no whole number from 0 to 255."""
+    if dtype == np.float32:
+        return np.asarray(data, dtype=dtype)
+    given = np.asarray(data, dtype=np.float64)
+    if not ((given >= 0) & (given <= 255) & (given == np.floor(given))).all():
+        raise ValueError("not pixels")
+    return given.astype(dtype)
 
 
 def _bytes(entry: dict[str, Any], binary: bytes | None) -> list[bytes]:
@@ -251,15 +270,15 @@ def _lengths(name: str, binary: bytes) -> list[bytes]:
     return found
 
 
-def _wanted(content: dict[str, Any]) -> dict[str, bool]:
+def _wanted(content: dict[str, Any], known: Sequence[str]) -> dict[str, bool]:
     all_binary = bool(_parameters(content).get("binary_data_output", False))
     if "outputs" not in content:
-        return dict.fromkeys(OUTPUTS, all_binary)
+        return dict.fromkeys(known, all_binary)
     wanted: dict[str, bool] = {}
     for entry in _objects(content, "outputs"):
         name, parameters = _text(entry, "name"), _parameters(entry)
-        if name not in OUTPUTS:
-            raise RequestError(f"unknown output {name!r:.80}; valid: {', '.join(OUTPUTS)}")
+        if name not in known:
+            raise RequestError(f"unknown output {name!r:.80}; valid: {', '.join(known)}")
         if parameters.get("classification"):
             raise RequestError("the classification extension is not supported; ask for probabilities and classes")
         wanted[name] = bool(parameters.get("binary_data", all_binary))

@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from ttl_deploy import runtime as runtimes
 from ttl_deploy.artifact import Artifact, open_artifact
 from ttl_deploy.errors import BadInputError, TtlDeployError
-from ttl_deploy.preprocess import load_pixels, normalise
-from ttl_deploy.runtime import Session, softmax
+from ttl_deploy.preprocess import load_pixels
+from ttl_deploy.runtime import Session
 from ttl_deploy.runtime.base import default_threads
 from ttl_deploy.serve.request_error import RequestError
 
@@ -33,12 +33,12 @@ class Answer:
     """What the model says of a batch.
 
     Attributes:
-        logits: (N, classes) float32.
-        probabilities: (N, classes) float32, their softmax.
+        logits: (N, classes) float32; None where the model's own activation has replaced them.
+        probabilities: (N, classes) float32: their softmax, or what the activation gives.
         labels: The most probable class of each image.
     """
 
-    logits: NDArray[np.float32]
+    logits: NDArray[np.float32] | None
     probabilities: NDArray[np.float32]
     labels: tuple[str, ...]
 
@@ -56,7 +56,7 @@ class ServedModel:
         max_batch: Most images of one request.
 
     Raises:
-        BadInputError: The name or a number cannot be used, or the graph does not map float32 to logits.
+        BadInputError: The name or a number cannot be used.
         IntegrityError: The artifact was changed.
         MissingDependencyError: No engine here runs it.
     """
@@ -73,7 +73,6 @@ class ServedModel:
         max_batch: int = 64,
     ) -> None:
         self.artifact = open_artifact(Path(artifact))
-        _refuse_special_graph(self.artifact)
         self.name = served_name(self.artifact, name)
         self.max_batch = max_batch
         share = threads or max(1, default_threads() // sessions)
@@ -84,12 +83,14 @@ class ServedModel:
                 session = runtimes.load(self.artifact, runtime, threads=share, device=device)
                 undo.callback(session.close)
                 # The first run of an engine is slow; no client shall wait for it.
-                session.run(np.zeros((1, *session.input_shape), dtype=np.float32))
+                session.run(np.zeros((1, *session.input_shape), dtype=session.input_type))
                 self._open.append(session)
                 self._free.put(session)
             undo.pop_all()
         self.classes = self._open[0].classes
         self.input_shape = self._open[0].input_shape
+        self.input_type = self._open[0].input_type
+        self.gives_logits = self._open[0].activation == "none"
         self.input_name = self.artifact.manifest.input_name
         self.runtime = self._open[0].runtime
         self.sessions = sessions
@@ -109,13 +110,13 @@ class ServedModel:
             pixels = [load_pixels(content, spec, where=f"image {i}") for i, content in enumerate(images)]
         except TtlDeployError as error:
             raise RequestError(str(error)) from error
-        return self._run(normalise(np.stack(pixels), spec))
+        return self._run(self._open[0].prepare(np.stack(pixels), spec))
 
-    def of_tensor(self, batch: NDArray[np.float32]) -> Answer:
-        """Answers for a batch that the client preprocessed.
+    def of_tensor(self, batch: NDArray[Any]) -> Answer:
+        """Answers for a batch that the client preprocessed, or of pixels where the model does that itself.
 
         Args:
-            batch: (N, *input_shape) float32.
+            batch: (N, *input_shape) of `input_type`.
 
         Raises:
             RequestError: Another shape, too many images, or values that are no numbers.
@@ -145,27 +146,15 @@ class ServedModel:
         if not 1 <= images <= self.max_batch:
             raise RequestError(f"{images} images in one request; give 1 to {self.max_batch}")
 
-    def _run(self, batch: NDArray[np.float32]) -> Answer:
+    def _run(self, batch: NDArray[Any]) -> Answer:
         session = self._free.get()
         try:
-            logits = session.run(batch)
+            outputs = session.run(batch)
         finally:
             self._free.put(session)
-        probabilities = softmax(logits)
+        probabilities = session.probabilities(outputs)
         labels = tuple(self.classes[int(best)] for best in probabilities.argmax(axis=1))
-        return Answer(logits, probabilities.astype(np.float32), labels)
-
-
-def _refuse_special_graph(artifact: Artifact) -> None:
-    """A graph with preprocessing or an activation inside has another input or output than the server announces."""
-    facts = artifact.manifest.model_dump()
-    for field, plain in (("input_type", "float32"), ("activation", "none")):
-        if facts.get(field, plain) != plain:
-            raise BadInputError(
-                f"has the {field} {facts[field]}, `serve` needs {plain}",
-                where=artifact.folder,
-                fix="export without embedded preprocessing and activation",
-            )
+        return Answer(outputs if self.gives_logits else None, probabilities.astype(np.float32), labels)
 
 
 def served_name(artifact: Artifact, name: str | None = None) -> str:
