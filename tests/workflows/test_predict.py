@@ -9,19 +9,20 @@ import pytest
 from PIL import Image
 
 from ttl_deploy.errors import BadInputError, UnreadableImageError
-from ttl_deploy.workflows.predict import find_images, predict
+from ttl_deploy.workflows.image_sources import ImageSources
+from ttl_deploy.workflows.predict import predict
 
 
 def test_files_folders_and_patterns_are_found_once(tmp_path: Path) -> None:
     for name in ("a.png", "b.PNG", "sub/c.jpg", "notes.txt"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"x")
-    found = find_images([str(tmp_path / "a.png"), str(tmp_path), str(tmp_path / "*.png")])
-    assert [path.name for path in found] == ["a.png", "b.PNG", "c.jpg"]
+    found = ImageSources([str(tmp_path / "a.png"), str(tmp_path), str(tmp_path / "*.png")])
+    assert [Path(image.path).name for image in found] == ["a.png", "b.PNG", "c.jpg"]
     with pytest.raises(BadInputError, match="no image matches"):
-        find_images([str(tmp_path / "*.tif")])
+        list(ImageSources([str(tmp_path / "*.tif")]))
     with pytest.raises(BadInputError, match="no such image"):
-        find_images([str(tmp_path / "d.png")])
+        list(ImageSources([str(tmp_path / "d.png")]))
 
 
 def test_batches_do_not_change_the_answers(trained: Path, synthetic: Path) -> None:

@@ -242,8 +242,17 @@ def load(artifact: Artifact, runtime: str | None = None, *, threads: int | None 
         MissingDependencyError: No runtime for the format can be used here; the error says why.
         IntegrityError: The engine refuses the model.
     """
-    engine = RUNTIMES.get(runtime) if runtime is not None else _first_available(artifact, device)
-    return engine.load(artifact, threads=threads, device=device)
+    return runtime_for(artifact, runtime, device=device).load(artifact, threads=threads, device=device)
+
+
+def runtime_for(artifact: Artifact, runtime: str | None = None, *, device: str = "cpu") -> Runtime:
+    """The named runtime, or the best-ranked available one that runs the artifact's format on the device.
+
+    Raises:
+        BadInputError: Unknown runtime.
+        MissingDependencyError: No runtime for the format can be used here; the error says why.
+    """
+    return RUNTIMES.get(runtime) if runtime is not None else _first_available(artifact, device)
 
 
 def home_device(artifact: Artifact) -> str:

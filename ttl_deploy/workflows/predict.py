@@ -13,6 +13,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -97,7 +98,7 @@ def predict(
         IntegrityError: The artifact was changed.
     """
     opened = open_artifact(Path(artifact))
-    stream, total = _stream_of(images)
+    stream, total = stream_of(images)
     with runtimes.load(opened, runtime, threads=threads, device=device) as session:
         job = _Job(opened.manifest.preprocess, session, batch_size, workers, skip_unreadable, reporter)
         yield from job.predictions(stream, total, Summary())
@@ -140,29 +141,65 @@ def predict_to_file(
         StorageError: The disk is full, read-only or failing; what is written stays, and the command can be repeated.
     """
     opened = open_artifact(Path(artifact))
-    stream, total = _stream_of(images)
-    has_ids = isinstance(stream, ImageSources) and stream.has_ids
-    summary = Summary()
     with runtimes.load(opened, runtime, threads=threads, device=device) as session:
         job = _Job(opened.manifest.preprocess, session, batch_size, workers, skip_unreadable, reporter)
-        provenance = _provenance(opened, session)
-        with PredictionFile(out, lines, session.classes, has_ids, provenance, overwrite=overwrite) as file:
-            for prediction in job.predictions(stream, total, summary, file.take):
-                file.write(prediction.image, prediction.id, prediction.label, prediction.probabilities)
-                summary.written += 1
+        provenance = provenance_of(opened, session.runtime, session.device)
+        return write_predictions(job, images, out, provenance, lines=lines, overwrite=overwrite)
+
+
+class Predictor(Protocol):
+    """Turns a stream of images into a stream of predictions in the same order."""
+
+    def predictions(
+        self,
+        images: Iterable[ImageRef],
+        total: int | None,
+        summary: Summary,
+        done: Callable[[str], bool] | None = None,
+    ) -> Iterator[Prediction]:
+        """Predicts.
+
+        Args:
+            images: What to predict.
+            total: How many they are, if that is known.
+            summary: Is told of images left out.
+            done: Says of an image's key whether to skip it.
+        """
+
+
+def write_predictions(
+    predictor: Predictor,
+    images: Iterable[str],
+    out: Path,
+    provenance: Provenance,
+    *,
+    lines: str | None,
+    overwrite: bool,
+) -> Summary:
+    """Adds predictions to a file, and skips the images whose rows are there.
+
+    Args:
+        predictor: Who predicts.
+        images: As for `predict`.
+        out: The file.
+        provenance: What makes the rows.
+        lines: `csv` or `jsonl`; None: by the ending of `out`.
+        overwrite: Begin again instead of going on.
+
+    Raises:
+        BadInputError: As `predict_to_file`.
+    """
+    stream, total = stream_of(images)
+    has_ids = isinstance(stream, ImageSources) and stream.has_ids
+    summary = Summary()
+    with PredictionFile(out, lines, provenance.classes, has_ids, provenance, overwrite=overwrite) as file:
+        for prediction in predictor.predictions(stream, total, summary, file.take):
+            file.write(prediction.image, prediction.id, prediction.label, prediction.probabilities)
+            summary.written += 1
     return summary
 
 
-def find_images(sources: Sequence[str]) -> list[Path]:
-    """Files named by paths, folders (searched to the bottom) and patterns such as `scans/*.png`, each once.
-
-    Raises:
-        BadInputError: A source does not exist, or holds no image.
-    """
-    return [Path(image.path) for image in ImageSources(sources)]
-
-
-def _stream_of(images: Iterable[str]) -> tuple[Iterable[ImageRef], int | None]:
+def stream_of(images: Iterable[str]) -> tuple[Iterable[ImageRef], int | None]:
     """The images and how many they are, if that can be known."""
     if isinstance(images, str):
         images = [images]
@@ -172,15 +209,16 @@ def _stream_of(images: Iterable[str]) -> tuple[Iterable[ImageRef], int | None]:
     return (image for source in images for image in ImageSources([source])), None
 
 
-def _provenance(artifact: Artifact, session: Session) -> Provenance:
+def provenance_of(artifact: Artifact, runtime: str, device: str) -> Provenance:
+    """What makes the rows of a file: this artifact in an engine on a device."""
     manifest = artifact.manifest
     return Provenance(
         model_sha256=manifest.files[manifest.model_file].sha256,
         preprocess=manifest.preprocess.digest(),
-        classes=session.classes,
+        classes=manifest.model.classes,
         precision=manifest.precision,
-        runtime=session.runtime,
-        device=session.device,
+        runtime=runtime,
+        device=device,
         artifact=str(artifact.folder),
         hardware=hardware.describe().as_dict(),
         libraries=hardware.library_versions(),
@@ -206,7 +244,7 @@ class _Job:
         done: Callable[[str], bool] | None = None,
     ) -> Iterator[Prediction]:
         with self.reporter.task("predicting", total) as advance:
-            wanted = _wanted(images, done, summary, advance)
+            wanted = still_wanted(images, done, summary, advance)
             with closing(self._decoded(wanted)) as decoded:
                 for group in _grouped(decoded, self.batch_size):
                     yield from self._run(self._readable(group, summary))
@@ -252,9 +290,10 @@ class _Job:
             yield Prediction(image.path, classes[int(row.argmax())], probabilities, image.id)
 
 
-def _wanted(
+def still_wanted(
     images: Iterable[ImageRef], done: Callable[[str], bool] | None, summary: Summary, advance: Advance
 ) -> Iterator[ImageRef]:
+    """The images that are not done; those that are, are counted."""
     for image in images:
         if done is not None and done(image.key):
             summary.present += 1

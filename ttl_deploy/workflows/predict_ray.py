@@ -1,24 +1,122 @@
 """Predicting an archive over a cluster: Ray Data maps batches of images over actors that each hold the artifact.
 
-Reads, preprocesses and predicts as `predict` does, on as many nodes as there are; needs the extra `cluster`.
+Reads, preprocesses and predicts as `predict` does, on as many nodes as there are, and writes the same resumable file;
+needs the extra `cluster`. An archive goes to the cluster in portions, so memory does not grow with it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ttl_deploy import hardware
-from ttl_deploy.artifact import open_artifact
+from ttl_deploy import runtime as runtimes
+from ttl_deploy.artifact import Artifact, open_artifact
 from ttl_deploy.errors import MissingDependencyError, UnreadableImageError
 from ttl_deploy.preprocess import load_pixels
 from ttl_deploy.progress import SILENT, Reporter
-from ttl_deploy.runtime import load
 from ttl_deploy.search.engines import ray_cluster
-from ttl_deploy.workflows.predict import Prediction, find_images
+from ttl_deploy.workflows.image_sources import ImageRef
+from ttl_deploy.workflows.predict import (
+    Prediction,
+    Summary,
+    provenance_of,
+    still_wanted,
+    stream_of,
+    write_predictions,
+)
+
+PORTION = 50_000
+"""Images that go to the cluster at once: their paths fill megabytes, and starting the actors again costs seconds."""
+
+
+def predict_ray(
+    artifact: str | Path,
+    images: Iterable[str],
+    *,
+    runtime: str | None = None,
+    device: str = "cpu",
+    threads: int | None = None,
+    batch_size: int = 8,
+    skip_unreadable: bool = False,
+    address: str | None = None,
+    workers: int | None = None,
+    reporter: Reporter = SILENT,
+) -> Iterator[Prediction]:
+    """Class probabilities of images, in their order; the same as `predict` gives with the same threads.
+
+    Args:
+        artifact: Folder of the artifact, on a file system that every node sees; likewise the images.
+        images: As for `predict`.
+        runtime: Engine; None: the first that can.
+        device: `cpu` or `cuda`; each worker takes one GPU.
+        threads: Threads and cores of one worker; None: 1.
+        batch_size: Images run at once.
+        skip_unreadable: Leave out images that cannot be read, with a warning, instead of stopping.
+        address: Of a running cluster; None: one is started here.
+        workers: How many; None: one per `threads` cores of the cluster.
+        reporter: Told of progress.
+
+    Raises:
+        MissingDependencyError: Ray is not installed.
+        BadInputError: No image, or an image cannot be read.
+    """
+    opened = open_artifact(Path(artifact))
+    engine = runtimes.runtime_for(opened, runtime, device=device).name
+    job = _Job(opened, engine, device, threads or 1, batch_size, skip_unreadable, address, workers, reporter)
+    stream, total = stream_of(images)
+    yield from job.predictions(stream, total, Summary())
+
+
+def predict_ray_to_file(
+    artifact: str | Path,
+    images: Iterable[str],
+    out: Path,
+    *,
+    overwrite: bool = False,
+    lines: str | None = None,
+    runtime: str | None = None,
+    device: str = "cpu",
+    threads: int | None = None,
+    batch_size: int = 8,
+    skip_unreadable: bool = False,
+    address: str | None = None,
+    workers: int | None = None,
+    reporter: Reporter = SILENT,
+) -> Summary:
+    """Predicts over a cluster into the file that `predict_to_file` writes; either goes on with what the other began.
+
+    Args:
+        artifact: Folder of the artifact, on a file system that every node sees; likewise the images.
+        images: As for `predict`.
+        out: The file.
+        overwrite: Begin again instead of going on.
+        lines: `csv` or `jsonl`; None: by the ending of `out`.
+        runtime: Engine; None: the first that can.
+        device: `cpu` or `cuda`; each worker takes one GPU.
+        threads: Threads and cores of one worker; None: 1.
+        batch_size: Images run at once.
+        skip_unreadable: Leave out images that cannot be read, with a warning; they are tried again next time.
+        address: Of a running cluster; None: one is started here.
+        workers: How many; None: one per `threads` cores of the cluster.
+        reporter: Told of progress.
+
+    Raises:
+        MissingDependencyError: Ray is not installed.
+        BadInputError: No image, an image cannot be read, or the file was written by another model.
+        IntegrityError: The artifact or the file was changed.
+        StorageError: The disk is full, read-only or failing; what is written stays, and the command can be repeated.
+    """
+    opened = open_artifact(Path(artifact))
+    engine = runtimes.runtime_for(opened, runtime, device=device).name
+    job = _Job(opened, engine, device, threads or 1, batch_size, skip_unreadable, address, workers, reporter)
+    provenance = provenance_of(opened, engine, device)
+    return write_predictions(job, images, out, provenance, lines=lines, overwrite=overwrite)
 
 
 class _Predictor:
@@ -26,15 +124,15 @@ class _Predictor:
 
     Args:
         artifact: Folder, seen by every node.
-        runtime: Engine; None: the first that can.
+        runtime: Engine.
         device: `cpu` or `cuda`.
         threads: Threads of one batch.
     """
 
-    def __init__(self, artifact: str, runtime: str | None, device: str, threads: int) -> None:
+    def __init__(self, artifact: str, runtime: str, device: str, threads: int) -> None:
         opened = open_artifact(Path(artifact))
         self._spec = opened.manifest.preprocess
-        self._session = load(opened, runtime, threads=threads, device=device)
+        self._session = runtimes.load(opened, runtime, threads=threads, device=device)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Paths and their places in; probabilities (N, classes), or the error of what cannot be read, out."""
@@ -51,64 +149,73 @@ class _Predictor:
         return {**batch, "probabilities": self._session.probabilities(outputs), "error": np.array(errors)}
 
 
-def predict_ray(
-    artifact: str | Path,
-    images: Sequence[str],
-    *,
-    runtime: str | None = None,
-    device: str = "cpu",
-    threads: int | None = None,
-    batch_size: int = 8,
-    skip_unreadable: bool = False,
-    address: str | None = None,
-    workers: int | None = None,
-    reporter: Reporter = SILENT,
-) -> Iterator[Prediction]:
-    """Class probabilities of images, in their order; the same as `predict` gives with the same threads.
+@dataclass(frozen=True)
+class _Job:
+    """What stays the same while images go by; see `ttl_deploy.workflows.predict.Predictor`."""
 
-    Args:
-        artifact: Folder of the artifact, on a file system that every node sees; likewise the images.
-        images: Files, folders or patterns.
-        runtime: Engine; None: the first that can.
-        device: `cpu` or `cuda`; each worker takes one GPU.
-        threads: Threads and cores of one worker; None: 1.
-        batch_size: Images run at once.
-        skip_unreadable: Leave out images that cannot be read, with a warning, instead of stopping.
-        address: Of a running cluster; None: one is started here.
-        workers: How many; None: one per `threads` cores of the cluster.
-        reporter: Told of progress.
+    artifact: Artifact
+    runtime: str
+    device: str
+    threads: int
+    batch_size: int
+    skip_unreadable: bool
+    address: str | None
+    workers: int | None
+    reporter: Reporter
 
-    Raises:
-        MissingDependencyError: Ray is not installed.
-        BadInputError: No image, or an image cannot be read.
-    """
-    opened = open_artifact(Path(artifact))
-    paths = find_images(images)
-    cores = threads or 1
-    arguments = (str(opened.folder.resolve()), runtime, device, cores)
-    with (
-        ray_cluster(address, cores=max(hardware.usable_cores(), (workers or 1) * cores)) as ray,
-        reporter.task("predicting", len(paths)) as advance,
-    ):
-        count = workers or max(1, int(ray.cluster_resources().get("CPU", 1)) // cores)
+    def predictions(
+        self,
+        images: Iterable[ImageRef],
+        total: int | None,
+        summary: Summary,
+        done: Callable[[str], bool] | None = None,
+    ) -> Iterator[Prediction]:
+        cores = max(hardware.usable_cores(), (self.workers or 1) * self.threads)
+        with self.reporter.task("predicting", total) as advance:
+            wanted = still_wanted(images, done, summary, advance)
+            first = list(islice(wanted, PORTION))
+            if not first:
+                return
+            with ray_cluster(self.address, cores=cores) as ray:
+                workers = self.workers or max(1, int(ray.cluster_resources().get("CPU", 1)) // self.threads)
+                portion = first
+                while portion:
+                    for image, row in self._mapped(portion, workers):
+                        advance(1, "")
+                        if row["error"]:
+                            self._leave_out(row["error"], summary)
+                        else:
+                            yield self._prediction(image, row["probabilities"])
+                    portion = list(islice(wanted, PORTION))
+
+    def _mapped(self, images: list[ImageRef], workers: int) -> Iterator[tuple[ImageRef, dict[str, Any]]]:
+        """The cluster's rows in the order of the images."""
         data = _ray_data()
-        data.DataContext.get_current().enable_progress_bars = False
-        rows = [{"place": i, "path": str(path.resolve())} for i, path in enumerate(paths)]
-        mapped = data.from_items(rows, override_num_blocks=_blocks(len(rows), batch_size, count)).map_batches(
+        context = data.DataContext.get_current()
+        context.enable_progress_bars = False
+        context.execution_options.preserve_order = True
+        rows = [{"place": i, "path": str(Path(image.path).resolve())} for i, image in enumerate(images)]
+        mapped = data.from_items(rows, override_num_blocks=_blocks(len(rows), self.batch_size, workers)).map_batches(
             _Predictor,
-            fn_constructor_args=arguments,
-            batch_size=batch_size,
-            concurrency=count,
-            num_cpus=cores,
-            num_gpus=1 if device == "cuda" else 0,
+            fn_constructor_args=(str(self.artifact.folder.resolve()), self.runtime, self.device, self.threads),
+            batch_size=self.batch_size,
+            concurrency=workers,
+            num_cpus=self.threads,
+            num_gpus=1 if self.device == "cuda" else 0,
         )
-        answers: dict[int, dict[str, Any]] = {}
         for row in mapped.iter_rows():
-            if row["error"] and not skip_unreadable:
-                raise UnreadableImageError(row["error"])
-            answers[int(row["place"])] = row
-            advance(1, "")
-    yield from _in_order(paths, answers, opened.manifest.model.classes, reporter)
+            yield images[int(row["place"])], row
+
+    def _leave_out(self, error: str, summary: Summary) -> None:
+        if not self.skip_unreadable:
+            raise UnreadableImageError(error)
+        summary.unreadable += 1
+        self.reporter.warn(error)
+
+    def _prediction(self, image: ImageRef, row: Any) -> Prediction:
+        classes, values = self.artifact.manifest.model.classes, np.asarray(row)
+        probabilities = dict(zip(classes, map(float, values), strict=True))
+        return Prediction(image.path, classes[int(values.argmax())], probabilities, image.id)
 
 
 def _ray_data() -> Any:
@@ -124,15 +231,3 @@ def _ray_data() -> Any:
 def _blocks(images: int, batch_size: int, workers: int) -> int:
     """Enough pieces for every worker, none smaller than a batch."""
     return max(1, min(4 * workers, images // batch_size))
-
-
-def _in_order(
-    paths: Sequence[Path], answers: dict[int, dict[str, Any]], classes: Sequence[str], reporter: Reporter
-) -> Iterator[Prediction]:
-    for place, path in enumerate(paths):
-        row = answers[place]
-        if row["error"]:
-            reporter.warn(row["error"])
-            continue
-        values = np.asarray(row["probabilities"])
-        yield Prediction(str(path), classes[int(values.argmax())], dict(zip(classes, map(float, values), strict=True)))

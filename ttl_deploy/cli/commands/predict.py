@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,7 +15,7 @@ from ttl_deploy.cli import console
 from ttl_deploy.errors import BadInputError, near
 
 if TYPE_CHECKING:
-    from ttl_deploy.workflows.predict import Prediction
+    from ttl_deploy.workflows.predict import Prediction, Summary
 
 NAME = "predict"
 ORDER = 7
@@ -51,7 +52,12 @@ def run(
     batch_size: Annotated[int, typer.Option(help="Images run at once.", min=1)] = 8,
     workers: Annotated[
         int | None,
-        typer.Option(help="Threads that read images ahead.", show_default="one per core, at most 8", min=1, max=256),
+        typer.Option(
+            help="Threads that read images ahead; ray: workers.",
+            show_default="one per core, at most 8; ray: one per --threads cores",
+            min=1,
+            max=256,
+        ),
     ] = None,
     skip_unreadable: Annotated[
         bool, typer.Option("--skip-unreadable", help="Leave out unreadable images, with a warning.")
@@ -69,8 +75,6 @@ def run(
 
     Preprocessing is the artifact's own, the same code that validated the model.
     """
-    from ttl_deploy.workflows.predict import predict, predict_to_file
-
     chosen = "json" if as_json else format
     known = ("csv", "jsonl") if out is not None else tuple(_SHOW)
     if chosen is not None and chosen not in known:
@@ -86,27 +90,25 @@ def run(
         "skip_unreadable": skip_unreadable,
         "reporter": reporter,
     }
-    if engine == "ray":
-        _SHOW[chosen or "table"](_over_a_cluster(artifact, images, address, out, options))
-    elif engine != "local":
-        raise BadInputError(f"unknown engine {engine!r}", fix="valid: local, ray")
-    elif out is None:
-        _SHOW[chosen or "table"](predict(artifact, images, **options))
+    stream, to_file = _functions(engine, address)
+    if out is None:
+        _SHOW[chosen or "table"](stream(artifact, images, **options))
     else:
-        done = predict_to_file(artifact, images, out, overwrite=overwrite, lines=chosen, **options)
+        done = to_file(artifact, images, out, overwrite=overwrite, lines=chosen, **options)
         reporter.info(f"{out}: {done.written} written, {done.present} were there, {done.unreadable} unreadable")
 
 
-def _over_a_cluster(
-    artifact: Path, images: list[str], address: str | None, out: Path | None, options: dict[str, Any]
-) -> Iterator[Prediction]:
-    from ttl_deploy.workflows.predict_ray import predict_ray
+def _functions(engine: str, address: str | None) -> tuple[Callable[..., Iterator[Prediction]], Callable[..., Summary]]:
+    """How an engine predicts onto the screen, and into a file."""
+    if engine == "local":
+        from ttl_deploy.workflows.predict import predict, predict_to_file
 
-    if out is not None:
-        raise BadInputError(
-            "a cluster's answers are not resumed from a file", where="--out", fix="pass --format csv and redirect it"
-        )
-    return predict_ray(artifact, images, address=address, **options)
+        return predict, predict_to_file
+    if engine == "ray":
+        from ttl_deploy.workflows.predict_ray import predict_ray, predict_ray_to_file
+
+        return partial(predict_ray, address=address), partial(predict_ray_to_file, address=address)
+    raise BadInputError(f"unknown engine {engine!r}", fix="valid: local, ray")
 
 
 def _columns(result: Prediction) -> tuple[str, ...]:
