@@ -38,7 +38,7 @@ def test_a_search_ends_with_a_table_a_line_and_a_run_to_export(
         (["--strategy", "guess"], "strategy: Input should be"),
         (["--method", "ftl"], "there is no cut to find"),
         (["--engine", "slurm"], "unknown engine 'slurm'"),
-        (["--device", "tpu", "--max-latency", "5ms"], "'tpu' can be neither measured nor estimated"),
+        (["--device", "tpu", "--max-latency", "5ms"], "unknown device 'tpu'; pass --device cpu or cuda, or a target"),
     ],
 )
 def test_wrong_options_are_one_line(

@@ -7,20 +7,24 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from ttl_deploy.bench.targets import get_target
 from ttl_deploy.cli.main import run
 from ttl_deploy.errors import BadInputError
 from ttl_deploy.search.candidates import around, block_ends, candidates
 from ttl_deploy.search.options import Budget, SearchOptions
 from ttl_deploy.search.search import search
+from ttl_deploy.search.strategies import _Purse
 from ttl_deploy.spec import ModelSpec
 from ttl_deploy.training.run import finished_run, read_predictions
-from ttl_deploy.training.train import DataOptions, Request, train
+from ttl_deploy.training.train import DataOptions, Request, specs, train
 
 Make = Callable[..., Request]
 Opt = Callable[..., SearchOptions]
@@ -132,6 +136,24 @@ def test_auto_trains_few_and_carries_one_to_the_end(
     assert outcome.result["seconds"] == pytest.approx(sum(outcome.result["steps"].values()), abs=0.01)
 
 
+def test_auto_may_spend_a_quarter_of_exhaustives_work() -> None:
+    found = candidates(ModelSpec(backbone="resnet18", method="ttl", classes=("a", "b"), image_size=32))
+    purse = _Purse(SimpleNamespace(allowed=found), 8)  # type: ignore[arg-type]
+    macs = [candidate.cost.macs for candidate in found]
+    # The topmost candidate is the whole network; every epoch costs a quarter of it besides.
+    quarter = 8 * (sum(macs) + len(macs) * macs[-1] / 4) / 4
+    assert purse.left == pytest.approx(quarter)
+    purse.pay(purse.whole(2))
+    assert purse.left == pytest.approx(quarter - 2.5 * macs[-1])
+    left = purse.left
+    assert not purse.afford(left / 2, reserve=left)
+    assert purse.left == left
+    assert purse.afford(left / 2, reserve=left / 2)
+    assert not purse.afford(left)
+    few = _Purse(SimpleNamespace(allowed=found[:5]), 8)  # type: ignore[arg-type]
+    assert few.left == pytest.approx(8 * (sum(macs[:5]) + 5 * macs[-1] / 4) * 3 / 5)
+
+
 def test_lwft_searches_on_cached_features_and_repeats_count_together(
     data: DataOptions, request_of: Make, options_of: Opt, tmp_path: Path
 ) -> None:
@@ -183,22 +205,33 @@ def test_latency_decides_before_training(
     assert [row.latency_ms for row in outcome.rows] == [1.0 + i for i in range(9)]
 
 
-def test_a_target_device_needs_an_estimator_and_uses_it(
+def test_on_a_target_device_the_rooflines_least_time_rules_out(
     data: DataOptions, request_of: Make, options_of: Opt, tmp_path: Path
 ) -> None:
-    budget = Budget(latency_ms=10, device="quadro")
-    options = options_of(strategy="exhaustive", budget=budget)
-    with pytest.raises(BadInputError, match="'quadro' can be neither measured nor estimated"):
+    rate = get_target("raspberry-pi-5").gop_s["fp32"]
+    request = request_of({"epochs": 1})
+    spec, _ = specs(replace(request, cut="stem"), ("a", "b"))
+    macs = {c.cut: c.cost.macs for c in candidates(spec)}
+    # By hand: two operations per multiply-add at the peak rate; these networks are too small for the memory to count.
+    least = {cut: 2 * each / (rate * 1e6) for cut, each in macs.items()}
+    bound = (least["layer1.0"] + least["layer1.1"]) / 2
+    options = options_of(strategy="exhaustive", budget=Budget(latency_ms=bound, device="raspberry-pi-5"))
+    outcome = search(data, request, tmp_path / "b", options=options)
+    assert [row.cut for row in outcome.rows if row.value is not None] == ["stem", "layer1.0"]
+    assert outcome.rows[1].latency_ms == pytest.approx(least["layer1.0"])
+    assert "ms on raspberry-pi-5, estimated, not measured, more than" in outcome.rows[2].status
+    assert "raspberry-pi-5, estimated, not measured" in outcome.answer
+    assert "raspberry-pi-5, estimated, not measured" in (outcome.folder / "report.html").read_text()
+    assert not (outcome.folder / "latency").exists()
+
+
+def test_an_unknown_device_is_refused_before_anything_is_made(
+    data: DataOptions, request_of: Make, options_of: Opt, tmp_path: Path
+) -> None:
+    options = options_of(budget=Budget(latency_ms=10, device="quadro-rtx-600"))
+    with pytest.raises(BadInputError, match=r"unknown device 'quadro-rtx-600'.*cpu or cuda.*quadro-rtx-6000"):
         search(data, request_of({"epochs": 1}), tmp_path / "a", options=options)
-    asked = []
-
-    def estimate(spec: ModelSpec, device: str) -> float:
-        asked.append(device)
-        return 1.0 if spec.cut == "stem" else 11.0
-
-    outcome = search(data, request_of({"epochs": 1}), tmp_path / "b", options=options, estimator=estimate)
-    assert outcome.result["cut"] == "stem"
-    assert set(asked) == {"quadro"}
+    assert not (tmp_path / "a").exists()
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from ttl_deploy.complexity import Complexity, count
+from ttl_deploy.export.reference import whole_spec
 from ttl_deploy.search.options import Budget
 from ttl_deploy.spec import ModelSpec
 from ttl_deploy.transfer import build
@@ -58,6 +59,13 @@ def candidates(spec: ModelSpec) -> list[Candidate]:
             cost = count(build(at), at.input_shape)
         found.append(Candidate(at, point.index, point.block, point.ends_block, cost))
     return found
+
+
+def whole_macs(spec: ModelSpec) -> int:
+    """Multiply-adds of the whole network (FTL) of a spec's backbone, for one image."""
+    whole = whole_spec(spec)
+    with torch.device("meta"):
+        return count(build(whole), whole.input_shape).macs
 
 
 def over_budget(candidate: Candidate, budget: Budget) -> str | None:

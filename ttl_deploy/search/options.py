@@ -13,6 +13,9 @@ Metric = Literal["auprc", "auroc"]
 StrategyName = Literal["exhaustive", "hierarchical", "halving", "svcca", "warm", "auto"]
 
 
+MEASURED = ("cpu", "cuda")
+
+
 class Budget(Record):
     """What the chosen model may cost at most; None: no limit.
 
@@ -20,13 +23,23 @@ class Budget(Record):
         latency_ms: Median latency of one image, milliseconds, on `device`.
         parameters: Learnable numbers of the model.
         macs: Multiply-adds for one image.
-        device: `cpu` or `cuda`, measured here; or the name of a target device, estimated.
+        device: `cpu` or `cuda`, measured here; or the name of a target device, estimated there (see `Latencies`).
     """
 
     latency_ms: float | None = Field(None, gt=0)
     parameters: int | None = Field(None, gt=0)
     macs: int | None = Field(None, gt=0)
     device: str = "cpu"
+
+    @property
+    def measured(self) -> bool:
+        """Whether the latency is measured here, and not estimated for a target."""
+        return self.device in MEASURED
+
+    @property
+    def place(self) -> str:
+        """The device in words, with what its latencies are worth."""
+        return self.device if self.measured else f"{self.device}, estimated, not measured"
 
 
 class SearchOptions(Record):

@@ -13,6 +13,7 @@ from typing import Any
 from ttl_deploy import __version__, files, hardware
 from ttl_deploy.report.charts import Point, pareto_chart
 from ttl_deploy.report.html import render
+from ttl_deploy.search.options import SearchOptions
 from ttl_deploy.search.state import State
 from ttl_deploy.training.run import Run
 
@@ -26,7 +27,7 @@ class Row:
 
     Attributes:
         cut, block, parameters, trainable, macs: What it is and costs.
-        latency_ms: Median latency of one image; None where it was not measured.
+        latency_ms: Median latency of one image, or the least possible on a target; None where neither was asked for.
         value: Metric on the validation side; None where it was not trained.
         error: Its standard error.
         epochs: Trained so far.
@@ -99,7 +100,7 @@ def conclude(state: State, winner: Run, rows: list[Row]) -> Outcome:
 def _answer(state: State, winner: Run, rows: Sequence[Row]) -> str:
     model, row = winner.config.model, next(row for row in rows if row.cut == winner.config.model.cut)
     metric = _NAMES[state.options.metric]
-    latency = "" if row.latency_ms is None else f", {row.latency_ms:.2f} ms on {state.options.budget.device}"
+    latency = "" if row.latency_ms is None else f", {row.latency_ms:.2f} ms on {state.options.budget.place}"
     trained = sum(row.value is not None for row in rows)
     return (
         f"cut {model.backbone} at {model.cut} ({model.method.upper()}): validation {metric} {row.value:.3f} ± "
@@ -112,7 +113,7 @@ def _answer(state: State, winner: Run, rows: Sequence[Row]) -> str:
 def _report(state: State, outcome: Outcome) -> None:
     picture = pareto_chart(_panels(state, outcome), f"validation {_NAMES[state.options.metric]}")
     winner, rows = outcome.winner, outcome.rows
-    budget, metrics = state.options.budget, winner.metrics()
+    metrics = winner.metrics()
     smaller = state.options.prefer == "smaller"
     page = render(
         "search.html.j2",
@@ -128,9 +129,7 @@ def _report(state: State, outcome: Outcome) -> None:
         trained=sum(row.value is not None for row in rows),
         finished=len(state.finals),
         pareto=picture,
-        latency_words=f"one image, median, {budget.device}, untrained export"
-        if state.options.latency
-        else "not measured",
+        latency_words=_latency_words(state.options),
         notes=state.notes or ["every candidate was trained to the end"],
         strategy=state.options.strategy,
         repeats=state.options.repeats,
@@ -145,10 +144,17 @@ def _report(state: State, outcome: Outcome) -> None:
     files.write_bytes(state.out / PICTURE, picture)
 
 
+def _latency_words(options: SearchOptions) -> str:
+    if not options.latency:
+        return "not measured"
+    kind = "median, untrained export" if options.budget.measured else "least by the roofline"
+    return f"one image, {options.budget.place}, {kind}"
+
+
 def _panels(state: State, outcome: Outcome) -> list[tuple[str, list[Point]]]:
     """Latency where it is known, parameters and MACs."""
     costs: dict[str, Callable[[Row], float | None]] = {
-        f"latency of one image, ms ({state.options.budget.device})": lambda row: row.latency_ms,
+        f"latency of one image, ms ({state.options.budget.place})": lambda row: row.latency_ms,
         "parameters, millions": lambda row: row.parameters / 1e6,
         "multiply-adds, billions": lambda row: row.macs / 1e9,
     }

@@ -19,7 +19,7 @@ from ttl_deploy.errors import BadInputError, IntegrityError
 from ttl_deploy.progress import SILENT, Reporter
 from ttl_deploy.search.candidates import Candidate, candidates, over_budget
 from ttl_deploy.search.engines import Engine, LocalEngine
-from ttl_deploy.search.latency import Estimator, Latencies
+from ttl_deploy.search.latency import Latencies
 from ttl_deploy.search.options import SearchOptions
 from ttl_deploy.search.outcome import Outcome, Row, conclude
 from ttl_deploy.search.state import State
@@ -41,7 +41,6 @@ def search(
     options: SearchOptions | None = None,
     split: SplitSpec | None = None,
     engine: Engine | None = None,
-    estimator: Estimator | None = None,
     reuse: Sequence[Path] = (),
     overwrite: bool = False,
     reporter: Reporter = SILENT,
@@ -57,7 +56,6 @@ def search(
         options: How to search; default: `SearchOptions()` with a thread per core.
         split: How to divide the images; candidates are compared on the validation side.
         engine: Where trials run; default: here, one after the other.
-        estimator: Latency on target devices.
         reuse: Folders of other searches whose finished trials may stand for equal ones here.
         overwrite: Replace what is at `out`.
         reporter: Told what happens.
@@ -68,10 +66,10 @@ def search(
     """
     options = options or SearchOptions(threads=hardware.usable_cores())
     division = split or SplitSpec()
+    Latencies(out / "latency", options.budget.device).check()
     spec, digest = _understand(data, request, division, reporter)
     with _begun(out, _plan(data, digest, request, division, options), overwrite):
-        latencies = Latencies(out / "latency", options.budget.device, estimator=estimator)
-        latencies.check()
+        latencies = Latencies(out / "latency", options.budget.device)
         everything = candidates(spec)
         excluded, measured = _exclude(everything, options, latencies, reporter)
         state = State(
@@ -193,10 +191,10 @@ def _exclude(
         left = [candidate for candidate in everything if candidate.cut not in excluded]
         with reporter.task("measuring candidates", len(left)) as advance:
             for candidate in left:
-                measured[candidate.cut] = value = latencies.of(candidate.spec)
+                measured[candidate.cut] = value = latencies.of(candidate)
                 advance(1, f"{candidate.cut} {value:.2f} ms")
                 if value > budget.latency_ms:
-                    excluded[candidate.cut] = f"{value:.2f} ms on {budget.device}, more than {budget.latency_ms:g} ms"
+                    excluded[candidate.cut] = f"{value:.2f} ms on {budget.place}, more than {budget.latency_ms:g} ms"
     for cut, reason in excluded.items():
         reporter.info(f"  {cut:<18} over budget, not trained: {reason}")
     if len(excluded) == len(everything):
@@ -231,7 +229,7 @@ def _rows(
     if state.options.latency and wanted:
         with state.reporter.task("measuring latency", len(wanted)) as advance:
             for candidate in wanted:
-                measured[candidate.cut] = latencies.of(candidate.spec)
+                measured[candidate.cut] = latencies.of(candidate)
                 advance(1, candidate.cut)
     for candidate in everything:
         score = state.scores.get(candidate.cut)

@@ -12,7 +12,7 @@ from pathlib import Path
 from ttl_deploy.analysis.reuse import detect_cut
 from ttl_deploy.errors import BadInputError
 from ttl_deploy.registry import Registry
-from ttl_deploy.search.candidates import Candidate, around, block_ends
+from ttl_deploy.search.candidates import Candidate, around, block_ends, whole_macs
 from ttl_deploy.search.evidence import Evidence
 from ttl_deploy.search.score import Score, combine, refuted
 from ttl_deploy.search.state import State
@@ -28,6 +28,13 @@ SHORT = 4
 
 _FEW = 3
 """So few candidates are all trained to the end by `auto`."""
+
+EFFORT = 0.25
+"""Share of what `exhaustive` would cost that `auto` spends before it settles for what it has found."""
+
+_OVERHEAD = 0.25
+"""What an epoch costs beside a candidate's multiply-adds, as a share of the whole network's: images are read, augmented
+and evaluated for every candidate alike. Fitted to the times of ResNet-18's nine cuts at 112 pixels."""
 
 
 @STRATEGIES.add("exhaustive")
@@ -101,36 +108,87 @@ def auto(state: State) -> dict[str, Score]:
     For TTL: the whole network for an eighth of the epochs and a linear probe on its features at every cut; then, for a
     quarter of the epochs, the candidates that the probes point at and from there the neighbours of the leader, until
     it has none that could lead. For TF and LWFT, whose upper layers make up for what a probe does not see: the
-    block cutoffs, then the layers around the best, all for a quarter. One finalist in eight candidates goes on to the
-    end, then as many smaller neighbours that are not ruled out, and the tie rule decides.
+    block cutoffs, then the layers around the best, all for a quarter. The leader goes on to the end; then, while
+    `EFFORT` lasts, the runners-up and smaller neighbours that are not ruled out, and the tie rule decides.
     """
     full = _epochs(state)
     if len(state.allowed) <= _FEW:
         return exhaustive(state)
-    short = _share(full, SHORT)
+    short, purse = _share(full, SHORT), _Purse(state, full)
     if state.request.method == "ttl":
-        listed = _pointed(state, state.look("probes", state.allowed, state.whole_network(_share(full, 2 * SHORT))))
-        scores = _walk(state, state.evaluate(listed, short), short)
+        evidence = state.look("probes", state.allowed, state.whole_network(_share(full, 2 * SHORT)))
+        # Probing is one more pass over the images, forward only: a third of an epoch.
+        purse.pay(purse.whole(_share(full, 2 * SHORT)), purse.whole(1) / 3)
+        listed = _pointed(state, evidence)
+        purse.pay(*(purse.work(c, short) for c in listed))
+        scores = _walk(state, state.evaluate(listed, short), short, purse)
     else:
-        scores = state.evaluate(block_ends(state.allowed) or state.allowed, short)
+        blocks = block_ends(state.allowed) or state.allowed
+        scores = state.evaluate(blocks, short)
         near = around(state.allowed, state.leader(scores))
         scores |= state.evaluate(near, short) if near else {}
+        purse.pay(*(purse.work(c, short) for c in (*blocks, *near)))
     checks = max(1, len(state.allowed) // 8)
-    finalists = _leading(state, scores, checks)
+    leader, *others = _leading(state, scores, checks)
+    purse.pay(purse.work(leader, full - short))
+    finalists = [leader, *(c for c in others if purse.afford(purse.work(c, full - short)))]
     state.note(f"after {short} epochs: {', '.join(c.cut for c in finalists)} of {len(scores)}")
-    return _descend(state, scores, state.evaluate(finalists, full, early_stop=True), checks)
+    return _descend(state, scores, state.evaluate(finalists, full, early_stop=True), checks, purse)
 
 
-def _descend(state: State, short: dict[str, Score], finals: dict[str, Score], checks: int) -> dict[str, Score]:
+class _Purse:
+    """What `auto` may still spend, in multiply-adds and not in seconds, so that all machines decide alike.
+
+    `EFFORT` of exhaustive's work; where candidates are few, and the whole network alone would eat that up, the work of
+    `_FEW` of their trainings.
+
+    Args:
+        state: The search.
+        full: Epochs of a whole training.
+    """
+
+    def __init__(self, state: State, full: int) -> None:
+        self._whole = whole_macs(state.allowed[0].spec)
+        few = len(state.allowed) < 2 * SHORT
+        share = _FEW / len(state.allowed) if few else EFFORT
+        self.left = share * sum(self.work(candidate, full) for candidate in state.allowed)
+
+    def work(self, candidate: Candidate, epochs: int) -> float:
+        """Work of so many epochs of a candidate, per image and seed."""
+        return epochs * (candidate.cost.macs + _OVERHEAD * self._whole)
+
+    def whole(self, epochs: int) -> float:
+        """Work of so many epochs of the whole network."""
+        return epochs * (1 + _OVERHEAD) * self._whole
+
+    def pay(self, *works: float) -> None:
+        """Spends, even what is not there."""
+        self.left -= sum(works)
+
+    def afford(self, work: float, reserve: float = 0.0) -> bool:
+        """Spends on something if as much and a reserve are left; whether they were."""
+        if work + reserve > self.left:
+            return False
+        self.left -= work
+        return True
+
+
+def _descend(
+    state: State, short: dict[str, Score], finals: dict[str, Score], checks: int, purse: _Purse
+) -> dict[str, Score]:
     """Gives the next smaller candidate a full training, as few epochs are the harder on the smaller ones.
 
-    Goes on while it wins, `checks` times at most, and not where the short trainings told it from the best by more than
-    two standard errors of the difference.
+    Goes on while it wins and can be afforded, `checks` times at most, and not where the short trainings told it from
+    the best by more than two standard errors of the difference.
     """
     best = max(short.values(), key=lambda score: score.value)
     for _ in range(checks if state.options.prefer == "smaller" else 0):
         below = _at(state.allowed, state.allowed.index(state.choose(finals)) - 1)
         if below is None or below.cut in finals or (below.cut in short and refuted(short[below.cut], best, 2.0)):
+            break
+        done = _share(_epochs(state), SHORT) if below.cut in short else 0
+        if not purse.afford(purse.work(below, _epochs(state) - done)):
+            state.note(f"{below.cut} is smaller and not ruled out, but the work that auto may spend is spent")
             break
         state.note(f"{below.cut} is smaller and not ruled out: trained to the end too")
         finals = finals | state.evaluate([below], state.full)
@@ -179,16 +237,18 @@ def _pointed(state: State, evidence: Evidence) -> list[Candidate]:
     return listed
 
 
-def _walk(state: State, scores: dict[str, Score], epochs: int) -> dict[str, Score]:
+def _walk(state: State, scores: dict[str, Score], epochs: int, purse: _Purse) -> dict[str, Score]:
     """Trains the neighbours of the winner, the smaller one first, until it wins between two trained ones.
 
-    At most half of all candidates are trained.
+    At most half of all candidates are trained, and so many that the winner's whole training can still be afforded.
     """
     while len(scores) < len(state.allowed) // 2:
-        place = state.allowed.index(state.leader(scores))
+        leader = state.leader(scores)
+        place = state.allowed.index(leader)
         sides = [_at(state.allowed, place + step) for step in (-1, 1)]
         missing = [candidate for candidate in sides if candidate is not None and candidate.cut not in scores]
-        if not missing:
+        rest = purse.work(leader, _epochs(state) - epochs)
+        if not missing or not purse.afford(purse.work(missing[0], epochs), rest):
             break
         scores = scores | state.evaluate(missing[:1], epochs)
     return scores
