@@ -21,6 +21,7 @@ from ttl_deploy.export.quantise_auto import choose_float_layers, divergence, log
 from ttl_deploy.export.quantise_qat import finetuned
 from ttl_deploy.parity import Bounds
 from ttl_deploy.parity.compare import SMALLEST_SPREAD
+from ttl_deploy.parity.verify import verify
 from ttl_deploy.spec import PreprocessSpec
 from ttl_deploy.training.run import finished_run, read_predictions, run_data
 from ttl_deploy.training.train import load_model
@@ -137,6 +138,11 @@ def test_pixels_in_and_probabilities_out_are_not_treated_twice(
     made = export_run(trained, out=tmp_path / "a", cache=pixel_cache, embed_preprocessing=True, activation=activation)
     assert (made.manifest.input_type, made.manifest.activation) == ("uint8", activation)
     assert command(["verify", str(made.folder), "--against", str(trained), "--cache", str(pixel_cache)]) == 0
+    # The other way round, the artifact with the activation is the reference.
+    turned = verify(trained / "onnx-fp32", against=made.folder, cache=pixel_cache)
+    assert turned.verdict.result == "pass"
+    assert turned.comparison.max_difference is not None
+    assert turned.comparison.max_difference < 1e-4
     expected = read_predictions(finished_run(trained)).side("test")
     logits = torch.from_numpy(expected.logits)
     odds = (logits.softmax(1) if activation == "softmax" else logits.sigmoid()).numpy()

@@ -22,7 +22,7 @@ def logits_of(
 ) -> NDArray[np.float32]:
     """The session's logits for all images; for a model that ends in an activation, what it was applied to.
 
-    Softmax forgets a constant per image: `as_seen_through` takes it from a reference too.
+    Softmax forgets a constant per image: `without_constant` takes it from the other side too.
 
     Args:
         session: Runs the batches.
@@ -41,15 +41,12 @@ def logits_of(
     return np.concatenate(rows) if rows else np.empty((0, len(session.classes)), dtype=np.float32)
 
 
-def as_seen_through(activation: str, logits: NDArray[np.float32]) -> NDArray[np.float32]:
-    """A reference's logits as they can be had back from a model with an activation: for softmax, without a constant.
+def without_constant(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Logits as they can be had back from probabilities: their logarithms, a constant per image less.
 
     Args:
-        activation: Of the other model.
         logits: (N, classes).
     """
-    if activation != "softmax":
-        return logits
     return np.log(np.maximum(softmax(logits), _TINY)).astype(np.float32)
 
 

@@ -21,7 +21,7 @@ from ttl_deploy.data.prepared import Prepared, read_split
 from ttl_deploy.errors import BadInputError, IntegrityError
 from ttl_deploy.parity.compare import Bounds, Comparison, Verdict, compare, to_record, verdict
 from ttl_deploy.parity.images import UNKNOWN, prepare_items, read_items
-from ttl_deploy.parity.run_session import as_seen_through, logits_of
+from ttl_deploy.parity.run_session import logits_of, without_constant
 from ttl_deploy.progress import SILENT, Reporter
 from ttl_deploy.runtime import Session, softmax
 from ttl_deploy.spec import ParityRecord, PreprocessSpec
@@ -172,7 +172,14 @@ def verify(
     reference = _reference(source, pictures, threads=threads, cache=cache, reporter=reporter)
     with runtimes.load(opened, runtime, threads=threads, device=device) as session:
         result = check(
-            opened, session, prepared, reference, bounds=bounds, reference_name=source.words, split=pictures.name
+            opened,
+            session,
+            prepared,
+            reference,
+            bounds=bounds,
+            reference_name=source.words,
+            reference_activation=source.artifact.manifest.activation if source.artifact else "none",
+            split=pictures.name,
         )
     return replace(result, notes=preprocess_notes(opened, source))
 
@@ -185,6 +192,7 @@ def check(
     *,
     bounds: Bounds | None = None,
     reference_name: str,
+    reference_activation: str = "none",
     split: str = "test",
 ) -> Check:
     """Runs the reference's images through a session and judges the difference.
@@ -196,6 +204,7 @@ def check(
         reference: Ids, labels and logits; labels of `UNKNOWN` are not used.
         bounds: What is tolerated; None: the default of the artifact's precision.
         reference_name: What the reference is, for the record.
+        reference_activation: What the reference model ends in.
         split: Which images they are, for the record.
 
     Raises:
@@ -204,7 +213,9 @@ def check(
     _refuse_classes(artifact, prepared.classes, "the run's")
     logits = logits_of(session, _batches(prepared, reference.ids), artifact.manifest.preprocess)
     labels = None if (reference.labels == UNKNOWN).any() else reference.labels
-    reference = replace(reference, logits=as_seen_through(session.activation, reference.logits))
+    if "softmax" in (session.activation, reference_activation):
+        logits = without_constant(logits)
+        reference = replace(reference, logits=without_constant(reference.logits))
     comparison = compare(labels, reference.logits, logits, prepared.classes, groups=_groups(prepared, reference.ids))
     judged = verdict(comparison, bounds or Bounds.for_precision(artifact.manifest.precision))
     worst = tuple(reference.ids[i] for i in comparison.worst)
