@@ -86,13 +86,13 @@ def atomic_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
             shutil.rmtree(temporary, ignore_errors=True)
 
 
-def refuse_existing(path: Path, *, overwrite: bool) -> None:
-    """Raises `BadInputError` where `path` holds something and `overwrite` is false."""
+def refuse_existing(path: Path, *, overwrite: bool, option: str = "--out") -> None:
+    """Raises `BadInputError` where `path` holds something and `overwrite` is false; `option` is what named it."""
     if overwrite or not path.exists():
         return
     if path.is_dir() and not any(path.iterdir()):
         return
-    raise BadInputError("exists already", where=path, fix="choose another --out, or pass --overwrite to replace it")
+    raise BadInputError("exists already", where=path, fix=f"choose another {option}, or pass --overwrite to replace it")
 
 
 def remove_leftovers(folder: Path) -> None:

@@ -91,7 +91,7 @@ def run(
     compare: Annotated[
         tuple[str, str] | None,
         typer.Option(
-            help="Measure two in turns, A B A B, and give the ratio of their medians with an interval of 95 %. Each is"
+            help="Measure two in turns, A B B A, and give the ratio of their medians with an interval of 95 %. Each is"
             " an artifact or a run, and after an @ its engine: PATH@openvino, PATH@onnxruntime, RUN@pytorch,"
             " RUN@compile, RUN@bf16.",
             metavar="A B",
@@ -177,7 +177,7 @@ def run(
     """
     gate = baseline is not None or max_regression is not None or update_baseline or bool(workload)
     modes = {"--compare": compare is not None, "--ceiling": ceiling, "--paper-times": paper_times}
-    _one_mode([name for name, asked in {"--paper": paper, "--baseline": gate, **modes}.items() if asked])
+    _one_mode({"--paper": paper, "--baseline": gate, **modes}, paths)
     if paper:
         return show_paper(paths, out=out, as_json=as_json)
     if gate:
@@ -189,7 +189,6 @@ def run(
     given: dict[str, Any] = {"device": device, "out": out, "reporter": console.ConsoleReporter(quiet=as_json)}
     counts = integers(threads, "--threads")
     batches = integers(batch, "--batch") or (1,)
-    _one_thing(paths, [name for name, asked in modes.items() if asked])
     if ceiling:
         _ceiling(counts, device, cache, out, as_json, given["reporter"])
     elif compare is not None:
@@ -278,16 +277,11 @@ def _paper_times(options: dict[str, Any], as_json: bool) -> None:
         bench_tables.print_paper_times(found)
 
 
-def _one_mode(modes: list[str]) -> None:
-    """Raises `BadInputError` where more than one kind of check or measurement is asked for."""
-    if len(modes) > 1:
-        raise BadInputError(f"{modes[0]} and {modes[1]} cannot be combined", fix="run them one after the other")
-
-
-def _one_thing(paths: list[Path] | None, modes: list[str]) -> None:
-    """Raises `BadInputError` where more than one thing is asked for, or none."""
-    asked = [*modes, *(["paths to measure"] if paths else [])]
-    _one_mode(asked)
+def _one_mode(modes: dict[str, bool], paths: list[Path] | None) -> None:
+    """Raises `BadInputError` where more than one kind of check or measurement is asked for, or none."""
+    asked = [*(name for name, wanted in modes.items() if wanted), *(["paths to measure"] if paths else [])]
+    if len(asked) > 1:
+        raise BadInputError(f"{asked[0]} and {asked[1]} cannot be combined", fix="run them one after the other")
     if not asked:
         raise BadInputError("nothing to measure", fix="pass artifacts or runs, --compare A B or --ceiling")
 

@@ -10,12 +10,26 @@ import typer
 
 from ttl_deploy.cli import console
 from ttl_deploy.cli.options import (
+    MODEL,
+    PROTOCOL,
+    Backbone,
+    BatchSize,
     Channels,
+    Classes,
+    ClassWeights,
+    CropScale,
+    Head,
     IgnoreOtherLabels,
     ImageSize,
+    LearningRate,
+    Patience,
     PatientPattern,
     PixelCache,
+    Rotation,
+    Seed,
     SkipUnreadable,
+    SplitSeed,
+    TrainingPrecision,
     Weights,
 )
 from ttl_deploy.errors import BadInputError
@@ -24,7 +38,6 @@ NAME = "search"
 ORDER = 4
 NEEDS_ARGUMENTS = True
 
-_DATA, _MODEL, _PROTOCOL = "Data", "Model", "Training of each candidate"
 _SEARCH, _BUDGET, _ENGINE, _OUTPUT = "Search", "Budget", "Where it runs", "Output"
 
 _UNITS = {"": 1.0, "ms": 1.0, "s": 1e3, "us": 1e-3}
@@ -41,26 +54,17 @@ def run(
             help="Folder of the search; the same command goes on with one that was killed.", rich_help_panel=_OUTPUT
         ),
     ],
-    backbone: Annotated[str, typer.Option(help="Network of the zoo.", rich_help_panel=_MODEL)] = "resnet50",
-    method: Annotated[str, typer.Option(help="ttl, tf or lwft; see train.", rich_help_panel=_MODEL)] = "ttl",
-    head: Annotated[str, typer.Option(help="gap or flatten.", rich_help_panel=_MODEL)] = "gap",
+    backbone: Backbone = "resnet50",
+    method: Annotated[str, typer.Option(help="ttl, tf or lwft; see train.", rich_help_panel=MODEL)] = "ttl",
+    head: Head = "gap",
     weights: Weights = "imagenet",
     image_size: ImageSize = None,
     channels: Channels = 3,
-    classes: Annotated[
-        str | None,
-        typer.Option(
-            help="Class names in order, comma-separated; of two, the second is the positive one.",
-            show_default="as found, sorted",
-            rich_help_panel=_DATA,
-        ),
-    ] = None,
+    classes: Classes = None,
     ignore_other_labels: IgnoreOtherLabels = False,
     patient_pattern: PatientPattern = None,
     skip_unreadable: SkipUnreadable = False,
-    split_seed: Annotated[
-        int, typer.Option(help="Seed of the division 64/16/20 by patient.", rich_help_panel=_DATA)
-    ] = 0,
+    split_seed: SplitSeed = 0,
     cache: PixelCache = None,
     strategy: Annotated[
         str,
@@ -107,7 +111,12 @@ def run(
         ),
     ] = None,
     device: Annotated[
-        str, typer.Option(help="Where the latency counts: cpu, cuda, or a target device.", rich_help_panel=_BUDGET)
+        str,
+        typer.Option(
+            help="Where the latency counts: cpu or cuda, measured; or a target device, such as "
+            "quadro-rtx-6000: the least it could take there, estimated.",
+            rich_help_panel=_BUDGET,
+        ),
     ] = "cpu",
     max_params: Annotated[
         str | None, typer.Option(help="Most parameters, such as 8.5M.", rich_help_panel=_BUDGET)
@@ -128,38 +137,27 @@ def run(
         typer.Option(
             help="Most epochs of a candidate. Not in the paper, which trains until the rate is too small (0: so here): "
             "a search trains many.",
-            rich_help_panel=_PROTOCOL,
+            rich_help_panel=PROTOCOL,
             min=0,
         ),
     ] = 30,
-    learning_rate: Annotated[
-        float, typer.Option("--learning-rate", "--lr", help="Adam's base rate.", rich_help_panel=_PROTOCOL)
-    ] = 1e-4,
-    batch_size: Annotated[int, typer.Option(help="Images per step.", rich_help_panel=_PROTOCOL)] = 64,
-    patience: Annotated[
-        int,
-        typer.Option(
-            help="Epochs without a better validation AUPRC before the rate is halved.", rich_help_panel=_PROTOCOL
-        ),
-    ] = 10,
-    class_weights: Annotated[str, typer.Option(help="none or balanced.", rich_help_panel=_PROTOCOL)] = "none",
-    rotation: Annotated[
-        float, typer.Option(help="Largest random rotation, degrees.", rich_help_panel=_PROTOCOL)
-    ] = 10.0,
-    crop_scale: Annotated[
-        float, typer.Option(help="Smallest area of the random crop.", rich_help_panel=_PROTOCOL)
-    ] = 0.8,
+    learning_rate: LearningRate = 1e-4,
+    batch_size: BatchSize = 64,
+    patience: Patience = 10,
+    class_weights: ClassWeights = "none",
+    rotation: Rotation = 10.0,
+    crop_scale: CropScale = 0.8,
     cache_features: Annotated[
         int,
         typer.Option(
             help="lwft: augmentation views of the frozen features kept on disk; 0: none.",
-            rich_help_panel=_PROTOCOL,
+            rich_help_panel=PROTOCOL,
             min=0,
         ),
     ] = 4,
-    seed: Annotated[int, typer.Option(help="First seed.", rich_help_panel=_PROTOCOL)] = 0,
-    precision: Annotated[str, typer.Option(help="auto, fp32, bf16 or fp16.", rich_help_panel=_PROTOCOL)] = "auto",
-    train_device: Annotated[str, typer.Option(help="auto, cpu or cuda.", rich_help_panel=_PROTOCOL)] = "auto",
+    seed: Seed = 0,
+    precision: TrainingPrecision = "auto",
+    train_device: Annotated[str, typer.Option(help="auto, cpu or cuda.", rich_help_panel=PROTOCOL)] = "auto",
     engine: Annotated[
         str, typer.Option(help="local: one trial after the other. ray: as a cluster allows.", rich_help_panel=_ENGINE)
     ] = "local",

@@ -9,12 +9,27 @@ import typer
 
 from ttl_deploy.cli import console
 from ttl_deploy.cli.options import (
+    DATA,
+    MODEL,
+    PROTOCOL,
+    Backbone,
+    BatchSize,
     Channels,
+    Classes,
+    ClassWeights,
+    CropScale,
+    Head,
     IgnoreOtherLabels,
     ImageSize,
+    LearningRate,
+    Patience,
     PatientPattern,
     PixelCache,
+    Rotation,
+    Seed,
     SkipUnreadable,
+    SplitSeed,
+    TrainingPrecision,
     Weights,
 )
 from ttl_deploy.errors import BadInputError
@@ -23,7 +38,7 @@ NAME = "train"
 ORDER = 3
 NEEDS_ARGUMENTS = True
 
-_DATA, _MODEL, _PROTOCOL, _SERIES, _OUTPUT = "Data", "Model", "Training protocol", "Several runs", "Output"
+_SERIES, _OUTPUT = "Several runs", "Output"
 
 
 def run(
@@ -31,105 +46,75 @@ def run(
         Path | None,
         typer.Argument(help="CSV (path,label[,patient_id][,split]), folder with one folder per class, or .npz."),
     ] = None,
-    backbone: Annotated[str, typer.Option(help="Network of the zoo.", rich_help_panel=_MODEL)] = "resnet50",
+    backbone: Backbone = "resnet50",
     method: Annotated[
         str,
         typer.Option(
             help="ttl: keep the bottom up to the cut. tf: slim what is above it. lwft: train only above it. "
             "ftl: keep and train everything.",
-            rich_help_panel=_MODEL,
+            rich_help_panel=MODEL,
         ),
     ] = "ttl",
     cut: Annotated[
         str | None,
-        typer.Option(help="Cut point: a name of `ttl-deploy cuts`, its index, or block:N.", rich_help_panel=_MODEL),
+        typer.Option(help="Cut point: a name of `ttl-deploy cuts`, its index, or block:N.", rich_help_panel=MODEL),
     ] = None,
     layers: Annotated[
         int | None,
         typer.Option(
-            help="lwft: number of layers to train, the head included, instead of --cut.", rich_help_panel=_MODEL
+            help="lwft: number of layers to train, the head included, instead of --cut.", rich_help_panel=MODEL
         ),
     ] = None,
-    head: Annotated[str, typer.Option(help="gap: pool, then linear. flatten: linear.", rich_help_panel=_MODEL)] = "gap",
-    slim: Annotated[int, typer.Option(help="tf: divisor of the channels above the cut.", rich_help_panel=_MODEL)] = 2,
+    head: Head = "gap",
+    slim: Annotated[int, typer.Option(help="tf: divisor of the channels above the cut.", rich_help_panel=MODEL)] = 2,
     weights: Weights = "imagenet",
     image_size: ImageSize = None,
     channels: Channels = 3,
-    classes: Annotated[
-        str | None,
-        typer.Option(
-            help="Class names in order, comma-separated; of two, the second is the positive one. "
-            "For .npz: the names of labels 0, 1, …",
-            show_default="as found, sorted",
-            rich_help_panel=_DATA,
-        ),
-    ] = None,
+    classes: Classes = None,
     ignore_other_labels: IgnoreOtherLabels = False,
     patient_pattern: PatientPattern = None,
     skip_unreadable: SkipUnreadable = False,
-    split: Annotated[str, typer.Option(help="Train/validation/test in per cent.", rich_help_panel=_DATA)] = "64/16/20",
-    split_seed: Annotated[int, typer.Option(help="Seed of the split.", rich_help_panel=_DATA)] = 0,
+    split: Annotated[str, typer.Option(help="Train/validation/test in per cent.", rich_help_panel=DATA)] = "64/16/20",
+    split_seed: SplitSeed = 0,
     crop: Annotated[
         str,
-        typer.Option(help="center: the largest centred square. none: the whole image squeezed.", rich_help_panel=_DATA),
+        typer.Option(help="center: the largest centred square. none: the whole image squeezed.", rich_help_panel=DATA),
     ] = "center",
     high_bit_depth: Annotated[
         str,
-        typer.Option(help="16-bit images: full-range, or min-max of each image.", rich_help_panel=_DATA),
+        typer.Option(help="16-bit images: full-range, or min-max of each image.", rich_help_panel=DATA),
     ] = "full-range",
     cache: PixelCache = None,
     epochs: Annotated[
         int | None,
-        typer.Option(help="Most epochs.", show_default="until the rate is too small", rich_help_panel=_PROTOCOL, min=1),
+        typer.Option(help="Most epochs.", show_default="until the rate is too small", rich_help_panel=PROTOCOL, min=1),
     ] = None,
     max_minutes: Annotated[
-        float | None, typer.Option(help="Most minutes of training.", show_default="no limit", rich_help_panel=_PROTOCOL)
+        float | None, typer.Option(help="Most minutes of training.", show_default="no limit", rich_help_panel=PROTOCOL)
     ] = None,
-    learning_rate: Annotated[
-        float, typer.Option("--learning-rate", "--lr", help="Adam's base rate.", rich_help_panel=_PROTOCOL)
-    ] = 1e-4,
-    batch_size: Annotated[int, typer.Option(help="Images per step and device.", rich_help_panel=_PROTOCOL)] = 64,
-    patience: Annotated[
-        int,
-        typer.Option(
-            help="Epochs without a better validation AUPRC before the rate is halved (not in the paper; "
-            "PyTorch's default).",
-            rich_help_panel=_PROTOCOL,
-        ),
-    ] = 10,
-    class_weights: Annotated[
-        str, typer.Option(help="none, or balanced: by inverse class frequency.", rich_help_panel=_PROTOCOL)
-    ] = "none",
-    rotation: Annotated[
-        float, typer.Option(help="Largest random rotation, degrees; 0: none.", rich_help_panel=_PROTOCOL)
-    ] = 10.0,
-    crop_scale: Annotated[
-        float, typer.Option(help="Smallest area of the random crop; 1: none.", rich_help_panel=_PROTOCOL)
-    ] = 0.8,
-    seed: Annotated[int, typer.Option(help="Seed of weights, order and augmentation.", rich_help_panel=_PROTOCOL)] = 0,
-    precision: Annotated[
-        str,
-        typer.Option(
-            help="auto, fp32, bf16 or fp16. auto: bf16 where the processor or GPU is fast with it (the paper: fp32). "
-            "Validation and test results are always of the fp32 model.",
-            rich_help_panel=_PROTOCOL,
-        ),
-    ] = "auto",
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.", rich_help_panel=_PROTOCOL)] = "auto",
+    learning_rate: LearningRate = 1e-4,
+    batch_size: BatchSize = 64,
+    patience: Patience = 10,
+    class_weights: ClassWeights = "none",
+    rotation: Rotation = 10.0,
+    crop_scale: CropScale = 0.8,
+    seed: Seed = 0,
+    precision: TrainingPrecision = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.", rich_help_panel=PROTOCOL)] = "auto",
     cache_features: Annotated[
         int,
         typer.Option(
             help="lwft: keep the frozen layers' features of this many augmentation views on disk and train on them, "
             "about twice as fast; 0: compute them every time, as in the paper. With as many views as epochs the "
             "result is the same.",
-            rich_help_panel=_PROTOCOL,
+            rich_help_panel=PROTOCOL,
             min=0,
         ),
     ] = 0,
     cache_limit: Annotated[
-        float, typer.Option(help="Most disk for --cache-features, GiB.", rich_help_panel=_PROTOCOL)
+        float, typer.Option(help="Most disk for --cache-features, GiB.", rich_help_panel=PROTOCOL)
     ] = 8.0,
-    workers: Annotated[int, typer.Option(help="Processes that augment images.", rich_help_panel=_PROTOCOL, min=0)] = 0,
+    workers: Annotated[int, typer.Option(help="Processes that augment images.", rich_help_panel=PROTOCOL, min=0)] = 0,
     repeats: Annotated[
         int, typer.Option(help="Train with this many seeds on one split.", rich_help_panel=_SERIES, min=1)
     ] = 1,

@@ -128,7 +128,7 @@ def run(
     from ttl_deploy.parity.verify import verify
 
     if report is not None:
-        files.refuse_existing(report, overwrite=overwrite)
+        files.refuse_existing(report, overwrite=overwrite, option="--report")
     precision = open_artifact(artifact, verify=False).manifest.precision
     bounds = bounds_of(
         precision,
