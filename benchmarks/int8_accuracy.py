@@ -1,0 +1,254 @@
+"""Two ways of keeping an int8 model's accuracy, on one run: our `--int8-auto`, and NNCF's accuracy-aware quantisation.
+
+    python benchmarks/int8_accuracy.py RUN --out int8-accuracy --report reports/int8-accuracy.md
+
+Both calibrate on the same training images, restore layers to float until the validation images agree with the float
+model as the int8 bounds ask, and are judged once on the test split. Beside them stand plain int8 of both. Latencies
+are measured in OpenVINO, in turns. Needs the extra `quantise`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nncf
+import numpy as np
+import openvino
+from numpy.typing import NDArray
+
+from ttl_deploy import artifact as artifacts
+from ttl_deploy import files, hardware
+from ttl_deploy.artifact import Artifact
+from ttl_deploy.bench import Job
+from ttl_deploy.bench.duel import block_medians, measure_in_turns
+from ttl_deploy.bench.persistent import Block
+from ttl_deploy.cli.console import ConsoleReporter, line
+from ttl_deploy.complexity import count
+from ttl_deploy.export.exporter import ExportJob
+from ttl_deploy.export.images import RunImages, Sample
+from ttl_deploy.export.onnx_graph import GraphOptions, typed_graph
+from ttl_deploy.export.quantise import Quantiser
+from ttl_deploy.export.quantise_auto import choose_float_layers
+from ttl_deploy.parity.compare import Bounds, Comparison, Verdict, compare, verdict
+from ttl_deploy.spec import SourceRun
+from ttl_deploy.training.run import Run, finished_run, run_data
+from ttl_deploy.training.train import load_model
+
+_IMAGES = 300
+
+
+@dataclass(frozen=True)
+class Made:
+    """One int8 model.
+
+    Attributes:
+        how: What made it.
+        artifact: It.
+        seconds: What making it took.
+        int8_layers: Convolutions and matrix products that compute in int8.
+        comparison: With the float model on the test split.
+        verdict: By the default bounds of int8.
+    """
+
+    how: str
+    artifact: Artifact
+    seconds: float
+    int8_layers: int
+    comparison: Comparison
+    verdict: Verdict
+
+
+def main() -> int:
+    """Makes the four, judges and measures them, and writes the report."""
+    options = _parser().parse_args()
+    run = finished_run(options.run)
+    prepared = run_data(run, cache=options.cache, reporter=ConsoleReporter())
+    images = RunImages(prepared, run.config.preprocess)
+    job = ExportJob(
+        load_model(run), run.config.preprocess, "int8", GraphOptions(), images, reporter=ConsoleReporter(quiet=True)
+    )
+    setting = _Setting(run, job, images, Sample(prepared, run.config.preprocess, prepared.indices("test")))
+    made = [setting.make(how, build, options.out) for how, build in setting.ways().items()]
+    times = _latencies(made, options.threads)
+    files.write_text(options.report, _report(run, made, times))
+    return 0
+
+
+class _Setting:
+    """What all ways share: the float graph, the images, and the float model's answers."""
+
+    def __init__(self, run: Run, job: ExportJob, images: RunImages, test: Sample) -> None:
+        self.run, self.job, self.test = run, job, test
+        self.plain = typed_graph(ExportJob(job.model, job.preprocess, "fp32", job.options)).proto
+        self.floats = openvino.Core().read_model(self.plain.SerializeToString())
+        self.calibration = images.calibration(_IMAGES, batch_size=4)
+        self.validation = images.validation(batch_size=1)
+
+    def ways(self) -> dict[str, Callable[[], openvino.Model]]:
+        return {
+            "ours, all layers": lambda: _read(self._quantiser().quantise()),
+            "ours, `--int8-auto`": self._ours,
+            "NNCF, all layers": lambda: nncf.quantize(
+                self.floats, self._batches(self.calibration), subset_size=_IMAGES, preset=nncf.QuantizationPreset.MIXED
+            ),
+            "NNCF, accuracy-aware": self._nncf,
+        }
+
+    def make(self, how: str, build: Callable[[], openvino.Model], out: Path) -> Made:
+        begin = time.monotonic()
+        model = build()
+        seconds = time.monotonic() - begin
+        place = out / "".join(c if c.isalnum() else "-" for c in how)
+        artifact = artifacts.write_artifact(place, self._fields(), lambda folder: _save(model, folder), overwrite=True)
+        reference, candidate = self._answers(self.floats), self._answers(model)
+        compared = compare(self.test.labels, reference, candidate, self.run.config.model.classes)
+        judged = verdict(compared, Bounds.for_precision("int8"))
+        line(f"{how}: {judged.result}, {judged.reason}; {seconds:.0f} s")
+        return Made(how, artifact, seconds, _int8_layers(model), compared, judged)
+
+    def _quantiser(self) -> Quantiser:
+        return Quantiser.calibrated(self.plain, self.calibration, method="minmax")
+
+    def _ours(self) -> openvino.Model:
+        quantiser = self._quantiser()
+        return _read(quantiser.quantise(choose_float_layers(quantiser, self.job).float_layers))
+
+    def _nncf(self) -> openvino.Model:
+        bounds = Bounds.for_precision("int8")
+        labels = _logits(openvino.compile_model(self.floats), self.validation).argmax(axis=1)
+
+        def agreement(model: openvino.CompiledModel, batches: Iterable[Any]) -> tuple[float, list[float]]:
+            # NNCF validates on parts of the images too, so each comes with the label it must keep.
+            given = [(float(model(images)[0].argmax() == label)) for images, label in batches]
+            return float(np.mean(given)), given
+
+        pairs = list(zip(self.validation, labels, strict=True))
+        return nncf.quantize_with_accuracy_control(
+            self.floats,
+            calibration_dataset=self._batches(self.calibration),
+            validation_dataset=nncf.Dataset(pairs, lambda pair: pair[0]),
+            validation_fn=agreement,
+            max_drop=1 - (bounds.min_label_agreement or 0.99),
+            drop_type=nncf.DropType.ABSOLUTE,
+            preset=nncf.QuantizationPreset.MIXED,
+            subset_size=_IMAGES,
+        )
+
+    def _batches(self, sample: Sample) -> nncf.Dataset:
+        return nncf.Dataset([image[None] for batch in sample for image in batch])
+
+    def _answers(self, model: openvino.Model) -> NDArray[np.float32]:
+        return _logits(openvino.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"}), self.test)
+
+    def _fields(self) -> dict[str, Any]:
+        spec = self.job.model.spec
+        cost = count(self.job.model, spec.input_shape)
+        source = SourceRun(name=self.run.name, weights_sha256=files.sha256(self.run.weights), config_digest="")
+        return {
+            "format": "openvino",
+            "precision": "int8",
+            "model": spec,
+            "preprocess": self.job.preprocess,
+            "parameters": cost.parameters,
+            "macs": cost.macs,
+            "source": source,
+            "tools": hardware.library_versions(),
+        }
+
+
+def _read(proto: Any) -> openvino.Model:
+    return openvino.Core().read_model(proto.SerializeToString())
+
+
+def _save(model: openvino.Model, folder: Path) -> str:
+    openvino.save_model(model, folder / "model.xml", compress_to_fp16=False)
+    return "model.xml"
+
+
+def _logits(compiled: openvino.CompiledModel, sample: Sample) -> NDArray[np.float32]:
+    return np.concatenate([np.array(compiled(batch)[0]) for batch in sample])
+
+
+def _int8_layers(model: openvino.Model) -> int:
+    """Layers whose input is rounded: by a FakeQuantize, or by the pair that a Q/DQ graph becomes."""
+    layers = [op for op in model.get_ops() if op.get_type_name() in ("Convolution", "GroupConvolution", "MatMul")]
+    return sum(_rounded(layer) for layer in layers)
+
+
+def _rounded(layer: Any) -> bool:
+    source = layer.input_value(0).get_node()
+    while source.get_type_name() in ("Reshape", "Squeeze", "Unsqueeze", "Transpose"):
+        source = source.input_value(0).get_node()
+    # Dequantisation is Convert, Subtract and Multiply behind the rounded values.
+    return source.get_type_name() in ("FakeQuantize", "Multiply", "Subtract")
+
+
+def _latencies(made: list[Made], threads: int | None) -> list[float]:
+    jobs = [
+        Job(label=m.how, artifact=str(m.artifact.folder.resolve()), runtime="openvino", threads=threads) for m in made
+    ]
+    block = Block(min_samples=5, min_seconds=0.4, max_seconds=30)
+    measured = measure_in_turns(jobs, blocks=12, block=block, reporter=ConsoleReporter())
+    return [float(np.median(block_medians(m))) for m in measured]
+
+
+def _report(run: Run, made: list[Made], times: list[float]) -> str:
+    spec = run.config.model
+    head = (
+        *("how", "int8 layers", "test label agreement", "AUROC drop", "AUPRC drop", "verdict"),
+        *("OpenVINO ms", "made in (s)"),
+    )
+    rows = [
+        (
+            m.how,
+            str(m.int8_layers),
+            f"{m.comparison.label_agreement:.2%}",
+            _drop(m.comparison.auroc),
+            _drop(m.comparison.auprc),
+            m.verdict.result,
+            f"{ms:.2f}",
+            f"{m.seconds:.0f}",
+        )
+        for m, ms in zip(made, times, strict=True)
+    ]
+    return "\n".join(
+        [
+            "# Keeping an int8 model's accuracy: two ways",
+            "",
+            f"{spec.backbone} {spec.method.upper()} {spec.cut or ''}, {spec.image_size} pixels, {len(spec.classes)} "
+            f"classes. Calibrated on {_IMAGES} training images, layers restored by validation images, judged on "
+            f"{made[0].comparison.images} test images by the default bounds of int8.",
+            "",
+            f"| {' | '.join(head)} |",
+            "|---" * len(head) + "|",
+            *(f"| {' | '.join(row)} |" for row in rows),
+            "",
+            f"Made by `python {' '.join(sys.argv)}` on {hardware.describe().name}; NNCF {nncf.__version__}, "
+            f"OpenVINO {openvino.__version__}, ONNX Runtime {hardware.library_versions().get('onnxruntime', '')}.",
+            "",
+        ]
+    )
+
+
+def _drop(pair: tuple[float, float] | None) -> str:
+    return f"{pair[0] - pair[1]:.4f}" if pair is not None else ""
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path, help="a finished run")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the four models")
+    parser.add_argument("--report", type=Path, default=Path("reports/int8-accuracy.md"))
+    parser.add_argument("--threads", type=int)
+    parser.add_argument("--cache", type=Path)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
