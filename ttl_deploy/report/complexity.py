@@ -29,7 +29,7 @@ def complexity_document(results: Sequence[RowResult], *, command: str, ptflops: 
         title="The papers' complexity tables, row by row",
         lead=summary(results),
         command=command,
-        facts=f"ptflops {ptflops}",
+        facts=f"ptflops {ptflops}; counts are the same on every machine",
         sections=(
             _verdicts(results),
             _costs(networks),
