@@ -56,6 +56,7 @@ def main(arguments: list[str]) -> int:
     _end_with_parent()
     answer = os.dup(1)
     os.dup2(2, 1)
+    sys.stdout = sys.stderr  # its own buffer would come out after the error, whose line is to be the last
     with os.fdopen(answer, "w") as stream:
         try:
             if "--blocks" in arguments:
