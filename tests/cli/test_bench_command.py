@@ -107,7 +107,12 @@ def test_an_interruption_leaves_no_worker(trained: Path, how: signal.Signals) ->
     name = f"{trained / 'onnx-fp32'}@onnxruntime"
     command = [sys.executable, "-m", "ttl_deploy", "bench", "--compare", name, name, "--min-seconds", "600"]
     path = os.pathsep.join(entry for entry in sys.path if entry)
-    with subprocess.Popen(command, env={**os.environ, "PYTHONPATH": path}, stderr=subprocess.PIPE) as program:
+    environment = {**os.environ, "PYTHONPATH": path}
+    # A shell lets what it starts in the background ignore Ctrl-C, and children inherit that.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    program = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE)
+    signal.signal(signal.SIGINT, before)
+    with program:
         workers = _wait_for_workers(program.pid)
         program.send_signal(how)
         code = program.wait(timeout=20)

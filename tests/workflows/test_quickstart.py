@@ -17,7 +17,7 @@ from ttl_deploy.workflows.quickstart import quickstart
 @pytest.mark.slow
 def test_it_learns_exports_verifies_benchmarks_and_reports(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     report, kept = tmp_path / "report.html", tmp_path / "kept"
-    assert run(["quickstart", "--images", "160", "--report", str(report), "--keep", str(kept)]) == 0
+    assert run(["quickstart", "--images", "240", "--report", str(report), "--keep", str(kept)]) == 0
     small, whole = (json.loads((kept / "runs" / name / "metrics.json").read_text()) for name in ("ttl", "ftl"))
     assert small["test"]["auroc_interval"][0] > 0.5
     assert small["parameters"] < 0.2 * whole["parameters"]

@@ -177,7 +177,8 @@ def run(
     """
     gate = baseline is not None or max_regression is not None or update_baseline or bool(workload)
     modes = {"--compare": compare is not None, "--ceiling": ceiling, "--paper-times": paper_times}
-    _one_mode({"--paper": paper, "--baseline": gate, **modes}, paths)
+    # These two tell themselves that they measure no paths.
+    _one_mode({"--paper": paper, "--baseline": gate, **modes}, None if paper or gate else paths)
     if paper:
         return show_paper(paths, out=out, as_json=as_json)
     if gate:
