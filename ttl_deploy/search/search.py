@@ -66,10 +66,10 @@ def search(
     """
     options = options or SearchOptions(threads=hardware.usable_cores())
     division = split or SplitSpec()
-    Latencies(out / "latency", options.budget.device).check()
+    latencies = Latencies(out / "latency", options.budget.device)
+    latencies.check()
     spec, digest = _understand(data, request, division, reporter)
     with _begun(out, _plan(data, digest, request, division, options), overwrite):
-        latencies = Latencies(out / "latency", options.budget.device)
         everything = candidates(spec)
         excluded, measured = _exclude(everything, options, latencies, reporter)
         state = State(

@@ -34,7 +34,7 @@ EFFORT = 0.25
 
 _OVERHEAD = 0.25
 """What an epoch costs beside a candidate's multiply-adds, as a share of the whole network's: images are read, augmented
-and evaluated for every candidate alike. Fitted to the times of ResNet-18's nine cuts at 112 pixels."""
+and evaluated for every candidate alike. Read off the times of ResNet-18's nine cuts at 112 pixels."""
 
 
 @STRATEGIES.add("exhaustive")
