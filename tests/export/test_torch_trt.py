@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,7 +13,6 @@ import torch
 from ttl_deploy import hardware
 from ttl_deploy.errors import BadInputError, MissingDependencyError, TtlDeployError
 from ttl_deploy.export import torch_trt
-from ttl_deploy.export.export_run import export_run
 from ttl_deploy.export.exporter import ExportJob
 from ttl_deploy.export.torch_trt import TorchTrtExporter, TorchTrtOptions
 from ttl_deploy.runtime.torch_file import refuse_pickles
@@ -21,34 +20,6 @@ from ttl_deploy.spec import ModelSpec, PreprocessSpec
 from ttl_deploy.transfer import build
 
 SPEC = ModelSpec(backbone="resnet18", method="ttl", cut="layer1.1", classes=("a", "b"), image_size=32)
-
-
-@pytest.fixture
-def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Any]]:
-    """A double of torch_tensorrt whose compiled program is the program; the CPU stands for the GPU."""
-    made: list[tuple[str, Any]] = []
-    module = ModuleType("torch_tensorrt")
-
-    def compile(program: Any, **options: Any) -> Any:
-        made.append(("compile", {"program": program, **options}))
-        compiled = program.module()
-        compiled.add_module("_run_on_acc_0", torch.nn.Identity())
-        compiled.program = program
-        return compiled
-
-    def save(compiled: Any, path: str, **options: Any) -> None:
-        made.append(("save", {"path": path, **options}))
-        if options["output_format"] == "exported_program":
-            torch.export.save(compiled.program, path)
-        else:
-            Path(path).write_bytes(b"package")
-
-    module.Input = lambda **given: SimpleNamespace(**given)  # type: ignore[attr-defined]
-    module.dynamo = SimpleNamespace(compile=compile)  # type: ignore[attr-defined]
-    module.save = save  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "torch_tensorrt", module)
-    monkeypatch.setattr(torch_trt, "DEVICE", "cpu")
-    return made
 
 
 def write(folder: Path, precision: str = "fp16", **options: Any) -> Any:
@@ -70,7 +41,7 @@ def test_half_precision_comes_from_the_module(calls: list[tuple[str, Any]], tmp_
     assert (given.min_shape, given.opt_shape, given.max_shape) == ((1, 3, 32, 32), (4, 3, 32, 32), (8, 3, 32, 32))
     assert given.dtype == torch.float32
     assert (written.model_file, written.runtime) == ("model.ep", "torch-tensorrt")
-    assert written.details == {"engines": 1, "batches": [1, 8]}
+    assert written.details == {"engines": 1, "batches": [1, 8], "layer_precisions": {"fp16": 2}}
 
 
 def test_it_is_saved_as_a_program_without_pickles(calls: list[tuple[str, Any]], tmp_path: Path) -> None:
@@ -93,15 +64,25 @@ def test_a_model_left_to_pytorch_is_refused(
     assert not list((tmp_path / "made").iterdir())
 
 
+def test_an_engine_of_another_precision_is_refused(calls: list[tuple[str, Any]], tmp_path: Path) -> None:
+    """The double's engine computes in half precision, whatever was asked."""
+    with pytest.raises(TtlDeployError, match="the engine is not fp32: its computing layers are 2 fp16"):
+        write(tmp_path / "made", precision="fp32")
+    assert not list((tmp_path / "made").iterdir())
+
+
+def test_an_engine_that_tells_names_only_is_taken(
+    calls: list[tuple[str, Any]], engine_layers: list[Any], tmp_path: Path
+) -> None:
+    """Torch-TensorRT builds without details; the network's types are then what the engine must have."""
+    engine_layers[:] = ["conv1 + relu"]
+    assert write(tmp_path / "made", precision="fp32").details["layer_precisions"] == {}
+
+
 def test_batches_out_of_order_are_refused(calls: list[tuple[str, Any]], tmp_path: Path) -> None:
     with pytest.raises(BadInputError, match="not in order"):
         write(tmp_path / "made", min_batch=3)
     assert not calls
-
-
-def test_int8_says_the_way(trained: Path, pixel_cache: Path, tmp_path: Path) -> None:
-    with pytest.raises(MissingDependencyError, match=r"ModelOpt .* --format trt --precision int8"):
-        export_run(trained, format="torch-trt", precision="int8", out=tmp_path / "out", cache=pixel_cache)
 
 
 def test_without_a_gpu_or_the_package_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,14 +1,18 @@
 """Torch-TensorRT: a PyTorch program whose layers run in a TensorRT engine, saved so that `torch.export.load` reads it.
 
 The engine is typed as the module is (`enabled_precisions` is accepted and ignored by recent versions): a half-precision
-copy of the module gives the fp16 engine. Needs torch_tensorrt and an NVIDIA GPU.
+copy of the module gives the fp16 engine, a module that ModelOpt calibrated the int8 one. Needs torch_tensorrt and an
+NVIDIA GPU.
 """
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.util
+import json
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +21,10 @@ from pydantic import Field
 
 from ttl_deploy import hardware
 from ttl_deploy.errors import BadInputError, IntegrityError, MissingDependencyError, TtlDeployError
+from ttl_deploy.export import torch_trt_int8
 from ttl_deploy.export.exporter import EXPORTERS, INPUT, Exporter, ExportJob, ExportOptions, Written
+from ttl_deploy.export.images import CALIBRATION_IMAGES
+from ttl_deploy.export.kit.build_engine import BuildError, check_precision, count_precisions
 from ttl_deploy.export.program import export_program, in_precision
 from ttl_deploy.export.pt2 import PACKAGE_FILE, quiet, save_program
 from ttl_deploy.runtime.torch_file import TORCH_TRT, refuse_pickles
@@ -38,6 +45,8 @@ class TorchTrtOptions(ExportOptions):
         opt_batch: The batch it is made fast for.
         max_batch: Largest batch.
         optimization_level: 0 builds fast, 5 searches longest.
+        calibration_images: int8: how many training images, as many of each class as there are.
+        calibration_seed: int8: seed of their draw.
         aot: Also write an AOTInductor package, which C++ programs load together with libtorchtrt.
     """
 
@@ -45,6 +54,8 @@ class TorchTrtOptions(ExportOptions):
     opt_batch: int = Field(1, ge=1)
     max_batch: int = Field(32, ge=1)
     optimization_level: int = Field(3, ge=0, le=5)
+    calibration_images: int = Field(CALIBRATION_IMAGES, ge=2)
+    calibration_seed: int = Field(0, ge=0)
     aot: bool = False
 
 
@@ -56,16 +67,16 @@ class TorchTrtExporter(Exporter):
     options = TorchTrtOptions
 
     def available(self, precision: str) -> str | None:
-        """int8 would need NVIDIA's ModelOpt, which pins an ONNX Runtime that cannot drive TensorRT 11."""
-        if precision == "int8":
-            return (
-                "Torch-TensorRT takes int8 only from modules that ModelOpt quantised, and ModelOpt pins an ONNX "
-                "Runtime too old for TensorRT 11; export --format trt --precision int8, which is the same engine"
-            )
+        """A GPU, the package, and for int8 ModelOpt."""
         if not hardware.describe().gpus:
             return f"no NVIDIA GPU is here; {_INSTALL}"
         if importlib.util.find_spec("torch_tensorrt") is None:
             return f"torch_tensorrt is not installed; {_INSTALL}"
+        if precision == "int8" and importlib.util.find_spec(torch_trt_int8.PACKAGE) is None:
+            return (
+                "int8 is quantised by ModelOpt, which is not installed; pip install nvidia-modelopt, or export trt, "
+                "which needs none"
+            )
         return None
 
     def write(self, job: ExportJob, folder: Path) -> Written:
@@ -74,16 +85,16 @@ class TorchTrtExporter(Exporter):
         Raises:
             MissingDependencyError: torch_tensorrt cannot be imported.
             BadInputError: The batches are not in order.
-            TtlDeployError: It cannot compile the model, or left it to PyTorch.
+            TtlDeployError: It cannot compile the model, left it to PyTorch, or runs another precision.
         """
         options = job.options if isinstance(job.options, TorchTrtOptions) else TorchTrtOptions()
         if not options.min_batch <= options.opt_batch <= options.max_batch:
             raise BadInputError("the batches min, opt and max are not in order")
-        compiled = _compile(job, options)
-        engines = _engines(compiled)
+        module, details = _module(job, options)
+        compiled = _compile(module, job, options)
+        details |= {"batches": [options.min_batch, options.max_batch], **_checked(compiled, job.precision)}
         images = _images(job, options)
         _save_program(compiled, images, folder / MODEL_FILE, options)
-        details: dict[str, Any] = {"engines": engines, "batches": [options.min_batch, options.max_batch]}
         if options.aot:
             _save(compiled, images, folder / PACKAGE_FILE, "aot_inductor", options)
             details["aot"] = {"file": PACKAGE_FILE, "device": "cuda", "isa": []}
@@ -105,9 +116,28 @@ def _images(job: ExportJob, options: TorchTrtOptions) -> torch.Tensor:
     return torch.zeros((max(2, options.opt_batch), *job.model.spec.input_shape), device=DEVICE)
 
 
-def _compile(job: ExportJob, options: TorchTrtOptions) -> Any:
+def _module(job: ExportJob, options: TorchTrtOptions) -> tuple[torch.nn.Module, dict[str, Any]]:
+    """What is compiled, in the types that the engine will compute in, and how it was made."""
+    if job.precision != "int8":
+        return in_precision(job.model, job.precision), {}
+    sample = job.run_images().calibration(options.calibration_images, seed=options.calibration_seed)
+    with job.reporter.task("calibrating", None):
+        module = torch_trt_int8.calibrated(job.model, sample)
+    rounded = torch_trt_int8.with_operators(module)
+    return module, {
+        "calibration": "minmax",
+        "images": len(sample),
+        "seed": options.calibration_seed,
+        "split": "train",
+        "per_channel": True,
+        "symmetric_activations": True,
+        "rounded_tensors": rounded,
+    }
+
+
+def _compile(module: torch.nn.Module, job: ExportJob, options: TorchTrtOptions) -> Any:
     torch_tensorrt = _torch_tensorrt()
-    module = in_precision(job.model, job.precision).to(DEVICE)
+    traceable = torch_trt_int8.traceable if job.precision == "int8" else contextlib.nullcontext
     shape = job.model.spec.input_shape
     given = torch_tensorrt.Input(
         min_shape=(options.min_batch, *shape),
@@ -118,7 +148,8 @@ def _compile(job: ExportJob, options: TorchTrtOptions) -> Any:
     )
     try:
         with quiet():
-            program = export_program(module, _images(job, options))
+            with traceable():
+                program = export_program(module.to(DEVICE), _images(job, options))
             return torch_tensorrt.dynamo.compile(
                 program,
                 arg_inputs=[given],
@@ -134,16 +165,41 @@ def _compile(job: ExportJob, options: TorchTrtOptions) -> Any:
         ) from error
 
 
-def _engines(compiled: Any) -> int:
-    """How many TensorRT engines the compiled program holds.
+def _checked(compiled: Any, precision: str) -> dict[str, Any]:
+    """How many TensorRT engines the compiled program holds, and what they say of their layers.
 
     Raises:
-        TtlDeployError: None; the program would be plain PyTorch.
+        TtlDeployError: No engine, roundings left to PyTorch, or an engine that runs another precision.
     """
-    engines: int = sum(name.startswith("_run_on_acc") for name, _ in compiled.named_children())
+    engines = [module for name, module in compiled.named_children() if name.startswith("_run_on_acc")]
     if not engines:
         raise TtlDeployError("Torch-TensorRT left the whole model to PyTorch", fix="nothing was written")
-    return engines
+    left = sum("quantize_op" in str(node.target) for node in _nodes(compiled))
+    if left:
+        raise TtlDeployError(
+            f"Torch-TensorRT left {left} roundings to PyTorch, so the engine is not int8", fix="export trt instead"
+        )
+    counts = count_precisions([layer for engine in engines for layer in _layers(engine)])
+    if counts:
+        try:
+            check_precision(precision, counts)
+        except BuildError as error:
+            raise TtlDeployError(str(error), fix="nothing was written") from error
+    return {"engines": len(engines), "layer_precisions": counts}
+
+
+def _nodes(compiled: Any) -> Iterator[Any]:
+    """Of every graph outside the engines."""
+    for module in compiled.modules():
+        if isinstance(module, torch.fx.GraphModule):
+            yield from module.graph.nodes
+
+
+def _layers(engine: Any) -> list[dict[str, Any]]:
+    """What an engine tells of its layers: their types only where it was built with details, else only names."""
+    told = getattr(engine, "get_layer_info", None)
+    layers = json.loads(told()).get("Layers", []) if told is not None else []
+    return [layer for layer in layers if isinstance(layer, dict)]
 
 
 def _save_program(compiled: Any, images: torch.Tensor, path: Path, options: TorchTrtOptions) -> None:
