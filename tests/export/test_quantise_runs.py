@@ -17,11 +17,12 @@ from ttl_deploy.export.exporter import EXPORTERS, ExportJob
 from ttl_deploy.export.images import RunImages
 from ttl_deploy.export.onnx_graph import to_onnx
 from ttl_deploy.export.quantise import Quantiser
-from ttl_deploy.export.quantise_auto import choose_float_layers, divergence, logits_of
+from ttl_deploy.export.quantise_auto import LEAST_INT8, choose_float_layers, divergence, logits_of
 from ttl_deploy.export.quantise_qat import finetuned
 from ttl_deploy.parity import Bounds
 from ttl_deploy.parity.compare import SMALLEST_SPREAD
 from ttl_deploy.parity.verify import verify
+from ttl_deploy.progress import Silent
 from ttl_deploy.spec import PreprocessSpec
 from ttl_deploy.training.run import finished_run, read_predictions, run_data
 from ttl_deploy.training.train import load_model
@@ -91,7 +92,7 @@ def test_int8_of_a_run_is_verified_and_traceable(trained: Path, tmp_path: Path, 
     assert made.manifest.parity.verdict == "pass"
 
 
-def test_layers_are_left_in_float_until_the_bound_holds(job: ExportJob) -> None:
+def test_layers_are_left_in_float_until_the_bound_holds(job: ExportJob, monkeypatch: pytest.MonkeyPatch) -> None:
     plain = to_onnx(job.model)
     quantiser = Quantiser.calibrated(plain, job.run_images().calibration(12), method="minmax")
     validation = list(job.run_images().validation())
@@ -99,7 +100,10 @@ def test_layers_are_left_in_float_until_the_bound_holds(job: ExportJob) -> None:
     whole = float(np.abs(logits_of(quantiser.quantise(), validation) - reference).max())
     half = 0.5 * whole / max(float(reference.std(axis=0).max()), SMALLEST_SPREAD)
     bound = Bounds(max_logit_difference=half, min_label_agreement=0, max_auroc_drop=1, max_auprc_drop=1)
-    choice = choose_float_layers(quantiser, dataclasses.replace(job, bounds=bound))
+    told: list[str] = []
+    reporter = Silent()
+    monkeypatch.setattr(reporter, "info", told.append)
+    choice = choose_float_layers(quantiser, dataclasses.replace(job, bounds=bound, reporter=reporter))
     assert [trial.verdict.result for trial in choice.trials][-1] == "pass"
     assert all(trial.verdict.result != "pass" for trial in choice.trials[:-1])
     assert choice.trials[-1].divergence <= choice.trials[0].divergence
@@ -109,6 +113,7 @@ def test_layers_are_left_in_float_until_the_bound_holds(job: ExportJob) -> None:
     assert macs[0] == 1
     assert macs == sorted(macs, reverse=True)
     assert json.loads(json.dumps(choice.record()))["split"] == "val"
+    assert any("stay int8" in line for line in told) == (macs[-1] < LEAST_INT8)
 
 
 def test_bounds_that_no_mix_meets(job: ExportJob) -> None:

@@ -138,9 +138,9 @@ def test_it_is_compiled_from_the_rounded_module(
     program = calls[0][1]["program"]
     expected = roundings(given.model)
     assert sum("quantize_op" in str(node.target) for node in program.graph.nodes) == expected
-    assert written.details["rounded_tensors"] == expected
+    facts = written.details["quantisation"]
+    assert (facts["rounded_tensors"], facts["split"], facts["images"]) == (expected, "train", 12)
     assert written.details["layer_precisions"] == {"int8": 1}
-    assert (written.details["split"], written.details["images"]) == ("train", 12)
 
 
 def test_roundings_left_to_pytorch_are_refused(

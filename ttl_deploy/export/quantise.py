@@ -82,13 +82,14 @@ def quantise_job(plain: onnx.ModelProto, job: ExportJob, options: GraphOptions, 
         "symmetric_activations": symmetric,
         "layers": len(quantiser.layers),
         "float_layers": [],
+        "int8_macs": 1.0,
     }
     if not options.int8_auto:
         return Quantised(quantiser.quantise(), details)
     from ttl_deploy.export.quantise_auto import choose_float_layers
 
     choice = choose_float_layers(quantiser, job)
-    details["float_layers"] = list(choice.float_layers)
+    details |= {"float_layers": list(choice.float_layers), "int8_macs": choice.trials[-1].int8_macs}
     return Quantised(quantiser.quantise(choice.float_layers), details, {choice.FILE: choice.record()})
 
 

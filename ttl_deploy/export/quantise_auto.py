@@ -26,6 +26,9 @@ from ttl_deploy.runtime import softmax
 Logits = NDArray[np.float32]
 Measure = Callable[[onnx.ModelProto], float]
 
+LEAST_INT8 = 0.5
+"""Below this share of multiply-adds in int8, half precision is as fast or faster (ResNet-50, AVX-512 VNNI and BF16)."""
+
 SENSITIVITY_IMAGES = 64
 """Validation images on which single layers are compared: enough to rank them, and every layer costs a run over them."""
 
@@ -110,6 +113,11 @@ def choose_float_layers(quantiser: Quantiser, job: ExportJob) -> Choice:
         chosen = tuple(ranking)[:count]
         trials.append(_trial(quantiser, job, sample, reference, chosen))
         if trials[-1].verdict.result == "pass":
+            if trials[-1].int8_macs < LEAST_INT8:
+                job.reporter.info(
+                    f"only {trials[-1].int8_macs:.0%} of the multiply-adds stay int8: bf16 or fp16 may be faster, "
+                    "--format auto measures it; or finetune with --qat, or widen --min-label-agreement"
+                )
             return Choice(chosen, ranking, tuple(trials), len(sample))
     raise CheckFailedError(
         f"no mix of int8 and float passes on the {len(sample)} validation images: {trials[-1].verdict.reason}",

