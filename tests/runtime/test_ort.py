@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ttl_deploy.artifact import Artifact
 from ttl_deploy.errors import BadInputError, IntegrityError, MissingDependencyError
-from ttl_deploy.runtime import RUNTIMES, Session, load, softmax
+from ttl_deploy.runtime import RUNTIMES, Session, load, runtime_for, softmax
 from ttl_deploy.runtime.base import Runtime, default_threads
 
 ONNX_RUNTIMES = ["onnxruntime", "openvino"]
@@ -129,8 +129,14 @@ def test_what_cannot_be_is_refused_in_words(artifact: Artifact, make_artifact: C
     other = make_artifact("other", format="trt")
     with pytest.raises(BadInputError, match="not trt"):
         load(other, "onnxruntime")
-    with pytest.raises(MissingDependencyError, match="no runtime here runs the format trt"):
+    with pytest.raises(MissingDependencyError, match="no runtime here runs trt"):
         load(other)
+
+
+def test_what_it_has_no_kernels_for_goes_to_another_engine(make_artifact: Callable[..., Artifact]) -> None:
+    assert runtime_for(make_artifact("half", precision="fp16")).name == "onnxruntime"
+    assert runtime_for(make_artifact("brain", precision="bf16")).name == "openvino"
+    assert runtime_for(make_artifact("named", precision="bf16"), "onnxruntime").name == "onnxruntime"
 
 
 def test_cuda_without_a_gpu_is_refused_and_never_replaced_by_the_cpu(
@@ -176,7 +182,7 @@ from pathlib import Path
 from ttl_deploy.artifact import open_artifact
 from ttl_deploy.bench.measure import measure_session
 from ttl_deploy.parity import Bounds, compare, verdict
-from ttl_deploy.runtime import load
+from ttl_deploy.runtime import load, runtime_for
 
 images = np.random.default_rng(0).normal(size=(6, 3, 8, 8)).astype(np.float32)
 artifact = open_artifact(Path({str(artifact.folder)!r}))

@@ -17,12 +17,12 @@ from ttl_deploy import files, hardware
 from ttl_deploy.artifact import Artifact
 from ttl_deploy.bench import Job, Measurement, run_all
 from ttl_deploy.errors import BadInputError, CheckFailedError, TtlDeployError, near
-from ttl_deploy.export.export_run import export_run
+from ttl_deploy.export.export_run import Exported, export_one
 from ttl_deploy.export.exporter import EXPORTERS, Exporter
 from ttl_deploy.parity.compare import Bounds
 from ttl_deploy.parity.verify import verify
 from ttl_deploy.progress import SILENT, Reporter
-from ttl_deploy.runtime import RUNTIMES
+from ttl_deploy.runtime import suitable
 from ttl_deploy.training.run import finished_run
 
 AUTO = "auto"
@@ -91,18 +91,19 @@ def export_auto(
     """
     if device not in DEVICES:
         raise BadInputError(f"unknown device {device!r}", fix=near(device, DEVICES))
-    source = finished_run(Path(run))
-    place = Path(out) if out is not None else source.folder / f"auto-{device}"
+    source = Exported(finished_run(Path(run)), cache, reporter)
+    folder_of_run = source.run.folder
+    place = Path(out) if out is not None else folder_of_run / f"auto-{device}"
     files.refuse_existing(place, overwrite=overwrite)
     artifacts.refuse_foreign(place)
-    with tempfile.TemporaryDirectory(dir=source.folder, prefix=".auto-") as folder:
+    with tempfile.TemporaryDirectory(dir=folder_of_run, prefix=".auto-") as folder:
         tried: list[tuple[Candidate, Artifact | None]] = []
         for exporter in EXPORTERS:
             for precision in exporter.precisions:
-                tried += _try(exporter, precision, source.folder, Path(folder), device, bounds, cache, reporter)
+                tried += _try(source, exporter, precision, Path(folder), device, bounds)
         passed = [(candidate, made) for candidate, made in tried if made is not None]
         if not passed:
-            raise CheckFailedError("nothing that can run here passes parity", where=source.folder, fix=_why(tried))
+            raise CheckFailedError("nothing that can run here passes parity", where=folder_of_run, fix=_why(tried))
         measured = _measured(passed, device, threads, rounds, min_samples, reporter)
         winner, made = measured[0]
         rows = [replace(winner, chosen=True), *(c for c, _ in measured[1:]), *(c for c, a in tried if a is None)]
@@ -114,55 +115,44 @@ def export_auto(
 
 
 def _try(
+    source: Exported,
     exporter: Exporter,
     precision: str,
-    run: Path,
     folder: Path,
     device: str,
     bounds: Bounds | None,
-    cache: Path | None,
-    reporter: Reporter,
 ) -> Iterator[tuple[Candidate, Artifact | None]]:
     """A candidate for every engine, with its artifact where it passed parity."""
     base = Candidate(exporter.name, precision)
-    reason = exporter.available(precision) or _no_engine(exporter.name, device)
+    reason = exporter.available(precision) or _no_engine(exporter.name, precision, device)
     if reason:
         yield replace(base, reason=reason), None
         return
     try:
-        made = export_run(
-            run,
-            format=exporter.name,
-            precision=precision,
-            out=folder / f"{exporter.name}-{precision}",
-            bounds=bounds,
-            cache=cache,
-            reporter=reporter,
-        )
+        made = export_one(source, exporter, precision, folder / f"{exporter.name}-{precision}", bounds=bounds)
     except TtlDeployError as error:
         yield replace(base, verdict="fail" if isinstance(error, CheckFailedError) else "", reason=error.what), None
         return
     size = sum(record.size for record in made.manifest.files.values()) / 1e6
-    for engine in _engines(made.manifest.format, device):
-        candidate = replace(base, runtime=engine, size_mb=size)
+    for engine in suitable(made.manifest.format, precision, device):
+        candidate = replace(base, runtime=engine.name, size_mb=size)
         try:
-            judged = verify(made.folder, against=run, runtime=engine, device=device, bounds=bounds, cache=cache).verdict
+            judged = verify(
+                made.folder,
+                against=source.run.folder,
+                runtime=engine.name,
+                device=device,
+                bounds=bounds,
+                cache=source.cache,
+            ).verdict
             candidate = replace(candidate, verdict=judged.result, reason=judged.reason)
         except TtlDeployError as error:
             candidate = replace(candidate, reason=error.what)
         yield candidate, made if candidate.verdict == "pass" else None
 
 
-def _engines(format: str, device: str) -> list[str]:
-    return [
-        engine.name
-        for engine in sorted(RUNTIMES, key=lambda engine: engine.rank)
-        if format in engine.formats and device in engine.devices and engine.available() is None
-    ]
-
-
-def _no_engine(format: str, device: str) -> str | None:
-    return None if _engines(format, device) else f"no runtime here runs it on {device}"
+def _no_engine(format: str, precision: str, device: str) -> str | None:
+    return None if suitable(format, precision, device) else f"no runtime here runs it on {device}"
 
 
 def _measured(

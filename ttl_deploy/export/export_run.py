@@ -6,7 +6,9 @@ bound, leaves what was there; one that is undecided only because the test split 
 
 from __future__ import annotations
 
+import functools
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +18,14 @@ from ttl_deploy.artifact import Artifact
 from ttl_deploy.complexity import count
 from ttl_deploy.data.prepared import Prepared
 from ttl_deploy.errors import BadInputError, CheckFailedError, MissingDependencyError
-from ttl_deploy.export.exporter import EXPORTERS, Exporter, ExportJob, Written, make_options
+from ttl_deploy.export.exporter import EXPORTERS, Exporter, ExportJob, ExportOptions, Written, make_options
 from ttl_deploy.export.images import RunImages
 from ttl_deploy.export.model_card import write_model_card
 from ttl_deploy.parity.compare import Bounds
 from ttl_deploy.parity.verify import check
 from ttl_deploy.progress import SILENT, Reporter
 from ttl_deploy.spec import SourceRun
-from ttl_deploy.training.run import Run, finished_run, run_data
+from ttl_deploy.training.run import Predictions, Run, finished_run, run_data
 from ttl_deploy.training.train import load_model, predict_fp32
 from ttl_deploy.transfer import TransferModel
 
@@ -63,20 +65,75 @@ def export_run(
         MissingDependencyError: The format or the precision needs what is not here.
         CheckFailedError: The exported model does not predict what PyTorch predicts; nothing was kept.
     """
-    source = finished_run(Path(run))
+    source = Exported(finished_run(Path(run)), cache, reporter)
     exporter, chosen = choose(_deferred(format) if defer_build else format, precision)
     settings = make_options(exporter, options)
-    place = Path(out) if out is not None else source.folder / f"{exporter.name}-{chosen}"
+    place = Path(out) if out is not None else source.run.folder / f"{exporter.name}-{chosen}"
     files.refuse_existing(place, overwrite=overwrite)
     artifacts.refuse_foreign(place)
-    prepared = run_data(source, cache=cache, reporter=reporter)
-    images = RunImages(prepared, source.config.preprocess)
-    job = ExportJob(load_model(source), source.config.preprocess, chosen, settings, images, bounds, reporter)
+    return export_one(source, exporter, chosen, place, settings=settings, bounds=bounds)
+
+
+@dataclass(frozen=True, eq=False)
+class Exported:
+    """A run to be exported, once or in many ways, and what every export of it needs: computed when asked for, and kept.
+
+    Attributes:
+        run: Finished.
+        cache: Folder of the pixel cache.
+        reporter: Told what happens.
+    """
+
+    run: Run
+    cache: Path | None = None
+    reporter: Reporter = SILENT
+
+    @functools.cached_property
+    def prepared(self) -> Prepared:
+        """The run's images."""
+        return run_data(self.run, cache=self.cache, reporter=self.reporter)
+
+    @functools.cached_property
+    def model(self) -> TransferModel:
+        """The best model."""
+        return load_model(self.run)
+
+    @functools.cached_property
+    def reference(self) -> Predictions:
+        """What PyTorch says of the test split in float32."""
+        with self.reporter.task("predicting the test split with PyTorch", None):
+            return predict_fp32(self.model, self.prepared, "test", self.run.config)
+
+
+def export_one(
+    source: Exported,
+    exporter: Exporter,
+    precision: str,
+    place: Path,
+    *,
+    settings: ExportOptions | None = None,
+    bounds: Bounds | None = None,
+) -> Artifact:
+    """Exports in one way; see `export_run`, which checks what is asked.
+
+    Args:
+        source: The run.
+        exporter: Of the format.
+        precision: One of the exporter's.
+        place: Folder of the artifact; what is there is replaced once the check has passed.
+        settings: The exporter's options; None: its defaults.
+        bounds: What the parity check tolerates; None: the default of the precision.
+    """
+    preprocess = source.run.config.preprocess
+    images = RunImages(source.prepared, preprocess)
+    job = ExportJob(
+        source.model, preprocess, precision, settings or exporter.options(), images, bounds, source.reporter
+    )
     staged = place.with_name(f".{place.name}.staged")
     shutil.rmtree(staged, ignore_errors=True)
     try:
-        made, engine = _write(staged, source, job, exporter, reporter)
-        made = _checked(made, engine, source, job.model, prepared, bounds, reporter)
+        made, engine = _write(staged, source.run, job, exporter, source.reporter)
+        made = _checked(made, engine, source, bounds)
         with files.disk_errors(place):
             files.replace_folder(staged, place)
     finally:
@@ -143,24 +200,15 @@ def _write(
     return artifacts.update_manifest(made, details=dict(written.details), **written.fields), written.runtime
 
 
-def _checked(
-    made: Artifact,
-    engine: str | None,
-    run: Run,
-    model: TransferModel,
-    prepared: Prepared,
-    bounds: Bounds | None,
-    reporter: Reporter,
-) -> Artifact:
-    with reporter.task("predicting the test split with PyTorch", None):
-        reference = predict_fp32(model, prepared, "test", run.config)
+def _checked(made: Artifact, engine: str | None, source: Exported, bounds: Bounds | None) -> Artifact:
+    reference = source.reference
     with runtime.load(made, engine, device=runtime.home_device(made)) as session:
-        result = check(made, session, prepared, reference, bounds=bounds, reference_name="pytorch fp32")
+        result = check(made, session, source.prepared, reference, bounds=bounds, reference_name="pytorch fp32")
     record = result.record
     if not result.acceptable:
         raise CheckFailedError(
             f"the exported model is not the validated one: {record.reason}",
-            where=run.folder,
+            where=source.run.folder,
             fix="nothing was written; see `ttl-deploy verify --help` for the bounds",
         )
     return artifacts.update_manifest(made, parity=record)

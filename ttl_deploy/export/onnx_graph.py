@@ -102,9 +102,7 @@ class OnnxExporter(Exporter):
         typed = typed_graph(job)
         save_onnx(typed.proto, folder, options.external_data_mib)
         typed.save_records(folder)
-        # ONNX Runtime has no bfloat16 convolution on processors; OpenVINO computes it there.
-        engine = "openvino" if job.precision == "bf16" else None
-        return Written(MODEL_FILE, typed.details, graph_fields(options), engine)
+        return Written(MODEL_FILE, typed.details, graph_fields(options))
 
 
 EXPORTERS.register("onnx", OnnxExporter())

@@ -3,6 +3,16 @@
 Importing this package loads no engine; an engine is imported when a session is asked of it.
 """
 
-from ttl_deploy.runtime.base import RUNTIMES, Runtime, Session, Stages, home_device, load, runtime_for, softmax
+from ttl_deploy.runtime.base import (
+    RUNTIMES,
+    Runtime,
+    Session,
+    Stages,
+    home_device,
+    load,
+    runtime_for,
+    softmax,
+    suitable,
+)
 
-__all__ = ["RUNTIMES", "Runtime", "Session", "Stages", "home_device", "load", "runtime_for", "softmax"]
+__all__ = ["RUNTIMES", "Runtime", "Session", "Stages", "home_device", "load", "runtime_for", "softmax", "suitable"]

@@ -188,6 +188,7 @@ class Runtime:
         available: Gives the reason why the engine cannot be used here, or None where it can. It imports no engine.
         open: Opens an artifact; call it through `load`.
         rank: Where several engines run a format, the lowest is the default.
+        lacks: Device and precision of artifacts that it reads and has no kernels for: never the default for them.
     """
 
     name: str
@@ -196,6 +197,11 @@ class Runtime:
     available: Callable[[], str | None]
     open: Load
     rank: int = 100
+    lacks: tuple[tuple[str, str], ...] = ()
+
+    def suits(self, format: str, precision: str, device: str) -> bool:
+        """Whether it runs such artifacts, if it can be used here."""
+        return format in self.formats and device in self.devices and (device, precision) not in self.lacks
 
     def load(self, artifact: Artifact, *, threads: int | None = None, device: str = "cpu") -> Session:
         """Opens an artifact.
@@ -255,6 +261,11 @@ def runtime_for(artifact: Artifact, runtime: str | None = None, *, device: str =
     return RUNTIMES.get(runtime) if runtime is not None else _first_available(artifact, device)
 
 
+def suitable(format: str, precision: str, device: str) -> list[Runtime]:
+    """The runtimes that can be used here for such artifacts, the default first."""
+    return [engine for engine in _by_rank() if engine.suits(format, precision, device) and engine.available() is None]
+
+
 def home_device(artifact: Artifact) -> str:
     """Where an artifact is checked: on the CPU if any runtime runs its format there, else on the GPU."""
     devices = {device for engine in RUNTIMES if artifact.manifest.format in engine.formats for device in engine.devices}
@@ -276,17 +287,17 @@ def softmax(logits: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
     return probabilities
 
 
+def _by_rank() -> list[Runtime]:
+    return sorted(RUNTIMES, key=lambda engine: engine.rank)
+
+
 def _first_available(artifact: Artifact, device: str) -> Runtime:
-    name = artifact.manifest.format
-    reasons = []
-    for engine in sorted(RUNTIMES, key=lambda engine: engine.rank):
-        if name not in engine.formats or device not in engine.devices:
-            continue
-        reason = engine.available()
-        if reason is None:
-            return engine
-        reasons.append(f"{engine.name}: {reason}")
+    name, precision = artifact.manifest.format, artifact.manifest.precision
+    able = suitable(name, precision, device)
+    if able:
+        return able[0]
+    reasons = [f"{engine.name}: {engine.available()}" for engine in _by_rank() if engine.suits(name, precision, device)]
     raise MissingDependencyError(
-        f"no runtime here runs the format {name} on {device} ({'; '.join(reasons) or 'none is known'})",
+        f"no runtime here runs {name} {precision} on {device} ({'; '.join(reasons) or 'none is known'})",
         where=artifact.folder,
     )

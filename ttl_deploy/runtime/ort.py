@@ -132,4 +132,8 @@ def _available() -> str | None:
     return None
 
 
-RUNTIMES.register("onnxruntime", Runtime("onnxruntime", ("onnx",), tuple(_PROVIDERS), _available, OrtSession, rank=10))
+# Its CPU provider has no bfloat16 convolution; OpenVINO computes such a graph.
+RUNTIMES.register(
+    "onnxruntime",
+    Runtime("onnxruntime", ("onnx",), tuple(_PROVIDERS), _available, OrtSession, rank=10, lacks=(("cpu", "bf16"),)),
+)

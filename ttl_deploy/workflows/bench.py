@@ -21,7 +21,7 @@ from ttl_deploy.errors import BadInputError, near
 from ttl_deploy.export.reference import whole_network
 from ttl_deploy.parity.verify import source_folder
 from ttl_deploy.progress import SILENT, Reporter
-from ttl_deploy.runtime import RUNTIMES, torch_variants
+from ttl_deploy.runtime import RUNTIMES, suitable, torch_variants
 from ttl_deploy.spec import ModelSpec
 from ttl_deploy.training.run import finished_run
 
@@ -273,11 +273,7 @@ def torch_jobs(
 def _engines(artifact: Artifact, wanted: Sequence[str] | None, device: str) -> list[str]:
     if wanted is not None:
         return [RUNTIMES.get(name).name for name in wanted]
-    return [
-        engine.name
-        for engine in sorted(RUNTIMES, key=lambda engine: engine.rank)
-        if artifact.manifest.format in engine.formats and device in engine.devices and engine.available() is None
-    ]
+    return [engine.name for engine in suitable(artifact.manifest.format, artifact.manifest.precision, device)]
 
 
 def _check_scenario(scenario: str, qps: float | None, latency_bound_ms: float | None) -> None:

@@ -71,7 +71,12 @@ def run(
         ),
     ] = False,
     qat: Annotated[
-        int | None, typer.Option(help="Epochs of finetuning for int8.", show_default="0", rich_help_panel=_INT8)
+        int | None,
+        typer.Option(
+            help="Epochs of finetuning for int8, towards the float model's own answers.",
+            show_default="0",
+            rich_help_panel=_INT8,
+        ),
     ] = None,
     device: Annotated[str, typer.Option(help="--format auto: cpu or cuda.")] = "cpu",
     cache: Annotated[
