@@ -5,7 +5,8 @@
 
 Exhaustive runs first. A strategy's time is the sum of what it trains, measured; where a trial comes out the same as a
 finished one of exhaustive (same seed, epochs and starting weights), its recorded time is counted instead of training
-it again. Started again with the same options it goes on where it was.
+it again. A strategy written as `halving+early-stop` ends trainings whose learning curve cannot reach the best.
+Started again with the same options it goes on where it was.
 """
 
 from __future__ import annotations
@@ -101,12 +102,20 @@ def _search(options: argparse.Namespace, backbone: str, weights: str, strategy: 
         },
     )
     classes = options.classes.split(",") if options.classes else None
+    name, _, variant = strategy.partition("+")
+    if variant not in ("", "early-stop"):
+        raise SystemExit(f"unknown variant {variant!r} of {name}; valid: early-stop")
     return search(
         DataOptions(options.data, classes, ignore_other_labels=classes is not None, cache=options.cache),
         request,
         options.out / backbone / strategy,
         options=SearchOptions(
-            strategy=strategy, threads=options.threads, latency=False, repeats=options.repeats, prefer=options.prefer
+            strategy=name,
+            threads=options.threads,
+            latency=False,
+            repeats=options.repeats,
+            prefer=options.prefer,
+            early_stop=True if variant else None,
         ),
         reuse=[] if strategy == _FIRST else [options.out / backbone / _FIRST],
         reporter=ConsoleReporter(),

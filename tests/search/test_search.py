@@ -21,6 +21,7 @@ from ttl_deploy.errors import BadInputError
 from ttl_deploy.search.candidates import around, block_ends, candidates
 from ttl_deploy.search.options import Budget, SearchOptions
 from ttl_deploy.search.search import search
+from ttl_deploy.search.state import _waves
 from ttl_deploy.search.strategies import _Purse
 from ttl_deploy.spec import ModelSpec
 from ttl_deploy.training.run import finished_run, read_predictions
@@ -111,6 +112,31 @@ def test_a_survivor_of_halving_is_the_run_that_undivided_training_gives(
     assert outcome.winner.history() == alone.history()
     ours, theirs = load_file(outcome.winner.weights), load_file(alone.weights)
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+def test_a_training_that_cannot_reach_the_best_is_ended(
+    data: DataOptions, request_of: Make, options_of: Opt, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A forecast that gives the second epoch no hope ends every training but the first, which has no rival."""
+    monkeypatch.setattr("ttl_deploy.search.trial.highest", lambda values, horizon: 1.0 if len(values) < 2 else -1.0)
+    outcome = search(
+        data,
+        request_of({"epochs": 4}),
+        tmp_path / "s",
+        options=options_of(strategy="exhaustive", budget=SMALL, early_stop=True),
+    )
+    rows = outcome.rows[:5]
+    assert [row.epochs for row in rows] == [4, 2, 2, 2, 2]
+    assert [row.status.split(":")[0] for row in rows] == ["trained"] + ["ended early"] * 4
+    assert f"the best has {(rows[0].value or 0) - (rows[0].error or 0):.4f}" in rows[1].status
+    # In the second wave and later the rival is the best of all before, not the first.
+    best = max(rows[:2], key=lambda row: row.value or 0.0)
+    assert f"the best has {(best.value or 0) - (best.error or 0):.4f}" in rows[2].status
+
+
+def test_waves_are_as_large_as_all_before() -> None:
+    assert [list(wave) for wave in _waves(list(range(9)))] == [[0], [1], [2, 3], [4, 5, 6, 7], [8]]
+    assert [list(wave) for wave in _waves([0])] == [[0]]
 
 
 def test_svcca_trains_the_whole_network_and_one_cut(

@@ -7,6 +7,7 @@ again and trains only what is missing.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 import shutil
@@ -94,9 +95,10 @@ class State:
         """Trains candidates up to an epoch and scores them.
 
         Args:
-            chosen: Which; with `early_stop` the first is trained first, the others against it.
+            chosen: Which; with `early_stop` one after another in waves, 1, 1, 2, 4 …, each against those before, the
+                same on one machine and on many.
             epochs: How long; what is trained already is not trained again. At `full` the runs are finished.
-            early_stop: End those whose learning curve cannot reach the best; the options may say otherwise.
+            early_stop: End those whose learning curve cannot reach the best so far; the options may say otherwise.
             weights: Other starting weights than the request's.
             variant: Part of the trials' names that tells them from those with the request's weights.
 
@@ -105,7 +107,7 @@ class State:
         """
         stop = early_stop if self.options.early_stop is None else self.options.early_stop
         scores: dict[str, Score] = {}
-        groups = [chosen[:1], chosen[1:]] if stop and epochs == self.full else [chosen]
+        groups = _waves(chosen) if stop and epochs == self.full else [chosen]
         for group in groups:
             trials = [
                 self._trial(
@@ -263,6 +265,12 @@ class State:
     def _progress(self, what: str, total: int) -> Iterator[Advance]:
         with self.reporter.task(what, total) as advance:
             yield advance
+
+
+def _waves(chosen: Sequence[Candidate]) -> list[Sequence[Candidate]]:
+    """As many in a wave as in all before it, the first alone."""
+    bounds = [0, *(2**power for power in range(len(chosen).bit_length() + 1))]
+    return [chosen[low:high] for low, high in itertools.pairwise(bounds) if low < len(chosen)]
 
 
 def _linked(source: str, target: str) -> Any:
