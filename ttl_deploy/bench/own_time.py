@@ -12,8 +12,8 @@ import contextlib
 import ctypes
 import os
 import time
-from types import TracebackType
-from typing import Self
+
+from ttl_deploy.closing import Closing
 
 _WAITED = "/proc/thread-self/schedstat"
 """Three numbers: nanoseconds on a core, nanoseconds in the run queue, time slices (kernel, `sched-stats.rst`)."""
@@ -35,7 +35,7 @@ def steady_memory() -> None:
         mallopt(_M_TOP_PAD, 16 * 2**20)
 
 
-class OwnTime:
+class OwnTime(Closing):
     """The clock of the thread that opened it; where the system does not tell, plain monotonic time.
 
     Attributes:
@@ -63,14 +63,6 @@ class OwnTime:
         if self._file is not None:
             os.close(self._file)
             self._file = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     @staticmethod
     def _waited(descriptor: int) -> int:

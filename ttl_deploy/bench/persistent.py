@@ -8,13 +8,13 @@ from __future__ import annotations
 import subprocess
 import tempfile
 import threading
-from types import TracebackType
-from typing import IO, Self
+from typing import IO
 
 from pydantic import Field, ValidationError
 
 from ttl_deploy.bench.isolate import WORKER, Job, environment, last_words
 from ttl_deploy.bench.measure import Measurement
+from ttl_deploy.closing import Closing
 from ttl_deploy.errors import TtlDeployError
 from ttl_deploy.runtime.base import default_threads
 from ttl_deploy.spec import Record
@@ -31,7 +31,7 @@ class Block(Record):
     max_seconds: float = Field(10.0, gt=0)
 
 
-class PersistentWorker:
+class PersistentWorker(Closing):
     """A process that holds a job's session; use it in `with`, which ends it however the block is left.
 
     Args:
@@ -85,14 +85,6 @@ class PersistentWorker:
                     stream.close()
                 except BrokenPipeError:
                     continue
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _ask(self, question: Record) -> str:
         """Writes a line and reads the answer's; a worker that ends or takes too long is told."""

@@ -1,8 +1,9 @@
 """Static int8 quantisation of an ONNX graph: Q/DQ pairs, weights per channel, ranges from training images.
 
-ONNX Runtime's quantiser places the pairs. Its graph was measured against NNCF's: in OpenVINO both take the same time
-and lose the same, in ONNX Runtime this one is faster, so one file serves both engines. Convolutions and batch norms
-are folded before, and residual sums are quantised too, without which a block falls back to float between its layers.
+ONNX Runtime's quantiser places the pairs. On ResNets its graph was measured against NNCF's: in OpenVINO both take the
+same time (`reports/int8-accuracy.md`), in ONNX Runtime this one is faster, so one file serves both engines.
+Convolutions and batch norms are folded before, and residual sums are quantised too, without which a block falls back
+to float between its layers.
 """
 
 from __future__ import annotations

@@ -6,11 +6,10 @@
 from __future__ import annotations
 
 import os
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Protocol
 
 import numpy as np
 import psutil
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 
 from ttl_deploy import hardware
 from ttl_deploy.artifact import Artifact
+from ttl_deploy.closing import Closing
 from ttl_deploy.errors import BadInputError, IntegrityError, MissingDependencyError, near
 from ttl_deploy.preprocess import normalise
 from ttl_deploy.registry import Registry
@@ -39,7 +39,7 @@ class Stages:
     to_host_ms: float
 
 
-class Session(ABC):
+class Session(Closing):
     """A model on a device, ready to run batches; close it, or use it in `with`.
 
     Attributes:
@@ -133,16 +133,8 @@ class Session(ABC):
             self._open = False
             self._close()
 
-    def _close(self) -> None:  # noqa: B027 - optional hook: most engines need no more than losing their last reference
-        """Releases what the subclass holds."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
+    def _close(self) -> None:
+        """Releases what the subclass holds; most engines need no more than losing their last reference."""
 
     def _check(self, batch: NDArray[Any]) -> None:
         if not self._open:

@@ -8,14 +8,14 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ttl_deploy import runtime as runtimes
 from ttl_deploy.artifact import Artifact, open_artifact
+from ttl_deploy.closing import Closing
 from ttl_deploy.errors import BadInputError, TtlDeployError
 from ttl_deploy.preprocess import load_pixels
 from ttl_deploy.runtime import Session
@@ -43,7 +43,7 @@ class Answer:
     labels: tuple[str, ...]
 
 
-class ServedModel:
+class ServedModel(Closing):
     """An artifact that several threads may ask at once; close it, or use it in `with`.
 
     Args:
@@ -133,14 +133,6 @@ class ServedModel:
         """Gives the engines' memory back."""
         for session in self._open:
             session.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _refuse_many(self, images: int) -> None:
         if not 1 <= images <= self.max_batch:

@@ -66,8 +66,7 @@ def predict_ray(
         MissingDependencyError: Ray is not installed.
         BadInputError: No image, or an image cannot be read.
     """
-    opened = open_artifact(Path(artifact))
-    engine = runtimes.runtime_for(opened, runtime, device=device).name
+    opened, engine = _opened(artifact, runtime, device)
     job = _Job(opened, engine, device, threads or 1, batch_size, skip_unreadable, address, workers, reporter)
     stream, total = stream_of(images)
     yield from job.predictions(stream, total, Summary())
@@ -112,11 +111,16 @@ def predict_ray_to_file(
         IntegrityError: The artifact or the file was changed.
         StorageError: The disk is full, read-only or failing; what is written stays, and the command can be repeated.
     """
-    opened = open_artifact(Path(artifact))
-    engine = runtimes.runtime_for(opened, runtime, device=device).name
+    opened, engine = _opened(artifact, runtime, device)
     job = _Job(opened, engine, device, threads or 1, batch_size, skip_unreadable, address, workers, reporter)
     provenance = provenance_of(opened, engine, device)
     return write_predictions(job, images, out, provenance, lines=lines, overwrite=overwrite)
+
+
+def _opened(artifact: str | Path, runtime: str | None, device: str) -> tuple[Artifact, str]:
+    """The artifact, and the engine that every worker will use."""
+    opened = open_artifact(Path(artifact))
+    return opened, runtimes.runtime_for(opened, runtime, device=device).name
 
 
 class _Predictor:
