@@ -3,6 +3,9 @@
     python benchmarks/search_costs.py ../shared/data/cxr3/labels.csv --classes no_finding,pneumonia --weights RUN \
         --out costs --report reports/search-costs.md
 
+Also, with `--early-stop FOLDER` of a `search_comparison.py` that had the strategy `exhaustive+early-stop`, how many
+trainings and epochs early stopping saved there.
+
 LWFT on cached features against LWFT that runs the frozen layers in every epoch; and trials on Ray, one worker on this
 machine, against the same trials in this process: what starting Ray costs, and what it adds to each trial.
 """
@@ -159,12 +162,32 @@ def _report(
                 else f"The searches differ: {sorted(same)}."
             ),
             "",
+            *(_early(options.early_stop) if options.early_stop else ()),
             f"Made by `python {' '.join(sys.argv)}` on {hardware.describe().name}; "
             + ", ".join(f"{name} {version}" for name, version in hardware.library_versions().items())
             + ".",
             "",
         ]
     )
+
+
+def _early(folder: Path) -> list[str]:
+    """Counted in epochs, which depend on no machine."""
+    before, after = (
+        json.loads((folder / strategy / "result.json").read_text())
+        for strategy in ("exhaustive", "exhaustive+early-stop")
+    )
+    epochs = [sum(row["epochs"] or 0 for row in result["candidates"]) for result in (before, after)]
+    ended = [row["cut"] for row in after["candidates"] if row["status"].startswith("ended early")]
+    values = [row["value"] for row in before["candidates"] if row["value"] is not None]
+    return [
+        "## Early stopping by the fitted learning curve",
+        "",
+        f"Exhaustive search of {folder.name}'s {len(values)} cuts, each held against one standard error below the best "
+        f"before it. Ended early: {', '.join(f'`{cut}`' for cut in ended) or 'none'}; {epochs[1]} of {epochs[0]} epochs "
+        f"were trained. Validation {before['metric'].upper()} of the cuts: {min(values):.3f} to {max(values):.3f}.",
+        "",
+    ]
 
 
 def _mean(values: list[float]) -> float:
@@ -187,6 +210,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--image-size", type=int, default=112)
     parser.add_argument("--epochs", type=int, default=6)
     parser.add_argument("--views", type=int, default=2)
+    parser.add_argument("--early-stop", type=Path, help="folder of a backbone's searches to read")
     parser.add_argument("--cache", type=Path)
     return parser
 
