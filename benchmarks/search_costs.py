@@ -179,12 +179,13 @@ def _early(folder: Path) -> list[str]:
     )
     epochs = [sum(row["epochs"] or 0 for row in result["candidates"]) for result in (before, after)]
     ended = [row["cut"] for row in after["candidates"] if row["status"].startswith("ended early")]
+    named = ", ".join(f"`{cut}`" for cut in ended) or "none"
     values = [row["value"] for row in before["candidates"] if row["value"] is not None]
     return [
         "## Early stopping by the fitted learning curve",
         "",
-        f"Exhaustive search of {folder.name}'s {len(values)} cuts, each held against one standard error below the best "
-        f"before it. Ended early: {', '.join(f'`{cut}`' for cut in ended) or 'none'}; {epochs[1]} of {epochs[0]} epochs "
+        f"Exhaustive search of {folder.name}'s {len(values)} cuts, each held against one standard error below the "
+        f"best before it. Ended early: {named}; {epochs[1]} of {epochs[0]} epochs "
         f"were trained. Validation {before['metric'].upper()} of the cuts: {min(values):.3f} to {max(values):.3f}.",
         "",
     ]
