@@ -1,4 +1,4 @@
-"""What two ideas behind `search` cost and save, both sides in turns in one run.
+"""What ideas behind `search` cost and save, both sides in turns in one run.
 
     python benchmarks/search_costs.py ../shared/data/cxr3/labels.csv --classes no_finding,pneumonia --weights RUN \
         --out costs --report reports/search-costs.md
@@ -130,7 +130,7 @@ def _report(
     same = {s.answer for s in (*local, *ray)}
     return "\n".join(
         [
-            "# What two ideas behind `search` cost and save",
+            "# What the ideas behind `search` cost and save",
             "",
             f"{options.data.name}{f', {options.classes}' if options.classes else ''}; every side twice, in the order "
             "A B B A, means.",
@@ -157,7 +157,7 @@ def _report(
             "",
             f"Ray adds {added:.2f} s to each trial. "
             + (
-                f"All four searches chose `{local[0].answer[0]}` with a test AUPRC of {local[0].answer[1]}."
+                f"All four searches chose `{local[0].answer[0]}` with a test AUPRC of {local[0].answer[1]:.4f}."
                 if len(same) == 1
                 else f"The searches differ: {sorted(same)}."
             ),
