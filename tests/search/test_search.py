@@ -48,6 +48,18 @@ def test_candidates_cost_what_the_models_cost() -> None:
     assert found[-1].cost.parameters == 11_176_512 + 1026
 
 
+def test_tf_has_no_candidate_with_nothing_left_to_slim(
+    data: DataOptions, request_of: Make, options_of: Opt, tmp_path: Path
+) -> None:
+    outcome = search(
+        data, request_of({"epochs": 1}, method="tf"), tmp_path / "s", options=options_of(strategy="hierarchical")
+    )
+    tried = [row.cut for row in outcome.rows]
+    assert (tried[0], tried[-1], len(tried)) == ("stem", "layer4.0", 8)
+    assert outcome.winner.config.model.method == "tf"
+    assert finished_run(outcome.winner.folder).config.model.cut in tried
+
+
 def test_stage_two_looks_between_the_neighbouring_block_ends() -> None:
     """Section 3.2, on the paper's 17 cuts of ResNet-50."""
     found = candidates(ModelSpec(backbone="resnet50", method="ttl", classes=("a", "b"), image_size=64))

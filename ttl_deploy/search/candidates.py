@@ -48,11 +48,14 @@ class Candidate:
 def candidates(spec: ModelSpec) -> list[Candidate]:
     """One candidate per cut point of the spec's backbone, bottom first.
 
+    TF has none at the top: it slims what is above the cut.
+
     Args:
         spec: Method and backbone; its own cut is ignored.
     """
     found = []
-    for point in BACKBONES.get(spec.backbone).cut_points:
+    points = BACKBONES.get(spec.backbone).cut_points
+    for point in points[:-1] if spec.method == "tf" else points:
         at = spec.model_copy(update={"cut": point.name})
         # Counting needs no weights, and drawing those of every candidate would take seconds.
         with torch.device("meta"):
