@@ -93,7 +93,10 @@ def _compile(program: ExportedProgram, path: Path) -> dict[str, object]:
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """The exporter and the compiler talk in logs and warnings; none of it is for our user."""
-    loggers = [logging.getLogger(name) for name in ("torch.export", "torch._inductor", "torch._export")]
+    loggers = [
+        logging.getLogger(name)
+        for name in ("torch.export", "torch._inductor", "torch._export", "torch.utils.cpp_extension")
+    ]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.ERROR)
