@@ -94,26 +94,33 @@ def _fold_batch_norms(model: nn.Module, images: Tensor) -> None:
     Which do is seen by running the model: FX cannot trace torchvision's DenseNet, and knows no subclass of batch norm.
     """
     made: dict[int, tuple[str, Tensor]] = {}
-    pairs: list[tuple[str, int]] = []
+    folded: list[tuple[str, str]] = []
+
+    def note(name: str, output: Tensor) -> None:
+        # The tensor is kept, so that its identity is not given to another one.
+        made[id(output)] = name, output
+
+    def match(name: str, read: Tensor) -> None:
+        # Here and not at the end: what a batch norm read may be gone by then, and its identity another tensor's.
+        if id(read) in made:
+            folded.append((made[id(read)][0], name))
+
     hooks = []
     for name, module in model.named_modules():
         if isinstance(module, nn.Conv2d):
-            # The tensor is kept, so that its identity is not given to another one.
-            hooks.append(module.register_forward_hook(lambda m, i, out, name=name: made.update({id(out): (name, out)})))
+            hooks.append(module.register_forward_hook(lambda _m, _i, output, name=name: note(name, output)))
         elif isinstance(module, nn.BatchNorm2d):
-            hooks.append(module.register_forward_pre_hook(lambda m, i, name=name: pairs.append((name, id(i[0])))))
+            hooks.append(module.register_forward_pre_hook(lambda _m, inputs, name=name: match(name, inputs[0])))
     model(images)
     for hook in hooks:
         hook.remove()
-    for norm_name, source in pairs:
-        if source in made:
-            norm: Any = model.get_submodule(norm_name)
-            conv: Any = model.get_submodule(made[source][0])
-            model.set_submodule(made[source][0], fuse_conv_bn_eval(conv, norm))
-            # timm's batch norms have the activation inside.
-            model.set_submodule(
-                norm_name, nn.Sequential(*(getattr(norm, n) for n in ("drop", "act") if hasattr(norm, n)))
-            )
+    for conv_name, norm_name in folded:
+        conv: Any = model.get_submodule(conv_name)
+        norm: Any = model.get_submodule(norm_name)
+        model.set_submodule(conv_name, fuse_conv_bn_eval(conv, norm))
+        # timm's batch norms have the activation inside.
+        rest = [getattr(norm, part) for part in ("drop", "act") if hasattr(norm, part)]
+        model.set_submodule(norm_name, nn.Sequential(*rest))
 
 
 def _run(model: nn.Module, batches: Iterable[NDArray[np.float32]]) -> None:
