@@ -250,10 +250,8 @@ def _report(run: Run, made: list[Made], times: list[float]) -> list[str]:
 
 
 def _made() -> str:
-    libraries = ", ".join(f"{name} {version}" for name, version in hardware.library_versions().items())
-    return (
-        f"Made by `python {' '.join(sys.argv)}` on {hardware.describe().name}; NNCF {nncf.__version__}, {libraries}.\n"
-    )
+    made = f"Made by `python {' '.join(sys.argv)}` on {hardware.describe().name}"
+    return f"{made}; NNCF {nncf.__version__}, {hardware.library_words()}.\n"
 
 
 def _drop(pair: tuple[float, float] | None) -> str:

@@ -171,7 +171,8 @@ def _report(options: argparse.Namespace, found: dict[int, list[Way]], peaks: Cei
         [
             *lines,
             "",
-            f"Made by `python benchmarks/{Path(sys.argv[0]).name} {' '.join(sys.argv[1:])}`; {_libraries()}.",
+            f"Made by `python benchmarks/{Path(sys.argv[0]).name} {' '.join(sys.argv[1:])}`; "
+            f"{hardware.library_words()}.",
             "",
         ]
     )
@@ -207,10 +208,6 @@ def _faster(ratio: Ratio | None) -> str:
 
 def _images(options: argparse.Namespace) -> int:
     return int(finished_run(options.run).metrics()["images"]["test"])
-
-
-def _libraries() -> str:
-    return ", ".join(f"{name} {version}" for name, version in hardware.library_versions().items())
 
 
 def _record(found: dict[int, list[Way]], before: Ceiling, after: Ceiling) -> dict[str, Any]:

@@ -161,9 +161,7 @@ def _report(options: argparse.Namespace, rows: list[Compared]) -> str:
             "|---|---|---|---|---|---|---|---|---|---|",
             *map(_line, rows),
             "",
-            f"Made by `python {' '.join(sys.argv)}` on {hardware.describe().name}; "
-            + ", ".join(f"{name} {version}" for name, version in hardware.library_versions().items())
-            + ".",
+            f"Made by `python {' '.join(sys.argv)}` on {hardware.describe().name}; {hardware.library_words()}.",
             "",
         ]
     )

@@ -163,9 +163,7 @@ def _report(
             ),
             "",
             *(_early(options.early_stop) if options.early_stop else ()),
-            f"Made by `python {' '.join(sys.argv)}` on {hardware.describe().name}; "
-            + ", ".join(f"{name} {version}" for name, version in hardware.library_versions().items())
-            + ".",
+            f"Made by `python {' '.join(sys.argv)}` on {hardware.describe().name}; {hardware.library_words()}.",
             "",
         ]
     )

@@ -137,6 +137,11 @@ def library_versions() -> dict[str, str]:
     return versions
 
 
+def library_words() -> str:
+    """The versions of `library_versions` as text, for a report's last line."""
+    return ", ".join(f"{name} {version}" for name, version in library_versions().items())
+
+
 def _cpuinfo(key: str) -> str:
     path = Path("/proc/cpuinfo")
     if not path.exists():

@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
-from pydantic import ConfigDict
+from pydantic import ConfigDict, Field
 
 from ttl_deploy.errors import BadInputError, near
-from ttl_deploy.export.images import RunImages
+from ttl_deploy.export.images import CALIBRATION_IMAGES, RunImages
 from ttl_deploy.parity.compare import Bounds
 from ttl_deploy.progress import SILENT, Reporter
 from ttl_deploy.registry import Registry
@@ -32,6 +32,18 @@ class ExportOptions(Record):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class CalibrationOptions(ExportOptions):
+    """What every format that writes int8 asks for.
+
+    Attributes:
+        calibration_images: int8: how many training images, as many of each class as there are.
+        calibration_seed: int8: seed of their draw.
+    """
+
+    calibration_images: int = Field(CALIBRATION_IMAGES, ge=2)
+    calibration_seed: int = Field(0, ge=0)
 
 
 @dataclass(frozen=True)

@@ -23,11 +23,10 @@ from pydantic import Field
 
 from ttl_deploy import files
 from ttl_deploy.errors import BadInputError, TtlDeployError
-from ttl_deploy.export.exporter import EXPORTERS, INPUT, OUTPUT, Exporter, ExportJob, ExportOptions, Written
+from ttl_deploy.export.exporter import EXPORTERS, INPUT, OUTPUT, CalibrationOptions, Exporter, ExportJob, Written
 from ttl_deploy.export.graph_ends import add_activation, embed_preprocessing
 from ttl_deploy.export.graph_tidy import held, tidy
 from ttl_deploy.export.graph_types import HALVES, to_half
-from ttl_deploy.export.images import CALIBRATION_IMAGES
 from ttl_deploy.export.quantise import quantise_job
 from ttl_deploy.transfer import TransferModel
 
@@ -50,7 +49,7 @@ LARGEST_MIB = 1900
 """A protobuf message ends at 2 GiB; above this, weights go to a file of their own."""
 
 
-class GraphOptions(ExportOptions):
+class GraphOptions(CalibrationOptions):
     """Options of every format that begins with an ONNX graph.
 
     Attributes:
@@ -59,8 +58,6 @@ class GraphOptions(ExportOptions):
         embed_preprocessing: Put scaling and normalisation into the graph, which then takes (N, H, W, C) uint8.
         activation: Put `softmax` or `sigmoid` behind the logits.
         calibration: int8: how ranges follow from the calibration images.
-        calibration_images: int8: how many training images, as many of each class as there are.
-        calibration_seed: int8: seed of their draw.
         int8_auto: int8: leave the layers that hurt most in float, until parity passes on the validation split.
         qat: int8: epochs of quantisation-aware finetuning before the export; 0: none.
     """
@@ -69,8 +66,6 @@ class GraphOptions(ExportOptions):
     embed_preprocessing: bool = False
     activation: Literal["none", "softmax", "sigmoid"] = "none"
     calibration: Literal["minmax", "entropy", "percentile"] = "minmax"
-    calibration_images: int = Field(CALIBRATION_IMAGES, ge=2)
-    calibration_seed: int = Field(0, ge=0)
     int8_auto: bool = False
     qat: int = Field(0, ge=0, le=100)
 

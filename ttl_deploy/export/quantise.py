@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from ttl_deploy.export.images import Sample
 
 if TYPE_CHECKING:
-    from ttl_deploy.export.exporter import ExportJob
+    from ttl_deploy.export.exporter import CalibrationOptions, ExportJob
     from ttl_deploy.export.onnx_graph import GraphOptions
 
 LAYERS = ("Conv", "Gemm", "MatMul")
@@ -74,17 +74,8 @@ def quantise_job(plain: onnx.ModelProto, job: ExportJob, options: GraphOptions, 
     )
     with job.reporter.task("calibrating", len(sample)) as advance:
         quantiser = Quantiser.calibrated(plain, _told(sample, advance), method=options.calibration, symmetric=symmetric)
-    details: dict[str, Any] = {
-        "calibration": options.calibration,
-        "images": len(sample),
-        "seed": options.calibration_seed,
-        "split": "train",
-        "per_channel": True,
-        "symmetric_activations": symmetric,
-        "layers": len(quantiser.layers),
-        "float_layers": [],
-        "int8_macs": 1.0,
-    }
+    details = calibration_facts(options.calibration, len(sample), options, symmetric=symmetric)
+    details["layers"] = len(quantiser.layers)
     if not options.int8_auto:
         return Quantised(quantiser.quantise(), details)
     from ttl_deploy.export.quantise_auto import choose_float_layers
@@ -92,6 +83,27 @@ def quantise_job(plain: onnx.ModelProto, job: ExportJob, options: GraphOptions, 
     choice = choose_float_layers(quantiser, job)
     details |= {"float_layers": list(choice.float_layers), "int8_macs": choice.trials[-1].int8_macs}
     return Quantised(quantiser.quantise(choice.float_layers), details, {choice.FILE: choice.record()})
+
+
+def calibration_facts(method: str, images: int, options: CalibrationOptions, *, symmetric: bool) -> dict[str, Any]:
+    """How a graph was calibrated, for the manifest; all layers int8.
+
+    Args:
+        method: `minmax`, `entropy` or `percentile`.
+        images: How many were used.
+        options: The seed of their draw.
+        symmetric: Activations around zero.
+    """
+    return {
+        "calibration": method,
+        "images": images,
+        "seed": options.calibration_seed,
+        "split": "train",
+        "per_channel": True,
+        "symmetric_activations": symmetric,
+        "float_layers": [],
+        "int8_macs": 1.0,
+    }
 
 
 class Quantiser:

@@ -22,11 +22,11 @@ from pydantic import Field
 from ttl_deploy import hardware
 from ttl_deploy.errors import BadInputError, IntegrityError, MissingDependencyError, TtlDeployError
 from ttl_deploy.export import torch_trt_int8
-from ttl_deploy.export.exporter import EXPORTERS, INPUT, Exporter, ExportJob, ExportOptions, Written
-from ttl_deploy.export.images import CALIBRATION_IMAGES
+from ttl_deploy.export.exporter import EXPORTERS, INPUT, CalibrationOptions, Exporter, ExportJob, Written
 from ttl_deploy.export.kit.build_engine import BuildError, check_precision, count_precisions
 from ttl_deploy.export.program import export_program, in_precision
 from ttl_deploy.export.pt2 import PACKAGE_FILE, quiet, save_program
+from ttl_deploy.export.quantise import calibration_facts
 from ttl_deploy.runtime.torch_file import TORCH_TRT, refuse_pickles
 
 MODEL_FILE = "model.ep"
@@ -37,7 +37,7 @@ DEVICE = "cuda"
 _INSTALL = "pip install 'ttl-deploy[trt]' on a machine with an NVIDIA GPU, or export trt with --defer-build"
 
 
-class TorchTrtOptions(ExportOptions):
+class TorchTrtOptions(CalibrationOptions):
     """Options of the format.
 
     Attributes:
@@ -45,8 +45,6 @@ class TorchTrtOptions(ExportOptions):
         opt_batch: The batch it is made fast for.
         max_batch: Largest batch.
         optimization_level: 0 builds fast, 5 searches longest.
-        calibration_images: int8: how many training images, as many of each class as there are.
-        calibration_seed: int8: seed of their draw.
         aot: Also write an AOTInductor package, which C++ programs load together with libtorchtrt.
     """
 
@@ -54,8 +52,6 @@ class TorchTrtOptions(ExportOptions):
     opt_batch: int = Field(1, ge=1)
     max_batch: int = Field(32, ge=1)
     optimization_level: int = Field(3, ge=0, le=5)
-    calibration_images: int = Field(CALIBRATION_IMAGES, ge=2)
-    calibration_seed: int = Field(0, ge=0)
     aot: bool = False
 
 
@@ -124,18 +120,8 @@ def _module(job: ExportJob, options: TorchTrtOptions) -> tuple[torch.nn.Module, 
     with job.reporter.task("calibrating", None):
         module = torch_trt_int8.calibrated(job.model, sample)
     rounded = torch_trt_int8.with_operators(module)
-    facts = {
-        "calibration": "minmax",
-        "images": len(sample),
-        "seed": options.calibration_seed,
-        "split": "train",
-        "per_channel": True,
-        "symmetric_activations": True,
-        "float_layers": [],
-        "int8_macs": 1.0,
-        "rounded_tensors": rounded,
-    }
-    return module, {"quantisation": facts}
+    facts = calibration_facts("minmax", len(sample), options, symmetric=True)
+    return module, {"quantisation": {**facts, "rounded_tensors": rounded}}
 
 
 def _compile(module: torch.nn.Module, job: ExportJob, options: TorchTrtOptions) -> Any:
