@@ -120,6 +120,8 @@ def open_run(folder: Path) -> Run:
         BadInputError: It is missing, not a run, or a series of runs (the error lists them).
         IntegrityError: Its configuration is damaged or of a newer version.
     """
+    if not folder.exists():
+        files.recover(folder)
     if not folder.is_dir():
         raise BadInputError("no such run folder", where=folder, fix="pass a folder made by `ttl-deploy train`")
     if (folder / SERIES).exists():
