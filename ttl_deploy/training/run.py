@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from ttl_deploy import files
 from ttl_deploy.data.manifest import read_dataset
 from ttl_deploy.data.prepared import Prepared, prepare_like
-from ttl_deploy.errors import BadInputError, IntegrityError
+from ttl_deploy.errors import BadInputError, IntegrityError, TrainingError
 from ttl_deploy.progress import SILENT, Reporter
 from ttl_deploy.spec import PreprocessSpec, TrainConfig, read_record
 
@@ -170,6 +170,16 @@ def run_data(
     dataset = read_dataset(Path(run.config.data), classes=run.config.model.classes, ignore_other_labels=True)
     rule = preprocess or run.config.preprocess
     return prepare_like(dataset, rule, run.split, cache_folder=cache, reporter=reporter)
+
+
+def still_there(folder: Path) -> None:
+    """Refuses to go on in a folder that was removed meanwhile, where what is written would be no run.
+
+    Raises:
+        TrainingError: Its `config.yaml` is gone.
+    """
+    if not (folder / CONFIG).exists():
+        raise TrainingError("was removed while it was trained", where=folder, fix="train it again")
 
 
 def write_config(folder: Path, config: TrainConfig) -> None:
