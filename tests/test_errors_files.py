@@ -105,3 +105,96 @@ def test_killed_while_writing_the_file_is_old_or_new_never_half(tmp_path: Path) 
     assert target.stat().st_size in (1, 3_000_000)
     files.remove_leftovers(tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["x"]
+
+
+FOLDER = """
+    import sys, time
+    from pathlib import Path
+    from ttl_deploy import files
+    with files.atomic_folder(Path(sys.argv[1]), overwrite=True) as folder:
+        (folder / "who").write_text(sys.argv[2])
+        print("in", flush=True)
+        sys.stdin.readline()
+"""
+
+
+def writing(target: Path, who: str) -> "subprocess.Popen[str]":
+    """A process that stands inside an atomic folder until it gets a line."""
+    command = [sys.executable, "-c", textwrap.dedent(FOLDER), str(target), who]
+    child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert child.stdout is not None
+    assert child.stdout.readline() == "in\n"
+    return child
+
+
+def test_of_two_that_write_to_one_place_the_last_stands_whole(tmp_path: Path) -> None:
+    target = tmp_path / "artifact"
+    with writing(target, "first") as first, writing(target, "second") as second:
+        second.communicate("go\n", timeout=60)
+        assert (target / "who").read_text() == "second"
+        first.communicate("go\n", timeout=60)
+    assert (first.returncode, second.returncode) == (0, 0)
+    assert [p.name for p in tmp_path.rglob("*")] == ["artifact", "who"]
+    assert (target / "who").read_text() == "first"
+
+
+def test_without_overwrite_the_second_to_finish_is_refused_and_the_first_stands(tmp_path: Path) -> None:
+    target = tmp_path / "artifact"
+    with pytest.raises(BadInputError, match="exists already"), files.atomic_folder(target) as late:
+        (late / "who").write_text("late")
+        with files.atomic_folder(target) as early:
+            (early / "who").write_text("early")
+    assert (target / "who").read_text() == "early"
+    assert [p.name for p in tmp_path.iterdir()] == ["artifact"]
+
+
+def test_what_a_killed_process_left_is_removed_by_the_next_and_a_living_ones_is_not(tmp_path: Path) -> None:
+    target = tmp_path / "artifact"
+    with writing(target, "killed") as killed, writing(target, "living") as living:
+        killed.kill()
+        killed.wait(timeout=60)
+        assert len(list(tmp_path.iterdir())) == 2
+        files.recover(target)
+        (left,) = tmp_path.iterdir()
+        assert (left / "who").read_text() == "living"
+        living.communicate("go\n", timeout=60)
+    assert (target / "who").read_text() == "living"
+
+
+def test_killed_between_the_two_renames_the_old_folder_comes_back(tmp_path: Path) -> None:
+    target = tmp_path / "artifact"
+    with files.atomic_folder(target) as folder:
+        (folder / "who").write_text("old")
+    code = f"""
+        import os, signal
+        from pathlib import Path
+        from ttl_deploy import files
+        rename = Path.rename
+        def killed(path, to):
+            if Path(to).name == "artifact":
+                os.kill(os.getpid(), signal.SIGKILL)
+            return rename(path, to)
+        Path.rename = killed
+        with files.atomic_folder(Path({str(target)!r}), overwrite=True) as folder:
+            (folder / "who").write_text("new")
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert not target.exists()
+    assert len(list(tmp_path.iterdir())) == 2
+    files.recover(target)
+    assert (target / "who").read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["artifact"]
+
+
+def test_leftovers_of_another_machine_are_left_alone_for_a_day(tmp_path: Path) -> None:
+    other = tmp_path / ".artifact.elsewhere-1-0a0b0c0d.tmp"
+    strange = tmp_path / ".artifact.more.elsewhere-1-0a0b0c0d.tmp"
+    for folder in (other, strange):
+        folder.mkdir()
+    files.recover(tmp_path / "artifact")
+    assert other.exists()
+    for folder in (other, strange):
+        os.utime(folder, (0, 0))
+    files.recover(tmp_path / "artifact")
+    assert [p.name for p in tmp_path.iterdir()] == [strange.name]

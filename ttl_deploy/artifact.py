@@ -108,6 +108,8 @@ def update_manifest(artifact: Artifact, **changes: Any) -> Artifact:
 def _folder_of(path: Path) -> Path:
     """The artifact's folder for the folder itself or a file in it."""
     if not path.exists():
+        files.recover(path)
+    if not path.exists():
         raise BadInputError("no such artifact", where=path, fix="make one with `ttl-deploy export`")
     folder = path if path.is_dir() else path.parent
     if (folder / MANIFEST).is_file():

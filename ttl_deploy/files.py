@@ -1,22 +1,30 @@
 """Durable files: what this package writes is whole or absent, and the old version stays until the new one stands.
 
-Atomic writes go through a temporary sibling, fsync and rename; folders likewise. Failures of the disk become
+Atomic writes go through a temporary sibling, fsync and rename; folders likewise. The sibling's name says whose it is,
+so that what a killed process left is known and put right by the next one (`recover`). Failures of the disk become
 `StorageError`.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
+import platform
+import re
 import secrets
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from ttl_deploy.errors import BadInputError, StorageError
+
+_FORGOTTEN = 24 * 3600
+"""Seconds after which a leftover of another machine, whose processes cannot be seen here, counts as abandoned."""
 
 
 @contextmanager
@@ -37,7 +45,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     Raises:
         StorageError: The disk is full, read-only or failing; `path` is as it was.
     """
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    temporary = _sibling(path, "tmp")
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -70,24 +78,38 @@ def write_json(path: Path, content: Any) -> None:
 def atomic_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
     """Gives a temporary sibling folder to fill; it takes the place of `path` only when the block succeeds.
 
+    Of two that write to one place with `overwrite`, the later to finish stands, whole; without, the later is refused.
+
     Raises:
         BadInputError: `path` exists and `overwrite` is false.
         StorageError: The disk is full, read-only or failing; what was at `path` is still there.
     """
+    with staged_folder(path, overwrite=overwrite) as temporary:
+        temporary.mkdir(parents=True)
+        yield temporary
+
+
+@contextmanager
+def staged_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
+    """As `atomic_folder`, for a block that makes the folder itself."""
     refuse_existing(path, overwrite=overwrite)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    temporary = _sibling(path, "tmp")
     with disk_errors(path):
         try:
-            temporary.mkdir(parents=True)
             yield temporary
             _sync_tree(temporary)
-            replace_folder(temporary, path)
+            replace_folder(temporary, path, overwrite=overwrite)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
 
 
 def refuse_existing(path: Path, *, overwrite: bool, option: str = "--out") -> None:
     """Raises `BadInputError` where `path` holds something and `overwrite` is false; `option` is what named it."""
+    recover(path)
+    _refuse(path, overwrite=overwrite, option=option)
+
+
+def _refuse(path: Path, *, overwrite: bool, option: str = "--out") -> None:
     if overwrite or not path.exists():
         return
     if path.is_dir() and not any(path.iterdir()):
@@ -107,21 +129,98 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
-def replace_folder(new: Path, path: Path) -> None:
-    """Puts the folder `new` at `path`; what was there is removed only after the new one stands."""
-    old = path.with_name(f".{path.name}.{secrets.token_hex(4)}.old")
-    moved = path.exists()
-    if moved:
-        path.rename(old)
-    try:
-        new.rename(path)
-    except OSError:
-        if moved:
-            old.rename(path)
-        raise
+def replace_folder(new: Path, path: Path, *, overwrite: bool = True) -> None:
+    """Puts the folder `new` at `path`; what was there is removed only after the new one stands.
+
+    Raises:
+        BadInputError: Something is at `path`, perhaps since a moment ago, and `overwrite` is false.
+    """
+    old = _sibling(path, "old")
+    while True:
+        _refuse(path, overwrite=overwrite)
+        moved = _moved(path, old)
+        try:
+            new.rename(path)
+            break
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+                if moved:
+                    old.rename(path)
+                raise
+            # Another process put its own there since: the next round takes that away.
+            _remove(old)
     _sync_folder(path.parent)
-    if moved:
-        shutil.rmtree(old) if old.is_dir() else old.unlink()
+    _remove(old)
+
+
+def recover(path: Path) -> None:
+    """Puts right what processes that are gone left beside `path`: half-written siblings, and a replacement cut short.
+
+    Between its two renames a replacement has nothing at `path`; what was there before is put back.
+    """
+    if not path.parent.is_dir():
+        return
+    for entry in sorted(_leftovers(path), key=_age):
+        if entry.suffix == ".old" and not path.exists():
+            entry.rename(path)
+        else:
+            _remove(entry)
+
+
+def _sibling(path: Path, ending: str) -> Path:
+    return path.with_name(f".{path.name}.{_machine()}-{os.getpid()}-{secrets.token_hex(4)}.{ending}")
+
+
+def _machine() -> str:
+    return re.sub(r"[^A-Za-z0-9]", "_", platform.node())[:32] or "_"
+
+
+def _leftovers(path: Path) -> list[Path]:
+    """Siblings made for `path` whose process is gone; names of earlier versions say no process."""
+    pattern = re.compile(rf"\.{re.escape(path.name)}\.(?:(\w+)-(\d+)-)?[0-9a-f]{{8}}\.(?:tmp|old)")
+    found = []
+    for entry in path.parent.iterdir():
+        match = pattern.fullmatch(entry.name)
+        if match and _abandoned(entry, match[1], match[2]):
+            found.append(entry)
+    return found
+
+
+def _abandoned(entry: Path, machine: str | None, process: str | None) -> bool:
+    import psutil
+
+    if machine != _machine() or process is None:
+        return _age(entry) > _FORGOTTEN
+    try:
+        started: float = psutil.Process(int(process)).create_time()
+    except psutil.Error:
+        return True
+    # A process that started after the entry was last touched only has the number of the one that made it.
+    return time.time() - started < _age(entry) - 1
+
+
+def _age(entry: Path) -> float:
+    """Seconds since the entry was last touched; 0 where it has gone meanwhile."""
+    try:
+        return time.time() - entry.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
+
+
+def _moved(path: Path, old: Path) -> bool:
+    try:
+        path.rename(old)
+        os.utime(old)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _remove(entry: Path) -> None:
+    if entry.is_dir() and not entry.is_symlink():
+        shutil.rmtree(entry, ignore_errors=True)
+    else:
+        entry.unlink(missing_ok=True)
 
 
 def _sync_tree(folder: Path) -> None:

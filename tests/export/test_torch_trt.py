@@ -15,7 +15,7 @@ from ttl_deploy.errors import BadInputError, MissingDependencyError, TtlDeployEr
 from ttl_deploy.export import torch_trt
 from ttl_deploy.export.exporter import ExportJob
 from ttl_deploy.export.torch_trt import TorchTrtExporter, TorchTrtOptions
-from ttl_deploy.runtime.torch_file import refuse_pickles
+from ttl_deploy.runtime.torch_guard import check_program
 from ttl_deploy.spec import ModelSpec, PreprocessSpec
 from ttl_deploy.transfer import build
 
@@ -51,7 +51,7 @@ def test_it_is_saved_as_a_program_without_pickles(calls: list[tuple[str, Any]], 
     assert [options["output_format"] for options in saves] == ["exported_program", "aot_inductor"]
     batch = saves[0]["dynamic_shapes"]["images"][0]
     assert (batch.min, batch.max) == (1, 32)
-    refuse_pickles(tmp_path / "made" / "model.ep")
+    check_program(tmp_path / "made" / "model.ep")
     assert sorted(path.name for path in (tmp_path / "made").iterdir()) == ["model-aot.pt2", "model.ep"]
 
 

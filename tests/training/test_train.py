@@ -2,12 +2,15 @@
 
 import csv
 import json
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -69,6 +72,20 @@ def test_a_run_holds_what_the_design_says(data: DataOptions, tmp_path: Path) -> 
     assert metrics["best_epoch"] == best["epoch"]
     assert metrics["images"]["test"] + metrics["images"]["val"] + metrics["images"]["train"] == 60
     assert open_run(run.folder).config == run.config
+
+
+def test_a_run_whose_folder_is_removed_meanwhile_ends_with_one_line_and_leaves_nothing(
+    data: DataOptions, tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+
+    def remove(history: Sequence[dict[str, Any]]) -> None:
+        if len(history) == 2:
+            shutil.rmtree(folder)
+
+    with pytest.raises(TrainingError, match=r"run: was removed while it was trained; train it again"):
+        train(data, REQUEST, folder, judge=remove)
+    assert not folder.exists()
 
 
 def test_predictions_are_the_fp32_models_and_metrics_are_theirs(data: DataOptions, tmp_path: Path) -> None:

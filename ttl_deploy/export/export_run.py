@@ -7,7 +7,6 @@ bound, leaves what was there; one that is undecided only because the test split 
 from __future__ import annotations
 
 import functools
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -129,15 +128,9 @@ def export_one(
     job = ExportJob(
         source.model, preprocess, precision, settings or exporter.options(), images, bounds, source.reporter
     )
-    staged = place.with_name(f".{place.name}.staged")
-    shutil.rmtree(staged, ignore_errors=True)
-    try:
+    with files.staged_folder(place, overwrite=True) as staged:
         made, engine = _write(staged, source.run, job, exporter, source.reporter)
         made = _checked(made, engine, source, bounds)
-        with files.disk_errors(place):
-            files.replace_folder(staged, place)
-    finally:
-        shutil.rmtree(staged, ignore_errors=True)
     return Artifact(place, made.manifest)
 
 

@@ -27,7 +27,8 @@ from ttl_deploy.export.kit.build_engine import BuildError, check_precision, coun
 from ttl_deploy.export.program import export_program, in_precision
 from ttl_deploy.export.pt2 import PACKAGE_FILE, quiet, save_program
 from ttl_deploy.export.quantise import calibration_facts
-from ttl_deploy.runtime.torch_file import TORCH_TRT, refuse_pickles
+from ttl_deploy.runtime.torch_file import TORCH_TRT
+from ttl_deploy.runtime.torch_guard import check_program
 
 MODEL_FILE = "model.ep"
 
@@ -202,7 +203,7 @@ def _save_program(compiled: Any, images: torch.Tensor, path: Path, options: Torc
         _save(compiled, images, first, "exported_program", options)
         save_program(torch.export.load(first), path)
     try:
-        refuse_pickles(path, engines=True)
+        check_program(path, engines=True)
     except IntegrityError as error:
         raise TtlDeployError(
             f"this torch_tensorrt pickles its engines: {error.what}", fix="export trt instead"

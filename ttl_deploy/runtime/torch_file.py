@@ -1,8 +1,7 @@
 """PyTorch running an artifact: exported programs, AOTInductor packages, TorchScript and Torch-TensorRT programs.
 
-No pickle is executed. `torch.export.load` unpickles what an archive marks as pickled, so an archive with such a record
-is refused before it is loaded (`save_program` writes none); TorchScript is read by LibTorch's own unpickler, which
-knows no Python objects. An AOTInductor package is machine code and a Torch-TensorRT program holds an engine: they are
+No pickle is executed, and nothing else of a program or script either: both are checked by `torch_guard` before PyTorch
+loads them. An AOTInductor package is machine code and a Torch-TensorRT program holds an engine: they are
 as trustworthy as whoever made the artifact, whose hashes were checked when it was opened.
 """
 
@@ -10,10 +9,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import json
-import re
 import warnings
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -23,15 +19,9 @@ from ttl_deploy import hardware
 from ttl_deploy.artifact import Artifact
 from ttl_deploy.errors import BadInputError, IntegrityError, MissingDependencyError
 from ttl_deploy.runtime.base import RUNTIMES, Runtime, Session, of_manifest
+from ttl_deploy.runtime.torch_guard import check_program, check_script
 
 TORCH_TRT = "torch-trt"
-
-_HARMLESS = re.compile(
-    r"data/weights/weight_\d+|data/constants/tensor_\d+|data/(weights|constants)/\w+_config\.json|models/\w+\.json"
-    r"|data/sample_inputs/\w+\.pt|archive_(format|version)|byteorder|version|\.data/(version|serialization_id)"
-    r"|\.format_version|\.storage_alignment"
-)
-"""Records of an exported program that hold JSON, text or raw numbers; example inputs are harmless where empty."""
 
 
 class TorchSession(Session):
@@ -78,40 +68,6 @@ def _name(format: str, packaged: bool) -> str:
     return "torch-aot" if packaged else "torch-tensorrt" if format == TORCH_TRT else "torch"
 
 
-def refuse_pickles(path: Path, *, engines: bool = False) -> None:
-    """Refuses an exported program that would make PyTorch unpickle Python objects.
-
-    Args:
-        path: The archive.
-        engines: Allow the records of TensorRT engines, which LibTorch's own unpickler reads.
-
-    Raises:
-        IntegrityError: It holds pickled tensors, objects or example inputs, an unknown record, or is no such archive.
-    """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            records = {entry.filename.partition("/")[2]: entry for entry in archive.infolist()}
-            configs = [json.loads(archive.read(e)) for name, e in records.items() if name.endswith("_config.json")]
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
-        raise IntegrityError("is not an exported program", where=path) from error
-    entries = [entry for config in configs for entry in config.get("config", {}).values()]
-    pickled = [e for e in entries if e.get("use_pickle", True) and not (engines and _is_engine(e["path_name"]))]
-    strange = [
-        name for name, e in records.items() if not _HARMLESS.fullmatch(name) and not (engines and _is_engine(name))
-    ]
-    inputs = [name for name, entry in records.items() if name.startswith("data/sample_inputs/") and entry.file_size]
-    if pickled or strange or inputs:
-        raise IntegrityError(
-            f"holds a pickle, which could run any code ({(strange or inputs or ['a pickled tensor'])[0]})",
-            where=path,
-            fix="export the run again",
-        )
-
-
-def _is_engine(name: str) -> bool:
-    return name.rpartition("/")[2].startswith("custom_obj_")
-
-
 def _load(artifact: Artifact, device: str, packaged: bool) -> Any:
     if packaged:
         return _load_package(artifact, device)
@@ -133,7 +89,7 @@ def _load_program(path: Path, device: str, engines: bool) -> Any:
     import torch
     from torch.export.passes import move_to_device_pass
 
-    refuse_pickles(path, engines=engines)
+    check_program(path, engines=engines)
     program = torch.export.load(path)
     # A program with engines was made on the GPU and stays there.
     return (program if engines or device == "cpu" else move_to_device_pass(program, device)).module()
@@ -142,6 +98,7 @@ def _load_program(path: Path, device: str, engines: bool) -> Any:
 def _load_script(path: Path, device: str) -> Any:
     import torch
 
+    check_script(path)
     script: Any = torch.jit.load(path, map_location=device)  # type: ignore[no-untyped-call]
     return script.eval()
 

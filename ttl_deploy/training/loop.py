@@ -30,7 +30,7 @@ from ttl_deploy.spec import TrainConfig
 from ttl_deploy.training.cached import UpperPart, cached_batches
 from ttl_deploy.training.checkpoint import Progress, best_epoch, load_last, save_best, save_last
 from ttl_deploy.training.metrics import auprc, auroc
-from ttl_deploy.training.run import HISTORY, TIMING
+from ttl_deploy.training.run import HISTORY, TIMING, still_there
 from ttl_deploy.transfer import TransferModel
 
 Judge = Callable[[Sequence[dict[str, Any]]], str | None]
@@ -206,6 +206,7 @@ class Trainer:
         )
 
     def _save(self, improved: bool, seconds: float) -> None:
+        still_there(self._folder)
         state, progress = self._state, self._progress
         states = {
             "model": state.module.state_dict(),

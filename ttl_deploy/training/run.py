@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from ttl_deploy import files
 from ttl_deploy.data.manifest import read_dataset
 from ttl_deploy.data.prepared import Prepared, prepare_like
-from ttl_deploy.errors import BadInputError, IntegrityError
+from ttl_deploy.errors import BadInputError, IntegrityError, TrainingError
 from ttl_deploy.progress import SILENT, Reporter
 from ttl_deploy.spec import PreprocessSpec, TrainConfig, read_record
 
@@ -120,6 +120,8 @@ def open_run(folder: Path) -> Run:
         BadInputError: It is missing, not a run, or a series of runs (the error lists them).
         IntegrityError: Its configuration is damaged or of a newer version.
     """
+    if not folder.exists():
+        files.recover(folder)
     if not folder.is_dir():
         raise BadInputError("no such run folder", where=folder, fix="pass a folder made by `ttl-deploy train`")
     if (folder / SERIES).exists():
@@ -168,6 +170,16 @@ def run_data(
     dataset = read_dataset(Path(run.config.data), classes=run.config.model.classes, ignore_other_labels=True)
     rule = preprocess or run.config.preprocess
     return prepare_like(dataset, rule, run.split, cache_folder=cache, reporter=reporter)
+
+
+def still_there(folder: Path) -> None:
+    """Refuses to go on in a folder that was removed meanwhile, where what is written would be no run.
+
+    Raises:
+        TrainingError: Its `config.yaml` is gone.
+    """
+    if not (folder / CONFIG).exists():
+        raise TrainingError("was removed while it was trained", where=folder, fix="train it again")
 
 
 def write_config(folder: Path, config: TrainConfig) -> None:

@@ -314,6 +314,7 @@ def _finish(run: Run, prepared: Prepared, progress: Progress, reporter: Reporter
         for side in ("val", "test"):
             sides.append(predict_fp32(model, prepared, side, config))
             advance(1, side)
+    folders.still_there(run.folder)
     folders.write_predictions(run.folder, prepared.classes, _joined(sides))
     record = {
         "classes": list(prepared.classes),

@@ -8,9 +8,12 @@ graph (fp16 tensors, Q/DQ pairs), never of a flag here, so one code path serves 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import errno
 import hashlib
 import importlib
 import json
+import secrets
 import shutil
 import sys
 import time
@@ -364,9 +367,17 @@ def _write_artifact(folder: Path, built: Engine, settings: Settings, manifest: d
     # Nothing half-written takes the artifact's place, and nothing but an artifact is replaced.
     if folder.exists() and not (folder / "manifest.json").is_file():
         raise BuildError(f"{folder}: exists and is no artifact; choose another --out")
-    staged = folder.with_name(f".{folder.name}.staged")
-    shutil.rmtree(staged, ignore_errors=True)
+    # A name of its own: two builds into one folder must not write into each other's.
+    staged = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.tmp")
     staged.mkdir(parents=True)
+    try:
+        _fill(staged, built, settings, manifest)
+        _replace(staged, folder)
+    finally:
+        shutil.rmtree(staged, ignore_errors=True)
+
+
+def _fill(staged: Path, built: Engine, settings: Settings, manifest: dict[str, Any]) -> None:
     (staged / "model.engine").write_bytes(built.plan)
     (staged / "engine.json").write_text(json.dumps({"Layers": built.layers}, indent=1))
     files = {
@@ -384,9 +395,24 @@ def _write_artifact(folder: Path, built: Engine, settings: Settings, manifest: d
         "created": time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime()),
     }
     (staged / "manifest.json").write_text(json.dumps(made, indent=2, sort_keys=True) + "\n")
-    if folder.exists():
-        shutil.rmtree(folder)
-    staged.rename(folder)
+
+
+def _replace(new: Path, folder: Path) -> None:
+    """Puts the folder `new` in place; what was there goes only after the new one stands. The last of two stands."""
+    old = new.with_suffix(".old")
+    while True:
+        with contextlib.suppress(FileNotFoundError):
+            folder.rename(old)
+        try:
+            new.rename(folder)
+            break
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                if old.exists():
+                    old.rename(folder)
+                raise
+            shutil.rmtree(old, ignore_errors=True)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def _sha256(path: Path) -> str:
