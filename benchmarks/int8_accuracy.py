@@ -37,6 +37,8 @@ from ttl_deploy.export.quantise import Quantiser
 from ttl_deploy.export.quantise_auto import choose_float_layers
 from ttl_deploy.export.quantise_qat import finetuned
 from ttl_deploy.parity.compare import Bounds, Comparison, Verdict, compare, verdict
+from ttl_deploy.runtime.ov_core import core
+from ttl_deploy.signal_stack import kept_signal_stack
 from ttl_deploy.spec import SourceRun
 from ttl_deploy.training.run import Run, finished_run, run_data
 from ttl_deploy.training.train import load_model
@@ -98,7 +100,7 @@ class _Setting:
     def __init__(self, run: Run, job: ExportJob, images: RunImages, test: Sample) -> None:
         self.run, self.job, self.test = run, job, test
         self.plain = typed_graph(ExportJob(job.model, job.preprocess, "fp32", job.options)).proto
-        self.floats = openvino.Core().read_model(self.plain.SerializeToString())
+        self.floats = core().read_model(self.plain.SerializeToString())
         self.calibration = images.calibration(_IMAGES, batch_size=4)
         self.validation = images.validation(batch_size=1)
 
@@ -115,7 +117,8 @@ class _Setting:
 
     def make(self, how: str, build: Callable[[], openvino.Model], out: Path) -> Made:
         begin = time.monotonic()
-        model = build()
+        with kept_signal_stack():  # NNCF makes cores of its own; see ttl_deploy.runtime.ov_core
+            model = build()
         seconds = time.monotonic() - begin
         place = out / "".join(c if c.isalnum() else "-" for c in how)
         artifact = artifacts.write_artifact(place, self._fields(), lambda folder: _save(model, folder), overwrite=True)
@@ -139,7 +142,7 @@ class _Setting:
 
     def _nncf(self) -> openvino.Model:
         bounds = Bounds.for_precision("int8")
-        labels = _logits(openvino.compile_model(self.floats), self.validation).argmax(axis=1)
+        labels = _logits(core().compile_model(self.floats), self.validation).argmax(axis=1)
 
         def agreement(model: openvino.CompiledModel, batches: Iterable[Any]) -> tuple[float, list[float]]:
             # NNCF validates on parts of the images too, so each comes with the label it must keep.
@@ -162,7 +165,7 @@ class _Setting:
         return nncf.Dataset([image[None] for batch in sample for image in batch])
 
     def _answers(self, model: openvino.Model) -> NDArray[np.float32]:
-        return _logits(openvino.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"}), self.test)
+        return _logits(core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"}), self.test)
 
     def _fields(self) -> dict[str, Any]:
         spec = self.job.model.spec
@@ -181,7 +184,7 @@ class _Setting:
 
 
 def _read(proto: Any) -> openvino.Model:
-    return openvino.Core().read_model(proto.SerializeToString())
+    return core().read_model(proto.SerializeToString())
 
 
 def _save(model: openvino.Model, folder: Path) -> str:

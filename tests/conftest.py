@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import onnx
 import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
+from signal_stack_check import clear_signal_stack, fault, signal_frame, signal_stack
 
 from ttl_deploy.artifact import Artifact, write_artifact
 from ttl_deploy.data.synthetic import write_synthetic
@@ -29,6 +30,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("slow") is not None:
             item.add_marker(pytest.mark.timeout(SLOW_TIMEOUT_S))
+
+
+@pytest.fixture(autouse=True)
+def _signal_stack() -> Iterator[None]:
+    """A test that leaves this process unable to take a signal fails itself, not the one that the signal kills."""
+    before = signal_stack()
+    yield
+    after = signal_stack()
+    reason = None if after == before else fault(after, signal_frame())
+    if reason is not None:
+        clear_signal_stack()
+        pytest.fail(reason)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import onnx
 import onnxruntime
-import openvino
 import pytest
 import torch
 from onnx import numpy_helper
@@ -25,6 +24,7 @@ from ttl_deploy.export.quantise import Quantiser
 from ttl_deploy.export.trt_lint import lint
 from ttl_deploy.preprocess import normalise
 from ttl_deploy.runtime.ov import settings
+from ttl_deploy.runtime.ov_core import core
 from ttl_deploy.spec import ModelSpec, PreprocessSpec
 from ttl_deploy.transfer import METHODS, TransferModel
 from ttl_deploy.zoo import BACKBONES
@@ -61,8 +61,7 @@ def in_ort(proto: onnx.ModelProto, batch: np.ndarray) -> np.ndarray:
 
 
 def in_openvino(proto: onnx.ModelProto, batch: np.ndarray, precision: str = "fp32") -> np.ndarray:
-    core = openvino.Core()
-    compiled = core.compile_model(core.read_model(proto.SerializeToString()), "CPU", settings(precision, 1))
+    compiled = core().compile_model(core().read_model(proto.SerializeToString()), "CPU", settings(precision, 1))
     return np.array(compiled(batch)[0])
 
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 from ttl_deploy.artifact import Artifact, write_artifact
 from ttl_deploy.runtime import load
 from ttl_deploy.runtime.ov import settings
+from ttl_deploy.runtime.ov_core import core
 from ttl_deploy.spec import ModelSpec
 
 
@@ -60,7 +63,7 @@ def test_every_precision_is_told_to_the_engine(precision: str, hint: str) -> Non
 def test_the_engine_took_the_settings(artifact: Artifact) -> None:
     import openvino
 
-    compiled = openvino.Core().compile_model(artifact.model_path, "CPU", settings("fp32", 1))
+    compiled = core().compile_model(artifact.model_path, "CPU", settings("fp32", 1))
     assert compiled.get_property("INFERENCE_PRECISION_HINT") == openvino.Type.f32
     assert compiled.get_property("INFERENCE_NUM_THREADS") == 1
 
@@ -76,3 +79,24 @@ def test_nothing_is_left_on_disk(
         session.run(images)
     assert list(place.iterdir()) == []
     assert sorted(artifact.folder.rglob("*")) == before
+
+
+def test_sessions_closed_in_any_order_leave_a_process_that_takes_a_signal(artifact: Artifact) -> None:
+    """In a process of its own, which one that freed its signal stack would not survive."""
+    code = f"""
+import gc, os, signal
+from pathlib import Path
+from ttl_deploy.artifact import open_artifact
+from ttl_deploy.runtime import load
+
+artifact = open_artifact(Path({str(artifact.folder)!r}))
+first, second = load(artifact, "openvino"), load(artifact, "openvino")
+for session in (first, second):
+    session.close()
+del first, second, session
+gc.collect()
+signal.signal(signal.SIGCHLD, lambda *_: print("taken"))
+os.kill(os.getpid(), signal.SIGCHLD)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "taken\n")

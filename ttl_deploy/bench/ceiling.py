@@ -31,6 +31,7 @@ from ttl_deploy.bench.roofline import Peaks
 from ttl_deploy.errors import TtlDeployError
 from ttl_deploy.progress import SILENT, Reporter
 from ttl_deploy.runtime.base import default_threads
+from ttl_deploy.runtime.ov_core import core
 from ttl_deploy.spec import Record
 
 SIZE = {"cpu": 1536, "cuda": 8192}
@@ -218,7 +219,7 @@ def _openvino_products(threads: int) -> Iterator[Rate]:
             "NUM_STREAMS": "1",
             "INFERENCE_PRECISION_HINT": hint,
         }
-        request = openvino.Core().compile_model(model, "CPU", properties).create_infer_request()
+        request = core().compile_model(model, "CPU", properties).create_infer_request()
 
         def once(request: Any = request) -> object:
             return request.infer([batch], share_inputs=True, share_outputs=True)

@@ -14,6 +14,7 @@ from typing import Any
 from ttl_deploy.errors import TtlDeployError
 from ttl_deploy.export.exporter import EXPORTERS, Exporter, ExportJob, Written
 from ttl_deploy.export.onnx_graph import GraphOptions, graph_fields, typed_graph
+from ttl_deploy.runtime.ov_core import core
 
 MODEL_FILE = "model.xml"
 
@@ -45,7 +46,7 @@ class OpenVinoExporter(Exporter):
         options = job.options if isinstance(job.options, GraphOptions) else GraphOptions()
         typed = typed_graph(dataclasses.replace(job, precision=_GRAPH_PRECISION[job.precision]))
         try:
-            model = openvino.Core().read_model(typed.proto.SerializeToString())
+            model = core().read_model(typed.proto.SerializeToString())
             _name_operations(model)
             openvino.save_model(model, folder / MODEL_FILE, compress_to_fp16=job.precision == "fp16")
         except RuntimeError as error:

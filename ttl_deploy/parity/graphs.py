@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ttl_deploy.errors import IntegrityError
+from ttl_deploy.runtime.ov_core import core
 from ttl_deploy.spec import Record
 
 if TYPE_CHECKING:
@@ -178,10 +179,7 @@ def _onnxruntime(
 
 
 def _openvino(content: bytes, inputs: NDArray[Any], wanted: list[str]) -> dict[str, NDArray[Any]]:
-    import openvino
-
-    core = openvino.Core()
-    compiled = core.compile_model(core.read_model(content), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    compiled = core().compile_model(core().read_model(content), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     results = compiled([inputs])
     return {name: np.array(results[name]) for name in wanted}
 

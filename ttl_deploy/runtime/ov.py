@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from ttl_deploy.artifact import Artifact
 from ttl_deploy.errors import IntegrityError
 from ttl_deploy.runtime.base import RUNTIMES, Runtime, Session, of_manifest
+from ttl_deploy.runtime.ov_core import core
 
 
 class OpenVinoSession(Session):
@@ -59,12 +60,9 @@ def settings(precision: str, threads: int) -> dict[str, str]:
 
 
 def _compile(artifact: Artifact, threads: int, device: str) -> Any:
-    import openvino
-
     try:
-        core = openvino.Core()
-        model = core.read_model(artifact.model_path)
-        return core.compile_model(model, device.upper(), settings(artifact.manifest.precision, threads))
+        model = core().read_model(artifact.model_path)
+        return core().compile_model(model, device.upper(), settings(artifact.manifest.precision, threads))
     except Exception as error:
         raise IntegrityError(f"OpenVINO refuses it: {_last_line(error)}", where=artifact.model_path) from error
 
