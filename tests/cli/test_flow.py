@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,7 @@ def test_train_export_verify_bench_predict(
     trained = call("train", synthetic, *tiny, *protocol, *cache, "--out", out, "--patient-pattern", r"(p\d+)_")
     assert f"next: ttl-deploy export {out}" in trained
     assert "AUROC" in trained
+    assert re.search(r"rarest class +(lesion|healthy): \d+ images of \d+ patients", trained)
 
     exported = call("export", out, *cache)
     assert "pass" in exported

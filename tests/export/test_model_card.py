@@ -29,6 +29,13 @@ def test_its_numbers_are_the_runs(trained: Path) -> None:
         assert f"| {row['name']} | {row['images']} | {row['auroc']:.4f} |" in text
 
 
+def test_few_patients_of_a_class_are_told(trained: Path) -> None:
+    text = (trained / "onnx-fp32" / CARD).read_text()
+    test = json.loads((trained / "metrics.json").read_text())["test"]
+    assert (test["caution"] is not None) == ("too few to rely on any metric" in text)
+    assert "bootstrap intervals" not in text, "AUROC's are DeLong's"
+
+
 def test_gaps_are_marked_and_nothing_leaks(trained: Path) -> None:
     text = (trained / "onnx-fp32" / CARD).read_text()
     gaps = re.findall(r"^\*\*FILL IN\*\* (.*)$", text, re.MULTILINE)

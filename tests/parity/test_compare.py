@@ -247,6 +247,15 @@ def test_few_images_are_inconclusive_and_the_count_it_names_is_enough() -> None:
         assert verdict(compare(*more, "ab"), LOOSE).result == expected
 
 
+def test_a_drop_on_its_bound_says_that_no_practical_number_of_images_tells() -> None:
+    labels, reference, candidate = blurred(60)
+    comparison = compare(labels, reference, candidate, "ab")
+    drop = -(comparison.changes.auroc.difference or 0)
+    near = verdict(comparison, Bounds(min_label_agreement=0, max_auprc_drop=1, max_auroc_drop=drop + 1e-6))
+    assert (near.result, near.images_needed) == ("inconclusive", None)
+    assert near.reason.endswith("too near the bound for any practical number of such images to tell, 60 are here")
+
+
 def test_a_drop_that_is_surely_too_large_fails_and_one_that_may_be_is_inconclusive() -> None:
     sure = [verdict(compare(*blurred(images, 0.7), "ab"), LOOSE) for images in (40, 2000)]
     assert [v.result for v in sure] == ["inconclusive", "fail"]

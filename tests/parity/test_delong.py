@@ -9,7 +9,8 @@ import pytest
 from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
-from ttl_deploy.parity.delong import error_of_difference, placements, shares
+from ttl_deploy.parity.delong import error_of_difference
+from ttl_deploy.training.delong import placements, shares
 
 Floats = NDArray[np.float64]
 

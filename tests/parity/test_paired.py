@@ -124,6 +124,13 @@ def test_the_images_that_would_be_needed() -> None:
     assert images_needed(170, 0.005, 0.006, 0.005) is None
 
 
+def test_a_number_of_images_that_nobody_has_is_not_named() -> None:
+    # A half-width of 0.01 has to become 0.0001: 10,000 times as many images.
+    assert images_needed(99, 0.0049, 0.0149, 0.005) == 990_000
+    assert images_needed(101, 0.0049, 0.0149, 0.005) is None
+    assert images_needed(170, 0.00499, 0.0149, 0.005) is None
+
+
 def test_wrong_groups_are_refused() -> None:
     labels, first, second = pair(20)
     with pytest.raises(ValueError, match="3 groups for 20"):

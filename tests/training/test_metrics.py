@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy.stats import mannwhitneyu
 from sklearn.metrics import average_precision_score, balanced_accuracy_score, brier_score_loss, roc_auc_score
 
-from ttl_deploy.training import metrics
+from ttl_deploy.training import intervals, metrics
 from ttl_deploy.training.metrics import Metrics, auprc, auroc, evaluate
 
 Floats = NDArray[np.float64]
@@ -96,21 +96,26 @@ def test_every_resample_agrees_with_scikit_learn(
             yield piece
 
     monkeypatch.setattr(metrics, "_resamples", recorded)
-    result = evaluate(labels, probabilities, "abc", groups=groups, bootstrap=60, seed=5)
-    drawn = np.concatenate(weights).astype(int)
-    assert len(drawn) == 60 == result.bootstrap
+    found = {
+        name: metrics.resampled(labels, probabilities, name, groups=groups, bootstrap=60, seed=5)
+        for name in ("auroc", "auprc")
+    }
+    drawn = np.concatenate(weights[: len(weights) // 2]).astype(int)
+    assert len(drawn) == 60
     repeated = [np.repeat(np.arange(90), row) for row in drawn]
     areas = [[roc_auc_score(labels[r] == k, probabilities[r, k]) for k in range(3)] for r in repeated]
     precisions = [[average_precision_score(labels[r] == k, probabilities[r, k]) for k in range(3)] for r in repeated]
-    expect_interval(result.auroc_interval, np.mean(areas, axis=1))
-    expect_interval(result.auprc_interval, np.mean(precisions, axis=1))
+    assert found["auroc"] == pytest.approx(np.mean(areas, axis=1))
+    assert found["auprc"] == pytest.approx(np.mean(precisions, axis=1))
+    result = evaluate(labels, probabilities, "abc", groups=groups, bootstrap=60, seed=5)
+    assert result.bootstrap == 60
     for k, single in enumerate(result.per_class):
-        expect_interval(single.auroc_interval, np.array(areas)[:, k])
-        expect_interval(single.auprc_interval, np.array(precisions)[:, k])
-
-
-def expect_interval(interval: tuple[float, float] | None, values: Floats) -> None:
-    assert interval == pytest.approx(tuple(np.percentile(values, [2.5, 97.5])))
+        rarer = min(len({i % (patients or 90) for i in np.flatnonzero(side)}) for side in (labels == k, labels != k))
+        error = np.std(np.array(precisions)[:, k], ddof=1)
+        expected = intervals.estimate(
+            single.auprc or 0, error, chance=float((labels == k).mean()), patients=rarer
+        ).interval
+        assert single.auprc_interval == pytest.approx(expected)
 
 
 def test_whole_patients_are_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -159,7 +164,7 @@ def test_the_same_seed_gives_the_same_intervals() -> None:
     labels, probabilities = sample(60, 3)
     assert evaluate(labels, probabilities, "abc", seed=1) == evaluate(labels, probabilities, "abc", seed=1)
     other = evaluate(labels, probabilities, "abc", seed=2)
-    assert other.auroc_interval != evaluate(labels, probabilities, "abc", seed=1).auroc_interval
+    assert other.auprc_interval != evaluate(labels, probabilities, "abc", seed=1).auprc_interval
 
 
 def test_pieces_give_the_same_as_all_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

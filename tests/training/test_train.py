@@ -20,6 +20,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from ttl_deploy.data.synthetic import write_synthetic
 from ttl_deploy.errors import BadInputError, IntegrityError, MissingDependencyError, TrainingError, WeightsError
+from ttl_deploy.progress import SILENT
 from ttl_deploy.spec import SplitSpec
 from ttl_deploy.training.engine import resolve_device, resolve_precision
 from ttl_deploy.training.run import finished_run, open_run, read_predictions
@@ -100,6 +101,21 @@ def test_predictions_are_the_fp32_models_and_metrics_are_theirs(data: DataOption
     with (run.folder / "split.csv").open() as handle:
         sides = {row["id"]: row["split"] for row in csv.DictReader(handle)}
     assert {sides[image] for image in test.ids} == {"test"}
+
+
+def test_few_images_of_a_class_are_told_and_recorded(data: DataOptions, tmp_path: Path) -> None:
+    heard: list[str] = []
+
+    class Listener(type(SILENT)):  # type: ignore[misc]
+        def warn(self, message: str) -> None:
+            heard.append(message)
+
+    metrics = train(data, REQUEST, tmp_path / "run", reporter=Listener()).metrics()
+    counts = [single["images"] for single in metrics["test"]["per_class"]]
+    assert max(counts) < 10
+    assert sum(counts) == metrics["images"]["test"]
+    assert metrics["test"]["caution"].startswith(f"too few to rely on any metric: {counts[0]} images")
+    assert f"test side: {metrics['test']['caution']}" in heard
 
 
 def test_best_weights_use_the_networks_own_names(data: DataOptions, tmp_path: Path) -> None:

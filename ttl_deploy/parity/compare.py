@@ -330,7 +330,7 @@ def _agreement(comparison: Comparison, least: float) -> _Criterion:
         return _Criterion("label agreement", "fail", value, least, reason, strain, within=False)
     alone = differing == 1
     needed = math.ceil(1 / (1 - least) - 1e-9) if alone else images_needed(images, value, most, least)
-    reason = f"{reason}; at least {needed} images are needed to tell"
+    reason = f"{reason}; {f'at least {needed} images are needed to tell' if needed else _telling(needed)}"
     return _Criterion("label agreement", "inconclusive", value, least, reason, strain, within=alone, needed=needed)
 
 
@@ -365,9 +365,15 @@ def _moved(name: str, way: Literal["drop", "rise"], change: Change, most: float,
     if low > most + _EXACT:
         return _Criterion(measure, "fail", number, most, reason, strain, within=False)
     needed = images_needed(images, number, high if within else low, most)
-    about = "no number of images" if needed is None else f"about {needed} images"
-    reason = f"{reason}: {about} would tell, {images} are here"
+    reason = f"{reason}: {_telling(needed)}, {images} are here"
     return _Criterion(measure, "inconclusive", number, most, reason, strain, within, needed)
+
+
+def _telling(needed: int | None) -> str:
+    """How many images would tell, in words."""
+    if needed is None:
+        return "too near the bound for any practical number of such images to tell"
+    return f"about {needed} images would tell"
 
 
 def _range(low: float, high: float) -> str:

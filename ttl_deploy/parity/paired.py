@@ -23,6 +23,8 @@ QUANTILE_975 = 1.959963984540054
 """Of the normal distribution: half of a 95 % interval in standard errors."""
 ROUNDING = 1e-3
 """Where no probability moves by more, two models are one model that was rounded differently."""
+MOST_IMAGES = 1_000_000
+"""More images than anyone will label to settle a verdict."""
 _CELLS_AT_ONCE = 4_000_000
 
 
@@ -121,10 +123,12 @@ def images_needed(images: int, number: float, end: float, bound: float) -> int |
         bound: The bound.
 
     Returns:
-        The count; None where the estimate lies on the bound, which no number of images can decide.
+        The count; None where it is above `MOST_IMAGES`, because the estimate lies on the bound or all but on it.
     """
     distance = abs(bound - number)
-    return int(np.ceil(images * (abs(end - number) / distance) ** 2 - 1e-9)) if distance > 0 else None
+    if distance * np.sqrt(MOST_IMAGES) <= abs(end - number) * np.sqrt(images):
+        return None
+    return int(np.ceil(images * (abs(end - number) / distance) ** 2 - 1e-9))
 
 
 def _auroc_change(labels: Labels, sides: tuple[Floats, Floats], clusters: Labels) -> Change:

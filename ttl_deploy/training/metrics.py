@@ -12,12 +12,15 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ttl_deploy.spec import Record
+from ttl_deploy.training import intervals
+from ttl_deploy.training.delong import shares
+from ttl_deploy.training.intervals import Estimate, Interval
 
 Floats = NDArray[np.float64]
 Labels = NDArray[np.int64]
-Interval = tuple[float, float]
 
-CONFIDENCE = 0.95
+FEWEST = 10
+"""Patients of a class below which no metric of it tells much."""
 ECE_BINS = 15
 _CELLS_AT_ONCE = 4_000_000
 _MOST_TRIES = 20
@@ -29,16 +32,18 @@ class ClassMetrics(Record):
     Attributes:
         name: The class.
         images: How many images have it.
+        patients: How many patients have such an image; None where patients are not known, or not recorded.
         auroc: Area under the ROC curve; a tie counts one half.
-        auroc_interval: 95 % percentile bootstrap interval.
+        auroc_interval: 95 %, as in `Metrics`.
         auprc: Average precision: the sum of precision times the recall gained at each threshold, not interpolated.
-        auprc_interval: 95 % percentile bootstrap interval.
+        auprc_interval: 95 %, as in `Metrics`.
         sensitivity_at_90_specificity: See `sensitivity_at`.
         sensitivity_at_95_specificity: See `sensitivity_at`.
     """
 
     name: str
     images: int
+    patients: int | None = None
     auroc: float | None
     auroc_interval: Interval | None
     auprc: float | None
@@ -55,11 +60,12 @@ class Metrics(Record):
 
     Attributes:
         images: How many images.
-        patients: How many patients the bootstrap resampled; None where images were resampled one by one.
+        patients: How many patients; None where they are not known, so that every image counts as one.
         auroc: Headline.
-        auroc_interval: 95 % percentile bootstrap interval.
+        auroc_interval: 95 %, by DeLong's variance over patients on the logit scale (`ttl_deploy.training.intervals`);
+            None where a class has fewer than two patients with it or without it.
         auprc: Headline.
-        auprc_interval: 95 % percentile bootstrap interval.
+        auprc_interval: 95 %, by the bootstrap's standard error over patients on the logit scale.
         sensitivity_at_90_specificity: Headline.
         sensitivity_at_95_specificity: Headline.
         accuracy: Fraction of images whose most probable class is right.
@@ -67,9 +73,10 @@ class Metrics(Record):
         brier: Two classes: mean of (p - y)^2 of the positive class, 0 to 1. More: mean of the sum over all classes of
             (p - y)^2, 0 to 2 (Brier 1950).
         ece: Expected calibration error of the most probable class, 15 bins of equal width (Guo et al. 2017).
-        bootstrap: How many resamples the intervals come from; 0 where there are none.
+        bootstrap: How many resamples the AUPRC intervals come from; 0 where there are none.
         seed: Seed of the resampling.
         per_class: Each class against the rest, in the order of the outputs.
+        caution: Which classes have so few patients that no metric tells much; None where none has.
     """
 
     images: int
@@ -87,6 +94,7 @@ class Metrics(Record):
     bootstrap: int
     seed: int
     per_class: tuple[ClassMetrics, ...]
+    caution: str | None = None
 
 
 def evaluate(
@@ -104,9 +112,9 @@ def evaluate(
         labels: (N,) integers, indices into `classes`.
         probabilities: (N, K), each row adding up to 1.
         classes: K names; of two, the second is the positive one.
-        groups: The patient of each image. With it the bootstrap draws whole patients, because the images of one
+        groups: The patient of each image. With it the intervals count whole patients, because the images of one
             patient resemble each other and are less evidence than as many patients.
-        bootstrap: How many resamples; 0: no intervals. A resample in which a class of the labels is missing is
+        bootstrap: How many resamples; 0: no intervals at all. A resample in which a class of the labels is missing is
             drawn again.
         seed: Seed of the resampling.
 
@@ -116,16 +124,21 @@ def evaluate(
     truth, scores = _checked(labels, probabilities, len(classes))
     _check_distribution(scores)
     clusters, patients = _clusters(groups, len(truth))
-    resamples = _Intervals(truth, scores, clusters, bootstrap, seed)
-    per_class = tuple(_class_metrics(truth, scores, k, name, resamples) for k, name in enumerate(classes))
+    resamples = _Resamples(truth, scores, clusters, bootstrap, seed)
+    sure = _Intervals(truth, scores, clusters, resamples) if bootstrap else None
+    counts = [len(np.unique(clusters[truth == k])) for k in range(len(classes))]
+    per_class = tuple(
+        _class_metrics(truth, scores, k, name, sure, counts[k] if groups is not None else None)
+        for k, name in enumerate(classes)
+    )
     headline = headline_classes(truth, len(classes))
     return Metrics(
         images=len(truth),
         patients=patients,
         auroc=_mean([per_class[k].auroc for k in headline]),
-        auroc_interval=resamples.auroc(headline),
+        auroc_interval=sure and sure.auroc(headline),
         auprc=_mean([per_class[k].auprc for k in headline]),
-        auprc_interval=resamples.auprc(headline),
+        auprc_interval=sure and sure.auprc(headline),
         sensitivity_at_90_specificity=_mean([per_class[k].sensitivity_at_90_specificity for k in headline]),
         sensitivity_at_95_specificity=_mean([per_class[k].sensitivity_at_95_specificity for k in headline]),
         accuracy=float((scores.argmax(axis=1) == truth).mean()),
@@ -135,6 +148,7 @@ def evaluate(
         bootstrap=resamples.count,
         seed=seed,
         per_class=per_class,
+        caution=_caution(per_class, counts),
     )
 
 
@@ -166,7 +180,7 @@ def resampled(
         ValueError: As `evaluate`.
     """
     truth, scores = _checked(labels, probabilities, None)
-    resamples = _Intervals(truth, scores, _clusters(groups, len(truth))[0], bootstrap, seed)
+    resamples = _Resamples(truth, scores, _clusters(groups, len(truth))[0], bootstrap, seed)
     return resamples.values(metric, headline_classes(truth, scores.shape[1]))
 
 
@@ -244,14 +258,14 @@ def expected_calibration_error(labels: Labels, probabilities: Floats, bins: int 
     return float(np.abs(gaps).sum() / len(labels))
 
 
-class _Intervals:
-    """Bootstrap values of AUROC and AUPRC, per class, and the percentile intervals from them.
+class _Resamples:
+    """Bootstrap values of AUROC and AUPRC, per class.
 
     Every class is measured on the same resamples, so that the macro mean is resampled as a whole. Where the data
-    cannot give enough resamples with every class in them, there are no intervals.
+    cannot give enough resamples with every class in them, there are none.
 
     Attributes:
-        count: How many resamples the intervals come from; 0 where there are no intervals.
+        count: How many resamples there are.
     """
 
     def __init__(self, labels: Labels, scores: Floats, clusters: Labels, count: int, seed: int) -> None:
@@ -273,20 +287,58 @@ class _Intervals:
             self._auroc[k] = np.concatenate([chunk[k][0] for chunk in chunks])
             self._auprc[k] = np.concatenate([chunk[k][1] for chunk in chunks])
 
-    def auroc(self, classes: Sequence[int]) -> Interval | None:
-        """Interval of the mean AUROC of some classes."""
-        return _percentiles(self._auroc, classes)
-
-    def auprc(self, classes: Sequence[int]) -> Interval | None:
-        """Interval of the mean AUPRC of some classes."""
-        return _percentiles(self._auprc, classes)
-
     def values(self, metric: str, classes: Sequence[int]) -> Floats:
         """The resampled mean of `auroc` or `auprc` over some classes; empty where there are no resamples."""
         by_class = {"auroc": self._auroc, "auprc": self._auprc}[metric]
         if not classes or any(k not in by_class for k in classes):
             return np.zeros(0)
         return np.asarray(np.mean([by_class[k] for k in classes], axis=0))
+
+
+class _Intervals:
+    """The intervals of AUROC, by DeLong's shares, and of AUPRC, by the bootstrap; both by patient.
+
+    Args:
+        labels: (N,).
+        scores: (N, K).
+        clusters: (N,), the number of each image's patient.
+        resamples: Of the same images.
+    """
+
+    def __init__(self, labels: Labels, scores: Floats, clusters: Labels, resamples: _Resamples) -> None:
+        self._labels, self._scores, self._clusters, self._resamples = labels, scores, clusters, resamples
+
+    def auroc(self, classes: Sequence[int]) -> Interval | None:
+        """Interval of the mean AUROC of some classes; None where one has too few patients."""
+        found = {k: shares(self._labels == k, self._scores[:, k], self._clusters) for k in classes}
+        known = {k: share for k, share in found.items() if share is not None}
+        if not classes or len(known) < len(classes):
+            return None
+        parts = [self._estimate(k, 0, self._error(share), 0.5) for k, share in known.items()]
+        return intervals.mean(parts, self._error(np.mean(list(known.values()), axis=0))).interval
+
+    def auprc(self, classes: Sequence[int]) -> Interval | None:
+        """Interval of the mean AUPRC of some classes; None where one has too few patients, or none was resampled."""
+        drawn = self._resamples.values("auprc", classes)
+        if not len(drawn) or min(self._patients(k) for k in classes) < 2:
+            return None
+        errors = [_deviation(self._resamples.values("auprc", [k])) for k in classes]
+        parts = [
+            self._estimate(k, 1, error, float((self._labels == k).mean()))
+            for k, error in zip(classes, errors, strict=True)
+        ]
+        return intervals.mean(parts, _deviation(drawn)).interval
+
+    def _estimate(self, k: int, which: int, error: float, chance: float) -> Estimate:
+        areas = Ranked(self._labels == k, self._scores[:, k]).areas(np.ones((1, len(self._labels))))
+        return intervals.estimate(float(areas[which][0]), error, chance=chance, patients=self._patients(k))
+
+    def _patients(self, k: int) -> int:
+        """How many patients the rarer side has."""
+        return min(len(np.unique(self._clusters[side])) for side in (self._labels == k, self._labels != k))
+
+    def _error(self, share: Floats) -> float:
+        return float(np.sqrt((np.bincount(self._clusters, weights=share) ** 2).sum()))
 
 
 class Ranked:
@@ -350,26 +402,36 @@ def _draw(clusters: Labels, count: int, generator: np.random.Generator) -> Float
     return times[:, clusters].astype(np.float64)
 
 
-def _percentiles(values: dict[int, Floats], classes: Sequence[int]) -> Interval | None:
-    if not classes or any(k not in values for k in classes):
-        return None
-    tail = 50 * (1 - CONFIDENCE)
-    low, high = np.percentile(np.mean([values[k] for k in classes], axis=0), [tail, 100 - tail])
-    return float(low), float(high)
+def _deviation(values: Floats) -> float:
+    return float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
 
 
-def _class_metrics(labels: Labels, scores: Floats, k: int, name: str, resamples: _Intervals) -> ClassMetrics:
+def _class_metrics(
+    labels: Labels, scores: Floats, k: int, name: str, sure: _Intervals | None, patients: int | None
+) -> ClassMetrics:
     positive, column = labels == k, scores[:, k]
     return ClassMetrics(
         name=name,
         images=int(positive.sum()),
+        patients=patients,
         auroc=_auroc(positive, column),
-        auroc_interval=resamples.auroc([k]),
+        auroc_interval=sure and sure.auroc([k]),
         auprc=_auprc(positive, column),
-        auprc_interval=resamples.auprc([k]),
+        auprc_interval=sure and sure.auprc([k]),
         sensitivity_at_90_specificity=sensitivity_at(0.90, positive, column),
         sensitivity_at_95_specificity=sensitivity_at(0.95, positive, column),
     )
+
+
+def _caution(classes: Sequence[ClassMetrics], patients: Sequence[int]) -> str | None:
+    few = [_how_many(single) for single, count in zip(classes, patients, strict=True) if count < FEWEST]
+    whom = "images" if all(single.patients is None for single in classes) else "patients"
+    return f"too few to rely on any metric: {', '.join(few)}; at least {FEWEST} {whom} of each class" if few else None
+
+
+def _how_many(single: ClassMetrics) -> str:
+    of = "" if single.patients is None else f" of {single.patients} patients"
+    return f"{single.images} images{of} are {single.name!r}"
 
 
 def _auroc(positive: NDArray[np.bool_], scores: Floats) -> float | None:

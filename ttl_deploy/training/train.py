@@ -28,7 +28,7 @@ from ttl_deploy.training.cached import check_size, feature_shape, remove_feature
 from ttl_deploy.training.checkpoint import Progress, load_best
 from ttl_deploy.training.engine import make_fabric, resolve_device, resolve_precision
 from ttl_deploy.training.loop import Judge, Trainer, predict
-from ttl_deploy.training.metrics import evaluate
+from ttl_deploy.training.metrics import Metrics, evaluate
 from ttl_deploy.training.run import Predictions, Run
 from ttl_deploy.transfer import TransferModel, build, initialise, normalise_spec
 from ttl_deploy.zoo import BACKBONES
@@ -314,11 +314,15 @@ def _finish(run: Run, prepared: Prepared, progress: Progress, reporter: Reporter
         for side in ("val", "test"):
             sides.append(predict_fp32(model, prepared, side, config))
             advance(1, side)
+    measured = {side.sides[0]: _metrics(side, prepared) for side in sides}
+    for side, metrics in measured.items():
+        if metrics.caution:
+            reporter.warn(f"{side} side: {metrics.caution}")
     folders.still_there(run.folder)
     folders.write_predictions(run.folder, prepared.classes, _joined(sides))
     record = {
         "classes": list(prepared.classes),
-        **{side.sides[0]: _metrics(side, prepared).model_dump(mode="json") for side in sides},
+        **{side: metrics.model_dump(mode="json") for side, metrics in measured.items()},
         "images": {side: len(prepared.indices(side)) for side in ("train", "val", "test")},
         "unreadable": len(prepared.cached.unreadable),
         "best_epoch": progress.best_epoch,
@@ -340,7 +344,7 @@ def _finish(run: Run, prepared: Prepared, progress: Progress, reporter: Reporter
     files.write_json(run.folder / folders.METRICS, record)
 
 
-def _metrics(predictions: Predictions, prepared: Prepared) -> Any:
+def _metrics(predictions: Predictions, prepared: Prepared) -> Metrics:
     from scipy.special import softmax
 
     patients = dict(zip(prepared.ids, prepared.patients, strict=True))

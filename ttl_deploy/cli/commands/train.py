@@ -235,6 +235,7 @@ def _show(run: Any, as_json: bool) -> None:
         return
     test = metrics["test"]
     rows = [
+        ("rarest class", _rarest(test["per_class"])),
         ("AUROC", _with_interval(test, "auroc")),
         ("AUPRC", _with_interval(test, "auprc")),
         ("accuracy", f"{test['accuracy']:.4f}"),
@@ -249,6 +250,14 @@ def _show(run: Any, as_json: bool) -> None:
     what = f"{model.backbone} {model.method}" + (f" {model.cut}" if model.cut else "")
     console.table(f"{run.folder}: {what}, test split, {metrics['images']['test']} images", ("", "value"), rows)
     console.line(f"next: ttl-deploy export {run.folder}")
+
+
+def _rarest(classes: list[dict[str, Any]]) -> str:
+    """The class with the fewest images: the one that decides how much the numbers say."""
+    least = min(classes, key=lambda single: int(single["images"]))
+    patients = least.get("patients")
+    of = "" if patients is None else f" of {patients} patients"
+    return f"{least['name']}: {least['images']} images{of}"
 
 
 def _with_interval(test: dict[str, Any], name: str) -> str:
