@@ -83,7 +83,8 @@ def load_pixels(source: Path | bytes, spec: PreprocessSpec, *, where: str | None
         _refuse_empty(source, place)
         if dicom.is_dicom(source):
             with _quiet_readers():
-                values = dicom.read_dicom(source, place, MAX_PIXELS)
+                stretched = spec.high_bit_depth == "min-max"
+                values = dicom.read_dicom(source, place, MAX_PIXELS, own_range=stretched)
             return array_pixels(values, spec, place)
         # Without the common readers loaded, naming formats makes Pillow load all of its plugins: 30 ms of a cold start.
         Image.preinit()
