@@ -402,6 +402,18 @@ def test_a_missing_decoder_is_a_missing_dependency(name: str, package: str, monk
     assert "damaged" not in str(caught.value)
 
 
+def test_a_picture_with_the_ending_of_dicom_is_a_picture(tmp_path: Path) -> None:
+    Image.fromarray(RAMP.astype(np.uint8)).save(tmp_path / "a.png")
+    (tmp_path / "a.png").rename(tmp_path / "a.dcm")
+    np.testing.assert_array_equal(load_pixels(tmp_path / "a.dcm", SPEC)[..., 0], RAMP.astype(np.uint8))
+
+
+def test_a_dicom_that_is_a_tiff_as_well_is_dicom() -> None:
+    """PS3.10 7.1 and C: the preamble may hold the header of another format."""
+    content = dicom(RAMP)
+    np.testing.assert_array_equal(pixels(b"II*\0" + content[4:]), pixels(content))
+
+
 def test_a_dicom_without_its_preamble_is_read(tmp_path: Path) -> None:
     content = dicom(RAMP)
     for bare in (content[132:], content[content.index(b"\x08\0\x16\0UI") :]):

@@ -40,10 +40,10 @@ if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
 SUFFIXES = frozenset({".dcm", ".dicom"})
-"""File name endings, in lower case, that mean DICOM even where the content does not."""
+"""File name endings, in lower case, that mean DICOM where the content names nothing else."""
 
 HEAD = 512
-"""Bytes from which `holds_image` tells."""
+"""Bytes from which `is_dicom` and `holds_image` tell."""
 
 _PREAMBLE, _MAGIC = 128, b"DICM"
 _DEFLATED = "1.2.840.10008.1.2.1.99"
@@ -76,18 +76,9 @@ _DECODERS = (
 _JPEG = "1.2.840.10008.1.2.4."
 
 
-def is_dicom(source: Path | bytes) -> bool:
-    """Whether a file or the content of one is DICOM: by its magic word, or by its ending.
-
-    Raises:
-        OSError: The file cannot be read.
-    """
-    if isinstance(source, bytes):
-        return source[_PREAMBLE : _PREAMBLE + 4] == _MAGIC or _BARE.match(source) is not None
-    if source.suffix.lower() in SUFFIXES:
-        return True
-    with source.open("rb") as handle:
-        return is_dicom(handle.read(_PREAMBLE + 4))
+def is_dicom(head: bytes) -> bool:
+    """Whether a file that begins so (`HEAD` bytes) is DICOM: by its magic word, or as the preamble is missing."""
+    return head[_PREAMBLE : _PREAMBLE + 4] == _MAGIC or _BARE.match(head) is not None
 
 
 def holds_image(head: bytes) -> bool:
@@ -268,7 +259,8 @@ def _grey(values: NDArray[Any], dataset: Dataset, where: str, own_range: bool) -
 def _whole_range(shown: NDArray[Any], bits: int) -> NDArray[Any]:
     """Step 3: what is shown, 0 to 1, in 8 or 16 bits."""
     kind = np.uint8 if bits <= 8 else np.uint16
-    return (np.clip(shown, 0, 1) * np.iinfo(kind).max + 0.5).astype(kind)
+    scaled: NDArray[Any] = (np.clip(shown, 0, 1) * np.iinfo(kind).max + 0.5).astype(kind)
+    return scaled
 
 
 def _shown(values: NDArray[Any], dataset: Dataset, where: str) -> NDArray[np.float64]:
