@@ -140,6 +140,13 @@ def test_a_dicom_without_its_ending_is_known(tmp_path: Path) -> None:
     np.testing.assert_array_equal(load_pixels(tmp_path / "IM0001", SPEC)[..., 0], pixels(dicom(RAMP)))
 
 
+def mpeg() -> bytes:
+    """A transfer syntax that no package decodes here."""
+    from pydicom.encaps import encapsulate
+
+    return dicom(RAMP, syntax="1.2.840.10008.1.2.4.100", PixelData=encapsulate([b"\0" * 100]))
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [
@@ -151,7 +158,10 @@ def test_a_dicom_without_its_ending_is_known(tmp_path: Path) -> None:
         (dicom(RAMP, NumberOfFrames=30), "30 frames"),
         (dicom(RAMP, Rows=60000, Columns=60000), "more than the limit"),
         (dicom(RAMP, Rows=60), "damaged DICOM"),
-        (dicom(RAMP, WindowCenter=5, WindowWidth=0), "Window Width"),
+        (dicom(RAMP, Rows=None), "Rows has no value"),
+        (dicom(RAMP, PhotometricInterpretation="HSV"), "photometric interpretation 'HSV'"),
+        (dicom(RAMP, WindowCenter=5, WindowWidth=9, VOILUTFunction="CUBIC"), "unknown VOI LUT function 'CUBIC'"),
+        (mpeg(), "MPEG2"),
     ],
 )
 def test_what_is_no_image_is_one_line(tmp_path: Path, content: bytes, said: str) -> None:
@@ -161,6 +171,254 @@ def test_what_is_no_image_is_one_line(tmp_path: Path, content: bytes, said: str)
     assert said in str(caught.value)
     assert "scan.dcm" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+EMPTY: dict[str, Any] = {"WindowCenter": None, "WindowWidth": None}
+
+
+def table(entries: NDArray[Any] | None, first: int = 0, bits: int = 16) -> Any:
+    """A sequence of one look-up table."""
+    from pydicom.dataset import Dataset
+    from pydicom.sequence import Sequence
+
+    item = Dataset()
+    item.add_new("LUTDescriptor", "US", None if entries is None else [len(entries) % 65536, first, bits])
+    item.add_new("LUTData", "OW", None if entries is None else entries.tobytes())
+    return Sequence([item])
+
+
+def group(macro: str, **tags: Any) -> Any:
+    """A functional group of one macro."""
+    from pydicom.dataset import Dataset
+    from pydicom.sequence import Sequence
+
+    inner, outer = Dataset(), Dataset()
+    for name, value in tags.items():
+        setattr(inner, name, value)
+    setattr(outer, macro, Sequence([inner]))
+    return Sequence([outer])
+
+
+@pytest.mark.parametrize(
+    "tags",
+    [
+        EMPTY,
+        {"WindowWidth": "4096"},
+        {"WindowCenter": "2048"},
+        {"WindowCenter": "2048", "WindowWidth": None},
+        {"WindowCenter": "2048", "WindowWidth": "0"},
+        {"WindowCenter": "2048", "WindowWidth": "-5", "VOILUTFunction": "SIGMOID"},
+        {"RescaleSlope": None, "RescaleIntercept": None},
+        {"RescaleSlope": None, "RescaleIntercept": None, "RescaleType": None},
+        {"RescaleSlope": "0", "RescaleIntercept": "0"},
+        {"VOILUTSequence": table(None)},
+        {"VOILUTSequence": []},
+        {"ModalityLUTSequence": table(None)},
+        {"VOILUTFunction": ""},
+        {"PixelPaddingValue": None},
+        {"NumberOfFrames": None},
+        {"SamplesPerPixel": None},
+        {"HighBit": None},
+        {"PixelRepresentation": None},
+        {"PhotometricInterpretation": "monochrome2"},
+        {"PhotometricInterpretation": "MONOCHROME2 "},
+        {"PhotometricInterpretation": None},
+        {"SharedFunctionalGroupsSequence": group("FrameVOILUTSequence", **EMPTY)},
+        {"PerFrameFunctionalGroupsSequence": []},
+    ],
+    ids=str,
+)
+@pytest.mark.filterwarnings("ignore:Invalid value for VR:UserWarning")
+def test_a_tag_without_a_value_is_an_absent_tag(tags: dict[str, Any]) -> None:
+    np.testing.assert_array_equal(pixels(dicom(RAMP, **tags)), pixels(dicom(RAMP)))
+
+
+@pytest.mark.parametrize(
+    "tags",
+    [
+        {"RescaleSlope": None, "RescaleIntercept": None},
+        {"VOILUTSequence": table(None)},
+        {"VOILUTFunction": ""},
+        {"VOILUTFunction": "linear "},
+        {"WindowCenter": [1000, 40], "WindowWidth": [401, 80]},
+    ],
+    ids=str,
+)
+@pytest.mark.filterwarnings("ignore:Invalid value for VR:UserWarning")
+def test_a_window_beside_empty_tags_is_the_window(tags: dict[str, Any]) -> None:
+    window = {"WindowCenter": 1000, "WindowWidth": 401}
+    np.testing.assert_array_equal(pixels(dicom(RAMP, **(window | tags))), pixels(dicom(RAMP, **window)))
+
+
+def test_an_intercept_without_a_slope_shifts_what_the_window_sees() -> None:
+    """Slope 1: stored 1424 is 400, the upper end of the window of 200 and 401; 1023 its lower end."""
+    found = pixels(dicom(RAMP, RescaleIntercept="-1024", WindowCenter="200", WindowWidth="401"))
+    shown = np.clip((RAMP.astype(float) - 1024 - 199.5) / 400 + 0.5, 0, 1)
+    np.testing.assert_allclose(found, shown * 255, atol=0.51)
+    np.testing.assert_array_equal(pixels(dicom(RAMP, RescaleIntercept="-1024")), pixels(dicom(RAMP)))
+
+
+def test_a_slope_without_an_intercept_scales() -> None:
+    found = pixels(dicom(RAMP, RescaleSlope="2", WindowCenter="2000", WindowWidth="801"))
+    np.testing.assert_allclose(found, np.clip((RAMP * 2.0 - 1999.5) / 800 + 0.5, 0, 1) * 255, atol=0.51)
+
+
+@pytest.mark.parametrize("function", ["LINEAR", "LINEAR_EXACT", "SIGMOID"])
+@pytest.mark.parametrize("centre, width", [(1000, 401), (2048.5, 1.5), (100, 1), (-50, 300)])
+def test_windows_are_those_of_pydicom(function: str, centre: float, width: float) -> None:
+    """pydicom's own look-up, an independent implementation of PS3.3 C.11.2; with a rescale before it."""
+    from pydicom.pixels.processing import apply_modality_lut, apply_voi_lut
+
+    tags = {"RescaleSlope": "1", "RescaleIntercept": "-24", "VOILUTFunction": function}
+    content = dicom(RAMP, WindowCenter=str(centre), WindowWidth=str(width), **tags)
+    dataset = pydicom.dcmread(io.BytesIO(content))
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        theirs = apply_voi_lut(apply_modality_lut(RAMP, dataset), dataset)
+    np.testing.assert_allclose(pixels(content), (theirs + 24) / 4095 * 255, atol=0.51)
+
+
+def test_a_narrow_sigmoid_does_not_overflow() -> None:
+    found = pixels(dicom(RAMP, WindowCenter="1000", WindowWidth="0.001", VOILUTFunction="SIGMOID"))
+    np.testing.assert_array_equal(found, np.where(RAMP > 1000, 255, 0))
+
+
+def test_a_window_over_a_negative_slope_keeps_its_direction() -> None:
+    """Values are the negatives of the stored ones, and larger values are brighter."""
+    found = pixels(dicom(RAMP, RescaleSlope="-1", RescaleIntercept="0", WindowCenter="-1000", WindowWidth="401"))
+    shown = np.clip((-RAMP.astype(float) + 1000.5) / 400 + 0.5, 0, 1)
+    np.testing.assert_allclose(found, shown * 255, atol=0.51)
+
+
+def test_a_window_of_enhanced_objects_is_in_the_functional_groups() -> None:
+    window = {"WindowCenter": "-600", "WindowWidth": "1500"}
+    rescale = {"RescaleSlope": "1", "RescaleIntercept": "-1024", "RescaleType": "HU"}
+    wanted = pixels(dicom(RAMP, **window, **rescale))
+    both = group("FrameVOILUTSequence", **window)
+    both[0].PixelValueTransformationSequence = group("X", **rescale)[0].X
+    for place in ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"):
+        np.testing.assert_array_equal(pixels(dicom(RAMP, NumberOfFrames=1, **{place: both})), wanted)
+    apart = {
+        "SharedFunctionalGroupsSequence": group("PixelValueTransformationSequence", **rescale),
+        "PerFrameFunctionalGroupsSequence": group("FrameVOILUTSequence", **window),
+    }
+    np.testing.assert_array_equal(pixels(dicom(RAMP, NumberOfFrames=1, **apart)), wanted)
+    np.testing.assert_array_equal(pixels(dicom(RAMP, WindowCenter=1, WindowWidth=9, **apart)), wanted)
+
+
+def test_a_sigmoid_of_an_enhanced_object_is_its_function() -> None:
+    window = {"WindowCenter": "2000", "WindowWidth": "900", "VOILUTFunction": "SIGMOID"}
+    found = pixels(dicom(RAMP, SharedFunctionalGroupsSequence=group("FrameVOILUTSequence", **window)))
+    np.testing.assert_allclose(found, 255 / (1 + np.exp(-4 * (RAMP - 2000.0) / 900)), atol=0.51)
+
+
+def test_a_modality_lut_comes_before_the_rescale_and_the_window() -> None:
+    entries = (4095 - np.arange(4096)).astype("<u2")
+    tags = {"RescaleSlope": "3", "RescaleIntercept": "7", "WindowCenter": "1000", "WindowWidth": "401"}
+    found = pixels(dicom(RAMP, ModalityLUTSequence=table(entries, bits=12), **tags))
+    np.testing.assert_allclose(found, np.clip((4095.0 - RAMP - 999.5) / 400 + 0.5, 0, 1) * 255, atol=0.51)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_table_of_eight_bits_may_have_many_entries(packed: bool) -> None:
+    """4096 entries of 8 bits, each in a word of its own or two in one (note to PS3.3 C.7.6.3.1.5)."""
+    entries = (np.arange(4096) // 16).astype("u1" if packed else "<u2")
+    found = pixels(dicom(RAMP, VOILUTSequence=table(entries, bits=8)))
+    np.testing.assert_allclose(found, RAMP // 16, atol=0.51)
+
+
+def test_values_outside_a_table_take_its_ends() -> None:
+    entries = np.array([100, 200, 300], dtype="<u2")
+    found = pixels(dicom(RAMP, VOILUTSequence=table(entries, first=1000, bits=10)))
+    wanted = np.where(RAMP <= 1000, 100, np.where(RAMP == 1001, 200, 300)) / 1023 * 255
+    np.testing.assert_allclose(found, wanted, atol=0.51)
+
+
+def test_the_first_table_with_entries_counts() -> None:
+    both = [*table(None), *table((np.arange(4096) * 16).astype("<u2"))]
+    found = pixels(dicom(RAMP, VOILUTSequence=both, WindowCenter="10", WindowWidth="10"))
+    np.testing.assert_allclose(found, RAMP * 16 / 65535 * 255, atol=0.51)
+
+
+def test_unused_bits_hold_no_image() -> None:
+    """Overlays lie in the bits above the stored ones (PS3.5 8.1.1), and these may begin above bit 0."""
+    np.testing.assert_array_equal(pixels(dicom(RAMP | 0x5000)), pixels(dicom(RAMP)))
+    np.testing.assert_array_equal(pixels(dicom(RAMP << 4, HighBit=15)), pixels(dicom(RAMP)))
+    np.testing.assert_array_equal(pixels(dicom((RAMP << 2) | 3, HighBit=13)), pixels(dicom(RAMP)))
+
+
+@pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
+def test_padding_is_black_and_no_part_of_the_range(photometric: str) -> None:
+    """PS3.3 C.7.5.1.1.2."""
+    values = RAMP // 4 + 1000
+    plain = pixels(dicom(values, PhotometricInterpretation=photometric))
+    values[2:4] = 4095
+    values[5] = 4090
+    tags = {"PhotometricInterpretation": photometric, "PixelPaddingValue": 4095, "PixelPaddingRangeLimit": 4090}
+    found = pixels(dicom(values, **tags))
+    inside = np.isin(np.arange(8), (2, 3, 5), invert=True)
+    assert (found[~inside] == 0).all()
+    np.testing.assert_array_equal(found[inside], plain[inside])
+    stretched = pixels(dicom(values, **tags), SPEC.model_copy(update={"high_bit_depth": "min-max"}))
+    assert (stretched[inside].min(), stretched[inside].max(), stretched[~inside].max()) == (0, 255, 0)
+
+
+def test_padding_may_lie_outside_the_stored_bits() -> None:
+    values = RAMP.copy()
+    values[0] = 63536
+    found = pixels(dicom(values, PixelPaddingValue=63536))
+    np.testing.assert_array_equal(found[1:], pixels(dicom(RAMP))[1:])
+    assert (found[0] == 0).all()
+
+
+def test_colour_of_another_depth_is_scaled_to_its_own_range() -> None:
+    values = np.stack([RAMP, RAMP[::-1], RAMP.T], axis=2)
+    content = dicom(values[..., 0], PhotometricInterpretation="RGB", SamplesPerPixel=3, PixelData=values.tobytes())
+    spec = PreprocessSpec(image_size=8, crop="none")
+    for tags in ({}, {"PlanarConfiguration": 0}):
+        dataset = pydicom.dcmread(io.BytesIO(content))
+        for name, value in tags.items():
+            setattr(dataset, name, value)
+        stream = io.BytesIO()
+        dataset.save_as(stream)
+        np.testing.assert_allclose(load_pixels(stream.getvalue(), spec), values / 4095 * 255, atol=1)
+
+
+@pytest.mark.parametrize(
+    ("name", "package"),
+    [
+        ("JPGExtended", "pylibjpeg-libjpeg"),
+        ("JPEG-lossy", "pylibjpeg-libjpeg"),
+        ("SC_rgb_jpeg_gdcm", "pylibjpeg-libjpeg"),
+        ("MR_small_jpeg_ls_lossless", "pyjpegls"),
+    ],
+)
+def test_a_missing_decoder_is_a_missing_dependency(name: str, package: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The decoder that is there says of 12-bit JPEG that it cannot; another one can."""
+    for decoder in ("pylibjpeg", "pyjpegls", "gdcm"):
+        monkeypatch.setattr(f"pydicom.pixels.decoders.{decoder}.is_available", lambda uid: False)
+    folder = Path(str(pydicom.__file__)).parent / "data" / "test_files"
+    with pytest.raises(MissingDependencyError, match=package) as caught:
+        load_pixels(folder / f"{name}.dcm", SPEC)
+    assert "damaged" not in str(caught.value)
+
+
+def test_a_picture_with_the_ending_of_dicom_is_a_picture(tmp_path: Path) -> None:
+    Image.fromarray(RAMP.astype(np.uint8)).save(tmp_path / "a.png")
+    (tmp_path / "a.png").rename(tmp_path / "a.dcm")
+    np.testing.assert_array_equal(load_pixels(tmp_path / "a.dcm", SPEC)[..., 0], RAMP.astype(np.uint8))
+
+
+def test_a_dicom_that_is_a_tiff_as_well_is_dicom() -> None:
+    """PS3.10 7.1 and C: the preamble may hold the header of another format."""
+    content = dicom(RAMP)
+    np.testing.assert_array_equal(pixels(b"II*\0" + content[4:]), pixels(content))
+
+
+def test_a_dicom_without_its_preamble_is_read(tmp_path: Path) -> None:
+    content = dicom(RAMP)
+    for bare in (content[132:], content[content.index(b"\x08\0\x16\0UI") :]):
+        (tmp_path / "IM0001").write_bytes(bare)
+        np.testing.assert_array_equal(load_pixels(tmp_path / "IM0001", SPEC)[..., 0], pixels(content))
 
 
 def test_a_deflated_file_is_refused_before_it_is_inflated(tmp_path: Path) -> None:

@@ -1,21 +1,33 @@
 """DICOM images as arrays of grey or colour values, by one written rule; `ttl_deploy.preprocess` does the rest.
 
-The rule, in order:
+A tag counts when it has a value: one that is present but empty says as much as one that is absent. The rule, in order:
 
-1. Refused: a file without pixels, with several frames, with floating-point pixels, or of more pixels than allowed.
-2. Grey: the Modality LUT or rescale slope and intercept (PS3.3 C.11.1), then the first VOI LUT, or else the first
-   window (PS3.3 C.11.2). Without either, the whole range that the stored bits can hold is shown, not the image's own.
-3. That range becomes 0..255 for images of up to 8 stored bits, 0..65535 for deeper ones, rounded half up.
+1. Refused: a file without pixels, with several frames, with floating-point pixels, of more pixels than allowed, or of
+   a photometric interpretation that is none of the list below.
+2. Grey: the Modality LUT, or else rescale slope (default 1, as for a slope of 0) and intercept (default 0)
+   (PS3.3 C.11.1). Then the first VOI LUT, or else the first window with a centre and a width by its function, LINEAR
+   where none is named (PS3.3 C.11.2). A width that the standard excludes (below 1 for LINEAR, 0 or less for
+   LINEAR_EXACT and SIGMOID) makes no window. Without either, the whole range that the stored bits can hold is shown,
+   not the image's own. In enhanced objects the frame's functional groups come before the shared ones, and these before
+   the tags of the file.
+3. What is shown becomes 0..255 for images of up to 8 stored bits, 0..65535 for deeper ones, rounded half up.
 4. MONOCHROME1 is inverted, so that bright is always the larger value (PS3.3 C.7.6.3.1.2).
-5. Colour: palettes are expanded, YBR becomes RGB. Overlays and embedded annotations are not drawn.
+5. Pixel padding (PS3.3 C.7.5.1.1.2) is no part of the image: it is black, and no image's own range counts it.
+6. Colour: palettes are expanded, YBR becomes RGB, and other depths than 8 and 16 bits are scaled to their own full
+   range. Overlays and embedded annotations are not drawn.
 
-pydicom is imported when a DICOM file is read.
+pydicom is imported when a DICOM file is read. Its own look-up functions are not used: they take empty tags for values,
+overflow on 8-bit tables of more than 256 entries and turn a window over a negative slope upside down.
 """
 
 from __future__ import annotations
 
 import importlib.util
 import io
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,36 +40,60 @@ if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
 SUFFIXES = frozenset({".dcm", ".dicom"})
-"""File name endings, in lower case, that mean DICOM even where the content does not."""
+"""File name endings, in lower case, that mean DICOM where the content names nothing else."""
+
+HEAD = 512
+"""Bytes from which `is_dicom` and `holds_image` tell."""
 
 _PREAMBLE, _MAGIC = 128, b"DICM"
 _DEFLATED = "1.2.840.10008.1.2.1.99"
+_DIRECTORY = b"1.2.840.10008.1.3.10"
+"""Storage class of a DICOMDIR."""
 _HEADER = 4096
 """Bytes that hold the file meta group, which names the transfer syntax."""
 _RESTORE = "restore it or leave it out"
+_CONVERT = "convert it to explicit little endian first"
+
+_BARE = re.compile(
+    rb"\x02\0\0\0UL\x04\0"
+    rb"|\x08\0[\0\x01\x05\x08\x12\x14\x16\x18]\0(?:[A-Z]{2}|.\0\0\0)"
+    rb"|\0\x08\0[\0\x01\x05\x08\x12\x14\x16\x18][A-Z]{2}",
+    re.DOTALL,
+)
+"""How a file begins that lacks the preamble: with an element of the file meta group or of the identifying group."""
+
+_PHOTOMETRIC = (
+    *("MONOCHROME1", "MONOCHROME2", "PALETTE COLOR", "RGB"),
+    *("YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT"),
+)
+
+_DECODERS = (
+    (("50", "51", "57", "70"), "pylibjpeg pylibjpeg-libjpeg"),
+    (("80", "81"), "pyjpegls"),
+    (("90", "91", "92", "93", "201", "202", "203"), "pylibjpeg pylibjpeg-openjpeg"),
+)
+"""Last parts of the JPEG transfer syntaxes (PS3.6 A), and the packages with which pydicom decodes them."""
+_JPEG = "1.2.840.10008.1.2.4."
 
 
-def is_dicom(source: Path | bytes) -> bool:
-    """Whether a file or the content of one is DICOM: by its magic word, or by its ending.
-
-    Raises:
-        OSError: The file cannot be read.
-    """
-    if isinstance(source, bytes):
-        return source[_PREAMBLE : _PREAMBLE + 4] == _MAGIC
-    if source.suffix.lower() in SUFFIXES:
-        return True
-    with source.open("rb") as handle:
-        return handle.read(_PREAMBLE + 4)[_PREAMBLE:] == _MAGIC
+def is_dicom(head: bytes) -> bool:
+    """Whether a file that begins so (`HEAD` bytes) is DICOM: by its magic word, or as the preamble is missing."""
+    return head[_PREAMBLE : _PREAMBLE + 4] == _MAGIC or _BARE.match(head) is not None
 
 
-def read_dicom(source: Path | bytes, where: str, max_pixels: int) -> NDArray[Any]:
+def holds_image(head: bytes) -> bool:
+    """Whether the first `HEAD` bytes are those of DICOM other than the directory of a medium."""
+    return is_dicom(head) and _DIRECTORY not in head
+
+
+def read_dicom(source: Path | bytes, where: str, max_pixels: int, *, own_range: bool = False) -> NDArray[Any]:
     """Reads a single-frame image.
 
     Args:
         source: A file, or the content of one.
         where: What an error calls the image.
         max_pixels: Most pixels (columns x rows) it may have; more are refused before decoding.
+        own_range: Whether the caller goes on to stretch the image's own range; padding then takes its darkest value.
 
     Returns:
         (H, W) grey, uint8 or uint16, or (H, W, 3) RGB.
@@ -73,8 +109,10 @@ def read_dicom(source: Path | bytes, where: str, max_pixels: int) -> NDArray[Any
     try:
         dataset = _open(source, where)
         _refuse(dataset, where, max_pixels)
+        _complete(dataset, where)
         values = _decode(dataset, where)
-        return _colour(values, dataset) if dataset.SamplesPerPixel > 1 or _palette(dataset) else _grey(values, dataset)
+        grey = dataset.PhotometricInterpretation.startswith("MONOCHROME")
+        return _grey(values, dataset, where, own_range) if grey else _colour(values, dataset)
     except TtlDeployError:
         raise
     except Exception as error:  # pydicom raises anything from KeyError to struct.error on damaged files
@@ -89,14 +127,15 @@ def _open(source: Path | bytes, where: str) -> Dataset:
 
     stream = io.BytesIO(source) if isinstance(source, bytes) else source.open("rb")
     with stream:
-        if _DEFLATED.encode() in stream.read(_HEADER):
+        head = stream.read(_HEADER)
+        if _DEFLATED.encode() in head:
             # Inflating happens before anything can be checked, and a few bytes may become gigabytes.
             raise UnreadableImageError(
                 "is DICOM in the deflated transfer syntax", where=where, fix="convert it to explicit little endian"
             )
         stream.seek(0)
         try:
-            return pydicom.dcmread(stream)
+            return pydicom.dcmread(stream, force=_BARE.match(head) is not None)
         except InvalidDicomError as error:
             raise UnreadableImageError("is not DICOM (no DICM mark)", where=where, fix=_RESTORE) from error
 
@@ -105,12 +144,15 @@ def _refuse(dataset: Dataset, where: str, max_pixels: int) -> None:
     """Step 1."""
     if "FloatPixelData" in dataset or "DoubleFloatPixelData" in dataset:
         raise UnreadableImageError("holds floating-point pixels", where=where, fix="convert it to integers first")
-    if "PixelData" not in dataset:
+    if not dataset.get("PixelData"):
         kind = getattr(dataset.get("SOPClassUID"), "name", "") or "no image"
         raise UnreadableImageError(f"is DICOM without pixels ({kind})", where=where, fix="leave it out")
-    frames = int(dataset.get("NumberOfFrames") or 1)
+    frames = int(_value(dataset, "NumberOfFrames") or 1)
     if frames > 1:
         raise UnreadableImageError(f"holds {frames} frames", where=where, fix="give one file per frame")
+    empty = [name for name in ("Rows", "Columns", "BitsAllocated") if not _value(dataset, name)]
+    if empty:
+        raise UnreadableImageError(f"is DICOM whose {empty[0]} has no value", where=where, fix=_RESTORE)
     width, height = int(dataset.Columns), int(dataset.Rows)
     if width * height > max_pixels:
         raise UnreadableImageError(
@@ -120,59 +162,264 @@ def _refuse(dataset: Dataset, where: str, max_pixels: int) -> None:
         )
 
 
+def _complete(dataset: Dataset, where: str) -> None:
+    """Gives the tags that decoding needs, where they have no value, the one that the others leave open."""
+    from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+
+    dataset.PhotometricInterpretation = _photometric(dataset, where)
+    grey = dataset.PhotometricInterpretation.startswith(("MONOCHROME", "PALETTE"))
+    stored = int(_value(dataset, "BitsStored") or dataset.BitsAllocated)
+    for name, value in {
+        "SamplesPerPixel": 1 if grey else 3,
+        "BitsStored": stored,
+        "HighBit": stored - 1,
+        "PixelRepresentation": 0,
+        **({} if grey else {"PlanarConfiguration": 0}),
+    }.items():
+        if _value(dataset, name) is None:
+            setattr(dataset, name, value)
+    if not dataset.file_meta.get("TransferSyntaxUID"):
+        implicit, little = dataset.original_encoding
+        explicit = ExplicitVRLittleEndian if little else ExplicitVRBigEndian
+        dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else explicit
+
+
+def _photometric(dataset: Dataset, where: str) -> str:
+    """One of `_PHOTOMETRIC`, whatever its case and its spaces."""
+    written = _value(dataset, "PhotometricInterpretation")
+    if written is None:
+        return "RGB" if _value(dataset, "SamplesPerPixel") == 3 else "MONOCHROME2"
+    known = {re.sub(r"[ _]", "", name): name for name in _PHOTOMETRIC}
+    found = known.get(re.sub(r"[\s_]", "", str(written)).upper())
+    if found is None:
+        what = f"has the photometric interpretation {written!r}"
+        raise UnreadableImageError(what, where=where, fix="convert it to MONOCHROME2 or RGB first")
+    return found
+
+
 def _decode(dataset: Dataset, where: str) -> NDArray[Any]:
     from pydicom.pixels.utils import pixel_array
 
     try:
-        return pixel_array(dataset)
+        return _from_high_bit(pixel_array(dataset), dataset)
     except (NotImplementedError, RuntimeError) as error:
-        if "missing dependencies" not in str(error) and not isinstance(error, NotImplementedError):
+        # A decoder that is there and says that it does not decode this kind leaves the same to be installed.
+        lacking = ("missing dependencies", "does not support", "cannot decode", "are supported", "not supported")
+        if not isinstance(error, NotImplementedError) and not any(words in str(error) for words in lacking):
             raise
-        syntax = dataset.file_meta.TransferSyntaxUID
-        raise MissingDependencyError(
-            f"is DICOM compressed as {syntax.name}, which nothing here decodes",
-            where=where,
-            fix="pip install 'pylibjpeg[all]', or decompress the file",
-        ) from error
+        raise _undecoded(dataset.file_meta.TransferSyntaxUID, where) from error
 
 
-def _palette(dataset: Dataset) -> bool:
-    return str(dataset.PhotometricInterpretation) == "PALETTE COLOR"
+def _undecoded(syntax: Any, where: str) -> TtlDeployError:
+    """The error for pixels that no installed decoder reads."""
+    what = f"is DICOM compressed as {syntax.name}, which nothing here decodes"
+    last = str(syntax).removeprefix(_JPEG)
+    packages = next((packages for lasts, packages in _DECODERS if last in lasts), None)
+    if packages is None:
+        return UnreadableImageError(what, where=where, fix=_CONVERT)
+    return MissingDependencyError(what, where=where, fix=f"pip install {packages}, or decompress the file")
+
+
+def _from_high_bit(values: NDArray[Any], dataset: Dataset) -> NDArray[Any]:
+    """Values whose stored bits do not begin at bit 0 (PS3.5 8.1.1), which pydicom leaves where they are."""
+    shift = int(dataset.HighBit) + 1 - int(dataset.BitsStored)
+    if shift <= 0 or dataset.file_meta.TransferSyntaxUID.is_encapsulated:
+        return values
+    from pydicom.pixels.utils import pixel_array
+
+    cells = pixel_array(dataset, correct_unused_bits=False)
+    above = int(dataset.BitsAllocated) - int(dataset.HighBit) - 1
+    moved: NDArray[Any] = np.right_shift(np.left_shift(cells, above), above + shift)
+    return moved
 
 
 def _colour(values: NDArray[Any], dataset: Dataset) -> NDArray[Any]:
-    """Step 5; `pixel_array` has turned YBR into RGB already."""
+    """Step 6; `pixel_array` has turned YBR into RGB already."""
     from pydicom.pixels.processing import apply_color_lut
 
-    return apply_color_lut(values, dataset) if _palette(dataset) else values
+    if dataset.PhotometricInterpretation == "PALETTE COLOR":
+        colours: NDArray[Any] = apply_color_lut(values, dataset)
+        return colours
+    bits = int(dataset.BitsStored)
+    return values if bits in (8, 16) else _whole_range(values / (2.0**bits - 1), bits)
 
 
-def _grey(values: NDArray[Any], dataset: Dataset) -> NDArray[Any]:
-    """Steps 2 to 4."""
-    from pydicom.pixels.processing import apply_modality_lut, apply_voi_lut
+def _grey(values: NDArray[Any], dataset: Dataset, where: str, own_range: bool) -> NDArray[Any]:
+    """Steps 2 to 5."""
+    result = _whole_range(_shown(values, dataset, where), int(dataset.BitsStored))
+    if dataset.PhotometricInterpretation == "MONOCHROME1":
+        result = np.iinfo(result.dtype).max - result
+    padding = _padding(dataset, where)
+    if padding is not None:
+        rest = result[~padding]
+        result[padding] = rest.min() if own_range and rest.size else 0
+    return result
 
-    shown = apply_voi_lut(apply_modality_lut(values, dataset), dataset).astype(np.float64)
-    low, high = _range(dataset)
-    top = 255 if dataset.BitsStored <= 8 else 65535
-    scaled = (np.clip(shown, low, high) - low) * (top / (high - low)) + 0.5
-    result = scaled.astype(np.uint8 if top == 255 else np.uint16)
-    inverted: NDArray[Any] = top - result
-    return inverted if str(dataset.PhotometricInterpretation) == "MONOCHROME1" else result
+
+def _whole_range(shown: NDArray[Any], bits: int) -> NDArray[Any]:
+    """Step 3: what is shown, 0 to 1, in 8 or 16 bits."""
+    kind = np.uint8 if bits <= 8 else np.uint16
+    scaled: NDArray[Any] = (np.clip(shown, 0, 1) * np.iinfo(kind).max + 0.5).astype(kind)
+    return scaled
 
 
-def _range(dataset: Dataset) -> tuple[float, float]:
-    """The values that step 2 can give, darkest and brightest."""
-    from pydicom.pixels.processing import apply_voi_lut
+def _shown(values: NDArray[Any], dataset: Dataset, where: str) -> NDArray[np.float64]:
+    """Step 2: 0 is the darkest that can be shown, 1 the brightest."""
+    real, low, high = _modality(values, dataset, where)
+    for holder in _holders(dataset, "FrameVOILUTSequence"):
+        table = _table(holder, "VOILUTSequence", dataset)
+        if table is not None:
+            return table.look_up(real) / table.top
+        window = _window(holder, where)
+        if window is not None:
+            return window.shown(real)
+    return (real - low) / (high - low)
 
-    if dataset.get("VOILUTSequence"):
-        return 0.0, 2.0 ** int(dataset.VOILUTSequence[0].LUTDescriptor[2]) - 1
-    if "WindowWidth" in dataset:
-        # pydicom scales a window to a range of its own; values far outside tell where that begins and ends.
-        ends = apply_voi_lut(np.array([-1e15, 1e15]), dataset)
-        return float(min(ends)), float(max(ends))
-    if dataset.get("ModalityLUTSequence"):
-        return 0.0, 2.0 ** int(dataset.ModalityLUTSequence[0].LUTDescriptor[2]) - 1
+
+def _modality(values: NDArray[Any], dataset: Dataset, where: str) -> tuple[NDArray[np.float64], float, float]:
+    """Values as they are meant, and the least and the largest that the stored bits allow."""
     bits, signed = int(dataset.BitsStored), int(dataset.PixelRepresentation)
-    stored = np.array([-(2.0 ** (bits - 1)), 2.0 ** (bits - 1) - 1] if signed else [0.0, 2.0**bits - 1])
-    ends = stored * float(dataset.get("RescaleSlope", 1)) + float(dataset.get("RescaleIntercept", 0))
-    return float(min(ends)), float(max(ends))
+    least = -(2.0 ** (bits - 1)) if signed else 0.0
+    for holder in _holders(dataset, "PixelValueTransformationSequence"):
+        table = _table(holder, "ModalityLUTSequence", dataset)
+        if table is not None:
+            return table.look_up(values), 0.0, table.top
+        slope, intercept = _number(holder, "RescaleSlope", where), _number(holder, "RescaleIntercept", where)
+        if slope is not None or intercept is not None:
+            slope, intercept = slope or 1.0, intercept or 0.0
+            ends = [end * slope + intercept for end in (least, least + 2.0**bits - 1)]
+            return values.astype(np.float64) * slope + intercept, min(ends), max(ends)
+    return values.astype(np.float64), least, least + 2.0**bits - 1
+
+
+def _holders(dataset: Dataset, macro: str) -> Iterator[Dataset]:
+    """Where a macro's tags may stand, the most particular first: the frame's groups, the shared ones, the file."""
+    for name in ("PerFrameFunctionalGroupsSequence", "SharedFunctionalGroupsSequence"):
+        for group in list(_value(dataset, name) or ())[:1]:
+            yield from list(_value(group, macro) or ())[:1]
+    yield dataset
+
+
+@dataclass(frozen=True)
+class _Window:
+    """A window, whose width its function allows.
+
+    Attributes:
+        centre, width: In values after the rescale.
+        function: `LINEAR`, `LINEAR_EXACT` or `SIGMOID`.
+    """
+
+    centre: float
+    width: float
+    function: str
+
+    def shown(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """PS3.3 C.11.2.1.2.1, C.11.2.1.3.1 and C.11.2.1.3.2, for an output of 0 to 1."""
+        if self.function == "SIGMOID":
+            # The standard's 1 / (1 + exp(-4 (x - c) / w)), in the form that does not overflow.
+            return 0.5 * (1 + np.tanh(2 * (values - self.centre) / self.width))
+        half_open = 0.0 if self.function == "LINEAR_EXACT" else 1.0
+        centre, width = self.centre - half_open / 2, self.width - half_open
+        if width == 0:
+            return (values > centre).astype(np.float64)
+        return np.clip((values - centre) / width + 0.5, 0, 1)
+
+
+def _window(holder: Dataset, where: str) -> _Window | None:
+    """The first window that has a centre and a width."""
+    function = re.sub(r"[\s_]+", "_", str(_value(holder, "VOILUTFunction") or "LINEAR").strip().upper())
+    centres, widths = _numbers(holder, "WindowCenter", where), _numbers(holder, "WindowWidth", where)
+    for centre, width in zip(centres, widths, strict=False):
+        if centre is None or width is None or width < (1 if function == "LINEAR" else 0) or width == 0:
+            continue
+        if function not in ("LINEAR", "LINEAR_EXACT", "SIGMOID"):
+            what = f"is DICOM with the unknown VOI LUT function {function!r}"
+            raise UnreadableImageError(what, where=where, fix="correct the tag (0028,1056) or remove it")
+        return _Window(centre, width, function)
+    return None
+
+
+@dataclass(frozen=True)
+class _Table:
+    """A look-up table.
+
+    Attributes:
+        first: The value that the first entry is for.
+        entries: What values become; those outside take the nearest end.
+        top: The largest that its bits can hold.
+    """
+
+    first: int
+    entries: NDArray[np.float64]
+    top: float
+
+    def look_up(self, values: NDArray[Any]) -> NDArray[np.float64]:
+        index = np.floor(values.astype(np.float64)) - self.first
+        found: NDArray[np.float64] = self.entries[np.clip(index, 0, len(self.entries) - 1).astype(np.int64)]
+        return found
+
+
+def _table(holder: Dataset, sequence: str, dataset: Dataset) -> _Table | None:
+    """The first table of a sequence that has a descriptor and data."""
+    for item in _value(holder, sequence) or ():
+        descriptor, data = _value(item, "LUTDescriptor"), _value(item, "LUTData")
+        if descriptor is not None and data is not None:
+            count, first, bits = (int(number) for number in descriptor)
+            if not 8 <= bits <= 16:
+                raise ValueError(f"a look-up table has {bits} bits an entry")
+            entries = _entries(data, count % 65536 or 65536, bool(dataset.file_meta.TransferSyntaxUID.is_little_endian))
+            return _Table(first, entries, 2.0**bits - 1)
+    return None
+
+
+def _entries(data: Any, count: int, little: bool) -> NDArray[np.float64]:
+    """Entries of 16 bits each, or of 8 where there is only room for that (note to PS3.3 C.7.6.3.1.5)."""
+    words = np.frombuffer(data, dtype="<u2" if little else ">u2") if isinstance(data, bytes) else np.atleast_1d(data)
+    if len(words) < count:
+        words = words.astype("<u2").view(np.uint8)
+    if len(words) < count:
+        raise ValueError(f"a look-up table has {len(words)} of {count} entries")
+    return words[:count].astype(np.float64)
+
+
+def _padding(dataset: Dataset, where: str) -> NDArray[np.bool_] | None:
+    """Which pixels are padding, or None where there are none."""
+    from pydicom.pixels.utils import pixel_array
+
+    value = _number(dataset, "PixelPaddingValue", where)
+    if value is None:
+        return None
+    limit = _number(dataset, "PixelPaddingRangeLimit", where)
+    # The whole cell, because padding may lie outside what the stored bits can hold.
+    cells = pixel_array(dataset, correct_unused_bits=False)
+    ends = np.array([int(value), int(value if limit is None else limit)]).astype(cells.dtype)
+    padding: NDArray[np.bool_] = (cells >= ends.min()) & (cells <= ends.max())
+    return padding if padding.any() else None
+
+
+def _value(dataset: Dataset, name: str) -> Any:
+    """A tag's value; None where the tag is absent, empty or blank."""
+    value = dataset.get(name)
+    if isinstance(value, str):
+        return value.strip(" \t\r\n\0") or None
+    return None if hasattr(value, "__len__") and not len(value) else value
+
+
+def _number(dataset: Dataset, name: str, where: str) -> float | None:
+    return next(iter(_numbers(dataset, name, where)), None)
+
+
+def _numbers(dataset: Dataset, name: str, where: str) -> tuple[float | None, ...]:
+    """A tag's numbers; None for each that is blank or not finite."""
+    try:
+        value = _value(dataset, name)
+    except (ValueError, TypeError, ArithmeticError) as error:
+        raise UnreadableImageError(f"is DICOM whose {name} is no number", where=where, fix="correct the tag") from error
+    many = () if value is None else (value,) if isinstance(value, str | int | float) else value
+    return tuple(_finite(number) for number in many)
+
+
+def _finite(number: Any) -> float | None:
+    if number is None or not str(number).strip():
+        return None
+    return float(number) if math.isfinite(float(number)) else None

@@ -3,7 +3,7 @@
 The rule, in order:
 
 1. Refused before decoding: files of zero bytes, images of more than `MAX_PIXELS` pixels (a decompression bomb).
-2. A file with several frames gives its first. DICOM (known by its `DICM` mark or by `.dcm`) follows the rule of
+2. A file with several frames gives its first. DICOM (known by its content, or by `.dcm`) follows the rule of
    `ttl_deploy.dicom` and goes on with step 6; several frames are refused there.
 3. The EXIF orientation is applied.
 4. A palette is expanded to its colours.
@@ -32,28 +32,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from ttl_deploy import dicom
+from ttl_deploy import dicom, image_kinds
 from ttl_deploy.errors import TtlDeployError, UnreadableImageError
 from ttl_deploy.spec import PreprocessSpec
 
 MAX_PIXELS = 1024**3 // 4 // 3
 """Most pixels (width x height) an image may have: 89,478,485, a quarter gibibyte as RGB, Pillow's own limit."""
-
-IMAGE_SUFFIXES = dicom.SUFFIXES | {
-    ".png",
-    ".jpg",
-    ".jpeg",
-    ".bmp",
-    ".tif",
-    ".tiff",
-    ".webp",
-    ".gif",
-    ".pgm",
-    ".ppm",
-    ".pnm",
-    ".jp2",
-}
-"""File name endings, in lower case, that a folder is searched for."""
 
 # Named, because Pillow would otherwise also try formats that run other programs (EPS starts Ghostscript). Its JPEG
 # reader opens MPO too.
@@ -81,9 +65,10 @@ def load_pixels(source: Path | bytes, spec: PreprocessSpec, *, where: str | None
     place = where or (str(source) if isinstance(source, Path) else "image data")
     try:
         _refuse_empty(source, place)
-        if dicom.is_dicom(source):
+        if image_kinds.is_dicom(source):
             with _quiet_readers():
-                values = dicom.read_dicom(source, place, MAX_PIXELS)
+                stretched = spec.high_bit_depth == "min-max"
+                values = dicom.read_dicom(source, place, MAX_PIXELS, own_range=stretched)
             return array_pixels(values, spec, place)
         # Without the common readers loaded, naming formats makes Pillow load all of its plugins: 30 ms of a cold start.
         Image.preinit()

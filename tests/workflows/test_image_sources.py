@@ -1,13 +1,16 @@
 """What `predict` is given becomes a stream: lazily, each image once, in constant memory."""
 
 import glob
+import io
 import os
 import random
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
+from ttl_deploy.cli import main
 from ttl_deploy.errors import BadInputError
 from ttl_deploy.workflows import image_sources
 from ttl_deploy.workflows.image_sources import ImageSources
@@ -134,3 +137,62 @@ def test_random_trees_agree_with_a_plain_walk(tmp_path: Path) -> None:
     wanted = sorted(p for p in tmp_path.rglob("*") if p.suffix in (".png", ".jpg"))
     assert found(tmp_path) == [str(p) for p in wanted]
     assert sorted(found(tmp_path / "a", tmp_path / "**" / "*.png", tmp_path)) == sorted(map(str, wanted))
+
+
+def mixed_folder(folder: Path) -> set[str]:
+    """A folder as archives and media hold them; returns its images."""
+    picture = io.BytesIO()
+    Image.new("L", (4, 4)).save(picture, "PNG")
+    jpeg = io.BytesIO()
+    Image.new("L", (4, 4)).save(jpeg, "JPEG")
+    part10 = bytes(128) + b"DICM" + b"\x02\0\0\0UL\x04\0" + bytes(4) + b"\x02\0\x02\0UI\x1a\0"
+    images = {
+        "IM0001": part10 + b"1.2.840.10008.5.1.4.1.1.2\0",
+        "1.2.840.99.0": part10 + b"1.2.840.10008.5.1.4.1.1.2\0",
+        "bare": b"\x08\0\x05\0CS\n\0ISO_IR 100",
+        "SCAN.IMA": part10,
+        "upper.DCM": b"x",
+        "picture": picture.getvalue(),
+        "photo.of.a.scan": jpeg.getvalue(),
+        "named.png": b"x",
+    }
+    others = {
+        "DICOMDIR": part10 + b"1.2.840.10008.1.3.10\0",
+        "Thumbs.db": picture.getvalue(),
+        ".DS_Store": b"x",
+        ".hidden": picture.getvalue(),
+        "README": b"BMI and other facts of the patients, one a line\n",
+        "notes.txt": picture.getvalue(),
+        "LOCKFILE": b"",
+    }
+    for name, content in (images | others).items():
+        (folder / name).write_bytes(content)
+    return set(images)
+
+
+def test_images_without_an_ending_are_found_by_their_content(tmp_path: Path) -> None:
+    images = mixed_folder(tmp_path)
+    sources = ImageSources([str(tmp_path)])
+    assert {Path(image.path).name for image in sources} == images
+    assert sources.passed_over == {"without an ending": 3, ".db": 1, ".txt": 1}
+    assert len(found(tmp_path, tmp_path / "IM0001", tmp_path / "*")) == len(images) + 5
+
+
+def test_a_table_of_training_images_finds_the_same(tmp_path: Path) -> None:
+    from ttl_deploy.data.read_folder import read_folder
+
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        images = mixed_folder(tmp_path / name)
+    assert {entry.id for entry in read_folder(tmp_path).entries} == {f"{c}/{name}" for c in "ab" for name in images}
+    with pytest.raises(BadInputError, match=f"{len(images)} images but no class folders"):
+        read_folder(tmp_path / "a")
+
+
+def test_predict_tells_what_it_passes_over(tmp_path: Path, trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Image.new("L", (8, 8)).save(tmp_path / "scan", "PNG")
+    (tmp_path / "notes.txt").write_text("x")
+    assert main.run(["predict", str(trained / "onnx-fp32"), str(tmp_path), "--format", "csv"]) == 0
+    said = capsys.readouterr()
+    assert [line.split(",")[0] for line in said.out.splitlines()[1:]] == [str(tmp_path / "scan")]
+    assert "passed over, as no images: 1 .txt" in said.err

@@ -1,6 +1,6 @@
 """Reads a folder with one folder per class, on its own or below `train`, `val` and `test`.
 
-Files are found by their endings (`IMAGE_SUFFIXES`) at any depth inside a class; hidden files and folders are ignored.
+Images are found (`ttl_deploy.image_kinds`) at any depth inside a class; hidden files and folders are ignored.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 from ttl_deploy.data.items import FileSource
 from ttl_deploy.data.listing import SPLIT_NAMES, Entry, Listing
 from ttl_deploy.errors import BadInputError
-from ttl_deploy.preprocess import IMAGE_SUFFIXES
+from ttl_deploy.image_kinds import is_image
 
 
 def read_folder(folder: Path) -> Listing:
@@ -64,12 +64,12 @@ def _images(folder: Path) -> Iterator[Path]:
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(names):
             path = Path(parent, name)
-            if not name.startswith(".") and path.suffix.lower() in IMAGE_SUFFIXES:
+            if not name.startswith(".") and is_image(path):
                 yield path
 
 
 def _nothing(folder: Path) -> str:
-    loose = sum(entry.suffix.lower() in IMAGE_SUFFIXES for entry in folder.iterdir())
+    loose = sum(not entry.name.startswith(".") and entry.is_file() and is_image(entry) for entry in folder.iterdir())
     return f"has {loose} images but no class folders" if loose else "has no class folders"
 
 

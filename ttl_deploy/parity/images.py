@@ -17,7 +17,7 @@ from ttl_deploy.data.items import ArraySource, FileSource, Item
 from ttl_deploy.data.manifest import read_dataset
 from ttl_deploy.data.prepared import Prepared, assemble
 from ttl_deploy.errors import BadInputError
-from ttl_deploy.preprocess import IMAGE_SUFFIXES
+from ttl_deploy.image_kinds import is_image
 from ttl_deploy.progress import SILENT, Reporter
 from ttl_deploy.spec import PreprocessSpec
 
@@ -78,7 +78,9 @@ def _unlabelled(path: Path) -> tuple[Item, ...] | None:
 def _loose(folder: Path) -> tuple[Item, ...] | None:
     if any(entry.is_dir() and not entry.name.startswith(".") for entry in folder.iterdir()):
         return None
-    found = sorted(entry for entry in folder.iterdir() if entry.suffix.lower() in IMAGE_SUFFIXES)
+    found = sorted(
+        entry for entry in folder.iterdir() if entry.is_file() and not entry.name.startswith(".") and is_image(entry)
+    )
     return tuple(Item(entry.name, UNKNOWN, None, None, FileSource(entry)) for entry in found)
 
 

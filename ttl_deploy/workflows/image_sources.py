@@ -9,14 +9,15 @@ from __future__ import annotations
 import fnmatch
 import glob
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain, islice
 from pathlib import Path
 
 from ttl_deploy.data.read_csv import open_table
 from ttl_deploy.errors import BadInputError
-from ttl_deploy.preprocess import IMAGE_SUFFIXES
+from ttl_deploy.image_kinds import is_image, kind_of
 
 SORTED_UP_TO = 10_000
 """Entries of a folder that are sorted by name; a larger folder comes in the file system's order, in constant memory."""
@@ -86,6 +87,12 @@ class ImageSources:
         """How many images there are; walks all sources once and so finds their errors before a model is loaded."""
         return sum(1 for _ in self)
 
+    @property
+    def passed_over(self) -> Counter[str]:
+        """How many files of the folders walked so far are no images, by their ending; hidden ones are not counted."""
+        folders = (source for source in self._sources if isinstance(source, _Folder))
+        return sum((folder.passed_over for folder in folders), Counter[str]())
+
 
 @dataclass(frozen=True)
 class _File:
@@ -98,14 +105,20 @@ class _File:
 @dataclass(frozen=True)
 class _Folder:
     name: str
+    passed_over: Counter[str] = field(default_factory=Counter, compare=False)
 
     def __iter__(self) -> Iterator[ImageRef]:
-        return (ImageRef(path) for path in _walk(_here_is_blank(self.name), None) if _is_image(path))
+        self.passed_over.clear()
+        for path in _walk(_here_is_blank(self.name), None):
+            if is_image(path):
+                yield ImageRef(path)
+            else:
+                self.passed_over[kind_of(path)] += 1
 
     def has(self, path: str) -> bool:
         """Whether the folder gave this file."""
         rest = _below(_here_is_blank(self.name), path)
-        return rest is not None and not any(part.startswith(".") for part in rest) and _is_image(path)
+        return rest is not None and not any(part.startswith(".") for part in rest) and is_image(path)
 
 
 @dataclass(frozen=True)
@@ -217,7 +230,3 @@ def _fits(parts: Sequence[str], pattern: Sequence[str]) -> bool:
         rest = pattern[1:] or ("*",)
         return any(_fits(parts[start:], rest) for start in range(len(parts)))
     return bool(parts) and fnmatch.fnmatchcase(parts[0], pattern[0]) and _fits(parts[1:], pattern[1:])
-
-
-def _is_image(path: str) -> bool:
-    return os.path.splitext(path)[1].lower() in IMAGE_SUFFIXES  # noqa: PTH122 - a million Path objects are slow

@@ -98,7 +98,7 @@ def predict(
         IntegrityError: The artifact was changed.
     """
     opened = open_artifact(Path(artifact))
-    stream, total = stream_of(images)
+    stream, total = stream_of(images, reporter)
     with runtimes.load(opened, runtime, threads=threads, device=device) as session:
         job = _Job(opened.manifest.preprocess, session, batch_size, workers, skip_unreadable, reporter)
         yield from job.predictions(stream, total, Summary())
@@ -150,6 +150,10 @@ def predict_to_file(
 class Predictor(Protocol):
     """Turns a stream of images into a stream of predictions in the same order."""
 
+    @property
+    def reporter(self) -> Reporter:
+        """Told of progress and of what is passed over."""
+
     def predictions(
         self,
         images: Iterable[ImageRef],
@@ -189,7 +193,7 @@ def write_predictions(
     Raises:
         BadInputError: As `predict_to_file`.
     """
-    stream, total = stream_of(images)
+    stream, total = stream_of(images, predictor.reporter)
     has_ids = isinstance(stream, ImageSources) and stream.has_ids
     summary = Summary()
     with PredictionFile(out, lines, provenance.classes, has_ids, provenance, overwrite=overwrite) as file:
@@ -199,13 +203,17 @@ def write_predictions(
     return summary
 
 
-def stream_of(images: Iterable[str]) -> tuple[Iterable[ImageRef], int | None]:
-    """The images and how many they are, if that can be known."""
+def stream_of(images: Iterable[str], reporter: Reporter) -> tuple[Iterable[ImageRef], int | None]:
+    """The images and how many they are, if that can be known; tells of files that are none."""
     if isinstance(images, str):
         images = [images]
     if isinstance(images, Sequence):
         sources = ImageSources(images)
-        return sources, sources.count()
+        total = sources.count()
+        if sources.passed_over:
+            kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(sources.passed_over.items()))
+            reporter.info(f"passed over, as no images: {kinds}")
+        return sources, total
     return (image for source in images for image in ImageSources([source])), None
 
 

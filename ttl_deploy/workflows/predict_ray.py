@@ -68,7 +68,7 @@ def predict_ray(
     """
     opened, engine = _opened(artifact, runtime, device)
     job = _Job(opened, engine, device, threads or 1, batch_size, skip_unreadable, address, workers, reporter)
-    stream, total = stream_of(images)
+    stream, total = stream_of(images, reporter)
     yield from job.predictions(stream, total, Summary())
 
 

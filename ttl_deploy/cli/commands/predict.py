@@ -80,7 +80,7 @@ def run(
     if chosen is not None and chosen not in known:
         place = " for --out" if out is not None else ""
         raise BadInputError(f"unknown format {chosen!r}{place}", fix=near(chosen, known))
-    reporter = console.ConsoleReporter(quiet=len(images) == 1 and out is None)
+    reporter = console.ConsoleReporter(quiet=len(images) == 1 and out is None and Path(images[0]).is_file())
     options: dict[str, Any] = {
         "runtime": runtime,
         "device": device,
