@@ -6,10 +6,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -18,11 +19,12 @@ from safetensors.torch import load_file
 from ttl_deploy.bench.targets import get_target
 from ttl_deploy.cli.main import run
 from ttl_deploy.errors import BadInputError
-from ttl_deploy.search.candidates import around, block_ends, candidates
+from ttl_deploy.search.candidates import Candidate, around, block_ends, candidates
 from ttl_deploy.search.options import Budget, SearchOptions
+from ttl_deploy.search.score import Score
 from ttl_deploy.search.search import search
 from ttl_deploy.search.state import _waves
-from ttl_deploy.search.strategies import _Purse
+from ttl_deploy.search.strategies import STRATEGIES, _Purse
 from ttl_deploy.spec import ModelSpec
 from ttl_deploy.training.run import finished_run, read_predictions
 from ttl_deploy.training.train import DataOptions, Request, specs, train
@@ -342,3 +344,32 @@ def test_a_search_killed_again_and_again_repeats_no_finished_trial(
         [row[name] for name in same] for row in theirs["candidates"]
     ]
     assert finished_run(out / "winner").config.model.cut == theirs["cut"]
+
+
+class Scripted:
+    """A search whose trials cost nothing: every candidate has the value that it is given."""
+
+    def __init__(self, found: list[Candidate], values: dict[str, float], error: float, **options: Any) -> None:
+        self.allowed, self.values, self.error = found, values, error
+        self.options, self.full, self.asked = SearchOptions(**options), 8, []  # type: ignore[var-annotated]
+        self.notes: list[str] = []
+
+    def evaluate(self, chosen: Sequence[Candidate], _epochs: int | None, **_more: Any) -> dict[str, Score]:
+        self.asked.append([candidate.cut for candidate in chosen])
+        return {candidate.cut: Score(self.values.get(candidate.cut, 0.5), self.error) for candidate in chosen}
+
+    def note(self, sentence: str) -> None:
+        self.notes.append(sentence)
+
+
+def test_stage_one_takes_the_best_block_cutoff_and_not_the_smallest_within_an_error() -> None:
+    """Of .852 .858 .872 .861, with an error of .020, section 3.2 looks around the third and not around the first."""
+    found = candidates(ModelSpec(backbone="resnet50", method="ttl", classes=("a", "b"), image_size=64))
+    values = {"layer1.2": 0.852, "layer2.3": 0.858, "layer3.5": 0.872, "layer4.2": 0.861}
+    state = Scripted(found, values, 0.020, strategy="hierarchical", prefer="smaller")
+    scores = STRATEGIES.get("hierarchical")(state)  # type: ignore[arg-type]
+    assert state.asked == [list(values), [*(f"layer3.{i}" for i in range(5)), "layer4.0", "layer4.1"]]
+    assert scores.keys() == set(values) | set(state.asked[1])
+    few = Scripted(found, values, 0.020, strategy="hierarchical", neighbours=1)
+    STRATEGIES.get("hierarchical")(few)  # type: ignore[arg-type]
+    assert few.asked[1] == ["layer3.4", "layer4.0"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -86,12 +87,17 @@ def block_ends(all_candidates: Sequence[Candidate]) -> list[Candidate]:
     return [candidate for candidate in all_candidates if candidate.ends_block]
 
 
-def around(all_candidates: Sequence[Candidate], winner: Candidate) -> list[Candidate]:
+def around(all_candidates: Sequence[Candidate], winner: Candidate, neighbours: int | None = None) -> list[Candidate]:
     """Stage 2 (paper, section 3.2): the layers around a block cutoff, up to the neighbouring block cutoffs.
 
     The neighbouring cutoffs themselves are left out, as stage 1 had them.
+
+    Args:
+        all_candidates: Bottom first.
+        winner: The block cutoff.
+        neighbours: Only so many on each side; None: all, as the paper's text sets no number.
     """
-    ends = [c.index for c in all_candidates if c.ends_block]
-    low = max((i for i in ends if i < winner.index), default=-1)
-    high = min((i for i in ends if i > winner.index), default=max(c.index for c in all_candidates) + 1)
-    return [c for c in all_candidates if low < c.index < high and c.index != winner.index]
+    place = all_candidates.index(winner)
+    below = list(itertools.takewhile(lambda c: not c.ends_block, reversed(all_candidates[:place])))
+    above = list(itertools.takewhile(lambda c: not c.ends_block, all_candidates[place + 1 :]))
+    return [*reversed(below[:neighbours]), *above[:neighbours]]

@@ -50,6 +50,8 @@ class SearchOptions(Record):
         metric: Ranks candidates, on the validation side.
         repeats: Seeds per candidate, counted up from the protocol's.
         prefer: `smaller`: within one standard error of the best the smallest model wins; `accuracy`: the best does.
+        neighbours: Layers that stage 2 of `hierarchical` looks at on each side of the best block cutoff; None: all up
+            to the next block cutoffs.
         eta: Halving keeps one in so many candidates and trains them so many times longer.
         threshold: Overlap from which SVCCA coefficients count as random (strategy `svcca`).
         early_stop: End trainings whose fitted learning curve cannot reach the best; None: as the strategy likes.
@@ -62,6 +64,7 @@ class SearchOptions(Record):
     metric: Metric = "auprc"
     repeats: int = Field(1, ge=1)
     prefer: Literal["smaller", "accuracy"] = "smaller"
+    neighbours: int | None = Field(None, ge=1)
     eta: int = Field(3, ge=2)
     threshold: float = Field(THRESHOLD, ge=0, le=1)
     early_stop: bool | None = None

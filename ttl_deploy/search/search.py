@@ -134,7 +134,7 @@ def _begun(out: Path, plan: dict[str, Any], overwrite: bool) -> Iterator[None]:
     """The search's folder, held by this process alone."""
     path = out / PLAN
     if path.exists() and not overwrite:
-        _same(_read_plan(path), plan, out)
+        _same(_with_new_options(_read_plan(path)), plan, out)
     else:
         files.refuse_existing(out, overwrite=overwrite)
         with files.atomic_folder(out, overwrite=overwrite) as folder:
@@ -156,6 +156,11 @@ def _read_plan(path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise IntegrityError("is not valid JSON", where=path, fix="pass --overwrite to start anew") from error
     return content
+
+
+def _with_new_options(plan: dict[str, Any]) -> dict[str, Any]:
+    """A plan of an earlier version: options that it did not have yet are at their defaults."""
+    return {**plan, "options": {**SearchOptions().model_dump(mode="json"), **plan.get("options", {})}}
 
 
 def _same(old: dict[str, Any], new: dict[str, Any], out: Path) -> None:

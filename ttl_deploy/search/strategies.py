@@ -45,12 +45,16 @@ def exhaustive(state: State) -> dict[str, Score]:
 
 @STRATEGIES.add("hierarchical")
 def hierarchical(state: State) -> dict[str, Score]:
-    """The block cutoffs, then the layers around the best of them (paper, section 3.2)."""
+    """The block cutoffs, then the layers around the best of them (paper, section 3.2).
+
+    Stage 1 goes by value alone, as "the best-performing one" does in the paper: where to look closer is no place for
+    the tie rule, which decides once, between all that were trained.
+    """
     blocks = block_ends(state.allowed) or state.allowed
     scores = state.evaluate(blocks, state.full)
-    winner = state.choose(scores)
-    state.note(f"stage 1: {winner.cut} of {len(blocks)} block cutoffs")
-    near = around(state.allowed, winner)
+    winner = _best(state, scores, 1)[0]
+    state.note(f"stage 1: {winner.cut} is the best of {len(blocks)} block cutoffs")
+    near = around(state.allowed, winner, state.options.neighbours)
     return scores | (state.evaluate(near, state.full) if near else {})
 
 

@@ -87,6 +87,15 @@ def run(
             rich_help_panel=_SEARCH,
         ),
     ] = "smaller",
+    neighbours: Annotated[
+        int | None,
+        typer.Option(
+            help="hierarchical: look at so many layers on each side of the best block cutoff.",
+            show_default="all up to the next block cutoffs",
+            rich_help_panel=_SEARCH,
+            min=1,
+        ),
+    ] = None,
     eta: Annotated[int, typer.Option(help="halving: keep one in so many.", rich_help_panel=_SEARCH, min=2)] = 3,
     threshold: Annotated[
         float,
@@ -217,6 +226,7 @@ def run(
         metric=metric,
         repeats=repeats,
         prefer=prefer,
+        neighbours=neighbours,
         eta=eta,
         threshold=threshold,
         early_stop=early_stop,
