@@ -163,6 +163,7 @@ def verify(
         IntegrityError: A file of the artifact or of the run is not the recorded one, or the artifact is of another run.
     """
     opened = open_artifact(Path(artifact))
+    runtimes.refuse_unbound(opened)
     source = open_source(opened, against)
     refuse_other_classes(opened, source)
     pictures = open_pictures(opened, source, data)
@@ -243,6 +244,7 @@ def open_source(artifact: Artifact, against: str | Path | None) -> Source:
     """
     if against is not None and ((Path(against) / MANIFEST).exists() or Path(against).is_file()):
         other = open_artifact(Path(against))
+        runtimes.refuse_unbound(other)
         folder = source_folder(other) or source_folder(artifact)
         manifest = other.manifest
         words = f"{manifest.format} {manifest.precision} artifact {other.folder.resolve().name}"

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
 from collections.abc import Sequence
@@ -72,6 +73,14 @@ class Run:
         """Which image is on which side."""
         return self.folder / SPLIT
 
+    def config_digest(self) -> str:
+        """Hex SHA-256 of the canonical JSON of `config.yaml` as it stands on disk.
+
+        Of the file and not of `config`, so that a setting that a later version adds with a default changes no digest.
+        """
+        canonical = json.dumps(_read_config(self.folder), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(canonical.encode()).hexdigest()
+
     def metrics(self) -> dict[str, Any]:
         """The content of `metrics.json`.
 
@@ -129,11 +138,7 @@ def open_run(folder: Path) -> Run:
         raise BadInputError(
             "is not a run (no config.yaml)", where=folder, fix="pass a folder made by `ttl-deploy train`"
         )
-    try:
-        content = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise IntegrityError("is not valid YAML", where=path) from error
-    return Run(folder, read_record(TrainConfig, content, path))
+    return Run(folder, read_record(TrainConfig, _read_config(folder), path))
 
 
 def finished_run(folder: Path) -> Run:
@@ -203,6 +208,14 @@ def read_predictions(run: Run) -> Predictions:
         return Predictions(tuple(r["id"] for r in rows), tuple(r["split"] for r in rows), labels, logits)
     except (OSError, KeyError, ValueError, TypeError) as error:
         raise IntegrityError("is missing or damaged", where=path, fix="train the run again") from error
+
+
+def _read_config(folder: Path) -> Any:
+    path = folder / CONFIG
+    try:
+        return yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise IntegrityError("is not valid YAML", where=path) from error
 
 
 def _members(folder: Path) -> list[str]:
