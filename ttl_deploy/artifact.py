@@ -7,6 +7,7 @@ recorded hash. No torch.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -18,6 +19,10 @@ from ttl_deploy.errors import BadInputError, IntegrityError
 from ttl_deploy.spec import ArtifactManifest, FileRecord, make_record, read_record
 
 MANIFEST = "manifest.json"
+
+_OF_FILE_MANAGERS = frozenset({".DS_Store", "Thumbs.db", "desktop.ini"})
+_LEFTOVER = re.compile(rf"\.{re.escape(MANIFEST)}\.[0-9a-f]+\.tmp")
+"""What a killed `update_manifest` leaves."""
 
 _RUN_CONFIG = "config.yaml"
 _AGAIN = "export the run again with `ttl-deploy export`"
@@ -50,7 +55,8 @@ def open_artifact(path: Path, *, verify: bool = True) -> Artifact:
 
     Raises:
         BadInputError: There is no such folder, or it is not an artifact.
-        IntegrityError: The manifest is damaged or of a newer schema, or a file is missing or has changed.
+        IntegrityError: The manifest is damaged or of a newer schema, a file is missing or has changed, or there is a
+            file that the manifest does not list.
     """
     try:
         folder = _folder_of(path)
@@ -61,6 +67,7 @@ def open_artifact(path: Path, *, verify: bool = True) -> Artifact:
         raise IntegrityError(f"does not list its model file {manifest.model_file!r}", where=folder / MANIFEST)
     for name, record in manifest.files.items():
         _check_file(folder, name, record, verify=verify)
+    _refuse_unlisted(folder, manifest)
     return Artifact(folder, manifest)
 
 
@@ -147,6 +154,31 @@ def _compare_file(path: Path, record: FileRecord, *, verify: bool) -> None:
         raise IntegrityError(f"has {size} bytes, the manifest says {record.size}", where=path, fix=_AGAIN)
     if verify and files.sha256(path) != record.sha256:
         raise IntegrityError("has changed since the export (its SHA-256 differs)", where=path, fix=_AGAIN)
+
+
+def _refuse_unlisted(folder: Path, manifest: ArtifactManifest) -> None:
+    """A file that nothing describes could be one that an engine reads, such as external weights."""
+    try:
+        found = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir())
+    except OSError as error:
+        raise BadInputError(f"cannot be read: {error.strerror}", where=folder) from error
+    kit = "kit" in manifest.details
+    unlisted = [name for name in found if name not in manifest.files and not _tolerated(name, kit=kit)]
+    if unlisted:
+        more = f" and {len(unlisted) - 1} more" if len(unlisted) > 1 else ""
+        raise IntegrityError(
+            f"holds {unlisted[0]}{more}, which its manifest does not list",
+            where=folder,
+            fix="move it out of the artifact's folder",
+        )
+
+
+def _tolerated(name: str, *, kit: bool) -> bool:
+    """Whether a file may lie in an artifact unlisted: file managers leave theirs, and a build kit what it built."""
+    path = PurePosixPath(name)
+    if name == MANIFEST or path.name in _OF_FILE_MANAGERS or _LEFTOVER.fullmatch(name):
+        return True
+    return kit and (path.parts[0] in ("artifact", "__pycache__") or name == "timing.cache")
 
 
 def _escapes(folder: Path, name: str) -> bool:

@@ -209,11 +209,20 @@ class FileRecord(Record):
 
 
 class SourceRun(Record):
-    """Where an artifact comes from: the run's folder name and the hashes of its weights and configuration."""
+    """Where an artifact comes from.
+
+    Attributes:
+        name: The run's folder.
+        weights_sha256: SHA-256 of its weights file.
+        config_digest: Digest of its configuration as it stands on disk.
+        metrics_sha256: SHA-256 of its `metrics.json`, which records the hashes of all its other files; None in
+            artifacts of older versions.
+    """
 
     name: str
     weights_sha256: str
     config_digest: str
+    metrics_sha256: str | None = None
 
 
 class ParityRecord(Record):

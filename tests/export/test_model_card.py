@@ -7,7 +7,7 @@ from pathlib import Path
 from ttl_deploy import files
 from ttl_deploy.artifact import open_artifact
 from ttl_deploy.export.model_card import CARD, model_card
-from ttl_deploy.training.run import finished_run
+from ttl_deploy.training.run import finished_run, open_run
 
 
 def test_it_is_in_the_artifact_with_its_hash(trained: Path) -> None:
@@ -58,6 +58,6 @@ def test_without_patients_it_warns(run_copy: Path) -> None:
     place = lines[0].index("patient_id")
     rows = [lines[0], *([*line[:place], "", *line[place + 1 :]] for line in lines[1:])]
     split.write_text("\n".join(",".join(row) for row in rows) + "\n")
-    text = model_card(finished_run(run_copy), format="onnx", precision="fp32", parameters=1, macs=1)
+    text = model_card(open_run(run_copy), format="onnx", precision="fp32", parameters=1, macs=1)
     assert "images of one patient may be on two sides" in text
     assert "| unknown |" in text

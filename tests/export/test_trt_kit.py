@@ -295,12 +295,22 @@ class TestBuildHere:
         monkeypatch.setattr(trt_engine, "available", lambda: None)
 
     def written(self, trained: Path, folder: Path, precision: str = "fp16", **options: Any) -> Any:
+        from ttl_deploy.complexity import count
+        from ttl_deploy.export.export_run import source_record
         from ttl_deploy.export.exporter import ExportJob
         from ttl_deploy.training.train import load_model
 
         run = finished_run(trained)
         folder.mkdir()
-        job = ExportJob(load_model(run), run.config.preprocess, precision, TrtOptions(**options))
+        model = load_model(run)
+        job = ExportJob(
+            model,
+            run.config.preprocess,
+            precision,
+            TrtOptions(**options),
+            source=source_record(run),
+            cost=count(model, model.spec.input_shape),
+        )
         return trt_engine.TrtExporter().write(job, folder)
 
     def test_engine_layers_and_timing_cache_are_kept(self, machine: None, trained: Path, tmp_path: Path) -> None:

@@ -94,11 +94,11 @@ def test_another_input_name_than_the_manifest_says_is_refused(
 
 @pytest.mark.parametrize("runtime", ONNX_RUNTIMES)
 def test_fewer_outputs_than_classes_are_refused(
-    make_artifact: Callable[..., Artifact], tiny_net: Any, images: NDArray[np.float32], runtime: str
+    make_artifact: Callable[..., Artifact], tiny_net: Any, runtime: str
 ) -> None:
     artifact = make_artifact(net=replace(tiny_net, weight=tiny_net.weight[:, :2].copy(), bias=tiny_net.bias[:2].copy()))
-    with load(artifact, runtime) as session, pytest.raises(IntegrityError, match="gave logits of shape"):
-        session.run(images)
+    with pytest.raises(IntegrityError, match=r"logits is \(N, 2\) in the graph, the manifest says \(N, 3\)"):
+        load(artifact, runtime)
 
 
 def test_onnx_runtime_is_the_default(artifact: Artifact) -> None:

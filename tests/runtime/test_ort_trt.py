@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,9 +20,11 @@ from ttl_deploy.errors import IntegrityError, MissingDependencyError
 from ttl_deploy.runtime import RUNTIMES, load, ort_trt
 from ttl_deploy.runtime.ort_trt import NAME, PROVIDER, OrtTrtSession, provider_options
 
+REAL_SESSION = onnxruntime.InferenceSession
+
 
 class FakeSession:
-    """Records how ONNX Runtime was asked, and answers with a provider list and zeros."""
+    """Records how ONNX Runtime was asked, and answers with a provider list, the graph's own ends and zeros."""
 
     asked: dict[str, Any] = {}  # noqa: RUF012 - reset by the fixture
     providers = (PROVIDER, "CUDAExecutionProvider")
@@ -35,6 +38,9 @@ class FakeSession:
         }
         if self.fails:
             raise RuntimeError(self.fails)
+        real = REAL_SESSION(path, providers=["CPUExecutionProvider"])
+        self.get_inputs, self.get_outputs = real.get_inputs, real.get_outputs
+        self.get_modelmeta = real.get_modelmeta
 
     def get_providers(self) -> list[str]:
         return list(self.providers)
@@ -62,6 +68,11 @@ def test_a_session_asks_for_tensorrt_and_never_for_the_cpu(
     assert asked["batches"] == [32, 32, 6]
     assert [name for name, _ in asked["providers"]] == [PROVIDER, "CUDAExecutionProvider"]
     assert (asked["enable_fallback"], asked["cpu"]) == (0, "1")
+
+
+def test_a_graph_that_is_not_the_manifests_is_refused(machine: None, make_artifact: Callable[..., Artifact]) -> None:
+    with pytest.raises(IntegrityError, match="is float32 in the graph, the manifest says uint8"):
+        OrtTrtSession(make_artifact(input_type="uint8"), threads=1, device="cuda")
 
 
 def test_the_profile_and_the_caches_are_said(artifact: Artifact) -> None:

@@ -39,7 +39,7 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for node in traced.graph.nodes:
         for note in ("stack_trace", "nn_module_stack", "source_fn_stack", "torch_fn", "from_node"):
             node.meta.pop(note, None)
-    save_program(traced, path)
+    save_program(traced, path, {"producer": "a test"})
     return path
 
 

@@ -20,6 +20,7 @@ from ttl_deploy.runtime import cuda_driver, load, trt
 from ttl_deploy.runtime.cuda_driver import Cuda, Device
 from ttl_deploy.runtime.trt import refuse_foreign
 from ttl_deploy.runtime.trt_engine_run import EngineError, EngineRun
+from ttl_deploy.spec import ModelSpec
 
 RTX = Device("Quadro RTX 6000", "7.5")
 
@@ -251,3 +252,24 @@ def test_a_real_engine_gives_the_network_s_logits(tmp_path: Path, tiny_net: Any,
                     engine.run(images[:rows]), tiny_net.logits(images[:rows]), rtol=1e-4, atol=1e-4
                 )
             engine.close()
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"input_type": "uint8"}, "the manifest says uint8"),
+        (
+            {"model": ModelSpec(backbone="tiny", classes=("a", "b", "c"), image_size=128)},
+            r"the manifest says \(N, 3, 128",
+        ),
+        ({"model": ModelSpec(backbone="tiny", classes=("a", "b"), image_size=8)}, r"the manifest says \(N, 2\)"),
+    ],
+)
+def test_an_engine_of_other_ends_than_the_manifest_says_is_refused_when_it_is_loaded(
+    machine: Path, make_artifact: Callable[..., Artifact], changes: dict[str, Any], said: str
+) -> None:
+    details = {"engine": engine_details()}
+    with pytest.raises(IntegrityError, match=said):
+        open_session(make_artifact("engine", format="trt", precision="fp16", details=details, **changes))
+    log = machine.read_text().split()
+    assert log.count("cuMemAlloc") == log.count("cuMemFree") == 2

@@ -13,12 +13,14 @@ from collections.abc import Iterator
 from itertools import repeat
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from ttl_deploy.artifact import Artifact
 from ttl_deploy.cli.main import run
 from ttl_deploy.errors import BadInputError, IntegrityError, StorageError, UnreadableImageError
-from ttl_deploy.workflows.predict import predict, predict_to_file
+from ttl_deploy.workflows.predict import predict, predict_to_file, provenance_of
+from ttl_deploy.workflows.prediction_file import PredictionFile
 
 
 @pytest.fixture
@@ -256,3 +258,78 @@ def peak_mib(*arguments: str | Path) -> float:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     return float(done.stdout.split()[-2]) / 1024
+
+
+def ir_of(weight: float, folder: Path) -> Artifact:
+    """A network in OpenVINO's format: two of one architecture differ in `model.bin` alone."""
+    import openvino
+    from openvino import opset13 as op
+
+    from ttl_deploy.artifact import write_artifact
+    from ttl_deploy.spec import ModelSpec, PreprocessSpec, SourceRun
+
+    def build(place: Path) -> str:
+        images = op.parameter([-1, 3, 8, 8], np.float32, name="images")
+        flat = op.reshape(images, op.constant(np.array([-1, 192])), False)
+        logits = op.matmul(flat, op.constant(np.full((192, 2), weight, np.float32)), False, False)
+        images.output(0).set_names({"images"})
+        logits.output(0).set_names({"logits"})
+        model = openvino.Model([logits], [images], "net")
+        for position, operation in enumerate(model.get_ordered_ops()):
+            operation.set_friendly_name(f"operation.{position}")
+        openvino.save_model(model, place / "model.xml", compress_to_fp16=False)
+        return "model.xml"
+
+    fields = {
+        "format": "openvino",
+        "precision": "fp32",
+        "model": ModelSpec(backbone="tiny", classes=("healthy", "ill"), image_size=8),
+        "preprocess": PreprocessSpec(image_size=8),
+        "parameters": 384,
+        "macs": 384,
+        "source": SourceRun(name="run", weights_sha256="0" * 64, config_digest="1" * 64),
+        "tools": {},
+    }
+    return write_artifact(folder, fields, build)
+
+
+def test_rows_of_another_ir_of_the_same_architecture_are_refused(scans: list[str], tmp_path: Path) -> None:
+    one, other = ir_of(0.5, tmp_path / "one"), ir_of(-0.25, tmp_path / "other")
+    assert one.model_path.read_bytes() == other.model_path.read_bytes()
+    out = tmp_path / "rows.csv"
+    predict_to_file(one.folder, scans[:5], out)
+    with pytest.raises(BadInputError, match=r"another model or engine .*files differ"):
+        predict_to_file(other.folder, scans, out)
+    assert predict_to_file(one.folder, scans, out).present == 5
+
+
+@pytest.mark.parametrize(("field", "value"), [("precision", "fp16"), ("activation", "softmax")])
+def test_rows_of_another_precision_or_activation_are_refused(
+    artifact: Artifact, scans: list[str], tmp_path: Path, field: str, value: str
+) -> None:
+    provenance = provenance_of(artifact, "onnxruntime", "cpu")
+    out = tmp_path / "rows.csv"
+    classes = artifact.manifest.model.classes
+    with PredictionFile(out, None, classes, False, provenance) as file:
+        file.write("a.png", None, "ill", dict.fromkeys(classes, 1 / 3))
+    changed = provenance.model_copy(update={field: value})
+    with pytest.raises(BadInputError, match=f"{field} differ"):
+        PredictionFile(out, None, classes, False, changed)
+
+
+def test_a_file_of_an_older_version_goes_on_where_its_one_model_file_tells_the_weights(
+    artifact: Artifact, scans: list[str], tmp_path: Path
+) -> None:
+    """Older files recorded neither the hashes of all files nor the activation."""
+    for made, goes_on in ((artifact, True), (ir_of(0.5, tmp_path / "ir"), False)):
+        out = tmp_path / f"{made.folder.name}.csv"
+        predict_to_file(made.folder, scans[:3], out)
+        meta = out.with_name(out.name + ".meta.json")
+        content = json.loads(meta.read_text())
+        del content["files"], content["activation"]
+        meta.write_text(json.dumps(content))
+        if goes_on:
+            assert predict_to_file(made.folder, scans, out).present == 3
+        else:
+            with pytest.raises(BadInputError, match="files differ"):
+                predict_to_file(made.folder, scans, out)

@@ -24,7 +24,7 @@ from ttl_deploy.parity.compare import Bounds
 from ttl_deploy.parity.verify import check
 from ttl_deploy.progress import SILENT, Reporter
 from ttl_deploy.spec import SourceRun
-from ttl_deploy.training.run import Predictions, Run, finished_run, run_data
+from ttl_deploy.training.run import METRICS, Predictions, Run, finished_run, run_data
 from ttl_deploy.training.train import load_model, predict_fp32
 from ttl_deploy.transfer import TransferModel
 
@@ -98,6 +98,11 @@ class Exported:
         return load_model(self.run)
 
     @functools.cached_property
+    def record(self) -> SourceRun:
+        """The run in the form of the manifest."""
+        return source_record(self.run)
+
+    @functools.cached_property
     def reference(self) -> Predictions:
         """What PyTorch says of the test split in float32."""
         with self.reporter.task("predicting the test split with PyTorch", None):
@@ -126,12 +131,30 @@ def export_one(
     preprocess = source.run.config.preprocess
     images = RunImages(source.prepared, preprocess)
     job = ExportJob(
-        source.model, preprocess, precision, settings or exporter.options(), images, bounds, source.reporter
+        source.model,
+        preprocess,
+        precision,
+        settings or exporter.options(),
+        images,
+        bounds,
+        source.reporter,
+        source.record,
+        count(source.model, source.model.spec.input_shape),
     )
     with files.staged_folder(place, overwrite=True) as staged:
         made, engine = _write(staged, source.run, job, exporter, source.reporter)
         made = _checked(made, engine, source, bounds)
     return Artifact(place, made.manifest)
+
+
+def source_record(run: Run) -> SourceRun:
+    """What an artifact remembers of the run it comes from."""
+    return SourceRun(
+        name=run.name,
+        weights_sha256=files.sha256(run.weights),
+        config_digest=run.config_digest(),
+        metrics_sha256=files.sha256(run.folder / METRICS),
+    )
 
 
 def _deferred(format: str) -> str:
@@ -167,7 +190,7 @@ def _write(
 ) -> tuple[Artifact, str | None]:
     """The artifact without its parity result, and the engine to check it in."""
     spec = job.model.spec
-    cost = count(job.model, spec.input_shape)
+    cost = job.cost or count(job.model, spec.input_shape)
     fields = {
         "format": exporter.name,
         "precision": job.precision,
@@ -175,7 +198,7 @@ def _write(
         "preprocess": job.preprocess,
         "parameters": cost.parameters,
         "macs": cost.macs,
-        "source": SourceRun(name=run.name, weights_sha256=files.sha256(run.weights), config_digest=run.config.digest()),
+        "source": job.source or source_record(run),
         "tools": hardware.library_versions(),
     }
     results: list[Written] = []
@@ -194,6 +217,7 @@ def _write(
 
 
 def _checked(made: Artifact, engine: str | None, source: Exported, bounds: Bounds | None) -> Artifact:
+    runtime.refuse_unbound(made)
     reference = source.reference
     with runtime.load(made, engine, device=runtime.home_device(made)) as session:
         result = check(made, session, source.prepared, reference, bounds=bounds, reference_name="pytorch fp32")

@@ -5,6 +5,7 @@ An exporter gets a job and writes files; it says which options it takes, and wha
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,12 +14,13 @@ from typing import Any, ClassVar
 
 from pydantic import ConfigDict, Field
 
+from ttl_deploy.complexity import Complexity
 from ttl_deploy.errors import BadInputError, near
 from ttl_deploy.export.images import CALIBRATION_IMAGES, RunImages
 from ttl_deploy.parity.compare import Bounds
 from ttl_deploy.progress import SILENT, Reporter
 from ttl_deploy.registry import Registry
-from ttl_deploy.spec import PreprocessSpec, Record, make_record
+from ttl_deploy.spec import PreprocessSpec, Record, SourceRun, make_record
 from ttl_deploy.transfer import TransferModel
 
 INPUT = "images"
@@ -58,6 +60,8 @@ class ExportJob:
         images: Training images to calibrate on and validation images to choose on; None for a model without a run.
         bounds: What the parity check will tolerate; None: the precision's default.
         reporter: Told of long work.
+        source: The run; None for a model without one.
+        cost: What the model holds and computes; None where it was not counted.
     """
 
     model: TransferModel
@@ -67,6 +71,27 @@ class ExportJob:
     images: RunImages | None = None
     bounds: Bounds | None = None
     reporter: Reporter = SILENT
+    source: SourceRun | None = None
+    cost: Complexity | None = None
+
+    def metadata(self, **more: Any) -> dict[str, str]:
+        """What a model file shall say of itself, JSON by key; `runtime.binding` holds the manifest against it.
+
+        Args:
+            more: Further facts of the format, such as `precision`, and what differs: `input_type`, `activation`.
+        """
+        facts: dict[str, Any] = {
+            "classes": self.model.spec.classes,
+            "preprocess": self.preprocess.model_dump(mode="json"),
+            "model": self.model.spec.model_dump(mode="json"),
+            "input_type": "float32",
+            "activation": "none",
+        }
+        if self.cost is not None:
+            facts |= {"parameters": self.cost.parameters, "macs": self.cost.macs}
+        if self.source is not None:
+            facts |= {"weights_sha256": self.source.weights_sha256, "config_digest": self.source.config_digest}
+        return {key: json.dumps(value) for key, value in {**facts, **more}.items()}
 
     def run_images(self) -> RunImages:
         """The run's images.

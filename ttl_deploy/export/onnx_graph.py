@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
 import logging
 import warnings
 from collections.abc import Iterator, Mapping
@@ -21,13 +20,14 @@ import torch
 from onnx import helper
 from pydantic import Field
 
-from ttl_deploy import files
+from ttl_deploy import __version__, files
 from ttl_deploy.errors import BadInputError, TtlDeployError
 from ttl_deploy.export.exporter import EXPORTERS, INPUT, OUTPUT, CalibrationOptions, Exporter, ExportJob, Written
 from ttl_deploy.export.graph_ends import add_activation, embed_preprocessing
 from ttl_deploy.export.graph_tidy import held, tidy
 from ttl_deploy.export.graph_types import HALVES, to_half
 from ttl_deploy.export.quantise import quantise_job
+from ttl_deploy.runtime.graph_facts import PREFIX, of_onnx
 from ttl_deploy.transfer import TransferModel
 
 MODEL_FILE = "model.onnx"
@@ -150,7 +150,7 @@ def typed_graph(job: ExportJob, *, symmetric: bool = False) -> TypedGraph:
     if options.embed_preprocessing:
         embed_preprocessing(proto, job.preprocess)
     add_activation(proto, options.activation)
-    _describe(proto, job)
+    _describe(proto, job, options)
     return TypedGraph(proto, details, records)
 
 
@@ -218,7 +218,7 @@ def _in_opset(proto: onnx.ModelProto, opset: int) -> onnx.ModelProto:
         proto = onnx.version_converter.convert_version(proto, opset)
     # As old as the opset allows, so that older engines take the file.
     proto.ir_version = max(helper.find_min_ir_version_for(proto.opset_import), 8)
-    proto.producer_name, proto.producer_version = "ttl-deploy", ""
+    proto.producer_name, proto.producer_version = "ttl-deploy", __version__
     return proto
 
 
@@ -227,15 +227,9 @@ def _facts(proto: onnx.ModelProto) -> dict[str, Any]:
     return {"parameters": found.parameters, "operators": dict(found.operators)}
 
 
-def _describe(proto: onnx.ModelProto, job: ExportJob) -> None:
-    helper.set_model_props(
-        proto,
-        {
-            "ttl_deploy.classes": json.dumps(job.model.spec.classes),
-            "ttl_deploy.preprocess": job.preprocess.model_dump_json(),
-            "ttl_deploy.model": job.model.spec.model_dump_json(),
-        },
-    )
+def _describe(proto: onnx.ModelProto, job: ExportJob, options: GraphOptions) -> None:
+    facts = job.metadata(precision=of_onnx(proto).precision, **graph_fields(options))
+    helper.set_model_props(proto, {f"{PREFIX}{key}": value for key, value in facts.items()})
 
 
 def save_onnx(proto: onnx.ModelProto, folder: Path, external_data_mib: float = LARGEST_MIB) -> None:

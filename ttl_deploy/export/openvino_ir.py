@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+import json
 from pathlib import Path
 from typing import Any
 
 from ttl_deploy.errors import TtlDeployError
 from ttl_deploy.export.exporter import EXPORTERS, Exporter, ExportJob, Written
 from ttl_deploy.export.onnx_graph import GraphOptions, graph_fields, typed_graph
+from ttl_deploy.runtime.graph_facts import PREFIX
 from ttl_deploy.runtime.ov_core import core
 
 MODEL_FILE = "model.xml"
@@ -48,6 +50,8 @@ class OpenVinoExporter(Exporter):
         try:
             model = core().read_model(typed.proto.SerializeToString())
             _name_operations(model)
+            # An ONNX file's metadata comes along; what OpenVINO makes of the graph has a precision of its own.
+            model.set_rt_info(json.dumps(job.precision), ["framework", f"{PREFIX}precision"])
             openvino.save_model(model, folder / MODEL_FILE, compress_to_fp16=job.precision == "fp16")
         except RuntimeError as error:
             last = str(error).strip().splitlines()[-1:] or ["no reason given"]

@@ -6,6 +6,8 @@ The formats `pt2` and `torch-trt` start from it.
 from __future__ import annotations
 
 import copy
+import json
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -44,6 +46,11 @@ def in_precision(model: TransferModel, precision: str) -> nn.Module:
     dtype = DTYPES[precision]
     copied = copy.deepcopy(model) if dtype == torch.float32 else Converted(model, dtype)
     return copied.eval().requires_grad_(False)
+
+
+def extra_file(metadata: Mapping[str, str]) -> str:
+    """The metadata of a model file as the extra file of an archive, the same text for the same facts."""
+    return json.dumps(dict(metadata), sort_keys=True)
 
 
 def example(model: TransferModel, device: str = "cpu") -> Tensor:

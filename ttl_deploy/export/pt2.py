@@ -11,7 +11,7 @@ import io
 import logging
 import shutil
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import torch
@@ -20,7 +20,8 @@ from torch.export import ExportedProgram
 from ttl_deploy import files, hardware
 from ttl_deploy.errors import BadInputError, MissingDependencyError
 from ttl_deploy.export.exporter import EXPORTERS, Exporter, ExportJob, ExportOptions, Written
-from ttl_deploy.export.program import DTYPES, example, export_program, in_precision
+from ttl_deploy.export.program import DTYPES, example, export_program, extra_file, in_precision
+from ttl_deploy.runtime.binding import EXTRA_FILE
 
 MODEL_FILE = "model.pt2"
 PACKAGE_FILE = "model-aot.pt2"
@@ -55,19 +56,25 @@ class Pt2Exporter(Exporter):
         details = {"opset": "aten", "dynamic_batch": True}
         if job.options.aot:
             details |= _compile(program, folder / PACKAGE_FILE)
-        save_program(program, folder / MODEL_FILE)
+        save_program(program, folder / MODEL_FILE, job.metadata(precision=job.precision))
         return Written(MODEL_FILE, details)
 
 
 EXPORTERS.register("pt2", Pt2Exporter())
 
 
-def save_program(program: ExportedProgram, path: Path) -> None:
-    """Saves a program without the example inputs: they are the only part that PyTorch would pickle."""
+def save_program(program: ExportedProgram, path: Path, metadata: Mapping[str, str]) -> None:
+    """Saves a program without the example inputs: they are the only part that PyTorch would pickle.
+
+    Args:
+        program: Loses its example inputs.
+        path: The file.
+        metadata: What the file says of itself.
+    """
     program.example_inputs = None
     buffer = io.BytesIO()
     with quiet():
-        torch.export.save(program, buffer)
+        torch.export.save(program, buffer, extra_files={EXTRA_FILE: extra_file(metadata)})
     files.write_bytes(path, buffer.getbuffer())
 
 

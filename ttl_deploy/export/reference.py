@@ -93,7 +93,7 @@ def write_untrained(spec: ModelSpec, folder: Path) -> Artifact:
         "source": SourceRun(name="untrained reference", weights_sha256="", config_digest=""),
         "tools": hardware.library_versions(),
     }
-    job = ExportJob(model, preprocess, "fp32")
+    job = ExportJob(model, preprocess, "fp32", cost=cost)
     return artifacts.write_artifact(folder, fields, lambda place: exporter.write(job, place).model_file, overwrite=True)
 
 

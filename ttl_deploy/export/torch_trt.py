@@ -12,7 +12,7 @@ import importlib
 import importlib.util
 import json
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +91,7 @@ class TorchTrtExporter(Exporter):
         compiled = _compile(module, job, options)
         details |= {"batches": [options.min_batch, options.max_batch], **_checked(compiled, job.precision)}
         images = _images(job, options)
-        _save_program(compiled, images, folder / MODEL_FILE, options)
+        _save_program(compiled, images, folder / MODEL_FILE, options, job.metadata(precision=job.precision))
         if options.aot:
             _save(compiled, images, folder / PACKAGE_FILE, "aot_inductor", options)
             details["aot"] = {"file": PACKAGE_FILE, "device": "cuda", "isa": []}
@@ -192,7 +192,9 @@ def _layers(engine: Any) -> list[dict[str, Any]]:
     return [layer for layer in layers if isinstance(layer, dict)]
 
 
-def _save_program(compiled: Any, images: torch.Tensor, path: Path, options: TorchTrtOptions) -> None:
+def _save_program(
+    compiled: Any, images: torch.Tensor, path: Path, options: TorchTrtOptions, metadata: Mapping[str, str]
+) -> None:
     """Saves the program without its example inputs, which would be pickled, and refuses pickled engines.
 
     Raises:
@@ -201,7 +203,7 @@ def _save_program(compiled: Any, images: torch.Tensor, path: Path, options: Torc
     with tempfile.TemporaryDirectory() as folder:
         first = Path(folder) / MODEL_FILE
         _save(compiled, images, first, "exported_program", options)
-        save_program(torch.export.load(first), path)
+        save_program(torch.export.load(first), path, metadata)
     try:
         check_program(path, engines=True)
     except IntegrityError as error:

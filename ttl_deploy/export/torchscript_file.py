@@ -14,7 +14,8 @@ import torch
 
 from ttl_deploy import files
 from ttl_deploy.export.exporter import EXPORTERS, Exporter, ExportJob, Written
-from ttl_deploy.export.program import example, in_precision
+from ttl_deploy.export.program import example, extra_file, in_precision
+from ttl_deploy.runtime.binding import EXTRA_FILE
 
 MODEL_FILE = "model.pt"
 
@@ -35,7 +36,8 @@ class TorchScriptExporter(Exporter):
             warnings.simplefilter("ignore")
             # Its own check would run the trace again with the deprecated machinery; parity checks more.
             traced = torch.jit.trace(module, example(job.model), check_trace=False)  # type: ignore[no-untyped-call]
-            torch.jit.save(torch.jit.freeze(traced), buffer)
+            notes = {EXTRA_FILE: extra_file(job.metadata(precision=job.precision))}
+            torch.jit.save(torch.jit.freeze(traced), buffer, _extra_files=notes)
         files.write_bytes(folder / MODEL_FILE, _without_source_paths(buffer))
         return Written(MODEL_FILE, {"dynamic_batch": True})
 

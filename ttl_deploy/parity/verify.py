@@ -20,6 +20,7 @@ from ttl_deploy.data.items import Item
 from ttl_deploy.data.prepared import Prepared, read_split
 from ttl_deploy.errors import BadInputError, IntegrityError
 from ttl_deploy.parity.compare import Bounds, Comparison, Verdict, compare, to_record, verdict
+from ttl_deploy.parity.evidence import refuse_other_run, unrecorded
 from ttl_deploy.parity.images import UNKNOWN, prepare_items, read_items
 from ttl_deploy.parity.run_session import logits_of, without_constant
 from ttl_deploy.progress import SILENT, Reporter
@@ -163,6 +164,7 @@ def verify(
         IntegrityError: A file of the artifact or of the run is not the recorded one, or the artifact is of another run.
     """
     opened = open_artifact(Path(artifact))
+    runtimes.refuse_unbound(opened)
     source = open_source(opened, against)
     refuse_other_classes(opened, source)
     pictures = open_pictures(opened, source, data)
@@ -181,7 +183,7 @@ def verify(
             reference_activation=source.artifact.manifest.activation if source.artifact else "none",
             split=pictures.name,
         )
-    return replace(result, notes=preprocess_notes(opened, source))
+    return replace(result, notes=(*preprocess_notes(opened, source), *unrecorded(opened, source.run)))
 
 
 def check(
@@ -243,6 +245,7 @@ def open_source(artifact: Artifact, against: str | Path | None) -> Source:
     """
     if against is not None and ((Path(against) / MANIFEST).exists() or Path(against).is_file()):
         other = open_artifact(Path(against))
+        runtimes.refuse_unbound(other)
         folder = source_folder(other) or source_folder(artifact)
         manifest = other.manifest
         words = f"{manifest.format} {manifest.precision} artifact {other.folder.resolve().name}"
@@ -310,12 +313,7 @@ def _source_run(artifact: Artifact, against: str | Path | None) -> Run:
             fix="pass the run, or another artifact, with --against",
         )
     run = finished_run(folder)
-    if run.metrics()["weights_sha256"] != artifact.manifest.source.weights_sha256:
-        raise IntegrityError(
-            f"was exported from other weights than those of {folder}",
-            where=artifact.folder,
-            fix="pass the run it was exported from with --against RUN, or export again",
-        )
+    refuse_other_run(artifact, run)
     return run
 
 

@@ -14,5 +14,17 @@ from ttl_deploy.runtime.base import (
     softmax,
     suitable,
 )
+from ttl_deploy.runtime.binding import refuse_unbound
 
-__all__ = ["RUNTIMES", "Runtime", "Session", "Stages", "home_device", "load", "runtime_for", "softmax", "suitable"]
+__all__ = [
+    "RUNTIMES",
+    "Runtime",
+    "Session",
+    "Stages",
+    "home_device",
+    "load",
+    "refuse_unbound",
+    "runtime_for",
+    "softmax",
+    "suitable",
+]

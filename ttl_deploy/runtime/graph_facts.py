@@ -1,7 +1,8 @@
 """What a model file itself says: its inputs and outputs, what its numbers are stored as, what it ends in, its metadata.
 
 A manifest can be edited without the graph; these facts cannot, so they decide where the two differ. Nothing is
-executed. ONNX is read with onnx, an IR with openvino, each imported on use; never torch.
+executed, and no torch imported. ONNX is read with onnx, which a deployment machine need not have: an open session tells
+most of it too.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,25 +47,27 @@ class GraphFacts:
     Attributes:
         inputs: In order.
         outputs: In order.
-        activation: What it ends in: `none`, `softmax` or `sigmoid`.
-        numbers: How many numbers its constants hold, by NumPy's name of the type they are stored in.
-        quantised: Whether it quantises, by Q/DQ pairs or fake quantisers.
         metadata: What the exporter wrote into the file, without `PREFIX`.
+        activation: What it ends in: `none`, `softmax` or `sigmoid`; None where its reader does not tell.
+        numbers: How many numbers its constants hold, by NumPy's name of the type they are stored in; None likewise.
+        quantised: Whether it quantises, by Q/DQ pairs or fake quantisers.
     """
 
     inputs: tuple[Port, ...]
     outputs: tuple[Port, ...]
-    activation: str
-    numbers: Mapping[str, int]
-    quantised: bool
-    metadata: Mapping[str, str] = field(default_factory=dict)
+    metadata: Mapping[str, str]
+    activation: str | None = None
+    numbers: Mapping[str, int] | None = None
+    quantised: bool = False
 
     @property
-    def precision(self) -> str:
+    def precision(self) -> str | None:
         """`int8` where it quantises, else the type that most of its floating-point numbers are stored in.
 
-        OpenVINO's bf16 is a way to compute with float32 weights, so such an IR is `fp32`.
+        OpenVINO's bf16 is a way to compute with float32 weights, so such an IR is `fp32`. None where none was counted.
         """
+        if self.numbers is None:
+            return None
         if self.quantised:
             return "int8"
         floats = {name: count for name, count in self.numbers.items() if name in _PRECISIONS}
@@ -117,6 +120,15 @@ def of_openvino(model: Any) -> GraphFacts:
     )
 
 
+def of_onnxruntime(session: Any) -> GraphFacts:
+    """What an `onnxruntime.InferenceSession` says: its ends and its metadata, not what is inside."""
+    return GraphFacts(
+        inputs=tuple(map(_onnxruntime_port, session.get_inputs())),
+        outputs=tuple(map(_onnxruntime_port, session.get_outputs())),
+        metadata=_own(session.get_modelmeta().custom_metadata_map),
+    )
+
+
 def _read_onnx(path: Path) -> GraphFacts:
     import onnx
 
@@ -124,9 +136,9 @@ def _read_onnx(path: Path) -> GraphFacts:
 
 
 def _read_openvino(path: Path) -> GraphFacts:
-    import openvino
+    from ttl_deploy.runtime.ov_core import core
 
-    return of_openvino(openvino.Core().read_model(path))
+    return of_openvino(core().read_model(path))
 
 
 _READERS: Mapping[str, Callable[[Path], GraphFacts]] = {"onnx": _read_onnx, "openvino": _read_openvino}
@@ -141,6 +153,12 @@ def _total(counted: Iterator[tuple[str, int]]) -> dict[str, int]:
 
 def _own(metadata: Mapping[str, str]) -> dict[str, str]:
     return {key.removeprefix(PREFIX): value for key, value in metadata.items() if key.startswith(PREFIX)}
+
+
+def _onnxruntime_port(put: Any) -> Port:
+    name = put.type.removeprefix("tensor(").removesuffix(")")
+    shape = tuple(size if isinstance(size, int) else None for size in put.shape)
+    return Port((put.name,), {"float": "float32", "double": "float64"}.get(name, name), shape)
 
 
 def _onnx_port(put: onnx.ValueInfoProto) -> Port:

@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from ttl_deploy.artifact import Artifact
 from ttl_deploy.errors import IntegrityError, MissingDependencyError
 from ttl_deploy.runtime.base import RUNTIMES, Runtime, Session, of_manifest
+from ttl_deploy.runtime.binding import differences, refuse
+from ttl_deploy.runtime.graph_facts import of_onnxruntime
 
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 _LOG_FATAL_ONLY = 4
@@ -31,14 +33,14 @@ class OrtSession(Session):
 
     Raises:
         MissingDependencyError: `cuda` was asked for and its provider cannot be used.
-        IntegrityError: ONNX Runtime refuses the model, or its input and output are not the manifest's.
+        IntegrityError: ONNX Runtime refuses the model, or it is not what the manifest says.
     """
 
     def __init__(self, artifact: Artifact, *, threads: int, device: str) -> None:
         super().__init__(runtime="onnxruntime", device=device, threads=threads, **of_manifest(artifact.manifest))
         self._input, self._output = artifact.manifest.input_name, artifact.manifest.output_name
         self._session = open_graph(artifact, threads, [(_PROVIDERS[device], {})])
-        _check_names(artifact, self._session)
+        refuse(artifact, differences(artifact.manifest, of_onnxruntime(self._session)))
 
     def _run(self, batch: NDArray[Any]) -> NDArray[Any]:
         logits: NDArray[Any] = self._session.run([self._output], {self._input: batch})[0]
@@ -109,16 +111,6 @@ def _preload_cuda(onnxruntime: Any) -> None:
     if hasattr(onnxruntime, "preload_dlls"):
         with contextlib.redirect_stdout(io.StringIO()):
             onnxruntime.preload_dlls(directory="")
-
-
-def _check_names(artifact: Artifact, session: Any) -> None:
-    inputs, outputs = [put.name for put in session.get_inputs()], [put.name for put in session.get_outputs()]
-    manifest = artifact.manifest
-    if inputs != [manifest.input_name] or manifest.output_name not in outputs:
-        raise IntegrityError(
-            f"the graph maps {inputs} to {outputs}, the manifest says {manifest.input_name} to {manifest.output_name}",
-            where=artifact.model_path,
-        )
 
 
 def _first_line(error: Exception) -> str:

@@ -20,6 +20,8 @@ from ttl_deploy import hardware
 from ttl_deploy.artifact import Artifact
 from ttl_deploy.errors import MissingDependencyError
 from ttl_deploy.runtime.base import RUNTIMES, Runtime, Session, of_manifest
+from ttl_deploy.runtime.binding import differences, refuse
+from ttl_deploy.runtime.graph_facts import of_onnxruntime
 from ttl_deploy.runtime.ort import open_graph
 
 NAME = "onnxruntime-tensorrt"
@@ -51,6 +53,7 @@ class OrtTrtSession(Session):
         providers = [(PROVIDER, provider_options(artifact)), ("CUDAExecutionProvider", {})]
         self._input, self._output = artifact.manifest.input_name, artifact.manifest.output_name
         self._session = open_graph(artifact, threads, providers, {"session.disable_cpu_ep_fallback": "1"})
+        refuse(artifact, differences(artifact.manifest, of_onnxruntime(self._session)))
 
     def _run(self, batch: NDArray[Any]) -> NDArray[Any]:
         parts = [

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from ttl_deploy.artifact import Artifact
 from ttl_deploy.errors import IntegrityError
 from ttl_deploy.runtime.base import RUNTIMES, Runtime, Session, of_manifest
+from ttl_deploy.runtime.binding import differences, refuse
+from ttl_deploy.runtime.graph_facts import of_openvino
 from ttl_deploy.runtime.ov_core import core
 
 
@@ -26,13 +28,13 @@ class OpenVinoSession(Session):
         device: `cpu`.
 
     Raises:
-        IntegrityError: OpenVINO refuses the model, or its input and output are not the manifest's.
+        IntegrityError: OpenVINO refuses the model, or it is not what the manifest says.
     """
 
     def __init__(self, artifact: Artifact, *, threads: int, device: str) -> None:
         super().__init__(runtime="openvino", device=device, threads=threads, **of_manifest(artifact.manifest))
         compiled = _compile(artifact, threads, device)
-        self._output = _output(artifact, compiled)
+        self._output = next(put for put in compiled.outputs if artifact.manifest.output_name in put.get_names())
         self._request = compiled.create_infer_request()
 
     def _run(self, batch: NDArray[Any]) -> NDArray[Any]:
@@ -62,22 +64,12 @@ def settings(precision: str, threads: int) -> dict[str, str]:
 def _compile(artifact: Artifact, threads: int, device: str) -> Any:
     try:
         model = core().read_model(artifact.model_path)
-        return core().compile_model(model, device.upper(), settings(artifact.manifest.precision, threads))
+        facts = of_openvino(model)
+        compiled = core().compile_model(model, device.upper(), settings(artifact.manifest.precision, threads))
     except Exception as error:
         raise IntegrityError(f"OpenVINO refuses it: {_last_line(error)}", where=artifact.model_path) from error
-
-
-def _output(artifact: Artifact, compiled: Any) -> Any:
-    """The port of the manifest's output."""
-    manifest = artifact.manifest
-    inputs = [port.get_names() for port in compiled.inputs]
-    for port in compiled.outputs:
-        if manifest.output_name in port.get_names() and len(inputs) == 1 and manifest.input_name in inputs[0]:
-            return port
-    raise IntegrityError(
-        f"the graph does not map {manifest.input_name} to {manifest.output_name}, as the manifest says",
-        where=artifact.model_path,
-    )
+    refuse(artifact, differences(artifact.manifest, facts))
+    return compiled
 
 
 def _last_line(error: Exception) -> str:

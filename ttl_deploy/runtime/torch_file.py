@@ -10,18 +10,26 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import warnings
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from ttl_deploy import hardware
 from ttl_deploy.artifact import Artifact
 from ttl_deploy.errors import BadInputError, IntegrityError, MissingDependencyError
 from ttl_deploy.runtime.base import RUNTIMES, Runtime, Session, of_manifest
+from ttl_deploy.runtime.binding import port_differences, refuse_unbound
+from ttl_deploy.runtime.graph_facts import Port
 from ttl_deploy.runtime.torch_guard import check_program, check_script
+from ttl_deploy.spec import ArtifactManifest
 
 TORCH_TRT = "torch-trt"
+
+_PRECISIONS = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16"}
 
 
 class TorchSession(Session):
@@ -51,7 +59,26 @@ class TorchSession(Session):
         if device == "cuda" and not torch.cuda.is_available():
             raise MissingDependencyError("PyTorch finds no GPU here", fix="pass --device cpu")
         torch.set_num_threads(threads)
+        refuse_unbound(artifact)
         self._call = _load(artifact, device, packaged)
+        if packaged or artifact.manifest.format == "torchscript":
+            self._try_one(artifact)
+
+    def _try_one(self, artifact: Artifact) -> None:
+        """Runs one black image: a script and a package do not say what they take."""
+        try:
+            logits = self._run(np.zeros((1, *self.input_shape), dtype=self.input_type))
+        except (RuntimeError, ValueError, IndexError) as error:
+            raise IntegrityError(
+                f"does not take the {self.input_type} images {self.input_shape} that the manifest says: "
+                f"{_last_line(error)}",
+                where=artifact.model_path,
+            ) from error
+        if logits.shape != (1, len(self.classes)):
+            raise IntegrityError(
+                f"gives {logits.shape} for one image, the manifest says (1, {len(self.classes)})",
+                where=artifact.model_path,
+            )
 
     def _run(self, batch: NDArray[Any]) -> NDArray[Any]:
         import torch
@@ -80,19 +107,41 @@ def _load(artifact: Artifact, device: str, packaged: bool) -> Any:
             warnings.simplefilter("ignore")
             if artifact.manifest.format == "torchscript":
                 return _load_script(artifact.model_path, device)
-            return _load_program(artifact.model_path, device, engines)
+            return _load_program(artifact, device, engines)
     except (RuntimeError, ValueError, KeyError, AssertionError) as error:
         raise IntegrityError(f"PyTorch refuses it: {_first_line(error)}", where=artifact.model_path) from error
 
 
-def _load_program(path: Path, device: str, engines: bool) -> Any:
+def _load_program(artifact: Artifact, device: str, engines: bool) -> Any:
     import torch
     from torch.export.passes import move_to_device_pass
 
-    check_program(path, engines=engines)
-    program = torch.export.load(path)
+    check_program(artifact.model_path, engines=engines)
+    program = torch.export.load(artifact.model_path)
+    differing = list(_program_differences(artifact.manifest, program, engines))
+    if differing:
+        raise IntegrityError(f"is not what its manifest says: {differing[0]}", where=artifact.model_path)
     # A program with engines was made on the GPU and stays there.
     return (program if engines or device == "cpu" else move_to_device_pass(program, device)).module()
+
+
+def _program_differences(manifest: ArtifactManifest, program: Any, engines: bool) -> Iterator[str]:
+    """In what the manifest is not the program's; TensorRT engines inside a program tell no precision."""
+    values = {node.name: node.meta["val"] for node in program.graph.nodes if "val" in node.meta}
+    signature = program.graph_signature
+    # A program calls its output by a name of its own; the order says which it is.
+    inputs = tuple(_port(manifest.input_name, values[name]) for name in signature.user_inputs)
+    outputs = tuple(_port(manifest.output_name, values[name]) for name in signature.user_outputs)
+    yield from port_differences(manifest, inputs, outputs)
+    stored = Counter(str(t.dtype).removeprefix("torch.") for t in program.state_dict.values() if t.is_floating_point())
+    precision = _PRECISIONS.get(max(stored, key=lambda name: stored[name])) if stored and not engines else None
+    if precision is not None and precision != manifest.precision:
+        yield f"precision is {precision} in the program, the manifest says {manifest.precision}"
+
+
+def _port(name: str, value: Any) -> Port:
+    shape = tuple(size if isinstance(size, int) else None for size in value.shape)
+    return Port((name,), str(value.dtype).removeprefix("torch."), shape)
 
 
 def _load_script(path: Path, device: str) -> Any:
@@ -136,6 +185,12 @@ def _import_torch_tensorrt() -> None:
             f"a {TORCH_TRT} artifact needs torch_tensorrt, which cannot be imported ({_first_line(error)})",
             fix="pip install 'ttl-deploy[trt]' on a machine with an NVIDIA GPU",
         ) from error
+
+
+def _last_line(error: Exception) -> str:
+    """TorchScript prints where in its code it failed, line by line, and the reason last."""
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return lines[-1].strip() if lines else type(error).__name__
 
 
 def _first_line(error: Exception) -> str:

@@ -39,13 +39,13 @@ OPERATORS = frozenset(_NAMES.split())
 _RECORD = re.compile(
     r"data/weights/weight_\d+|data/constants/tensor_\d+|data/(weights|constants)/\w+_config\.json|models/\w+\.json"
     r"|data/sample_inputs/\w+\.pt|archive_(format|version)|byteorder|version|\.data/(version|serialization_id)"
-    r"|\.format_version|\.storage_alignment"
+    r"|\.format_version|\.storage_alignment|extra/\w+\.json"
 )
 """Records of an exported program that hold JSON, text or raw numbers; example inputs are harmless where empty."""
 
 _SCRIPT_RECORD = re.compile(
     r"data\.pkl|constants\.pkl|constants/\d+|data/\d+|code/__torch__/[\w/]+\.py|version|byteorder"
-    r"|\.data/(version|serialization_id)|\.format_version|\.storage_alignment"
+    r"|\.data/(version|serialization_id)|\.format_version|\.storage_alignment|extra/\w+\.json"
 )
 """Records of a TorchScript archive. Its pickles are read by LibTorch's own unpickler, which knows no Python objects."""
 
@@ -82,7 +82,7 @@ def check_program(path: Path, *, engines: bool = False) -> None:
         for name, content in records.items():
             _check_record(name, content, engines)
         for name, content in records.items():
-            if name.endswith(".json"):
+            if name.endswith(".json") and not name.startswith("extra/"):
                 _check_json(name, content, engines)
 
 

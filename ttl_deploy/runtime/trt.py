@@ -21,7 +21,9 @@ from ttl_deploy import hardware
 from ttl_deploy.artifact import Artifact
 from ttl_deploy.errors import BadInputError, IntegrityError, MissingDependencyError
 from ttl_deploy.runtime.base import RUNTIMES, Runtime, Session, of_manifest
+from ttl_deploy.runtime.binding import port_differences
 from ttl_deploy.runtime.cuda_driver import Cuda, CudaError, Device
+from ttl_deploy.runtime.graph_facts import Port
 from ttl_deploy.runtime.trt_engine_run import EngineError, EngineRun
 
 FORMAT = "trt"
@@ -64,6 +66,7 @@ class TrtSession(Session):
                 cuda_graph=cuda_graph,
                 host_code=bool(details["profile"]["version_compatible"]),
             )
+            _refuse_other_ends(artifact, self._engine)
         except EngineError as error:
             self._cuda.close()
             raise IntegrityError(str(error), where=artifact.model_path) from error
@@ -86,6 +89,19 @@ class TrtSession(Session):
     def _close(self) -> None:
         self._engine.close()
         self._cuda.close()
+
+
+def _refuse_other_ends(artifact: Artifact, engine: EngineRun) -> None:
+    manifest = artifact.manifest
+    inputs, outputs = engine.shapes
+    found = (
+        Port((manifest.input_name,), engine.input_type.name, (None, *inputs)),
+        Port((manifest.output_name,), "float32", (None, *outputs)),
+    )
+    differing = list(port_differences(manifest, found[:1], found[1:]))
+    if differing:
+        engine.close()
+        raise IntegrityError(f"is not what its manifest says: {differing[0]}", where=artifact.model_path)
 
 
 def refuse_foreign(details: Mapping[str, Any], device: Device, version: str, where: Path) -> None:

@@ -51,6 +51,13 @@ class EngineRun:
         self._allocate()
 
     @property
+    def shapes(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Shape of one input and of one output, without the batch."""
+        names = (self._input, self._output)
+        first, second = (tuple(int(n) for n in tuple(self._engine.get_tensor_shape(name))[1:]) for name in names)
+        return first, second
+
+    @property
     def largest(self) -> int:
         """The largest batch of any profile."""
         return max(maximum for _, maximum in self.profiles)

@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 from ttl_deploy import files
 from ttl_deploy.artifact import MANIFEST, Artifact
 from ttl_deploy.errors import BadInputError
+from ttl_deploy.runtime import refuse_unbound
 from ttl_deploy.serve.model import VERSION, served_name
 
 MAX_BATCH = 64
@@ -37,8 +38,10 @@ def write_repository(artifact: Artifact, folder: Path, *, name: str | None = Non
 
     Raises:
         BadInputError: Triton has no backend for the format, the name cannot be used or is taken.
+        IntegrityError: The manifest is not the model file's.
         StorageError: The disk is full, read-only or failing; what was there is still there.
     """
+    refuse_unbound(artifact)
     chosen = served_name(artifact, name)
     place = folder / chosen
     content = config(artifact, chosen)

@@ -6,6 +6,7 @@ After a kill at any moment, the pair describes one finished epoch.
 from __future__ import annotations
 
 import io
+import json
 import pickle
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -19,6 +20,10 @@ from ttl_deploy import files
 from ttl_deploy.errors import IntegrityError
 from ttl_deploy.training.run import BEST, LAST
 from ttl_deploy.transfer import TransferModel
+
+_LENGTH_BYTES = 8
+_ALIGNMENT = 8
+"""Of a safetensors header, whose end is where the numbers begin (format specification)."""
 
 
 @dataclass
@@ -72,7 +77,24 @@ def save_best(folder: Path, model: TransferModel, epoch: int) -> None:
     """Writes `best.safetensors` atomically, with the model's spec in its header."""
     tensors = {name: tensor.cpu().contiguous() for name, tensor in model.network_state().items()}
     header = {"epoch": str(epoch), "model": model.spec.model_dump_json(), "program": "ttl-deploy"}
-    files.write_bytes(folder / BEST, save(tensors, metadata=header))
+    files.write_bytes(folder / BEST, in_order(save(tensors, metadata=header)))
+
+
+def in_order(content: bytes) -> bytes:
+    """A safetensors file with its metadata sorted by key: safetensors writes them in random order.
+
+    Bit-equal weights then have equal hashes. Tensors keep their order and their place.
+
+    Args:
+        content: A file: the header's length in 8 bytes, the header in JSON padded with spaces, the numbers.
+    """
+    start = _LENGTH_BYTES + int.from_bytes(content[:_LENGTH_BYTES], "little")
+    header = json.loads(content[_LENGTH_BYTES:start])
+    if "__metadata__" in header:
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % _ALIGNMENT)
+    return len(text).to_bytes(_LENGTH_BYTES, "little") + text + content[start:]
 
 
 def best_epoch(folder: Path) -> int:

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
 from collections.abc import Sequence
@@ -20,10 +21,11 @@ from numpy.typing import NDArray
 
 from ttl_deploy import files
 from ttl_deploy.data.manifest import read_dataset
-from ttl_deploy.data.prepared import Prepared, prepare_like
+from ttl_deploy.data.prepared import Prepared, prepare_like, read_split
 from ttl_deploy.errors import BadInputError, IntegrityError, TrainingError
 from ttl_deploy.progress import SILENT, Reporter
 from ttl_deploy.spec import PreprocessSpec, TrainConfig, read_record
+from ttl_deploy.training import evidence
 
 CONFIG = "config.yaml"
 SPLIT = "split.csv"
@@ -38,6 +40,9 @@ FEATURES = "features-{}.npy"
 FEATURES_RECORD = "features.json"
 SERIES = "series.json"
 SUMMARY = "summary.json"
+
+EVIDENCE = (CONFIG, SPLIT, PREDICTIONS)
+"""Files whose hashes `metrics.json` records, beside that of the weights: what an export or a parity check stands on."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +77,14 @@ class Run:
         """Which image is on which side."""
         return self.folder / SPLIT
 
+    def config_digest(self) -> str:
+        """Hex SHA-256 of the canonical JSON of `config.yaml` as it stands on disk.
+
+        Of the file and not of `config`, so that a setting that a later version adds with a default changes no digest.
+        """
+        canonical = json.dumps(_read_config(self.folder), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(canonical.encode()).hexdigest()
+
     def metrics(self) -> dict[str, Any]:
         """The content of `metrics.json`.
 
@@ -83,7 +96,14 @@ class Run:
             content: dict[str, Any] = json.loads(path.read_text())
         except (ValueError, OSError) as error:
             raise IntegrityError("cannot be read", where=path, fix="train the run again") from error
+        if not isinstance(content, dict):
+            raise IntegrityError("is no record of a run", where=path, fix="train the run again")
         return content
+
+    @property
+    def hashes_recorded(self) -> bool:
+        """Whether `metrics.json` records the hashes of the run's files; versions before did not."""
+        return bool(self.metrics().get(evidence.FILES))
 
     def history(self) -> list[dict[str, Any]]:
         """One row per epoch."""
@@ -131,26 +151,31 @@ def open_run(folder: Path) -> Run:
         raise BadInputError(
             "is not a run (no config.yaml)", where=folder, fix="pass a folder made by `ttl-deploy train`"
         )
-    try:
-        content = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise IntegrityError("is not valid YAML", where=path) from error
-    return Run(folder, read_record(TrainConfig, content, path))
+    return Run(folder, read_record(TrainConfig, _read_config(folder), path))
 
 
 def finished_run(folder: Path) -> Run:
-    """Opens a run whose training has ended, and checks that its weights are those that were evaluated.
+    """Opens a run whose training has ended, and checks that its files are those that were evaluated.
 
     Raises:
         BadInputError: It is not finished.
-        IntegrityError: The weights changed since.
+        IntegrityError: A file changed since, or the files contradict each other; see `evidence`.
     """
     run = open_run(folder)
     if not run.finished:
         raise BadInputError("is not finished", where=folder, fix=f"finish it with `ttl-deploy train --resume {folder}`")
     if not run.weights.exists() or files.sha256(run.weights) != run.metrics().get("weights_sha256"):
         raise IntegrityError("is not the file that was evaluated", where=run.weights, fix="train the run again")
+    _refuse_forged(run)
     return run
+
+
+def _refuse_forged(run: Run) -> None:
+    metrics, classes = run.metrics(), run.config.model.classes
+    evidence.refuse_changed(run.folder, metrics)
+    rows = read_split(run.split)
+    evidence.refuse_other_split(run.split, rows, classes)
+    evidence.refuse_other_predictions(run.folder / PREDICTIONS, read_predictions(run), rows, classes, metrics)
 
 
 def run_data(
@@ -215,6 +240,14 @@ def read_predictions(run: Run) -> Predictions:
         return Predictions(tuple(r["id"] for r in rows), tuple(r["split"] for r in rows), labels, logits)
     except (OSError, KeyError, ValueError, TypeError) as error:
         raise IntegrityError("is missing or damaged", where=path, fix="train the run again") from error
+
+
+def _read_config(folder: Path) -> Any:
+    path = folder / CONFIG
+    try:
+        return yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise IntegrityError("is not valid YAML", where=path) from error
 
 
 def _members(folder: Path) -> list[str]:

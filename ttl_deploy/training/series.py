@@ -1,24 +1,27 @@
 """Several runs that belong together: seeds, folds, or LWFT's growing number of layers; and their mean and deviation.
 
-A series is a folder of runs. Started again with the same options it finishes what is missing and repeats nothing.
+A series is a folder of runs. Started again with the same options it finishes what is missing and repeats nothing; with
+others it is refused, because its mean would be of two things.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ttl_deploy import files
+from ttl_deploy.data.manifest import read_dataset
+from ttl_deploy.data.prepared import prepare
 from ttl_deploy.errors import BadInputError, IntegrityError
 from ttl_deploy.progress import SILENT, Reporter
 from ttl_deploy.spec import SplitSpec
-from ttl_deploy.training.run import SERIES, SUMMARY, Run, open_run
-from ttl_deploy.training.train import DataOptions, Request, resume, train
+from ttl_deploy.training.run import BEST, SERIES, SUMMARY, Run, finished_run, open_run
+from ttl_deploy.training.train import DataOptions, Request, resume, specs, train
 from ttl_deploy.zoo import BACKBONES
 
 _SUMMARISED = ("auroc", "auprc", "accuracy", "balanced_accuracy", "brier", "ece")
@@ -67,7 +70,8 @@ def train_series(
         TtlDeployError: As `train`; finished members are kept.
     """
     planned = members(request, split, repeats, folds)
-    _begin(out, {"repeats": repeats, "folds": folds, "members": [m.name for m in planned]}, overwrite)
+    series = {"repeats": repeats, "folds": folds, "members": [m.name for m in planned]}
+    _begin(out, {**series, **_plan(data, request, planned[0])}, overwrite, reporter)
     runs = [_one(data, member, out / member.name, reporter) for member in planned]
     return _summarise(out, runs)
 
@@ -100,7 +104,9 @@ def train_incremental(
     """
     if request.method != "lwft":
         raise BadInputError(f"--incremental is LWFT's procedure, not {request.method}'s", fix="pass --method lwft")
-    _begin(out, {"incremental": True, "target_auprc": target_auprc}, overwrite)
+    first = Member("layers-1", replace(request, cut=None, trained_layers=1), split)
+    series = {"incremental": True, "target_auprc": target_auprc}
+    _begin(out, {**series, **_plan(data, request, first)}, overwrite, reporter)
     runs: list[Run] = []
     reached = False
     most = len(BACKBONES.get(request.backbone).all_units) + 1
@@ -116,22 +122,88 @@ def train_incremental(
     return _summarise(out, runs, chosen=best.name, target_met=reached)
 
 
-def _begin(out: Path, plan: dict[str, Any], overwrite: bool) -> None:
-    if _planned(out) == plan and not overwrite:
+def _plan(data: DataOptions, request: Request, first: Member) -> dict[str, Any]:
+    """All that decides the runs of a series, in plain types; decodes the images.
+
+    Args:
+        data: The images.
+        request: As it was given.
+        first: One of the members, whose preprocessing and division are the others'.
+    """
+    dataset = read_dataset(
+        data.path,
+        classes=data.classes,
+        ignore_other_labels=data.ignore_other_labels,
+        patient_pattern=data.patient_pattern,
+    )
+    _spec, preprocess = specs(first.request, dataset.classes)
+    prepared = prepare(dataset, preprocess, first.split, cache_folder=data.cache, skip_unreadable=data.skip_unreadable)
+    reading = {k: v for k, v in asdict(data).items() if k not in ("path", "cache")}
+    plan = {
+        "data": {**reading, "path": str(data.path.resolve()), "digest": prepared.data_digest()},
+        "request": {**asdict(request), "weights": _weights(request.weights)},
+        "split": first.split.model_dump(mode="json", exclude={"fold"}),
+    }
+    plain: dict[str, Any] = json.loads(json.dumps(plan, default=str))
+    return plain
+
+
+def _weights(given: str) -> str:
+    """Starting weights as a plan knows them: a file or a run by its content, because it may be written anew."""
+    path = Path(given) / BEST if Path(given).is_dir() else Path(given)
+    return f"{path.resolve()} ({files.sha256(path)})" if path.is_file() else given
+
+
+def _begin(out: Path, plan: dict[str, Any], overwrite: bool, reporter: Reporter) -> None:
+    before = _planned(out)
+    if before is None or overwrite:
+        files.refuse_existing(out, overwrite=overwrite)
+        with files.atomic_folder(out, overwrite=overwrite) as folder:
+            files.write_json(folder / SERIES, plan)
         return
-    files.refuse_existing(out, overwrite=overwrite)
-    with files.atomic_folder(out, overwrite=overwrite) as folder:
-        files.write_json(folder / SERIES, plan)
+    _refuse_other_plan(out, before, plan)
+    if "request" not in before:
+        reporter.warn(f"{out} was begun by a version that did not record its options: they cannot be compared")
 
 
-def _planned(out: Path) -> Any:
+def _refuse_other_plan(out: Path, before: dict[str, Any], plan: dict[str, Any]) -> None:
+    """Runs of two plans would end in one mean; a series of an older version recorded less than a plan."""
+    old, new = _flat(before), _flat(plan)
+    known = new.keys() if "request" in before else old.keys()
+    for name in sorted(old.keys() | known):
+        if old.get(name) != new.get(name):
+            raise BadInputError(
+                f"holds another series: {name} was {_shown(old, name)}, now {_shown(new, name)}",
+                where=out,
+                fix="choose another --out, or pass --overwrite to replace it",
+            )
+
+
+def _flat(plan: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in plan.items():
+        if isinstance(value, dict):
+            found |= _flat(value, f"{prefix}{name}.")
+        else:
+            found[f"{prefix}{name}"] = value
+    return found
+
+
+def _shown(values: dict[str, Any], name: str) -> str:
+    return repr(values[name]) if name in values else "not given"
+
+
+def _planned(out: Path) -> dict[str, Any] | None:
     path = out / SERIES
     if not path.exists():
         return None
     try:
-        return json.loads(path.read_text())
+        content = json.loads(path.read_text())
     except ValueError as error:
-        raise IntegrityError("is not valid JSON", where=path, fix="pass --overwrite") from error
+        raise IntegrityError("is not valid JSON", where=path, fix="choose another --out") from error
+    if not isinstance(content, dict):
+        raise IntegrityError("is no plan of a series", where=path, fix="choose another --out")
+    return content
 
 
 def _one(data: DataOptions, member: Member, folder: Path, reporter: Reporter) -> Run:
@@ -139,7 +211,7 @@ def _one(data: DataOptions, member: Member, folder: Path, reporter: Reporter) ->
     if not folder.exists():
         return train(data, member.request, folder, split=member.split, reporter=reporter)
     run = open_run(folder)
-    return run if run.finished else resume(folder, cache=data.cache, reporter=reporter)
+    return finished_run(folder) if run.finished else resume(folder, cache=data.cache, reporter=reporter)
 
 
 def _summarise(out: Path, runs: Sequence[Run], **more: Any) -> dict[str, Any]:

@@ -21,8 +21,10 @@ from ttl_deploy.complexity import count
 from ttl_deploy.data.manifest import Dataset, read_dataset
 from ttl_deploy.data.prepared import Prepared, prepare, write_split
 from ttl_deploy.data.torch_data import ImageBatches, mix_seeds
+from ttl_deploy.errors import TtlDeployError
 from ttl_deploy.progress import SILENT, Reporter
 from ttl_deploy.spec import ModelSpec, PreprocessSpec, SplitSpec, TrainConfig, make_record
+from ttl_deploy.training import evidence
 from ttl_deploy.training import run as folders
 from ttl_deploy.training.cached import check_size, feature_shape, remove_features
 from ttl_deploy.training.checkpoint import Progress, load_best
@@ -305,7 +307,12 @@ def _carry_out(
 
 
 def _finish(run: Run, prepared: Prepared, progress: Progress, reporter: Reporter) -> None:
-    """Evaluates the best model in fp32 on validation and test, and writes the run's last files."""
+    """Evaluates the best model in fp32 on validation and test, and writes the run's last files.
+
+    A run that was evaluated already and has not changed keeps its files, so that artifacts still name its metrics.
+    """
+    if _evaluated(run):
+        return
     config = run.config
     complexity = count(build(config.model), config.model.input_shape)
     model = load_model(run)
@@ -334,6 +341,7 @@ def _finish(run: Run, prepared: Prepared, progress: Progress, reporter: Reporter
         "macs": complexity.macs,
         "weights": progress.weights,
         "weights_sha256": files.sha256(run.weights),
+        evidence.FILES: evidence.hashes(run.folder, folders.EVIDENCE),
         "seed": config.seed,
         "program": __version__,
         "command": " ".join(sys.argv),
@@ -342,6 +350,14 @@ def _finish(run: Run, prepared: Prepared, progress: Progress, reporter: Reporter
         "libraries": hardware.library_versions(),
     }
     files.write_json(run.folder / folders.METRICS, record)
+
+
+def _evaluated(run: Run) -> bool:
+    """Whether the run's last files are there and of this very configuration and weights."""
+    try:
+        return folders.finished_run(run.folder).hashes_recorded
+    except TtlDeployError:
+        return False
 
 
 def _metrics(predictions: Predictions, prepared: Prepared) -> Metrics:

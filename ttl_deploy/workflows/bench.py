@@ -21,7 +21,7 @@ from ttl_deploy.errors import BadInputError, near
 from ttl_deploy.export.reference import whole_network
 from ttl_deploy.parity.verify import source_folder
 from ttl_deploy.progress import SILENT, Reporter
-from ttl_deploy.runtime import RUNTIMES, suitable, torch_variants
+from ttl_deploy.runtime import RUNTIMES, refuse_unbound, suitable, torch_variants
 from ttl_deploy.spec import ModelSpec
 from ttl_deploy.training.run import finished_run
 
@@ -199,6 +199,8 @@ def _subjects(
     reporter: Reporter,
 ) -> list[tuple[str, _Subject]]:
     artifact = open_artifact(path) if (path / MANIFEST).exists() or not (path / "config.yaml").exists() else None
+    if artifact:
+        refuse_unbound(artifact)
     run_folder = source_folder(artifact) if artifact else path
     found: list[tuple[str, _Subject]] = []
     spec = artifact.manifest.model if artifact else finished_run(path).config.model

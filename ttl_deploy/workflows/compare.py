@@ -15,7 +15,7 @@ from ttl_deploy.bench.persistent import Block
 from ttl_deploy.errors import BadInputError, near
 from ttl_deploy.parity.verify import source_folder
 from ttl_deploy.progress import SILENT, Reporter
-from ttl_deploy.runtime import RUNTIMES, torch_variants
+from ttl_deploy.runtime import RUNTIMES, refuse_unbound, torch_variants
 from ttl_deploy.training.run import CONFIG, finished_run
 from ttl_deploy.workflows.bench import describe, provenance, torch_jobs
 
@@ -113,6 +113,7 @@ def job_of(text: str, shared: Mapping[str, Any]) -> Job:
     path, engine = _split(text)
     if (path / MANIFEST).exists() or not (path / CONFIG).exists():
         artifact = open_artifact(path)
+        refuse_unbound(artifact)
         words = describe(artifact.manifest.model)
         source = source_folder(artifact)
         if not (_variant(engine) and source):

@@ -222,9 +222,11 @@ def provenance_of(artifact: Artifact, runtime: str, device: str) -> Provenance:
     manifest = artifact.manifest
     return Provenance(
         model_sha256=manifest.files[manifest.model_file].sha256,
+        files={name: record.sha256 for name, record in manifest.files.items()},
         preprocess=manifest.preprocess.digest(),
         classes=manifest.model.classes,
         precision=manifest.precision,
+        activation=manifest.activation,
         runtime=runtime,
         device=device,
         artifact=str(artifact.folder),

@@ -18,6 +18,7 @@ from typing import Any, BinaryIO, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
 from ttl_deploy import files
 from ttl_deploy.errors import BadInputError, IntegrityError, near
@@ -26,6 +27,10 @@ from ttl_deploy.spec import SCHEMA_VERSION, Record, read_record
 LINES = ("csv", "jsonl")
 _ENDINGS = {".jsonl": "jsonl", ".ndjson": "jsonl"}
 _FLUSH_ROWS = 64
+_DECISIVE = ("model_sha256", "files", "preprocess", "classes", "precision", "activation", "runtime", "device")
+"""Fields of `Provenance` that decide a prediction."""
+
+_DOCUMENTS = (".md", ".json")
 
 
 class Provenance(Record):
@@ -33,9 +38,12 @@ class Provenance(Record):
 
     Attributes:
         model_sha256: Of the model file.
+        files: SHA-256 of every file of the artifact by name: an IR's weights are not in its model file. Empty in files
+            of older versions.
         preprocess: Digest of the preprocessing.
         classes: In the order of the columns.
         precision: Of the artifact.
+        activation: What its graph ends in; None in files of older versions.
         runtime: The engine.
         device: `cpu` or `cuda`.
         artifact: The artifact's folder when the file was begun.
@@ -45,19 +53,36 @@ class Provenance(Record):
 
     schema_version: int = SCHEMA_VERSION
     model_sha256: str
+    files: dict[str, str] = Field(default_factory=dict)
     preprocess: str
     classes: tuple[str, ...]
     precision: str
+    activation: str | None = None
     runtime: str
     device: str
     artifact: str
     hardware: dict[str, Any]
     libraries: dict[str, str]
 
-    def same_predictions(self, other: Provenance) -> bool:
-        """Whether rows of both may stand in one file."""
-        decisive = ("model_sha256", "preprocess", "classes", "runtime", "device")
-        return all(getattr(self, name) == getattr(other, name) for name in decisive)
+    def differences(self, other: Provenance) -> list[str]:
+        """The fields in which another differs, so that rows of both may not stand in one file.
+
+        Args:
+            other: Of this version. What this one, of an older version, did not record is not compared, unless the
+                model file alone does not tell the weights.
+        """
+        names = [name for name in _DECISIVE if getattr(self, name) != getattr(other, name)]
+        if self.activation is None:
+            names = [name for name in names if name != "activation"]
+        if not self.files and not other.weights_elsewhere:
+            names = [name for name in names if name != "files"]
+        return names
+
+    @property
+    def weights_elsewhere(self) -> bool:
+        """Whether the artifact keeps more than its model file and documents: an IR's or external weights."""
+        parts = [digest for name, digest in self.files.items() if not name.endswith(_DOCUMENTS)]
+        return parts != [self.model_sha256]
 
 
 class PredictionFile:
@@ -157,9 +182,11 @@ class PredictionFile:
         except ValueError as error:
             raise IntegrityError("is not valid JSON", where=self._meta, fix=way_out) from error
         before = read_record(Provenance, content, self._meta)
-        if not before.same_predictions(provenance):
+        differing = before.differences(provenance)
+        if differing:
             raise BadInputError(
-                f"was begun with another model or engine ({before.artifact} in {before.runtime} on {before.device})",
+                f"was begun with another model or engine ({before.artifact} in {before.runtime} on {before.device}; "
+                f"{', '.join(differing)} differ)",
                 where=self.path,
                 fix=way_out,
             )
