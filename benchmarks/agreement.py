@@ -1,6 +1,6 @@
 """Do our latencies agree with others'? One artifact, measured by us and by two plain tools, in turns in one run.
 
-    python benchmarks/agreement.py [--artifact FOLDER] [--rounds 5] [--seconds 3] [--threads N] [--json]
+    python benchmarks/agreement.py [--artifact FOLDER] [--rounds 6] [--seconds 3] [--threads N] [--json]
 
 Compared are the medians of OpenVINO's own `benchmark_app -api sync` with this package's measurement of the same file
 in OpenVINO, and of a bare loop around an ONNX Runtime session with this package's measurement in ONNX Runtime. All use
@@ -130,7 +130,7 @@ def main() -> int:
     """Runs the comparison; the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--artifact", type=Path, help="an fp32 ONNX artifact; otherwise an untrained ResNet-50")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=6, help="at least 6")
     parser.add_argument("--seconds", type=float, default=3.0)
     parser.add_argument("--threads", type=int, default=default_threads())
     parser.add_argument("--json", action="store_true")

@@ -18,6 +18,22 @@ if TYPE_CHECKING:
 INCONCLUSIVE = "inconclusive"
 
 
+def exit_code(*, sure: bool, allowed: bool) -> int:
+    """The exit code of a measurement in which nothing failed: 1 where something is inconclusive and that not allowed.
+
+    Args:
+        sure: Whether nothing is inconclusive.
+        allowed: Whether the user accepts what is.
+    """
+    if sure or allowed:
+        return 0
+    console.ConsoleReporter(quiet=True).warn(
+        "something is inconclusive: exit code 1; measure again when the machine is at rest, or accept it with"
+        " --allow-inconclusive"
+    )
+    return 1
+
+
 def print_rows(rows: Sequence[Row]) -> None:
     """The rows of a benchmark, and below them what disturbed which."""
     first = rows[0].measurement
