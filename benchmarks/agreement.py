@@ -24,7 +24,7 @@ from typing import Any
 from ttl_deploy import hardware
 from ttl_deploy.artifact import Artifact, open_artifact
 from ttl_deploy.bench import Job, run_isolated
-from ttl_deploy.bench.duel import ratio_of_medians
+from ttl_deploy.bench.duel import LEAST_BLOCKS, ratio_of_medians
 from ttl_deploy.bench.isolate import environment
 from ttl_deploy.errors import TtlDeployError
 from ttl_deploy.export.reference import whole_network
@@ -135,6 +135,8 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=default_threads())
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
+    if options.rounds < LEAST_BLOCKS:
+        parser.error(f"--rounds {options.rounds} give no interval of 95 %: at least {LEAST_BLOCKS}")
     with tempfile.TemporaryDirectory() as folder:
         artifact = (
             open_artifact(options.artifact)
