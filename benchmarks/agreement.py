@@ -1,6 +1,6 @@
 """Do our latencies agree with others'? One artifact, measured by us and by two plain tools, in turns in one run.
 
-    python benchmarks/agreement.py [--artifact FOLDER] [--rounds 5] [--seconds 3] [--threads N] [--json]
+    python benchmarks/agreement.py [--artifact FOLDER] [--rounds 6] [--seconds 3] [--threads N] [--json]
 
 Compared are the medians of OpenVINO's own `benchmark_app -api sync` with this package's measurement of the same file
 in OpenVINO, and of a bare loop around an ONNX Runtime session with this package's measurement in ONNX Runtime. All use
@@ -24,7 +24,7 @@ from typing import Any
 from ttl_deploy import hardware
 from ttl_deploy.artifact import Artifact, open_artifact
 from ttl_deploy.bench import Job, run_isolated
-from ttl_deploy.bench.duel import ratio_of_medians
+from ttl_deploy.bench.duel import LEAST_BLOCKS, ratio_of_medians
 from ttl_deploy.bench.isolate import environment
 from ttl_deploy.errors import TtlDeployError
 from ttl_deploy.export.reference import whole_network
@@ -130,11 +130,13 @@ def main() -> int:
     """Runs the comparison; the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--artifact", type=Path, help="an fp32 ONNX artifact; otherwise an untrained ResNet-50")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=6, help="at least 6")
     parser.add_argument("--seconds", type=float, default=3.0)
     parser.add_argument("--threads", type=int, default=default_threads())
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
+    if options.rounds < LEAST_BLOCKS:
+        parser.error(f"--rounds {options.rounds} give no interval of 95 %: at least {LEAST_BLOCKS}")
     with tempfile.TemporaryDirectory() as folder:
         artifact = (
             open_artifact(options.artifact)

@@ -20,7 +20,7 @@ from ttl_deploy import files, hardware
 from ttl_deploy.artifact import MANIFEST, open_artifact
 from ttl_deploy.bench import Measurement
 from ttl_deploy.bench.ceiling import Ceiling, ceiling
-from ttl_deploy.bench.duel import Ratio, block_medians, compare_blocks, measure_in_turns
+from ttl_deploy.bench.duel import LEAST_BLOCKS, Ratio, block_medians, compare_blocks, measure_in_turns
 from ttl_deploy.bench.persistent import Block
 from ttl_deploy.bench.roofline import Work, floor
 from ttl_deploy.cli.console import ConsoleReporter
@@ -62,7 +62,10 @@ class Way:
 
 def main() -> int:
     """Measures and writes the report."""
-    options = _parser().parse_args()
+    parser = _parser()
+    options = parser.parse_args()
+    if options.blocks < LEAST_BLOCKS:
+        parser.error(f"--blocks {options.blocks} give no interval of 95 %: at least {LEAST_BLOCKS}")
     reporter = ConsoleReporter()
     before = ceiling(threads=options.threads, refresh=True, reporter=reporter)
     names = _names(options.run, options.whole, options.artifacts.split(","))
@@ -151,14 +154,18 @@ def _best(before: Ceiling, after: Ceiling) -> Ceiling:
 
 
 def _report(options: argparse.Namespace, found: dict[int, list[Way]], peaks: Ceiling) -> str:
-    products = ", ".join(f"{rate.what} {rate.value:.0f}" for rate in peaks.rates if rate.what not in ("copy", "triad"))
+    reached = [rate for rate in peaks.rates if rate.what not in ("copy", "triad")]
+    products = ", ".join(f"{rate.what} {rate.value:.0f} ({rate.by})" for rate in reached)
+    refused = "".join(f" {reason}: no share is given." for reason in peaks.refused.values())
     threads = next(iter(found.values()))[0].measured.threads
     lines = [
         "# Latency on a processor",
         "",
-        f"{hardware.describe().name}, {threads} threads. The machine's ceiling, GOP/s of matrix products: {products}.",
+        f"{hardware.describe().name}, {threads} threads. The machine's ceiling, GOP/s of matrix products: {products};"
+        f" instruction set by oneDNN: {peaks.isa or 'not told'}.{refused}",
         "",
-        f"All ways of a table were measured in turns in one run, {options.blocks} blocks each. *Faster* is the time of "
+        f"All ways of a table were measured in turns in one run, {options.blocks} blocks each, every block in a process"
+        " of its own. *Faster* is the time of "
         "the whole network in PyTorch eager by that of the row, with its 95 % interval; a value is withheld where the "
         "interval is wider than ±5 %. *Of the ceiling* is the least time that the row's multiply-adds need at the rate "
         "of its precision, as a share of the median of the blocks' medians. The last column is what the artifact's "

@@ -16,7 +16,8 @@ from ttl_deploy import hardware
 from ttl_deploy.artifact import Artifact
 from ttl_deploy.bench import Job, Measurement, measure_session, merge, run_all, run_isolated
 from ttl_deploy.bench.isolate import environment
-from ttl_deploy.bench.measure import peak_rss_mib, percentile, standard_batch
+from ttl_deploy.bench.measure import peak_rss_mib, standard_batch
+from ttl_deploy.bench.open_loop import percentile
 from ttl_deploy.errors import TtlDeployError
 from ttl_deploy.runtime import Session
 

@@ -2,9 +2,16 @@
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
-from ttl_deploy.bench import server
-from ttl_deploy.bench.server import Answers, arrivals, best, highest_rate, serve, tail, too_many_late
+from ttl_deploy.bench import Job, Measurement, merge, server
+from ttl_deploy.bench.machine import MachineState
+from ttl_deploy.bench.measure import summarise
+from ttl_deploy.bench.noise import spread
+from ttl_deploy.bench.open_loop import tail
+from ttl_deploy.bench.server import Answers, arrivals, best, highest_rate, serve, too_many_late
+from ttl_deploy.bench.worker import _result
+from ttl_deploy.runtime import Session
 
 
 class Clock:
@@ -30,6 +37,37 @@ def _exact_sleep(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server, "_SPIN_S", 0.0)
 
 
+class Served(Session):
+    """A session that only says what it is."""
+
+    def __init__(self) -> None:
+        super().__init__(runtime="fake", device="cpu", threads=1, classes=("a", "b"), input_shape=(1, 2, 2))
+
+    def _run(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+        raise NotImplementedError
+
+
+def measurement(answers: Answers, qps: float, *, batch: int = 1, bound_ms: float = 30.0) -> Measurement:
+    """As the worker records the queue."""
+    job = Job(
+        label="x", artifact="x", scenario="server", qps=qps, queries=1, batch=batch, latency_bound_ms=bound_ms, seed=0
+    )
+    return summarise(
+        Served(),
+        answers.latency_ms,
+        batch=batch,
+        warm=True,
+        machine=MachineState(seconds=answers.seconds),
+        server=_result(job, qps, answers, []),
+        label="x",
+        precision="fp32",
+        warmup_runs=1,
+        cold_start_s=None,
+        started="",
+        scenario="server",
+    )
+
+
 def simulated(times: np.ndarray, service_ms: float, **more: object) -> Answers:
     clock = Clock(service_ms)
     return serve(clock.answer, times, clock=clock, sleep=clock.sleep, **more)  # type: ignore[arg-type]
@@ -42,6 +80,60 @@ def test_a_queue_worked_out_by_hand() -> None:
     assert found.service_ms == pytest.approx([10] * 5, abs=0.01)
     assert found.seconds == pytest.approx(0.060, abs=1e-5)
     assert found.utilisation == pytest.approx(50 / 60, abs=1e-3)
+
+
+def test_throughput_is_what_was_answered_by_the_time_that_passed() -> None:
+    # The queue above: 5 queries of 8 images in 60 ms, though their latencies have a mean of 14.6 ms.
+    answers = simulated(np.array([0.0, 0.004, 0.008, 0.040, 0.045]), 10.0)
+    one = measurement(answers, 100.0, batch=8)
+    for found in (one, merge([one])):
+        assert found.mean_ms == pytest.approx(14.6, abs=0.01)
+        assert found.throughput == pytest.approx(8 * 5 / 0.060, rel=1e-3)
+        assert found.server is not None
+        assert found.server.completed_qps == pytest.approx(5 / 0.060, rel=1e-3)
+    # A second round of two queries, at 0 and 5 ms: 20 ms more, in which the worker never rests.
+    two = merge([one, measurement(simulated(np.array([0.0, 0.005]), 10.0), 100.0, batch=8)])
+    assert two.throughput == pytest.approx(8 * 7 / 0.080, rel=1e-3)
+    assert two.samples_ms == pytest.approx([10, 16, 22, 10, 15, 10, 15], abs=0.01)
+    assert two.server is not None
+    assert two.server.completed_qps == pytest.approx(7 / 0.080, rel=1e-3)
+    assert two.server.utilisation == pytest.approx(70 / 80, rel=1e-3)
+    assert two.server.service_ms == pytest.approx([10] * 7, abs=0.01)
+
+
+def test_a_merged_tail_is_that_of_all_queries() -> None:
+    quick, slow = (
+        measurement(Answers((value,) * 600, (5.0,) * 600, 6.0), 100.0, bound_ms=30.0) for value in (10.0, 90.0)
+    )
+    assert quick.server is not None
+    assert quick.server.held is None, "600 queries cannot show that the 99th percentile holds"
+    both = merge([quick, slow]).server
+    assert both is not None
+    assert (both.percentile, both.tail_ms, both.held) == (99, 90.0, False)
+    with pytest.raises(ValueError, match="different rates"):
+        merge([quick, measurement(Answers((9.0,), (9.0,), 1.0), 50.0)])
+
+
+def test_waiting_is_no_noise_but_a_network_that_drifts_is() -> None:
+    # Crowded arrivals at first, sparse ones later: latencies fall from some 400 ms to 10 while the network is steady.
+    times = np.r_[np.arange(80) * 0.005, 2 + np.arange(80) * 0.02]
+    one = measurement(simulated(times, 10.0), 100.0)
+    assert (spread([one.samples_ms]) or 0) > 1, "judged by its latencies it would be noise"
+    assert one.noise is None
+    assert merge([one]).noise is None
+    assert merge([one, measurement(simulated(times[80:], 10.0), 100.0)]).noise is None
+    slower = Answers((10.0,) * 80, (10.0,) * 40 + (12.0,) * 40, 1.0)
+    assert "quarters differ by 18%" in (merge([measurement(slower, 100.0)]).noise or "")
+
+
+def test_a_record_without_its_time_is_merged_by_its_rate() -> None:
+    answers = simulated(np.array([0.0, 0.004, 0.008, 0.040, 0.045]), 10.0)
+    old = measurement(answers, 100.0)
+    assert old.server is not None
+    plain = old.model_dump(mode="json")
+    del plain["server"]["seconds"]
+    again = Measurement.model_validate(plain)
+    assert merge([again, again]).throughput == pytest.approx(5 / 0.060, rel=1e-3)
 
 
 @pytest.mark.parametrize("load", [0.3, 0.6, 0.8])

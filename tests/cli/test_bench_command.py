@@ -1,5 +1,6 @@
 """`bench` on the command line: what it prints for people and machines, what it refuses, and Ctrl-C."""
 
+import itertools
 import json
 import os
 import signal
@@ -14,11 +15,13 @@ import psutil
 import pytest
 
 from ttl_deploy.bench import ceiling as ceiling_room
+from ttl_deploy.bench import run_isolated
 from ttl_deploy.cli import bench_tables
 from ttl_deploy.cli.main import run
 
 BRIEF = ("--min-samples", "3", "--min-seconds", "0.01", "--threads", "1")
-ROWS = (*BRIEF, "--rounds", "1", "--no-roofline", "--no-whole", "--runtime", "onnxruntime")
+ACCEPT = "--allow-inconclusive"
+ROWS = (*BRIEF, "--rounds", "1", "--no-roofline", "--no-whole", "--runtime", "onnxruntime", ACCEPT)
 
 
 @pytest.fixture
@@ -57,10 +60,10 @@ def test_a_disturbed_row_shows_no_number(trained: Path, printed: Callable[..., s
 
 def test_a_comparison_for_people_and_machines(trained: Path, printed: Callable[..., str]) -> None:
     pair = (f"{trained / 'onnx-fp32'}@onnxruntime", f"{trained / 'onnx-fp32'}@openvino")
-    found = json.loads(printed("--compare", *pair, *BRIEF, "--rounds", "3", "--max-uncertainty", "1000", "--json"))
+    found = json.loads(printed("--compare", *pair, *BRIEF, "--rounds", "6", "--max-uncertainty", "1000", "--json"))
     assert found["comparison"]["low"] <= found["comparison"]["ratio"] <= found["comparison"]["high"]
     assert found["a"]["runtime"] == "onnxruntime"
-    words = printed("--compare", *pair, *BRIEF, "--rounds", "3", "--max-uncertainty", "0")
+    words = printed("--compare", *pair, *BRIEF, "--rounds", "6", "--max-uncertainty", "0", ACCEPT)
     assert "inconclusive: the 95 % interval" in words
     assert "A takes" not in words
 
@@ -70,10 +73,42 @@ def test_the_ceiling_is_printed(printed: Callable[..., str], monkeypatch: pytest
     monkeypatch.setattr(ceiling_room, "_SECONDS", 0.02)
     monkeypatch.setattr(ceiling_room, "_ARRAY_BYTES", 2**20)
     monkeypatch.setattr(ceiling_room, "_measure_apart", ceiling_room.measure_here)
-    table = printed("--ceiling", "--threads", "1", "--cache", tmp_path)
+    table = printed("--ceiling", "--threads", "1", "--cache", tmp_path, ACCEPT)
     assert "GOP/s" in table
-    (found,) = json.loads(printed("--ceiling", "--threads", "1", "--cache", tmp_path, "--json"))
+    (found,) = json.loads(printed("--ceiling", "--threads", "1", "--cache", tmp_path, "--json", ACCEPT))
     assert {rate["what"] for rate in found["rates"]} >= {"fp32", "bf16", "int8", "copy", "triad"}
+
+
+def test_what_is_inconclusive_is_exit_code_1_unless_allowed(
+    trained: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from ttl_deploy.workflows import bench as room
+
+    plain = room._row
+    noises = itertools.cycle(["others were busy", None])
+
+    def disturbed(subject: Any, measured: Any) -> Any:
+        return plain(subject, measured.model_copy(update={"noise": next(noises)}))
+
+    monkeypatch.setattr(room, "_row", disturbed)
+    asked = ["bench", str(trained / "onnx-fp32"), *(word for word in ROWS if word != ACCEPT), "--json"]
+    assert run(asked) == 1
+    assert "accept it with --allow-inconclusive" in capsys.readouterr().err
+    assert run([*asked, ACCEPT]) == 0
+
+
+def test_a_comparison_that_cannot_tell_is_exit_code_1_unless_allowed(
+    trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ttl_deploy.bench.duel import Ratio
+    from ttl_deploy.workflows import compare as room
+
+    inconclusive = Ratio(a="a", b="b", ratio=None, low=0.5, high=2, blocks=6, verdict="inconclusive", reason="restless")
+    monkeypatch.setattr(room, "compare_blocks", lambda *_, **__: inconclusive)
+    pair = ["bench", "--compare", *[f"{trained / 'onnx-fp32'}@onnxruntime"] * 2, *BRIEF, "--rounds", "6"]
+    monkeypatch.setattr(room, "measure_in_turns", lambda jobs, **_: [run_isolated(job) for job in jobs])
+    assert run(pair) == 1
+    assert run([*pair, ACCEPT]) == 0
 
 
 @pytest.mark.parametrize(
@@ -89,6 +124,8 @@ def test_the_ceiling_is_printed(printed: Callable[..., str], monkeypatch: pytest
         (("RUN", "--scenario", "server", "--latency-bound", "5", "--qps", "-1"), "--qps: -1 is not above 0"),
         (("RUN", "--ceiling"), "--ceiling and paths to measure cannot be combined"),
         (("--compare", "RUN", "nowhere"), "nowhere"),
+        (("--compare", "RUN", "RUN", "--rounds", "5"), "5 blocks give no interval of 95 %; pass --rounds 6 or more"),
+        (("--paper-times", "--rounds", "4"), "4 blocks give no interval of 95 %; pass --rounds 6 or more"),
         (("--compare", "RUN", "RUN", "--batch", "1,2"), "--batch: takes one value here"),
         (("--json",), "nothing to measure"),
     ],

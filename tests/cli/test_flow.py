@@ -44,7 +44,7 @@ def test_train_export_verify_bench_predict(
     assert checked["verdict"]["result"] == "pass"
 
     timing = ["--min-samples", "5", "--min-seconds", "0.05", "--rounds", "1"]
-    measured = json.loads(call("bench", artifact, "--no-roofline", *timing, *cache, "--json"))
+    measured = json.loads(call("bench", artifact, "--no-roofline", *timing, *cache, "--json", "--allow-inconclusive"))
     engines = {(row["role"], row["measurement"]["runtime"]) for row in measured["rows"]}
     assert engines == {(role, e) for role in ("own", "whole") for e in ("pytorch", "onnxruntime", "openvino")}
     small, whole = (next(row for row in measured["rows"] if row["role"] == role) for role in ("own", "whole"))

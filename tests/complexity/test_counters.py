@@ -1,6 +1,7 @@
 """The two counters: ptflops on the meta device against ptflops on the processor, and every difference accounted for."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ttl_deploy.complexity import ModelCost, count, describe_model
 from ttl_deploy.complexity.counters import ptflops_macs
+from ttl_deploy.errors import BadInputError
 from ttl_deploy.spec import ModelSpec
 from ttl_deploy.transfer import build
 
@@ -50,6 +52,64 @@ def test_the_meta_device_counts_what_the_processor_counts(model: nn.Module, shap
     expected = on_processor(model.eval(), shape)
     assert expected > 0
     assert ptflops_macs(model.to("meta"), shape) == expected
+
+
+class Renamed(nn.BatchNorm2d):
+    """As timm's BatchNormAct2d: a batch norm by another name, with an activation inside."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels)
+        self.act = nn.ReLU()
+
+    def forward(self, features: Tensor) -> Tensor:
+        return torch.as_tensor(self.act(super().forward(features)))
+
+
+class Padded(nn.Conv2d):
+    """As timm's Conv2dSame."""
+
+
+@pytest.mark.parametrize("functions", [True, False])
+def test_a_layer_by_another_name_counts_as_the_layer_it_is(functions: bool) -> None:
+    plain = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU()).to("meta").eval()
+    named = nn.Sequential(Padded(3, 4, 3), Renamed(4)).to("meta").eval()
+    expected = ptflops_macs(plain, (3, 16, 16), functions=functions)
+    assert ptflops_macs(named, (3, 16, 16), functions=functions) == expected
+    # 27 products and a bias for each of 4x14x14 numbers, 2 of the batch norm, and the ReLU.
+    assert ptflops_macs(named, (3, 16, 16), functions=False) == 4 * 14 * 14 * (28 + 2 + 1)
+    assert not hasattr(named[1], "__flops__")
+    assert not named[1]._forward_hooks
+
+
+def test_the_parts_of_a_layer_by_another_name_add_up() -> None:
+    check = describe_model(nn.Sequential(Padded(3, 4, 3, bias=False), Renamed(4)), (3, 16, 16)).counters
+    assert sum(gap.ptflops - gap.flop_counter for gap in check.gaps) == check.ptflops - check.flop_counter
+    assert {gap.kind: gap.ptflops for gap in check.gaps}["Renamed"] == 2 * 4 * 14 * 14
+
+
+class Failing(nn.Module):
+    """A network whose forward pass makes a tensor on the processor, as segmentation models' grey first layer does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(8, 8)
+
+    def forward(self, features: Tensor) -> Tensor:
+        return functional.linear(self.fc(features), torch.ones(3, 7, device="cpu"))
+
+
+@pytest.mark.parametrize("counting", [ptflops_macs, count, describe_model])
+def test_a_forward_pass_that_fails_is_one_line(counting: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(BadInputError, match="forward pass on 8 fails: RuntimeError") as error:
+        counting(Failing().to("meta"), (8,))
+    assert "\n" not in str(error.value)
+    shown = capsys.readouterr()
+    assert shown.out + shown.err == "", "ptflops prints a traceback of its own"
+
+
+def test_an_input_with_other_channels_is_one_line() -> None:
+    with pytest.raises(BadInputError, match=r"forward pass on 1x64x64 fails: RuntimeError"):
+        count(build(ModelSpec(backbone="resnet18", classes=("a", "b"), image_size=64)), (1, 64, 64))
 
 
 def describe(backbone: str, size: int, cut: str | None = None) -> ModelCost:

@@ -68,6 +68,19 @@ def test_what_the_text_of_the_paper_says_follows_from_the_data() -> None:
     assert round(100 * (1 - row.ratio)) == 28
 
 
+def test_segmentation_is_of_grey_images_and_its_macs_are_no_slip() -> None:
+    for row in TABLES["2-seg"].rows:
+        assert row.construction.input == (1, 224, 224)
+        assert row.inconsistent == ()
+    slips = {(name, row.title, row.inconsistent) for name, table in TABLES.items() for row in table.rows}
+    assert {found for found in slips if found[2]} == {
+        ("2-PE", "TTL-1", ("macs",)),
+        ("2-PE", "TTL-2", ("macs",)),
+        ("3", "DN121 FTL", ("macs",)),
+        ("Transfusion 1", "Inception-v3", ("parameters",)),
+    }
+
+
 def test_the_inconsistent_rows_say_why() -> None:
     noted = {(name, row.title) for name, table in TABLES.items() for row in table.rows if row.note}
     assert {("3", "DN121 FTL"), ("2-PE", "TTL-1"), ("2-seg", "TTL-B1"), ("2-seg", "TTL-B3")} <= noted

@@ -12,6 +12,7 @@ from ttl_deploy.bench.ceiling import Ceiling, Rate
 from ttl_deploy.bench.machine import MachineState
 from ttl_deploy.errors import BadInputError
 from ttl_deploy.hardware import Gpu, describe
+from ttl_deploy.progress import SILENT
 from ttl_deploy.workflows import bench as room
 from ttl_deploy.workflows.bench import bench
 from ttl_deploy.workflows.estimate import estimate
@@ -116,6 +117,27 @@ def test_rows_are_set_against_the_ceiling(trained: Path, monkeypatch: pytest.Mon
     noisy = replace(row, measurement=row.measurement.model_copy(update={"noise": "busy"}), roofline_percent=None)
     assert room._with_roofline(noisy, known).roofline_percent is None
     assert room._with_roofline(row, known.model_copy(update={"noise": "busy"})).roofline_percent == row.roofline_percent
+
+
+def test_a_refused_ceiling_gives_no_per_cent_and_is_told(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    heard: list[str] = []
+
+    class Listener(type(SILENT)):  # type: ignore[misc]
+        def warn(self, message: str) -> None:
+            heard.append(message)
+
+    rates = tuple(Rate(what=what, value=value, by="x") for what, value in (("fp32", 2), ("int8", 1), ("copy", 9)))
+    facts: dict[str, Any] = {"machine": MachineState(seconds=1), "noise": None, "hardware": {}, "libraries": {}}
+    known = Ceiling(device="cpu", threads=1, rates=rates, cache_mib=0, **facts)
+    monkeypatch.setattr(room, "ceiling", lambda **_: known)
+    (row,) = bench([trained], compare_whole=False, threads=1, **FAST)
+    quiet = row.measurement.model_copy(update={"noise": None})
+    quantised = quiet.model_copy(update={"precision": "int8"})
+    int8 = replace(row, measurement=quantised, work=replace(row.work, precision="int8"))
+    found = room._with_rooflines([replace(row, measurement=quiet), int8], None, Listener())
+    assert found[0].roofline_percent is not None
+    assert found[1].roofline_percent is None
+    assert heard == ["no per cent of the roofline for int8: 1 GOP/s in int8 is below 2 in fp32, so it is no ceiling"]
 
 
 def test_an_estimate_is_judged_on_its_own_device_only(trained: Path) -> None:

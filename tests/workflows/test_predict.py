@@ -80,6 +80,7 @@ def test_bench_itself_never_imports_torch(trained: Path, pixel_cache: Path) -> N
         "1",
         "--no-roofline",
         "--json",
+        "--allow-inconclusive",
         "--cache",
         str(pixel_cache),
     ]

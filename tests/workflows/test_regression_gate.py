@@ -84,6 +84,18 @@ def test_the_command_says_which_became_slower(made: Path, use: Use, capsys: pyte
     assert "INCONCLUSIVE: other: not in the baseline yet" in shown
 
 
+def test_what_cannot_be_told_is_exit_code_1_unless_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    from ttl_deploy.bench.regression import Comparison, Estimate
+    from ttl_deploy.workflows import regression as room
+
+    unsure = Comparison("x", "inconclusive", 0.1, 0.0, 0.2, 0.1, "too noisy", Estimate(1.0, 0.9, 1.1, 9, 99))
+    asked = ["bench", "--baseline", "any.json"]
+    for verdict, codes in (("inconclusive", (1, 0)), ("fail", (1, 1)), ("pass", (0, 0))):
+        report = room.Report(Path("any.json"), (replace(unsure, verdict=verdict),), None)
+        monkeypatch.setattr(room, "check", lambda *_, report=report, **__: report)
+        assert (run(asked), run([*asked, "--allow-inconclusive"])) == codes
+
+
 def test_updating_one_keeps_the_others(made: Path, use: Use) -> None:
     before = read_baseline(made).workloads["small"]
     use(SMALL, OTHER)

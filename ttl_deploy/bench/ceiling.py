@@ -7,9 +7,7 @@ Measured in a process of its own and kept for the machine, so that a latency can
 from __future__ import annotations
 
 import contextlib
-import functools
 import hashlib
-import importlib.util
 import json
 import os
 import subprocess
@@ -19,7 +17,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import platformdirs
 from pydantic import ValidationError
 
@@ -27,15 +24,18 @@ from ttl_deploy import files, hardware
 from ttl_deploy.bench.isolate import environment, last_words
 from ttl_deploy.bench.machine import MachineState, Watch
 from ttl_deploy.bench.noise import judge
+from ttl_deploy.bench.products import onednn_isa, ways
 from ttl_deploy.bench.roofline import Peaks
 from ttl_deploy.errors import TtlDeployError
 from ttl_deploy.progress import SILENT, Reporter
 from ttl_deploy.runtime.base import default_threads
-from ttl_deploy.runtime.ov_core import core
 from ttl_deploy.spec import Record
 
 SIZE = {"cpu": 1536, "cuda": 8192}
 """Rows and columns of the matrices: large enough to reach the peak, small enough for many tries."""
+
+_REVISION = 2
+"""Of how a ceiling is measured; one that was kept by another is measured again."""
 
 _SECONDS = 0.6
 _ARRAY_BYTES = 2**27
@@ -49,11 +49,13 @@ class Rate(Record):
         what: `fp32`, `bf16`, `fp16` or `int8` for matrix products, `copy` or `triad` for memory.
         value: GOP/s, 2 operations per multiply-add, or GB/s, every byte read or written counted once.
         by: What reached it.
+        kernel: The code that ran, where its library names it: it tells the instruction set.
     """
 
     what: str
     value: float
     by: str
+    kernel: str | None = None
 
 
 class Ceiling(Record):
@@ -68,6 +70,8 @@ class Ceiling(Record):
         noise: Why the rates may be too low; such a ceiling is not kept.
         hardware: The machine.
         libraries: Versions of the libraries.
+        tries: Every try, so that one can see how far apart they lie.
+        isa: The instruction set that oneDNN chose, in its words; None on a GPU or where it does not say.
     """
 
     device: str
@@ -78,16 +82,37 @@ class Ceiling(Record):
     noise: str | None
     hardware: dict[str, Any]
     libraries: dict[str, str]
+    tries: tuple[Rate, ...] = ()
+    isa: str | None = None
 
     @property
     def peaks(self) -> Peaks:
-        """As a roofline takes them."""
+        """As a roofline takes them; a rate that is refused is none."""
         memory = {rate.what: rate.value for rate in self.rates if rate.what in _MEMORY}
-        products = {rate.what: rate.value for rate in self.rates if rate.what not in _MEMORY}
+        products = {rate.what: rate.value for rate in self.rates if rate.what not in {*_MEMORY, *self.refused}}
         return Peaks(gop_s=products, gb_s=max(memory.values()), cache_mib=self.cache_mib)
+
+    @property
+    def refused(self) -> dict[str, str]:
+        """Precisions whose rate cannot be the ceiling, with the reason.
+
+        What fits a narrow type can be multiplied in a wider one, so a narrower type's ceiling is never the lower one:
+        where it was measured so, no way that was tried uses what the processor has for it.
+        """
+        reached = {rate.what: rate.value for rate in self.rates if rate.what not in _MEMORY}
+        wider = {
+            what: max((name for name in _WIDER[what] if name in reached), key=lambda name: reached[name], default=None)
+            for what in reached
+        }
+        return {
+            what: f"{reached[what]:.0f} GOP/s in {what} is below {reached[other]:.0f} in {other}, so it is no ceiling"
+            for what, other in wider.items()
+            if other is not None and reached[what] < reached[other]
+        }
 
 
 _MEMORY = ("copy", "triad")
+_WIDER = {"fp32": (), "bf16": ("fp32",), "fp16": ("fp32",), "int8": ("fp32", "bf16", "fp16")}
 
 
 def ceiling(
@@ -123,7 +148,7 @@ def ceiling(
 
 def _place(threads: int, device: str, cache: Path | None) -> Path:
     """File for this machine, these libraries and these threads: with any other, the ceiling is another."""
-    facts = {"hardware": hardware.describe().as_dict(), "libraries": hardware.library_versions()}
+    facts = {"revision": _REVISION, "hardware": hardware.describe().as_dict(), "libraries": hardware.library_versions()}
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
     root = cache or Path(platformdirs.user_cache_dir("ttl-deploy"))
     return root / "ceilings" / f"{digest}-{device}-{threads}.json"
@@ -151,11 +176,10 @@ def _measure_apart(threads: int, device: str) -> Ceiling:
 
 
 def measure_here(threads: int, device: str) -> Ceiling:
-    """Measures in this process, with torch, and with OpenVINO where it is there: the better of both is the ceiling."""
+    """Measures in this process, in every way there is (`ttl_deploy.bench.products`): the best is the ceiling."""
+    isa = onednn_isa() if device == "cpu" else None  # first: oneDNN says it once in a process
     watch = Watch()
-    tries = [*_torch_products(threads, device), *_torch_memory(threads, device)]
-    if device == "cpu" and importlib.util.find_spec("openvino") is not None:
-        tries += _openvino_products(threads)
+    tries = [*_tries(threads, device), *_torch_memory(threads, device)]
     machine = watch.stop(gpu=device == "cuda")
     best: dict[str, Rate] = {}
     for rate in tries:
@@ -165,6 +189,8 @@ def measure_here(threads: int, device: str) -> Ceiling:
         device=device,
         threads=threads,
         rates=tuple(best.values()),
+        tries=tuple(tries),
+        isa=isa,
         cache_mib=hardware.last_level_cache_mib() if device == "cpu" else 0.0,
         machine=machine,
         noise=judge([], [machine], threads),
@@ -173,58 +199,33 @@ def measure_here(threads: int, device: str) -> Ceiling:
     )
 
 
-def _torch_products(threads: int, device: str) -> Iterator[Rate]:
+def _tries(threads: int, device: str) -> Iterator[Rate]:
+    """What every way of a product reached."""
+    wait = _wait(device)
+    for way in ways(threads, device, SIZE[device]):
+        # An engine may build a product and then not run it on this processor: other ways remain.
+        with contextlib.suppress(Exception):
+            value = _products(way.once, SIZE[device], wait)
+            yield Rate(what=way.what, value=value, by=way.by, kernel=way.kernel())
+
+
+def _wait(device: str) -> Callable[[], None]:
+    if device == "cpu":
+        return _no_wait
     import torch
 
-    torch.set_num_threads(threads)
-    wait = torch.cuda.synchronize if device == "cuda" else _no_wait
-    size = SIZE[device]
-    precisions = {"fp32": torch.float32, "bf16": torch.bfloat16}
-    if device == "cuda":
-        precisions["fp16"] = torch.float16
-    for name, dtype in precisions.items():
-        a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
-        yield Rate(what=name, value=_products(functools.partial(torch.mm, a, b), size, wait), by="torch.mm")
-    whole = [torch.randint(-128, 128, (size, size), dtype=torch.int8, device=device) for _ in range(2)]
-    # On a GPU, cuBLASLt's int8 products want the second matrix by columns.
-    second = whole[1].t().contiguous().t() if device == "cuda" else whole[1]
-    with contextlib.suppress(RuntimeError):
-        rate = _products(lambda: torch._int_mm(whole[0], second), size, wait)
-        yield Rate(what="int8", value=rate, by="torch._int_mm")
+    return torch.cuda.synchronize
 
 
 def _torch_memory(threads: int, device: str) -> Iterator[Rate]:
     import torch
 
     torch.set_num_threads(threads)
-    wait = torch.cuda.synchronize if device == "cuda" else _no_wait
+    wait = _wait(device)
     a, b, c = (torch.ones(_ARRAY_BYTES // 4, device=device) for _ in range(3))
     yield Rate(what="copy", value=2 * a.nbytes / _best_seconds(lambda: c.copy_(a), wait) / 1e9, by="torch copy_")
     triad = _best_seconds(lambda: torch.add(a, b, alpha=3.0, out=c), wait)
     yield Rate(what="triad", value=3 * a.nbytes / triad / 1e9, by="torch add")
-
-
-def _openvino_products(threads: int) -> Iterator[Rate]:
-    import openvino
-    from openvino import opset13
-
-    size = SIZE["cpu"]
-    left = opset13.parameter([size, size], np.float32)
-    right = opset13.constant(np.random.default_rng(0).standard_normal((size, size), dtype=np.float32))
-    model = openvino.Model([opset13.result(opset13.matmul(left, right, False, False))], [left])
-    batch = np.random.default_rng(1).standard_normal((size, size), dtype=np.float32)
-    for name, hint in (("fp32", "f32"), ("bf16", "bf16")):
-        properties = {
-            "INFERENCE_NUM_THREADS": str(threads),
-            "NUM_STREAMS": "1",
-            "INFERENCE_PRECISION_HINT": hint,
-        }
-        request = core().compile_model(model, "CPU", properties).create_infer_request()
-
-        def once(request: Any = request) -> object:
-            return request.infer([batch], share_inputs=True, share_outputs=True)
-
-        yield Rate(what=name, value=_products(once, size, _no_wait), by="OpenVINO MatMul")
 
 
 def _products(once: Callable[[], object], size: int, wait: Callable[[], None]) -> float:

@@ -21,14 +21,12 @@ from numpy.typing import NDArray
 from ttl_deploy import hardware
 from ttl_deploy.bench.machine import MachineState, Watch
 from ttl_deploy.bench.noise import judge
+from ttl_deploy.bench.open_loop import ServerResult, merge_servers, percentile
 from ttl_deploy.runtime import Session, Stages
 from ttl_deploy.spec import Record
 
 Clock = Callable[[], int]
 """Nanoseconds from a clock that never goes back."""
-
-TAIL_SAMPLES = 10
-"""How many samples must lie beyond a percentile before it is given."""
 
 _WINDOW = 10
 _STABLE = 0.05
@@ -49,50 +47,6 @@ class StageSamples(Record):
     to_device_ms: tuple[float, ...]
     compute_ms: tuple[float, ...]
     to_host_ms: tuple[float, ...]
-
-
-class Trial(Record):
-    """One offered rate of the server scenario.
-
-    Attributes:
-        qps: Queries per second offered.
-        tail_ms: The percentile that was known, queueing included.
-        held: Whether it was within the bound; None where the queries were too few to tell.
-    """
-
-    qps: float
-    tail_ms: float | None
-    held: bool | None
-
-
-class ServerResult(Record):
-    """What the server scenario adds to a measurement, whose samples are then latencies with queueing.
-
-    Attributes:
-        offered_qps: Queries per second that arrived on average.
-        completed_qps: Queries per second that were answered, from the first arrival to the last answer.
-        bound_ms: The latency that the tail must not exceed.
-        percentile: Which percentile `tail_ms` is: 99, or the highest that the queries suffice for.
-        tail_ms: Latency at that percentile, from arrival to answer.
-        held: Whether the 99th percentile is within the bound; None where the queries are too few to know.
-        service_ms: Time of every query in the network alone, in order of arrival.
-        utilisation: Share of the time in which the worker was busy.
-        seed: Of the arrivals.
-        searched: Whether the rate is the highest that holds the bound, found by search.
-        trials: Every rate that was tried, in order.
-    """
-
-    offered_qps: float
-    completed_qps: float
-    bound_ms: float
-    percentile: int | None
-    tail_ms: float | None
-    held: bool | None
-    service_ms: tuple[float, ...]
-    utilisation: float
-    seed: int
-    searched: bool = False
-    trials: tuple[Trial, ...] = ()
 
 
 class Measurement(Record):
@@ -119,7 +73,8 @@ class Measurement(Record):
         p90_ms: 90th percentile.
         p95_ms: 95th percentile.
         p99_ms: 99th percentile.
-        throughput: Images per second: all images by the sum of the samples.
+        throughput: Images per second: all images by the sum of the samples; of the server scenario, whose samples
+            overlap while they wait, the images answered by the time from the first arrival to the last answer.
         peak_rss_mib: Most memory the process ever held in RAM, MiB, Python and libraries included.
         cold_start_s: Seconds from the call that loads the model to the end of its first run, the engine's import
             included, Python's own start not; the median of the rounds.
@@ -170,6 +125,11 @@ class Measurement(Record):
     def inconclusive(self) -> bool:
         """Whether the machine was too disturbed for a number."""
         return self.noise is not None
+
+    @property
+    def steady_ms(self) -> tuple[float, ...]:
+        """The times that should not drift: the samples, or a queue's times in the network, without the waiting."""
+        return self.samples_ms if self.server is None else self.server.service_ms
 
     @property
     def typical_ms(self) -> float:
@@ -251,7 +211,7 @@ def summarise(
     batch: int,
     warm: bool,
     machine: MachineState,
-    steady: Sequence[float] | None = None,
+    server: ServerResult | None = None,
     **fields: Any,
 ) -> Measurement:
     """The measurement of one round.
@@ -262,7 +222,7 @@ def summarise(
         batch: Images per sample.
         warm: Whether the warm-up became stable.
         machine: State of the machine meanwhile.
-        steady: Times that should not drift, where the samples may (a queue's latencies); None: the samples.
+        server: The queue's side, where the samples are latencies with waiting.
         fields: The fields of `Measurement` that only the caller knows.
     """
     device_mib = session.peak_device_mib()
@@ -275,14 +235,15 @@ def summarise(
         threads=session.threads,
         warm=warm,
         rounds=(len(samples),),
-        **statistics(samples, batch),
+        **statistics(samples, batch, server),
         peak_rss_mib=round(peak_rss_mib(), 1),
         hardware=hardware.describe().as_dict(),
         libraries=hardware.library_versions(),
         cuda_graph=session.cuda_graph,
         peak_device_mib=device_mib,
         machine=(machine,),
-        noise=judge([list(samples if steady is None else steady)], [machine], session.threads, warm=warm),
+        noise=judge([server.service_ms if server else samples], [machine], session.threads, warm=warm),
+        server=server,
         **fields,
     )
 
@@ -291,7 +252,7 @@ def merge(rounds: Sequence[Measurement]) -> Measurement:
     """One measurement from rounds of the same thing: the samples of all, and the statistics of those.
 
     Raises:
-        ValueError: There is no round, or two differ in what they measured.
+        ValueError: There is no round, or two differ in what they measured (of a server, in the rate offered).
     """
     identities = {(m.label, m.runtime, m.device, m.precision, m.batch, m.threads, m.scenario) for m in rounds}
     if len(identities) != 1:
@@ -301,10 +262,11 @@ def merge(rounds: Sequence[Measurement]) -> Measurement:
     device = [part.peak_device_mib for part in rounds if part.peak_device_mib is not None]
     machine = tuple(state for part in rounds for state in part.machine)
     warm = all(part.warm for part in rounds)
-    parts = [list(part.samples_ms) for part in rounds]
+    server = merge_servers([part.server for part in rounds if part.server is not None], samples)
     return rounds[0].model_copy(
         update={
-            **statistics(samples, rounds[0].batch),
+            **statistics(samples, rounds[0].batch, server),
+            "server": server,
             "rounds": tuple(count for part in rounds for count in part.rounds),
             "warmup_runs": sum(part.warmup_runs for part in rounds),
             "warm": warm,
@@ -313,33 +275,29 @@ def merge(rounds: Sequence[Measurement]) -> Measurement:
             "cold_start_s": median(starts) if starts else None,
             "stages": _merge_stages([part.stages for part in rounds]),
             "machine": machine,
-            "noise": judge(parts, machine, rounds[0].threads, warm=warm),
+            "noise": judge([part.steady_ms for part in rounds], machine, rounds[0].threads, warm=warm),
         }
     )
 
 
-def statistics(samples_ms: Sequence[float], batch: int) -> dict[str, Any]:
+def statistics(samples_ms: Sequence[float], batch: int, server: ServerResult | None = None) -> dict[str, Any]:
     """The fields of a `Measurement` that follow from its samples.
 
     Args:
         samples_ms: At least one, milliseconds.
         batch: Images per sample.
+        server: The queue's side: queries that wait at the same time are not served one after the other, so that their
+            latencies do not add up to the time that passed.
     """
     mean = float(np.mean(samples_ms))
+    per_second = server.completed_qps if server else 1000 / mean if mean > 0 else 0.0
     return {
         "samples_ms": tuple(samples_ms),
         "mean_ms": mean,
         "std_ms": float(np.std(samples_ms, ddof=1)) if len(samples_ms) > 1 else None,
         **{f"p{percent}_ms": percentile(samples_ms, percent) for percent in (50, 90, 95, 99)},
-        "throughput": batch * 1000 / mean if mean > 0 else 0.0,
+        "throughput": batch * per_second,
     }
-
-
-def percentile(samples: Sequence[float], percent: int) -> float | None:
-    """A percentile, linear between samples, or None where fewer than 10/(1-p) samples make it a guess."""
-    if len(samples) * (100 - percent) < 100 * TAIL_SAMPLES:
-        return None
-    return float(np.percentile(samples, percent))
 
 
 def standard_batch(session: Session, images: int) -> NDArray[Any]:

@@ -14,12 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ttl_deploy.bench.measure import Clock, Trial, percentile
+from ttl_deploy.bench.measure import Clock
+from ttl_deploy.bench.open_loop import TAIL, Tail, Trial, tail
 
-TAIL = 99
-"""The percentile that must hold the bound, as in MLPerf's server scenario for image classification."""
-
-_FALLBACKS = (99, 95, 90, 50)
 _SPIN_S = 0.002
 """The last milliseconds before an arrival are spent reading the clock: a sleep may end late by that much."""
 _PRECISION = 0.05
@@ -45,21 +42,6 @@ class Answers:
     def utilisation(self) -> float:
         """Share of the time in which the worker was busy."""
         return sum(self.service_ms) / 1000 / self.seconds if self.seconds > 0 else 0.0
-
-
-@dataclass(frozen=True)
-class Tail:
-    """The tail of some latencies against a bound.
-
-    Attributes:
-        percentile: The highest known percentile up to `TAIL`; None where the queries suffice for none.
-        ms: The latency there.
-        held: Whether percentile `TAIL` is within the bound; None where that cannot be told.
-    """
-
-    percentile: int | None
-    ms: float | None
-    held: bool | None
 
 
 def arrivals(qps: float, queries: int, seed: int) -> NDArray[np.float64]:
@@ -111,20 +93,6 @@ def serve(
             break
     first = begin + round(float(times[0]) * 1e9)
     return Answers(tuple(latency), tuple(service), (end - first) / 1e9)
-
-
-def tail(latency_ms: tuple[float, ...], bound_ms: float) -> Tail:
-    """Whether the tail holds a bound.
-
-    With too few queries for the 99th percentile, a lower one that breaks the bound still settles it: the 99th is not
-    below it.
-    """
-    for percent in _FALLBACKS:
-        value = percentile(latency_ms, percent)
-        if value is not None:
-            broken = value > bound_ms
-            return Tail(percent, value, not broken if percent == TAIL else (False if broken else None))
-    return Tail(None, None, None)
 
 
 def too_many_late(queries: int, bound_ms: float) -> Callable[[float], bool]:

@@ -26,7 +26,8 @@ from ttl_deploy.artifact import open_artifact
 from ttl_deploy.bench import server
 from ttl_deploy.bench.isolate import Job
 from ttl_deploy.bench.machine import Watch
-from ttl_deploy.bench.measure import Measurement, ServerResult, Trial, measure_session, standard_batch, summarise
+from ttl_deploy.bench.measure import Measurement, measure_session, standard_batch, summarise
+from ttl_deploy.bench.open_loop import ServerResult, Trial, tail
 from ttl_deploy.bench.persistent import READY, Block
 from ttl_deploy.errors import BadInputError, TtlDeployError
 from ttl_deploy.runtime import Session, load
@@ -151,7 +152,6 @@ def _measure_server(job: Job, opened: _Open) -> Measurement:
         answers.latency_ms,
         batch=job.batch,
         machine=watch.stop(gpu=session.device == "cuda"),
-        steady=answers.service_ms,
         label=job.label,
         precision=opened.precision,
         warmup_runs=probe.warmup_runs + len(probe.samples_ms),
@@ -160,7 +160,7 @@ def _measure_server(job: Job, opened: _Open) -> Measurement:
         started=started,
         scenario="server",
         server=_result(job, rate, answers, trials),
-    ).model_copy(update={"throughput": job.batch * len(answers.latency_ms) / answers.seconds})
+    )
 
 
 def _search(job: Job, session: Session, draw: Callable[[], NDArray[np.float32]], probe: Measurement) -> list[Trial]:
@@ -186,19 +186,20 @@ def _search(job: Job, session: Session, draw: Callable[[], NDArray[np.float32]],
 
 def _result(job: Job, rate: float, answers: server.Answers, trials: list[Trial]) -> ServerResult:
     bound = job.latency_bound_ms or 0.0
-    tail = server.tail(answers.latency_ms, bound)
+    found = tail(answers.latency_ms, bound)
     return ServerResult(
         offered_qps=rate,
         completed_qps=len(answers.latency_ms) / answers.seconds,
         bound_ms=bound,
-        percentile=tail.percentile,
-        tail_ms=tail.ms,
-        held=tail.held,
+        percentile=found.percentile,
+        tail_ms=found.ms,
+        held=found.held,
         service_ms=answers.service_ms,
         utilisation=answers.utilisation,
         seed=job.seed,
         searched=job.qps is None,
         trials=tuple(trials),
+        seconds=answers.seconds,
     )
 
 

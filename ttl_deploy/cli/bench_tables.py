@@ -18,6 +18,22 @@ if TYPE_CHECKING:
 INCONCLUSIVE = "inconclusive"
 
 
+def exit_code(*, sure: bool, allowed: bool) -> int:
+    """The exit code of a measurement in which nothing failed: 1 where something is inconclusive and that not allowed.
+
+    Args:
+        sure: Whether nothing is inconclusive.
+        allowed: Whether the user accepts what is.
+    """
+    if sure or allowed:
+        return 0
+    console.ConsoleReporter(quiet=True).warn(
+        "something is inconclusive: exit code 1; measure again when the machine is at rest, or accept it with"
+        " --allow-inconclusive"
+    )
+    return 1
+
+
 def print_rows(rows: Sequence[Row]) -> None:
     """The rows of a benchmark, and below them what disturbed which."""
     first = rows[0].measurement
@@ -61,13 +77,17 @@ def print_ceiling(ceiling: Ceiling) -> None:
     threads = f", {ceiling.threads} threads" if ceiling.device == "cpu" else ""
     console.table(
         f"{_machine()}{threads}: the best that was reached",
-        ("what", "rate", "unit", "by"),
+        ("what", "rate", "unit", "by", "kernel"),
         [
-            (rate.what, f"{rate.value:.1f}", "GB/s" if rate.what in ("copy", "triad") else "GOP/s", rate.by)
-            for rate in ceiling.rates
+            (r.what, f"{r.value:.1f}", "GB/s" if r.what in ("copy", "triad") else "GOP/s", r.by, r.kernel)
+            for r in ceiling.rates
         ],
         right_from=1,
     )
+    if ceiling.isa:
+        console.line(f"instruction set, by oneDNN: {ceiling.isa}")
+    for what, reason in ceiling.refused.items():
+        console.line(f"{what}: {reason}; rows in {what} get no per cent of the roofline")
     console.line("GOP/s: 2 operations per multiply-add, square matrix products; GB/s: bytes read and written")
     if ceiling.noise:
         console.line(f"{INCONCLUSIVE}, not kept: {ceiling.noise}")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ttl_deploy.cli import console
+from ttl_deploy.cli.bench_tables import exit_code
 from ttl_deploy.errors import BadInputError
 
 if TYPE_CHECKING:
@@ -23,14 +24,15 @@ def run(
     update_baseline: bool,
     names: Sequence[str] | None,
     paths: Sequence[Path] | None,
+    allow_inconclusive: bool,
     as_json: bool,
 ) -> int:
     """Checks against the baseline, or writes it.
 
     Returns:
-        The exit code: 1 where a workload became slower than the bound. What is inconclusive is told and is no failure,
-        because a gate that stops people for noise is soon switched off; a real regression stays above the bound when
-        the check runs again.
+        The exit code: 1 where a workload became slower than the bound, or where that cannot be told, unless
+        `allow_inconclusive`: a gate that stops people for noise is soon switched off, and a real regression stays above
+        the bound when the check runs again.
 
     Raises:
         TtlDeployError: The baseline or an option cannot be used.
@@ -54,7 +56,10 @@ def run(
         console.print_json({**asdict(report), "failed": [c.name for c in report.failed]})
     else:
         _show(report)
-    return 1 if report.failed else 0
+    if report.failed:
+        return 1
+    sure = all(comparison.verdict == "pass" for comparison in report.comparisons)
+    return exit_code(sure=sure, allowed=allow_inconclusive)
 
 
 def _update(baseline: Path, names: Sequence[str] | None, reporter: console.ConsoleReporter, as_json: bool) -> None:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ttl_deploy.complexity.counters import ptflops_macs
+from ttl_deploy.complexity.meta import told_in_one_line
 from ttl_deploy.complexity.trace import trace
 from ttl_deploy.zoo import Backbone, CutPoint
 from ttl_deploy.zoo.backbone import trace_shapes
@@ -26,7 +27,8 @@ class Complexity:
     Attributes:
         parameters: Learnable numbers held (buffers such as batch-norm statistics not counted).
         trainable: Those of them that training changes.
-        macs: Multiply-adds for one image.
+        macs: Multiply-adds for one image, those of functions and operators included.
+        layer_macs: Those of layers alone, as the papers counted: with the ptflops of 2022, which knew no functions.
         dead: Those of the parameters that are held but that no operator of a forward pass reads.
         activation_peak: Bytes of the tensors alive at once in one inference (rule: `ttl_deploy.complexity.trace`).
         weight_bytes: Size of the weights by precision: fp32, fp16, bf16 and int8 (rule: `weight_bytes`).
@@ -35,6 +37,7 @@ class Complexity:
     parameters: int
     trainable: int
     macs: int
+    layer_macs: int
     dead: int
     activation_peak: int
     weight_bytes: Mapping[str, int] = field(hash=False)
@@ -67,14 +70,19 @@ def count(model: nn.Module, shape: Sequence[int]) -> Complexity:
     Args:
         model: Left as it is.
         shape: Shape of one input without the batch, for example (3, 224, 224).
+
+    Raises:
+        BadInputError: A forward pass on such an input fails.
     """
     parameters = list(model.parameters())
     ghost = copy.deepcopy(model).to("meta").eval()
-    seen = trace(ghost, shape)
+    with told_in_one_line(shape):
+        seen = trace(ghost, shape)
     return Complexity(
         parameters=sum(p.numel() for p in parameters),
         trainable=sum(p.numel() for p in parameters if p.requires_grad),
         macs=ptflops_macs(ghost, shape),
+        layer_macs=ptflops_macs(ghost, shape, functions=False),
         dead=sum(p.numel() for p in _unread(model, seen.read)),
         activation_peak=seen.activation_peak,
         weight_bytes=weight_bytes(model),

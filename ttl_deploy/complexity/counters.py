@@ -6,18 +6,21 @@ each multiply-add, so its MACs here are its FLOP divided by two.
 
 from __future__ import annotations
 
+import contextlib
+import io
 import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from ptflops import get_model_complexity_info
+from ptflops.pytorch_ops import MODULES_MAPPING
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from ttl_deploy.complexity.meta import MetaMode
+from ttl_deploy.complexity.meta import MetaMode, told_in_one_line
 
 LIMIT = 0.02
 """Relative difference of the two counters above which a report names the layers."""
@@ -95,25 +98,79 @@ class Call:
 
 
 def ptflops_macs(model: nn.Module, shape: Sequence[int], *, functions: bool = True) -> int:
-    """Counts a model with ptflops.
+    """Counts a model with ptflops, and the layers that ptflops overlooks as the class that they are a subclass of.
 
     Args:
         model: On the meta device; ptflops adds its hooks and takes them away again.
         shape: Shape of one input without the batch.
         functions: Count `torch.nn.functional` calls and tensor operators too, as ptflops does unless told otherwise.
+            Without, only layers count, as in the ptflops of 2022.
+
+    Raises:
+        BadInputError: The forward pass fails.
     """
-    with warnings.catch_warnings(), torch.no_grad(), MetaMode():
+    guarded = _Guarded(model)
+    with told_in_one_line(shape), _overlooked(model) as overlooked:
+        macs = _by_ptflops(guarded, tuple(shape), functions=functions)
+        if macs is None:
+            raise guarded.error or RuntimeError("ptflops gave no count")
+        return macs + sum(int(module.__flops__) for module in overlooked)
+
+
+class _Guarded(nn.Module):
+    """Runs a model and keeps the error of its forward pass, which ptflops prints and then loses."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+        self.error: Exception | None = None
+
+    def forward(self, image: Tensor) -> Any:
+        try:
+            return self.model(image)
+        except Exception as error:
+            self.error = error
+            raise
+
+
+def _by_ptflops(model: nn.Module, shape: tuple[int, ...], *, functions: bool) -> int | None:
+    silent = io.StringIO()
+    with warnings.catch_warnings(), torch.no_grad(), MetaMode(), contextlib.redirect_stdout(silent):
         warnings.simplefilter("ignore")
-        macs, _parameters = get_model_complexity_info(
-            model,
-            tuple(shape),
-            as_strings=False,
-            print_per_layer_stat=False,
-            backend="pytorch",
-            verbose=False,
-            backend_specific_config={"count_functional": functions},
-        )
-    return int(macs)
+        with contextlib.redirect_stderr(silent):
+            macs, _parameters = get_model_complexity_info(
+                model,
+                shape,
+                as_strings=False,
+                print_per_layer_stat=False,
+                backend="pytorch",
+                verbose=False,
+                backend_specific_config={"count_functional": functions},
+            )
+    return None if macs is None else int(macs)
+
+
+@contextlib.contextmanager
+def _overlooked(model: nn.Module) -> Iterator[list[Any]]:
+    """Counts, in `__flops__`, the modules that ptflops takes for nothing because they are subclasses of its layers.
+
+    ptflops looks a layer up by its exact class, so that timm's BatchNormAct2d, a BatchNorm2d, is none.
+    """
+    found: list[Any] = []
+    handles = []
+    for module in model.modules():
+        known = next((kind for kind in type(module).__mro__[1:] if kind in MODULES_MAPPING), None)
+        if type(module) not in MODULES_MAPPING and known is not None:
+            module.__flops__ = 0  # type: ignore[assignment]
+            handles.append(module.register_forward_hook(MODULES_MAPPING[known]))
+            found.append(module)
+    try:
+        yield found
+    finally:
+        for handle in handles:
+            handle.remove()
+        for module in found:
+            del module.__flops__
 
 
 def count_calls(model: nn.Module, shape: Sequence[int]) -> list[Call]:
@@ -125,8 +182,11 @@ def count_calls(model: nn.Module, shape: Sequence[int]) -> list[Call]:
 
     Returns:
         The calls in the order in which they began; the whole model is the first.
+
+    Raises:
+        BadInputError: The forward pass fails.
     """
-    with torch.no_grad(), MetaMode(), FlopCounterMode(display=False) as counter:
+    with told_in_one_line(shape), torch.no_grad(), MetaMode(), FlopCounterMode(display=False) as counter:
         recorded = _record(model, torch.empty((1, *shape), device="meta"), counter)
     return [_count(call) for call in recorded]
 

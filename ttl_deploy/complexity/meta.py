@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
+
+from ttl_deploy.errors import BadInputError, TtlDeployError
 
 
 class MetaMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -31,6 +34,28 @@ class MetaMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
         for noted, length in zip(notes, lengths, strict=True):
             del noted[length:]
         return result
+
+
+@contextlib.contextmanager
+def told_in_one_line(shape: Sequence[int]) -> Iterator[None]:
+    """Turns whatever a network's forward pass fails with, while it is counted, into one error.
+
+    Args:
+        shape: Shape of the input without the batch.
+
+    Raises:
+        BadInputError: The pass failed.
+    """
+    try:
+        yield
+    except TtlDeployError:
+        raise
+    except Exception as error:
+        said = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        raise BadInputError(
+            f"the network cannot be counted: its forward pass on {'x'.join(map(str, shape))} fails: {said}",
+            fix="give it the size and the channels that it takes, and let it make no tensors on a device of its own",
+        ) from error
 
 
 def _run(func: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:

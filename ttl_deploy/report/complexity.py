@@ -53,7 +53,7 @@ def explanation(result: RowResult) -> str:
     if result.as_labelled is None:
         return note
     total = result.as_labelled.total
-    return f"{note} (as labelled: {millions(total.parameters)} M, {billions(total.macs)} G)"
+    return f"{note} (as labelled: {millions(total.parameters)} M, {billions(total.layer_macs)} G)"
 
 
 def millions(count: float) -> str:
@@ -86,7 +86,8 @@ def cell_texts(result: RowResult, quantity: Quantity) -> tuple[str, str, str]:
 def _verdicts(results: Sequence[RowResult]) -> Section:
     bounds = [100 * TOLERANCE["parameters"], 100 * TOLERANCE["macs"]]
     text = (
-        f"Reproduced: parameters within {bounds[0]:g} % and MACs within {bounds[1]:g} % of the printed number. "
+        f"Reproduced: parameters within {bounds[0]:g} % and MACs within {bounds[1]:g} % of the printed number, "
+        "counted as the papers did, with the ptflops of 2022: layers only, no functions and no operators between them. "
         "Explained: one is not, and the paper is known to be inconsistent there. Deviates: one is not, and nobody "
         "knows why; the command then fails. Networks that are not yet in the zoo are counted as missing."
     )
@@ -111,7 +112,8 @@ def _verdicts(results: Sequence[RowResult]) -> Section:
 def _costs(networks: Sequence[Named]) -> Section:
     text = (
         "One network a line, counted for one input. Dead: parameters that are held and that no operator of a forward "
-        "pass reads. Compact: the parameters without the dead ones. Activations: the tensors alive at once at the "
+        "pass reads. Compact: the parameters without the dead ones. MACs: all that ptflops counts, functions and "
+        "operators included; of layers: the papers' count. Activations: the tensors alive at once at the "
         "worst moment, in fp32, each operator on its own. Weights: parameters and batch-norm statistics; int8 with one "
         "scale per output channel and everything but kernels and matrices in fp32. The papers do not print how many "
         "layers LWFT trains: one is taken, which decides the trainable column and nothing else."
@@ -124,6 +126,7 @@ def _costs(networks: Sequence[Named]) -> Section:
         "dead",
         "compact",
         "MACs (G)",
+        "of layers (G)",
         "activations (MiB)",
         "weights fp32 (MiB)",
         "fp16/bf16",
@@ -143,6 +146,7 @@ def _cost_row(name: str, result: RowResult, cost: ModelCost) -> tuple[str, ...]:
         f"{total.dead:,}",
         f"{total.parameters - total.dead:,}",
         billions(total.macs),
+        billions(total.layer_macs),
         f"{total.activation_peak / _MIB:.2f}",
         *(f"{weights[precision] / _MIB:.2f}" for precision in ("fp32", "fp16", "int8")),
     )
@@ -152,7 +156,8 @@ def _counters(networks: Sequence[Named]) -> Section:
     text = (
         "ptflops is the papers' counter. PyTorch's own, torch.utils.flop_counter, counts convolutions and matrix "
         f"products only, two FLOP a MAC. Where they part by more than {100 * LIMIT:g} %, the second table says at "
-        "which layers and why."
+        "which layers and why. A layer that ptflops overlooks, because it is a subclass of one that it knows (timm's "
+        "BatchNormAct2d), is counted as that one."
     )
     columns = ("network", "ptflops (G)", "flop_counter (G)", "ptflops counts", "within the limit")
     rows = tuple(

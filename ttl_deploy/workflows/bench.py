@@ -343,6 +343,10 @@ def _with_rooflines(rows: Sequence[Row], cache: Path | None, reporter: Reporter)
         if known.noise:
             reporter.warn(f"no per cent of the roofline: the machine's ceiling is inconclusive, {known.noise}")
             break
+    told = {row.measurement.precision for row in rows}
+    for what, reason in {what: why for known in ceilings.values() for what, why in known.refused.items()}.items():
+        if what in told:
+            reporter.warn(f"no per cent of the roofline for {what}: {reason}")
     return [_with_roofline(row, ceilings[row.measurement.threads, row.measurement.device]) for row in rows]
 
 

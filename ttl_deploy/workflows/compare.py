@@ -10,7 +10,7 @@ from typing import Any
 from ttl_deploy import files
 from ttl_deploy.artifact import MANIFEST, open_artifact
 from ttl_deploy.bench import Job, Measurement
-from ttl_deploy.bench.duel import MOST_UNCERTAIN, Ratio, compare_blocks, measure_in_turns
+from ttl_deploy.bench.duel import LEAST_BLOCKS, MOST_UNCERTAIN, Ratio, compare_blocks, measure_in_turns
 from ttl_deploy.bench.persistent import Block
 from ttl_deploy.errors import BadInputError, near
 from ttl_deploy.parity.verify import source_folder
@@ -20,7 +20,6 @@ from ttl_deploy.training.run import CONFIG, finished_run
 from ttl_deploy.workflows.bench import describe, provenance, torch_jobs
 
 BLOCKS = 12
-_LEAST_BLOCKS = 3
 _LEAST_PER_BLOCK = 5
 
 
@@ -62,7 +61,7 @@ def compare(
     out: Path | None = None,
     reporter: Reporter = SILENT,
 ) -> Duel:
-    """Measures two things in turns, A B B A, and gives the ratio of their medians with an interval.
+    """Measures two things in turns, A B B A, and gives the ratio of their times with an interval.
 
     Args:
         a: An artifact or a run, and after an `@` its engine: `PATH@openvino`, `RUN@pytorch`, `RUN@compile`. Without
@@ -71,7 +70,7 @@ def compare(
         batch: Images per call.
         threads: Threads per call; None: one per core.
         device: `cpu` or `cuda`.
-        blocks: Blocks of each, at least 3.
+        blocks: Blocks of each, at least 6.
         min_samples: Least samples of each, all blocks together, and at least 5 a block.
         min_seconds: Least seconds of each, all blocks together.
         most_uncertain: Half the interval's width, as a share of the ratio, above which the ratio is withheld.
@@ -82,8 +81,8 @@ def compare(
         BadInputError: A path or an engine is unknown, or the blocks are too few.
         TtlDeployError: A measurement failed.
     """
-    if blocks < _LEAST_BLOCKS:
-        raise BadInputError(f"{blocks} blocks give no interval", fix=f"pass --rounds {_LEAST_BLOCKS} or more")
+    if blocks < LEAST_BLOCKS:
+        raise BadInputError(f"{blocks} blocks give no interval of 95 %", fix=f"pass --rounds {LEAST_BLOCKS} or more")
     shared = {"batch": batch, "threads": threads, "device": device}
     jobs = [job_of(text, shared) for text in (a, b)]
     if jobs[0].label == jobs[1].label:

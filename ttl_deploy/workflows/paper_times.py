@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ttl_deploy import files, hardware
 from ttl_deploy.bench import Job, Measurement
-from ttl_deploy.bench.duel import Ratio, compare_blocks, measure_in_turns
+from ttl_deploy.bench.duel import LEAST_BLOCKS, Ratio, compare_blocks, measure_in_turns
 from ttl_deploy.bench.persistent import Block
 from ttl_deploy.bench.targets import load_targets
 from ttl_deploy.errors import BadInputError
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from ttl_deploy.complexity.paper_tables import PaperRow, PaperTable
 
 BLOCK = Block(min_samples=10, min_seconds=0.5, max_seconds=20.0)
-_LEAST_BLOCKS = 3
 
 
 @dataclass(frozen=True)
@@ -98,7 +97,7 @@ def paper_times(
     Args:
         threads: Threads per call; None: one per core.
         device: `cpu` or `cuda`.
-        blocks: Blocks of each network, at least 3.
+        blocks: Blocks of each network, at least 6.
         block: How long one is.
         tables: The paper's tables; None: those that come with the program.
         out: JSON file for the result with every raw sample.
@@ -110,8 +109,8 @@ def paper_times(
     """
     from ttl_deploy.complexity.paper_tables import load_tables
 
-    if blocks < _LEAST_BLOCKS:
-        raise BadInputError(f"{blocks} blocks give no interval", fix=f"pass --rounds {_LEAST_BLOCKS} or more")
+    if blocks < LEAST_BLOCKS:
+        raise BadInputError(f"{blocks} blocks give no interval of 95 %", fix=f"pass --rounds {LEAST_BLOCKS} or more")
     known = tuple(tables) if tables is not None else load_tables()
     specs, missing = _specs(known)
     shared = {"batch": 1, "threads": threads, "device": device}

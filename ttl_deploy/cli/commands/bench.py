@@ -47,7 +47,9 @@ def run(
     rounds: Annotated[
         int | None,
         typer.Option(
-            help="How many times the rows take turns.", min=1, show_default=f"{ROW_ROUNDS}; {COMPARE_ROUNDS} to compare"
+            help="How many times the rows take turns; to compare, at least 6: fewer give no interval of 95 %.",
+            min=1,
+            show_default=f"{ROW_ROUNDS}; {COMPARE_ROUNDS} to compare",
         ),
     ] = None,
     out: Annotated[
@@ -61,6 +63,10 @@ def run(
         typer.Option(help="Folder that keeps exported whole networks and ceilings.", show_default="the user's"),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON, raw samples included.")] = False,
+    allow_inconclusive: Annotated[
+        bool,
+        typer.Option("--allow-inconclusive", help="Exit with 0 too where the machine was too disturbed to tell."),
+    ] = False,
     scenario: Annotated[
         str,
         typer.Option(
@@ -91,7 +97,7 @@ def run(
     compare: Annotated[
         tuple[str, str] | None,
         typer.Option(
-            help="Measure two in turns, A B B A, and give the ratio of their medians with an interval of 95 %. Each is"
+            help="Measure two in turns, A B B A, and give the ratio of their times with an interval of 95 %. Each is"
             " an artifact or a run, and after an @ its engine: PATH@openvino, PATH@onnxruntime, RUN@pytorch,"
             " RUN@compile, RUN@bf16.",
             metavar="A B",
@@ -173,7 +179,8 @@ def run(
 
     An artifact inside its run is measured in every engine, as PyTorch eager, and beside the whole network of its
     backbone (untrained: weights do not change latency). A percentile is blank where the samples are too few, and a
-    row says inconclusive where the machine was too disturbed for a number; the samples are kept in any case.
+    row says inconclusive where the machine was too disturbed for a number; the samples are kept in any case. Exit
+    code 1 where anything is inconclusive, as verify does, unless --allow-inconclusive.
     """
     gate = baseline is not None or max_regression is not None or update_baseline or bool(workload)
     modes = {"--compare": compare is not None, "--ceiling": ceiling, "--paper-times": paper_times}
@@ -185,19 +192,25 @@ def run(
         from ttl_deploy.cli import regression
 
         return regression.run(
-            baseline, max_regression, update_baseline=update_baseline, names=workload, paths=paths, as_json=as_json
+            baseline,
+            max_regression,
+            update_baseline=update_baseline,
+            names=workload,
+            paths=paths,
+            allow_inconclusive=allow_inconclusive,
+            as_json=as_json,
         )
     given: dict[str, Any] = {"device": device, "out": out, "reporter": console.ConsoleReporter(quiet=as_json)}
     counts = integers(threads, "--threads")
     batches = integers(batch, "--batch") or (1,)
     if ceiling:
-        _ceiling(counts, device, cache, out, as_json, given["reporter"])
+        sure = _ceiling(counts, device, cache, out, as_json, given["reporter"])
     elif compare is not None:
         length = {"min_samples": min_samples, "min_seconds": min_seconds, "blocks": rounds or COMPARE_ROUNDS}
         single = {"batch": _single(batches, "--batch"), "threads": counts and _single(counts, "--threads")}
-        _compare(compare, {**given, **length, **single, "most_uncertain": max_uncertainty / 100}, as_json)
+        sure = _compare(compare, {**given, **length, **single, "most_uncertain": max_uncertainty / 100}, as_json)
     elif paper_times:
-        _paper_times({**given, "threads": counts and _single(counts, "--threads"), "blocks": rounds}, as_json)
+        sure = _paper_times({**given, "threads": counts and _single(counts, "--threads"), "blocks": rounds}, as_json)
     else:
         options = {
             "batch": batches,
@@ -216,11 +229,12 @@ def run(
             "roofline": roofline,
             "cache": cache,
         }
-        _rows(paths or [], {**given, **options}, target, as_json)
-    return 0
+        sure = _rows(paths or [], {**given, **options}, target, as_json)
+    return bench_tables.exit_code(sure=sure, allowed=allow_inconclusive)
 
 
-def _rows(paths: list[Path], options: dict[str, Any], target: str | None, as_json: bool) -> None:
+def _rows(paths: list[Path], options: dict[str, Any], target: str | None, as_json: bool) -> bool:
+    """Measures and prints; whether no row is inconclusive."""
     from ttl_deploy.bench.targets import get_target
     from ttl_deploy.workflows.bench import bench, record
     from ttl_deploy.workflows.estimate import estimate
@@ -229,16 +243,19 @@ def _rows(paths: list[Path], options: dict[str, Any], target: str | None, as_jso
         get_target(target)  # a wrong name is told before anything is measured
     rows = bench(paths, **options)
     estimates = estimate(rows, target) if target is not None else []
+    sure = not any(row.measurement.inconclusive for row in rows)
     if as_json:
         more = {"estimates": [e.as_dict() for e in estimates]} if target is not None else {}
         console.print_json({**record(rows), **more})
-        return
+        return sure
     bench_tables.print_rows(rows)
     if target is not None:
         bench_tables.print_estimates(estimates, target)
+    return sure
 
 
-def _compare(pair: tuple[str, str], options: dict[str, Any], as_json: bool) -> None:
+def _compare(pair: tuple[str, str], options: dict[str, Any], as_json: bool) -> bool:
+    """Compares and prints; whether there is a ratio."""
     from ttl_deploy.workflows.compare import compare
 
     duel = compare(*pair, **options)
@@ -246,11 +263,13 @@ def _compare(pair: tuple[str, str], options: dict[str, Any], as_json: bool) -> N
         console.print_json(duel.as_dict())
     else:
         bench_tables.print_duel(duel)
+    return duel.ratio.ratio is not None
 
 
 def _ceiling(
     counts: tuple[int, ...] | None, device: str, cache: Path | None, out: Path | None, as_json: bool, reporter: Any
-) -> None:
+) -> bool:
+    """Measures and prints; whether nothing disturbed it."""
     from ttl_deploy import files
     from ttl_deploy.bench.ceiling import ceiling
 
@@ -263,12 +282,14 @@ def _ceiling(
         files.write_json(out, plain)
     if as_json:
         console.print_json(plain)
-        return
-    for each in found:
-        bench_tables.print_ceiling(each)
+    else:
+        for each in found:
+            bench_tables.print_ceiling(each)
+    return all(each.noise is None for each in found)
 
 
-def _paper_times(options: dict[str, Any], as_json: bool) -> None:
+def _paper_times(options: dict[str, Any], as_json: bool) -> bool:
+    """Measures and prints; whether every row has a ratio."""
     from ttl_deploy.workflows.paper_times import paper_times
 
     found = paper_times(**{key: value for key, value in options.items() if value is not None})
@@ -276,6 +297,7 @@ def _paper_times(options: dict[str, Any], as_json: bool) -> None:
         console.print_json(found.as_dict())
     else:
         bench_tables.print_paper_times(found)
+    return all(row.measured.ratio is not None for row in found.rows)
 
 
 def _one_mode(modes: dict[str, bool], paths: list[Path] | None) -> None:
