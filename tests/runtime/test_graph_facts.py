@@ -15,6 +15,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from ttl_deploy.runtime.graph_facts import GraphFacts, Port, graph_facts, of_onnx, of_openvino
+from ttl_deploy.runtime.ov_core import core
 
 CODES = {"fp32": TensorProto.FLOAT, "fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}
 
@@ -56,7 +57,7 @@ def facts(model: onnx.ModelProto, engine: str) -> GraphFacts:
     """The same graph as ONNX, or as the IR that OpenVINO makes of it."""
     if engine == "onnx":
         return of_onnx(model)
-    return of_openvino(openvino.Core().read_model(model.SerializeToString()))
+    return of_openvino(core().read_model(model.SerializeToString()))
 
 
 @pytest.mark.parametrize("engine", ["onnx", "openvino"])
@@ -111,7 +112,7 @@ def test_what_is_no_graph_has_no_facts(tmp_path: Path) -> None:
 
 def test_reading_facts_imports_no_torch(tmp_path: Path) -> None:
     onnx.save(linear(), tmp_path / "model.onnx")
-    openvino.save_model(openvino.Core().read_model(linear().SerializeToString()), tmp_path / "model.xml")
+    openvino.save_model(core().read_model(linear().SerializeToString()), tmp_path / "model.xml")
     code = (
         "from pathlib import Path; import sys; from ttl_deploy.runtime.graph_facts import graph_facts\n"
         f"folder = Path({str(tmp_path)!r})\n"

@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ttl_deploy.runtime.ov_core import core
+
 if TYPE_CHECKING:
     import onnx
 
@@ -124,9 +126,7 @@ def _read_onnx(path: Path) -> GraphFacts:
 
 
 def _read_openvino(path: Path) -> GraphFacts:
-    import openvino
-
-    return of_openvino(openvino.Core().read_model(path))
+    return of_openvino(core().read_model(path))
 
 
 _READERS: Mapping[str, Callable[[Path], GraphFacts]] = {"onnx": _read_onnx, "openvino": _read_openvino}
