@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ttl_deploy.runtime.ov_core import core
+
 if TYPE_CHECKING:
     import onnx
 
@@ -136,8 +138,6 @@ def _read_onnx(path: Path) -> GraphFacts:
 
 
 def _read_openvino(path: Path) -> GraphFacts:
-    from ttl_deploy.runtime.ov_core import core
-
     return of_openvino(core().read_model(path))
 
 

@@ -6,11 +6,12 @@ An engine knows nothing of what it runs; whatever a task needs is in the task, s
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Any, Protocol, TypeVar
 
 from ttl_deploy import hardware
-from ttl_deploy.errors import BadInputError, MissingDependencyError, TtlDeployError
+from ttl_deploy.errors import BadInputError, TtlDeployError
+from ttl_deploy.search.ray_driver import RayDriver
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -57,12 +58,14 @@ class RayEngine:
     The folders of the search must be on a file system that every node sees.
 
     Args:
+        driver: Connected to the cluster.
         threads: Cores that a task takes.
         gpus: GPUs that a task takes; fractions share one.
         memory_gib: Memory that a task takes; None: not counted.
     """
 
-    def __init__(self, threads: int, gpus: float = 0.0, memory_gib: float | None = None) -> None:
+    def __init__(self, driver: RayDriver, threads: int, gpus: float = 0.0, memory_gib: float | None = None) -> None:
+        self._driver = driver
         self._resources: dict[str, Any] = {"num_cpus": threads, "num_gpus": gpus, "max_retries": RETRIES}
         if memory_gib is not None:
             self._resources["memory"] = int(memory_gib * 2**30)
@@ -71,26 +74,37 @@ class RayEngine:
         self, function: Callable[[Task], Result], tasks: Sequence[Task], done: Callable[[Result], None]
     ) -> list[Result]:
         """See `Engine.map`."""
-        import ray
+        results: dict[int, Result] = {}
+        with closing(self._driver.stream(_run_on_ray, function, tasks, self._resources)) as stream:
+            for place, result in stream:
+                results[place] = result
+                done(result)
+        return [results[place] for place in range(len(tasks))]
 
-        remote = ray.remote(**self._resources)(function)
-        references = [remote.remote(task) for task in tasks]
-        waiting = list(references)
-        try:
-            while waiting:
-                ready, waiting = ray.wait(waiting, num_returns=1)
-                done(ray.get(ready[0]))
-            return list(ray.get(references))
-        except ray.exceptions.RayTaskError as error:
-            raise (error.cause if isinstance(error.cause, TtlDeployError) else error) from error
-        except ray.exceptions.RayError as error:
-            raise TtlDeployError(
-                f"the cluster lost a trial {RETRIES + 1} times: {type(error).__name__}",
-                fix="look for lack of memory on its nodes, then start the same command again",
-            ) from error
-        finally:
-            for reference in waiting:
-                ray.cancel(reference, force=True)
+
+def _run_on_ray(
+    function: Callable[[Task], Result], tasks: Sequence[Task], resources: dict[str, Any]
+) -> Iterator[tuple[int, Result]]:
+    """Runs in the driver: each result with the place of its task, as they come."""
+    import ray
+
+    remote = ray.remote(**resources)(function)
+    waiting = {remote.remote(task): place for place, task in enumerate(tasks)}
+    try:
+        while waiting:
+            ready, _ = ray.wait(list(waiting), num_returns=1)
+            result = ray.get(ready[0])
+            yield waiting.pop(ready[0]), result
+    except (ray.exceptions.RayTaskError, ray.exceptions.LocalRayletDiedError):
+        raise
+    except ray.exceptions.RayError as error:
+        raise TtlDeployError(
+            f"the cluster lost a trial {RETRIES + 1} times: {type(error).__name__}",
+            fix="look for lack of memory on its nodes, then start the same command again",
+        ) from error
+    finally:
+        for reference in waiting:
+            ray.cancel(reference, force=True)
 
 
 @contextmanager
@@ -120,31 +134,15 @@ def open_engine(
         return
     if name != "ray":
         raise BadInputError(f"unknown engine {name!r}", fix="valid: local, ray")
-    with ray_cluster(address, cores=(workers or max(1, hardware.usable_cores() // threads)) * threads):
-        yield RayEngine(threads, gpus)
+    with ray_cluster(address, cores=(workers or max(1, hardware.usable_cores() // threads)) * threads) as driver:
+        yield RayEngine(driver, threads, gpus)
 
 
-@contextmanager
-def ray_cluster(address: str | None, *, cores: int) -> Iterator[Any]:
-    """A connection to a Ray cluster; the module `ray`.
+def ray_cluster(address: str | None, *, cores: int) -> RayDriver:
+    """A connection to a Ray cluster, for a `with` block.
 
     Args:
         address: Of a running cluster; None: start one here.
         cores: Of the one started here.
     """
-    try:
-        import ray
-    except ImportError as error:
-        raise MissingDependencyError("Ray is not installed", fix="pip install 'ttl-deploy[cluster]'") from error
-    # Without a handler of its own, Ray's log goes to stderr among our lines.
-    quiet: dict[str, Any] = {"include_dashboard": False, "log_to_driver": False, "logging_level": "ERROR"}
-    try:
-        ray.init(address=address, num_cpus=None if address else cores, **quiet)
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        raise BadInputError(
-            f"no Ray cluster can be reached: {error}", where=address, fix="start one with `ray start --head`"
-        ) from error
-    try:
-        yield ray
-    finally:
-        ray.shutdown()
+    return RayDriver(address, cores=cores)

@@ -7,12 +7,14 @@ needs the extra `cluster`. An archive goes to the cluster in portions, so memory
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ttl_deploy import hardware
 from ttl_deploy import runtime as runtimes
@@ -21,6 +23,7 @@ from ttl_deploy.errors import MissingDependencyError, UnreadableImageError
 from ttl_deploy.preprocess import load_pixels
 from ttl_deploy.progress import SILENT, Reporter
 from ttl_deploy.search.engines import ray_cluster
+from ttl_deploy.search.ray_driver import RayDriver
 from ttl_deploy.workflows.image_sources import ImageRef
 from ttl_deploy.workflows.predict import (
     Prediction,
@@ -180,35 +183,26 @@ class _Job:
             first = list(islice(wanted, PORTION))
             if not first:
                 return
-            with ray_cluster(self.address, cores=cores) as ray:
-                workers = self.workers or max(1, int(ray.cluster_resources().get("CPU", 1)) // self.threads)
+            with ray_cluster(self.address, cores=cores) as driver:
+                workers = self.workers or max(1, driver.cores // self.threads)
                 portion = first
                 while portion:
-                    for image, row in self._mapped(portion, workers):
+                    for image, probabilities, error in self._mapped(driver, portion, workers):
                         advance(1, "")
-                        if row["error"]:
-                            self._leave_out(row["error"], summary)
+                        if error:
+                            self._leave_out(error, summary)
                         else:
-                            yield self._prediction(image, row["probabilities"])
+                            yield self._prediction(image, probabilities)
                     portion = list(islice(wanted, PORTION))
 
-    def _mapped(self, images: list[ImageRef], workers: int) -> Iterator[tuple[ImageRef, dict[str, Any]]]:
-        """The cluster's rows in the order of the images."""
-        data = _ray_data()
-        context = data.DataContext.get_current()
-        context.enable_progress_bars = False
-        context.execution_options.preserve_order = True
-        rows = [{"place": i, "path": str(Path(image.path).resolve())} for i, image in enumerate(images)]
-        mapped = data.from_items(rows, override_num_blocks=_blocks(len(rows), self.batch_size, workers)).map_batches(
-            _Predictor,
-            fn_constructor_args=(str(self.artifact.folder.resolve()), self.runtime, self.device, self.threads),
-            batch_size=self.batch_size,
-            concurrency=workers,
-            num_cpus=self.threads,
-            num_gpus=1 if self.device == "cuda" else 0,
-        )
-        for row in mapped.iter_rows():
-            yield images[int(row["place"])], row
+    def _mapped(self, driver: RayDriver, images: list[ImageRef], workers: int) -> Iterator[tuple[ImageRef, Any, str]]:
+        """The images in their order, with their probabilities or the error of what cannot be read."""
+        paths = [str(Path(image.path).resolve()) for image in images]
+        predictor = (str(self.artifact.folder.resolve()), self.runtime, self.device, self.threads)
+        with closing(driver.stream(_predict_on_ray, paths, predictor, self.batch_size, workers)) as batches:
+            for batch in batches:
+                for place, probabilities, error in batch:
+                    yield images[place], probabilities, error
 
     def _leave_out(self, error: str, summary: Summary) -> None:
         if not self.skip_unreadable:
@@ -220,6 +214,29 @@ class _Job:
         classes, values = self.artifact.manifest.model.classes, np.asarray(row)
         probabilities = dict(zip(classes, map(float, values), strict=True))
         return Prediction(image.path, classes[int(values.argmax())], probabilities, image.id)
+
+
+def _predict_on_ray(
+    paths: list[str], predictor: tuple[str, str, str, int], batch_size: int, workers: int
+) -> Iterator[list[tuple[int, NDArray[np.float64], str]]]:
+    """Runs in the driver: what `_Predictor` says of images, with their places, in their order."""
+    data = _ray_data()
+    context = data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.execution_options.preserve_order = True
+    _, _, device, threads = predictor
+    rows = [{"place": place, "path": path} for place, path in enumerate(paths)]
+    mapped = data.from_items(rows, override_num_blocks=_blocks(len(rows), batch_size, workers)).map_batches(
+        _Predictor,
+        fn_constructor_args=predictor,
+        batch_size=batch_size,
+        concurrency=workers,
+        num_cpus=threads,
+        num_gpus=1 if device == "cuda" else 0,
+    )
+    for batch in mapped.iter_batches(batch_size=None, batch_format="numpy"):
+        errors = map(str, batch["error"])
+        yield list(zip(map(int, batch["place"]), batch["probabilities"], errors, strict=True))
 
 
 def _ray_data() -> Any:
