@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import ssl
 import subprocess
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ import pytest
 from ttl_deploy.cli.main import run
 from ttl_deploy.errors import BadInputError
 from ttl_deploy.serve.access import read_token, tls_context
+from ttl_deploy.serve.gate import Limits
 from ttl_deploy.serve.model import ServedModel
 from ttl_deploy.serve.server import Server
 
@@ -105,6 +107,13 @@ class TestTls:
             assert answer.status_code == 200
             with pytest.raises(httpx.TransportError):
                 httpx.get(running.url.replace("https", "http"), trust_env=False)
+
+    def test_a_client_that_never_shakes_hands_is_dropped(self, tiny: ServedModel, pair: tuple[Path, Path]) -> None:
+        limits = Limits(header_timeout=0.3)
+        with Server(tiny, port=0, tls=tls_context(*pair), limits=limits) as running:
+            host, port = running.url.removeprefix("https://").split(":")
+            with socket.create_connection((host, int(port)), timeout=20) as silent:
+                assert silent.recv(100) == b""
 
     def test_the_key_may_be_in_the_certificates_file(self, pair: tuple[Path, Path], tmp_path: Path) -> None:
         both = tmp_path / "both.pem"

@@ -17,6 +17,8 @@ _LOG = logging.getLogger("ttl_deploy.serve")
 
 _KEEP_ALIVE_S = 10
 """Seconds that an idle connection stays open."""
+_TLS_END_S = 1.0
+"""Seconds for a client to confirm the end of its encrypted connection."""
 _POLL_S = 0.05
 _AFTER_GRACE_S = 0.2
 """Seconds for the refusals at the end of the grace to get out."""
@@ -79,6 +81,7 @@ class Listener:
             backlog=config.backlog,
             ssl=self._tls,
             ssl_handshake_timeout=self._lobby.patience.headers if self._tls else None,
+            ssl_shutdown_timeout=_TLS_END_S if self._tls else None,
         )
         started()
         await _until(ending, state)
