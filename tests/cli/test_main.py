@@ -1,12 +1,17 @@
 """The program as a user meets it: help, version, exit codes, and what it imports on the way."""
 
 import json
+import os
 import subprocess
 import sys
+from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 import ttl_deploy
+from ttl_deploy.artifact import Artifact
 from ttl_deploy.cli.main import run
 from ttl_deploy.errors import StorageError
 
@@ -93,3 +98,24 @@ def test_the_module_is_the_program() -> None:
     assert done.returncode == 2
     assert done.stderr.startswith("error: unknown backbone 'resnet51'; nearest: resnet50")
     assert done.stderr.count("\n") == 1
+
+
+class TestNobodyReads:
+    """A command whose reader has gone, as `| head -1` does: it ends, without a word and without blame."""
+
+    @staticmethod
+    def end_of(*arguments: str) -> tuple[int, str]:
+        reading, writing = os.pipe()
+        os.close(reading)
+        command = [sys.executable, "-m", "ttl_deploy", *arguments]
+        done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, text=True, check=False)
+        os.close(writing)
+        return done.returncode, done.stderr
+
+    def test_predictions(self, artifact: Artifact, tmp_path: Path) -> None:
+        image = tmp_path / "scan.png"
+        Image.fromarray(np.zeros((9, 9, 3), dtype=np.uint8)).save(image)
+        assert self.end_of("predict", str(artifact.folder), str(image)) == (0, "")
+
+    def test_a_short_line(self) -> None:
+        assert self.end_of("--version") == (0, "")

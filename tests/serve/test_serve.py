@@ -121,6 +121,49 @@ class TestTritonClient:
         np.testing.assert_allclose(answer.as_numpy("probabilities"), rows(expected), atol=1e-5)
         assert list(answer.as_numpy("classes")) == [b"healthy", b"lesion"]
 
+    @pytest.mark.parametrize("packed", ["gzip", "deflate"])
+    def test_compressed_requests(self, triton: Any, scans: list[Path], expected: list[Prediction], packed: str) -> None:
+        from tritonclient.http import InferInput
+
+        given = InferInput("image", [len(scans)], "BYTES")
+        given.set_data_from_numpy(np.array([scan.read_bytes() for scan in scans], dtype=object))
+        answer = triton.infer(
+            "chest", [given], request_compression_algorithm=packed, response_compression_algorithm=packed
+        )
+        np.testing.assert_allclose(answer.as_numpy("probabilities"), rows(expected), atol=1e-5)
+
+    def test_repository_configuration_and_statistics(self, triton: Any, model: ServedModel) -> None:
+        from tritonclient.http import InferInput
+
+        assert triton.get_model_repository_index() == [
+            {"name": "chest", "version": "1", "state": "READY", "reason": ""}
+        ]
+        for version in ("", "1"):
+            config = triton.get_model_config("chest", version)
+            assert config["name"] == "chest"
+            assert config["input"][0]["dims"] == [-1, 3, 32, 32]
+            assert [tensor["data_type"] for tensor in config["input"]] == ["TYPE_FP32", "TYPE_STRING"]
+            assert [tensor["name"] for tensor in config["output"]][-2:] == ["label", "classes"]
+        before = triton.get_inference_statistics("chest", "1")["model_stats"][0]
+        given = InferInput("images", [2, 3, 32, 32], "FP32")
+        given.set_data_from_numpy(np.zeros((2, 3, 32, 32), dtype=np.float32))
+        triton.infer("chest", [given])
+        for asked in (("chest", "1"), ("chest", ""), ("", "")):
+            after = triton.get_inference_statistics(*asked)["model_stats"][0]
+            assert after["inference_count"] == before["inference_count"] + 2
+            assert after["execution_count"] == before["execution_count"] + 1
+            succeeded = after["inference_stats"]["success"]
+            assert succeeded["count"] == before["inference_stats"]["success"]["count"] + 1
+            assert succeeded["ns"] >= after["inference_stats"]["compute_infer"]["ns"] > 0
+
+    def test_other_models_and_versions_have_none(self, triton: Any) -> None:
+        from tritonclient.utils import InferenceServerException
+
+        for ask in (triton.get_model_config, triton.get_inference_statistics):
+            for name, version in (("thorax", ""), ("chest", "2")):
+                with pytest.raises(InferenceServerException, match="unknown model"):
+                    ask(name, version)
+
     def test_its_error_is_ours(self, triton: Any) -> None:
         from tritonclient.http import InferInput
         from tritonclient.utils import InferenceServerException
@@ -262,7 +305,7 @@ def test_a_wrong_header_length_is_told(client: httpx.Client, length: str) -> Non
         (b"not an image", {}, 400),
         (b"--x\r\n\r\n", {"Content-Type": "multipart/form-data; boundary=x"}, 400),
         (b"abc", {"Content-Type": "multipart/form-data"}, 400),
-        (b"abc", {"Content-Encoding": "gzip"}, 415),
+        (b"abc", {"Content-Encoding": "br"}, 415),
         (bytes(2**20 + 1), {}, 413),
     ],
 )

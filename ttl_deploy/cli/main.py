@@ -55,7 +55,13 @@ def _add_commands() -> None:
 
 def main() -> NoReturn:
     """Runs the command line and exits."""
-    sys.exit(run(sys.argv[1:]))
+    code = run(sys.argv[1:])
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Python flushes once more at its end, and would complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(code)
 
 
 def run(arguments: list[str]) -> int:
@@ -68,6 +74,11 @@ def run(arguments: list[str]) -> int:
     except TtlDeployError as error:
         return _explain(error, str(error), error.exit_code, debug)
     except BrokenPipeError:
+        return 0
+    except SystemExit as leaving:
+        # Typer leaves so when nobody reads what a command prints any more, as behind `| head`: no fault of the command.
+        if not isinstance(leaving.__context__, BrokenPipeError):
+            raise
         return 0
     except Exception as error:
         if type(error).__name__ == "NoArgsIsHelpError":

@@ -1,16 +1,21 @@
 """The web application: KServe v2 routes, `/predict` and `/metrics`, every error as `{"error": …}`.
 
+Besides the protocol itself there is what Triton's client asks for: the repository's index, the model's configuration
+and its statistics.
+
 No postponed annotations in this module: FastAPI reads the annotations of the handlers, and they name classes that are
 imported inside functions, because the extra `serve` may be missing.
 """
 
 import json
+import logging
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from ttl_deploy import __version__
-from ttl_deploy.serve import kserve
+from ttl_deploy.serve import encoding, kserve
+from ttl_deploy.serve.access import OPEN_PATHS, Token
 from ttl_deploy.serve.gate import Gate, Reply
 from ttl_deploy.serve.metrics import Metrics
 from ttl_deploy.serve.model import VERSION, ServedModel
@@ -19,6 +24,16 @@ from ttl_deploy.serve.request_error import RequestError
 
 if TYPE_CHECKING:
     from fastapi import FastAPI, Request, Response
+
+_LOG = logging.getLogger("ttl_deploy.serve")
+
+_EXTENSIONS = ["binary_tensor_data", "model_configuration", "statistics"]
+
+_PREDICT = """One image: its bytes as the body, or one file in a `multipart/form-data` body. A form with several files
+is refused with 400; send several images to `/v2/models/NAME/infer`. `Content-Encoding` may be `gzip` or `deflate`."""
+_INFER = """KServe v2 inference, JSON or with Triton's binary tensors: give the preprocessed tensor, or `image`, the
+contents of image files (base64 in JSON). `Content-Encoding` may be `gzip` or `deflate`."""
+_METRICS = "Prometheus' text format. Where the server was started with a token, this needs it too."
 
 _CLOSED = 499
 """Status that is counted when the client went away before the answer."""
@@ -30,14 +45,16 @@ class Application:
     Args:
         model: Who answers.
         gate: What bounds the requests.
+        token: What every request but those for health must carry; None: nothing.
 
     Attributes:
         ready: Whether the server takes requests; false while it shuts down.
     """
 
-    def __init__(self, model: ServedModel, gate: Gate) -> None:
+    def __init__(self, model: ServedModel, gate: Gate, token: Token | None = None) -> None:
         self.model = model
         self.gate = gate
+        self.token = token
         self.metrics = Metrics(model, lambda: gate.in_flight)
         self.ready = True
 
@@ -47,6 +64,8 @@ class Application:
 
         # The interactive pages would load scripts from the internet.
         app = FastAPI(title="ttl-deploy", version=__version__, docs_url=None, redoc_url=None)
+        if self.token is not None:
+            app.add_middleware(_Guard, token=self.token)
         self._add_errors(app)
         self._add_state(app)
         self._add_models(app)
@@ -61,7 +80,12 @@ class Application:
             assert isinstance(error, HTTPException)
             return _error(f"{request.method} {request.url.path}: {error.detail}", error.status_code, error.headers)
 
+        async def hide(request: Request, error: Exception) -> Any:
+            _LOG.error("unforeseen %s: %s", type(error).__name__, " ".join(str(error).split())[:300])
+            return _error("internal error; see the server's log", 500)
+
         app.add_exception_handler(HTTPException, explain)
+        app.add_exception_handler(Exception, hide)
 
     def _add_state(self, app: "FastAPI") -> None:
         from fastapi import Response
@@ -76,14 +100,23 @@ class Application:
 
         @app.get("/v2")
         async def server() -> dict[str, Any]:
-            return {"name": "ttl-deploy", "version": __version__, "extensions": ["binary_tensor_data"]}
+            return {"name": "ttl-deploy", "version": __version__, "extensions": _EXTENSIONS}
 
-        @app.get("/metrics")
+        @app.post("/v2/repository/index")
+        async def index() -> Any:
+            return _json(kserve.repository_index(self.model, ready=self.ready))
+
+        @app.get("/metrics", description=_METRICS)
         async def metrics() -> Any:
             content, kind = self.metrics.text()
             return Response(content, media_type=kind)
 
     def _add_models(self, app: "FastAPI") -> None:
+        # Before the paths that begin with a name, which would take `stats` for one.
+        @app.get("/v2/models/stats")
+        async def all_statistics() -> Any:
+            return _json(kserve.model_statistics(self.model))
+
         @app.get("/v2/models/{name}")
         @app.get("/v2/models/{name}/versions/{version}")
         async def metadata(name: str, version: str = VERSION) -> Any:
@@ -95,17 +128,27 @@ class Application:
             facts = {"name": name, "ready": self.ready}
             return self._unknown(name, version) or _json(facts, 200 if self.ready else 503)
 
+        @app.get("/v2/models/{name}/config")
+        @app.get("/v2/models/{name}/versions/{version}/config")
+        async def config(name: str, version: str = VERSION) -> Any:
+            return self._unknown(name, version) or _json(kserve.model_config(self.model))
+
+        @app.get("/v2/models/{name}/stats")
+        @app.get("/v2/models/{name}/versions/{version}/stats")
+        async def statistics(name: str, version: str = VERSION) -> Any:
+            return self._unknown(name, version) or _json(kserve.model_statistics(self.model))
+
     def _add_answers(self, app: "FastAPI") -> None:
         from fastapi import Request
 
-        @app.post("/v2/models/{name}/infer")
-        @app.post("/v2/models/{name}/versions/{version}/infer")
+        @app.post("/v2/models/{name}/infer", description=_INFER)
+        @app.post("/v2/models/{name}/versions/{version}/infer", description=_INFER)
         async def infer(request: Request, name: str, version: str = VERSION) -> Any:
             length = request.headers.get(kserve.LENGTH_HEADER)
             refused = self._unknown(name, version)
             return refused or await self._answer(request, "infer", lambda body: self._infer(body, length))
 
-        @app.post("/predict")
+        @app.post("/predict", description=_PREDICT)
         async def predict(request: Request) -> Any:
             kind = request.headers.get("content-type", "")
             return await self._answer(request, "predict", lambda body: self._predict(body, kind))
@@ -129,8 +172,10 @@ class Application:
 
         start, status = time.perf_counter(), 200
         try:
-            _refuse_encoding(request)
-            reply = await self.gate.answer(request.headers.get("content-length"), request.stream(), compute)
+            coding = request.headers.get("content-encoding", encoding.IDENTITY).strip().lower()
+            encoding.refuse_unknown(coding)
+            plain = self._decoding(coding, compute)
+            reply = await self.gate.answer(request.headers.get("content-length"), request.stream(), plain)
             return Response(reply.body, media_type=reply.content_type, headers=reply.headers)
         except RequestError as error:
             status = error.status
@@ -139,7 +184,13 @@ class Application:
             status = _CLOSED
             return Response(status_code=status)
         finally:
-            self.metrics.record(endpoint, status, time.perf_counter() - start)
+            seconds = time.perf_counter() - start
+            self.metrics.record(endpoint, status, seconds)
+            self.model.statistics.record("success" if status == 200 else "fail", seconds)
+
+    def _decoding(self, coding: str, compute: Callable[[bytes], Reply]) -> Callable[[bytes], Reply]:
+        """`compute` for a compressed body; it is decompressed on the thread."""
+        return lambda body: compute(encoding.decoded(body, coding, self.gate.limits.max_body))
 
     def _unknown(self, name: str, version: str) -> Any:
         """The refusal of another model or version, or None."""
@@ -148,10 +199,20 @@ class Application:
         return _error(f"unknown model {name!r:.80} version {version!r:.20}; this is {self.model.name} {VERSION}", 404)
 
 
-def _refuse_encoding(request: "Request") -> None:
-    encoding = request.headers.get("content-encoding", "identity")
-    if encoding != "identity":
-        raise RequestError(f"content encoding {encoding!r:.40} is not supported; send the body as it is", 415)
+class _Guard:
+    """Lets only requests with the token through to an ASGI application, before anything of their body is read."""
+
+    def __init__(self, app: Any, token: Token) -> None:
+        self._app = app
+        self._token = token
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        given = [value for name, value in scope.get("headers", ()) if name == b"authorization"]
+        if scope["type"] != "http" or scope["path"] in OPEN_PATHS or self._token.opens(given):
+            await self._app(scope, receive, send)
+        else:
+            headers = {"WWW-Authenticate": "Bearer"}
+            await _error("send the header Authorization: Bearer TOKEN", 401, headers)(scope, receive, send)
 
 
 def _json(content: Any, status: int = 200) -> "Response":

@@ -12,20 +12,27 @@ import base64
 import binascii
 import json
 import math
+import reprlib
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate, chain
+from operator import mul
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ttl_deploy.serve.model import Answer, ServedModel
+from ttl_deploy.serve.bounded_json import JsonLimits, parse_object
+from ttl_deploy.serve.model import VERSION, Answer, ServedModel
 from ttl_deploy.serve.request_error import RequestError
 
 IMAGE_INPUT = "image"
 OUTPUTS = ("probabilities", "label", "classes")
 LENGTH_HEADER = "Inference-Header-Content-Length"
+
+_SPARE_VALUES = 4096
+"""JSON values of a request besides those of its tensor."""
 
 _DATATYPES = {"float32": "FP32", "uint8": "UINT8"}
 
@@ -54,8 +61,8 @@ def model_metadata(model: ServedModel) -> dict[str, Any]:
     classes = len(model.classes)
     return {
         "name": model.name,
-        "versions": ["1"],
-        "platform": f"{model.runtime}_{model.artifact.manifest.format}",
+        "versions": [VERSION],
+        "platform": _platform(model),
         "inputs": [
             {"name": model.input_name, "datatype": _DATATYPES[model.input_type], "shape": [-1, *model.input_shape]},
             {"name": IMAGE_INPUT, "datatype": "BYTES", "shape": [-1]},
@@ -67,6 +74,37 @@ def model_metadata(model: ServedModel) -> dict[str, Any]:
             {"name": "classes", "datatype": "BYTES", "shape": [classes]},
         ],
     }
+
+
+def model_config(model: ServedModel) -> dict[str, Any]:
+    """What `/v2/models/NAME/config` says, as Triton's `ModelConfig`.
+
+    Shapes are whole, as in the metadata, and so `max_batch_size` is 0, which says that none is added in front.
+    """
+    metadata = model_metadata(model)
+    return {
+        "name": model.name,
+        "platform": _platform(model),
+        "backend": model.runtime,
+        "max_batch_size": 0,
+        "version_policy": {"latest": {"num_versions": 1}},
+        # One of the inputs is given.
+        "input": [{**_config_tensor(tensor), "optional": True} for tensor in metadata["inputs"]],
+        "output": [_config_tensor(tensor) for tensor in metadata["outputs"]],
+        "instance_group": [{"name": model.name, "kind": "KIND_MODEL", "count": model.sessions}],
+        "parameters": {"max_batch": {"string_value": str(model.max_batch)}},
+    }
+
+
+def model_statistics(model: ServedModel) -> dict[str, Any]:
+    """What `/v2/models/NAME/stats` says."""
+    return {"model_stats": [{"name": model.name, "version": VERSION, **model.statistics.as_dict()}]}
+
+
+def repository_index(model: ServedModel, *, ready: bool) -> list[dict[str, str]]:
+    """What `/v2/repository/index` says."""
+    state, reason = ("READY", "") if ready else ("UNAVAILABLE", "the server is stopping")
+    return [{"name": model.name, "version": VERSION, "state": state, "reason": reason}]
 
 
 def infer(model: ServedModel, body: bytes, header_length: str | None) -> tuple[bytes, int | None]:
@@ -88,6 +126,15 @@ def infer(model: ServedModel, body: bytes, header_length: str | None) -> tuple[b
     return write_answer(request, answer, model)
 
 
+def _platform(model: ServedModel) -> str:
+    return f"{model.runtime}_{model.artifact.manifest.format}"
+
+
+def _config_tensor(tensor: dict[str, Any]) -> dict[str, Any]:
+    kind = "STRING" if tensor["datatype"] == "BYTES" else tensor["datatype"]
+    return {"name": tensor["name"], "data_type": f"TYPE_{kind}", "dims": tensor["shape"]}
+
+
 def _logits(model: ServedModel) -> tuple[str, ...]:
     return ("logits",) if model.gives_logits else ()
 
@@ -100,17 +147,19 @@ def read_request(body: bytes, header_length: str | None, model: ServedModel) -> 
     """
     tensor_name = model.input_name
     head, tail = _divide(body, header_length)
-    content = _json_object(head)
+    content = parse_object(head, _json_limits(model))
     values: dict[str, _Values] = {}
     position = 0
     for entry in _objects(content, "inputs"):
         name = _text(entry, "name")
         if name not in (tensor_name, IMAGE_INPUT) or name in values:
-            raise RequestError(f"unexpected input {name!r}; give {tensor_name} or {IMAGE_INPUT}, once")
+            raise RequestError(f"unexpected input {name!r:.80}; give {tensor_name} or {IMAGE_INPUT}, once")
         size = _binary_size(entry)
         binary = None if size is None else tail[position : position + size]
         if binary is not None and len(binary) != size:
             raise RequestError(f"{name} announces {size} bytes, {len(binary)} follow")
+        if binary is not None and "data" in entry:
+            raise RequestError(f"{name} has both data and binary_data_size; give one")
         position += size or 0
         values[name] = _tensor(entry, binary, model.input_type) if name == tensor_name else _bytes(entry, binary)
     if len(values) != 1:
@@ -142,7 +191,7 @@ def write_answer(request: InferRequest, answer: Answer, model: ServedModel) -> t
         tail += [binary] if as_binary else []
     first = {"id": request.id} if request.id is not None else {}
     head = json.dumps(
-        {"model_name": model.name, "model_version": "1", **first, "outputs": outputs}, separators=(",", ":")
+        {"model_name": model.name, "model_version": VERSION, **first, "outputs": outputs}, separators=(",", ":")
     ).encode()
     return b"".join([head, *tail]), len(head) if tail else None
 
@@ -155,14 +204,14 @@ def _divide(body: bytes, header_length: str | None) -> tuple[bytes, bytes]:
     return body[: int(header_length[:12])], body[int(header_length[:12]) :]
 
 
-def _json_object(text: bytes) -> dict[str, Any]:
-    try:
-        content = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise RequestError("the body is not valid JSON") from error
-    if not isinstance(content, dict):
-        raise RequestError("the body is not a JSON object")
-    return content
+def _json_limits(model: ServedModel) -> JsonLimits:
+    """Enough for the largest tensor, each number an element, in as many nested arrays as its axes make."""
+    sizes = list(accumulate((model.max_batch, *model.input_shape), mul))
+    return JsonLimits(
+        values=sizes[-1] + _SPARE_VALUES,
+        arrays=sum(sizes[:-1]) + _SPARE_VALUES,
+        strings=model.max_batch + _SPARE_VALUES,
+    )
 
 
 def _objects(content: dict[str, Any], key: str) -> list[dict[str, Any]]:
@@ -189,7 +238,7 @@ def _parameters(entry: dict[str, Any]) -> dict[str, Any]:
 def _binary_size(entry: dict[str, Any]) -> int | None:
     size = _parameters(entry).get("binary_data_size")
     if size is not None and (not isinstance(size, int) or isinstance(size, bool) or size < 0):
-        raise RequestError(f"binary_data_size is {size!r:.40}, not a number of bytes")
+        raise RequestError(f"binary_data_size is {_shown(size)}, not a number of bytes")
     return size
 
 
@@ -197,14 +246,14 @@ def _shape(entry: dict[str, Any]) -> list[int]:
     shape = entry.get("shape")
     good = isinstance(shape, list) and 0 < len(shape) <= 8
     if not good or not all(isinstance(n, int) and not isinstance(n, bool) and 0 <= n < 2**31 for n in shape or ()):
-        raise RequestError(f"{entry['name']} has the shape {shape!r:.60}, not a list of sizes")
+        raise RequestError(f"{entry['name']} has the shape {_shown(shape)}, not a list of sizes")
     assert isinstance(shape, list)
     return shape
 
 
 def _refuse_datatype(entry: dict[str, Any], datatype: str) -> None:
     if entry.get("datatype") != datatype:
-        raise RequestError(f"{entry['name']} has the datatype {entry.get('datatype')!r:.40}, expected {datatype}")
+        raise RequestError(f"{entry['name']} has the datatype {_shown(entry.get('datatype'))}, expected {datatype}")
 
 
 def _tensor(entry: dict[str, Any], binary: bytes | None, kind: str) -> NDArray[Any]:
@@ -213,21 +262,44 @@ def _tensor(entry: dict[str, Any], binary: bytes | None, kind: str) -> NDArray[A
     shape, dtype = _shape(entry), np.dtype(kind)
     try:
         if binary is None:
-            flat = _numbers(entry.get("data"), dtype).ravel()
+            flat = _numbers(_flat(entry["name"], entry.get("data"), shape), dtype)
         else:
             flat = np.frombuffer(binary, dtype=dtype.newbyteorder("<"))
-    except (ValueError, TypeError, OverflowError, RecursionError) as error:
+    except (ValueError, OverflowError) as error:
         raise RequestError(f"{entry['name']}: the data are not numbers") from error
     if flat.size != math.prod(shape):
         raise RequestError(f"{entry['name']} has {flat.size} values, its shape {shape} needs {math.prod(shape)}")
     return flat.reshape(shape).astype(dtype, copy=False)
 
 
-def _numbers(data: Any, dtype: np.dtype[Any]) -> NDArray[Any]:
-    """JSON numbers as an array; ValueError where a pixel is no whole number from 0 to 255."""
+def _flat(name: str, data: Any, shape: list[int]) -> list[Any]:
+    """The elements of JSON data, which are flat or nested exactly as the shape says.
+
+    Raises:
+        RequestError: They are nested otherwise, or no list.
+    """
+    if not isinstance(data, list):
+        raise RequestError(f"{name}: data is {_shown(data)}, not a list of values")
+    flat: list[Any] = data
+    if list not in set(map(type, flat)):
+        return flat
+    whole = len(flat) == shape[0]
+    for size in shape[1:]:
+        whole = whole and set(map(type, flat)) == {list} and set(map(len, flat)) == {size}
+        if not whole:
+            raise RequestError(f"{name}: the data are nested otherwise than the shape {shape} says; give them flat")
+        flat = list(chain.from_iterable(flat))
+    return flat
+
+
+def _numbers(data: list[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """JSON numbers as an array; ValueError where one is none, or a pixel no whole number from 0 to 255."""
+    if not set(map(type, data)) <= {int, float}:
+        raise ValueError("not numbers")
     if dtype == np.float32:
-        return np.asarray(data, dtype=dtype)
-    given = np.asarray(data, dtype=np.float64)
+        with np.errstate(over="ignore"):  # becomes infinity, which is refused as such
+            return np.array(data, dtype=dtype)
+    given = np.array(data, dtype=np.float64)
     if not ((given >= 0) & (given <= 255) & (given == np.floor(given))).all():
         raise ValueError("not pixels")
     return given.astype(dtype)
@@ -239,17 +311,15 @@ def _bytes(entry: dict[str, Any], binary: bytes | None) -> list[bytes]:
     shape = _shape(entry)
     if len(shape) > 2 or shape[1:] not in ([], [1]):
         raise RequestError(f"{entry['name']} has the shape {shape}, expected [N]")
-    found = _strings(entry) if binary is None else _lengths(entry["name"], binary)
+    found = _strings(entry, shape) if binary is None else _lengths(entry["name"], binary)
     if len(found) != shape[0]:
         raise RequestError(f"{entry['name']} has {len(found)} elements, its shape says {shape[0]}")
     return found
 
 
-def _strings(entry: dict[str, Any]) -> list[bytes]:
-    data = entry.get("data")
-    flat = [item for part in data for item in (part if isinstance(part, list) else [part])] if data else []
+def _strings(entry: dict[str, Any], shape: list[int]) -> list[bytes]:
     try:
-        return [base64.b64decode(item, validate=True) for item in flat]
+        return [base64.b64decode(item, validate=True) for item in _flat(entry["name"], entry.get("data"), shape)]
     except (binascii.Error, ValueError, TypeError) as error:
         raise RequestError(f"{entry['name']}: in JSON an image is a base64 string") from error
 
@@ -271,7 +341,7 @@ def _lengths(name: str, binary: bytes) -> list[bytes]:
 
 
 def _wanted(content: dict[str, Any], known: Sequence[str]) -> dict[str, bool]:
-    all_binary = bool(_parameters(content).get("binary_data_output", False))
+    all_binary = _flag(_parameters(content), "binary_data_output", default=False)
     if "outputs" not in content:
         return dict.fromkeys(known, all_binary)
     wanted: dict[str, bool] = {}
@@ -281,8 +351,20 @@ def _wanted(content: dict[str, Any], known: Sequence[str]) -> dict[str, bool]:
             raise RequestError(f"unknown output {name!r:.80}; valid: {', '.join(known)}")
         if parameters.get("classification"):
             raise RequestError("the classification extension is not supported; ask for probabilities and classes")
-        wanted[name] = bool(parameters.get("binary_data", all_binary))
+        wanted[name] = _flag(parameters, "binary_data", default=all_binary)
     return wanted
+
+
+def _flag(parameters: dict[str, Any], key: str, *, default: bool) -> bool:
+    value = parameters.get(key, default)
+    if not isinstance(value, bool):
+        raise RequestError(f"{key} is {_shown(value)}, not true or false")
+    return value
+
+
+def _shown(value: Any) -> str:
+    """A value for an error message; of a large one only the beginning is ever written."""
+    return f"{reprlib.repr(value):.60}"
 
 
 def _output(name: str, values: NDArray[np.float32] | Sequence[str], as_binary: bool) -> tuple[dict[str, Any], bytes]:

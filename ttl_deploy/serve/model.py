@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import queue
 import re
+import time
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,17 +14,24 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ttl_deploy import hardware
 from ttl_deploy import runtime as runtimes
 from ttl_deploy.artifact import Artifact, open_artifact
 from ttl_deploy.closing import Closing
-from ttl_deploy.errors import BadInputError, TtlDeployError
-from ttl_deploy.preprocess import load_pixels
+from ttl_deploy.errors import BadInputError
 from ttl_deploy.runtime import Session
 from ttl_deploy.runtime.base import default_threads
+from ttl_deploy.serve.decoders import Decoders
 from ttl_deploy.serve.request_error import RequestError
+from ttl_deploy.serve.statistics import Statistics
 
 VERSION = "1"
 """The only version a server or a Triton repository holds of a model."""
+
+_MOST_DECODERS = 8
+"""Processes that decode images; each takes 60 MiB, and no engine on a CPU keeps up with more of them."""
+_LAST_RUN_S = 0.1
+"""Seconds that the closing of a model waits for a batch under way."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
 
@@ -54,6 +62,10 @@ class ServedModel(Closing):
         sessions: How many batches run at the same time.
         threads: Threads for one batch; None: the physical cores, divided among the sessions.
         max_batch: Most images of one request.
+        decode_seconds: Time for the decoding of one image; a process that takes longer is ended.
+
+    Attributes:
+        statistics: What the model has done so far.
 
     Raises:
         BadInputError: The name or a number cannot be used.
@@ -71,14 +83,19 @@ class ServedModel(Closing):
         sessions: int = 1,
         threads: int | None = None,
         max_batch: int = 64,
+        decode_seconds: float = 30.0,
     ) -> None:
         self.artifact = open_artifact(Path(artifact))
         self.name = served_name(self.artifact, name)
         self.max_batch = max_batch
+        self.statistics = Statistics()
         share = threads or max(1, default_threads() // sessions)
         self._open: list[Session] = []
         self._free: queue.SimpleQueue[Session] = queue.SimpleQueue()
         with ExitStack() as undo:
+            processes = min(_MOST_DECODERS, hardware.usable_cores())
+            self._decoders = Decoders(self.artifact.manifest.preprocess, processes, decode_seconds)
+            undo.callback(self._decoders.close)
             for _ in range(sessions):
                 session = runtimes.load(self.artifact, runtime, threads=share, device=device)
                 undo.callback(session.close)
@@ -86,6 +103,7 @@ class ServedModel(Closing):
                 session.run(np.zeros((1, *session.input_shape), dtype=session.input_type))
                 self._open.append(session)
                 self._free.put(session)
+            self._decoders.wait()
             undo.pop_all()
         self.classes = self._open[0].classes
         self.input_shape = self._open[0].input_shape
@@ -105,12 +123,11 @@ class ServedModel(Closing):
             RequestError: No image, too many, or one cannot be read.
         """
         self._refuse_many(len(images))
-        spec = self.artifact.manifest.preprocess
-        try:
-            pixels = [load_pixels(content, spec, where=f"image {i}") for i, content in enumerate(images)]
-        except TtlDeployError as error:
-            raise RequestError(str(error)) from error
-        return self._run(self._open[0].prepare(np.stack(pixels), spec))
+        begin = time.perf_counter()
+        pixels = [self._decoders.pixels(content, f"image {i}") for i, content in enumerate(images)]
+        batch = self._open[0].prepare(np.stack(pixels), self.artifact.manifest.preprocess)
+        self.statistics.record("compute_input", time.perf_counter() - begin)
+        return self._run(batch)
 
     def of_tensor(self, batch: NDArray[Any]) -> Answer:
         """Answers for a batch that the client preprocessed, or of pixels where the model does that itself.
@@ -129,10 +146,16 @@ class ServedModel(Closing):
             raise RequestError(f"{self.input_name} holds values that are not finite numbers")
         return self._run(batch)
 
+    def interrupt(self) -> None:
+        """Ends the decoding that is under way; its requests fail, others go on."""
+        self._decoders.interrupt()
+
     def close(self) -> None:
-        """Gives the engines' memory back."""
-        for session in self._open:
-            session.close()
+        """Ends the decoders and gives the engines' memory back, but that of an engine that still computes."""
+        self._decoders.close()
+        with suppress(queue.Empty):
+            for _ in self._open:
+                self._free.get(timeout=_LAST_RUN_S).close()
 
     def _refuse_many(self, images: int) -> None:
         if not 1 <= images <= self.max_batch:
@@ -140,10 +163,12 @@ class ServedModel(Closing):
 
     def _run(self, batch: NDArray[Any]) -> Answer:
         session = self._free.get()
+        begin = time.perf_counter()
         try:
             outputs = session.run(batch)
         finally:
             self._free.put(session)
+        self.statistics.record_run(len(batch), time.perf_counter() - begin)
         probabilities = session.probabilities(outputs)
         labels = tuple(self.classes[int(best)] for best in probabilities.argmax(axis=1))
         return Answer(outputs if self.gives_logits else None, probabilities.astype(np.float32), labels)

@@ -7,19 +7,25 @@ from email.parser import BytesHeaderParser
 
 from ttl_deploy.serve.request_error import RequestError
 
+_MOST_PARTS = 64
+_MOST_HEADER = 2**14
+"""Bytes of a part's header."""
+
 
 def file_of(body: bytes, content_type: str) -> bytes:
-    """The content of the first part that is a file, or of the only part.
+    """The content of the one part that is a file, or of the only part.
 
     Args:
         body: The request's body.
         content_type: Value of its header `Content-Type`.
 
     Raises:
-        RequestError: The body is malformed or holds no file.
+        RequestError: The body is malformed, holds no file or several, or too many parts.
     """
     parts = list(_parts(body, _parameter(content_type, "boundary")))
     files = [content for head, content in parts if head.get_param("filename", header="content-disposition") is not None]
+    if len(files) > 1:
+        raise RequestError(f"the form holds {len(files)} files; send one image, or several to /v2/models/NAME/infer")
     if files:
         return files[0]
     if len(parts) == 1:
@@ -30,6 +36,8 @@ def file_of(body: bytes, content_type: str) -> bytes:
 def _parts(body: bytes, boundary: str) -> list[tuple[Message, bytes]]:
     """Header and content of each part."""
     delimiter = b"\r\n--" + boundary.encode("latin-1")
+    if body.count(delimiter) > _MOST_PARTS:
+        raise RequestError(f"the form has more than {_MOST_PARTS} parts; send one image")
     # The first delimiter may stand at the very beginning; what is before it or after the last is no part.
     pieces = (b"\r\n" + body).split(delimiter)
     if len(pieces) < 3 or not pieces[-1].startswith(b"--"):
@@ -39,6 +47,8 @@ def _parts(body: bytes, boundary: str) -> list[tuple[Message, bytes]]:
         head, blank, content = piece.partition(b"\r\n\r\n")
         if not blank:
             raise RequestError("the form is malformed: a part has no header")
+        if len(head) > _MOST_HEADER:
+            raise RequestError("the form is malformed: a part's header is too long")
         found.append((BytesHeaderParser().parsebytes(head.lstrip()), content))
     return found
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -36,20 +37,34 @@ def run(
     ] = 30.0,
     max_concurrency: Annotated[
         int, typer.Option(help="Requests under way or waiting; more: 503 with Retry-After.", min=1)
-    ] = 16,
-    grace: Annotated[float, typer.Option(help="Seconds for requests under way when the server stops.", min=1)] = 10.0,
+    ] = 64,
+    grace: Annotated[
+        float, typer.Option(help="Seconds for requests under way when the server stops; later: 503.", min=0.1)
+    ] = 10.0,
+    token_file: Annotated[
+        Path | None, typer.Option(help="File with a secret; requests need `Authorization: Bearer SECRET`.")
+    ] = None,
+    certfile: Annotated[Path | None, typer.Option(help="PEM certificate (chain): serve over TLS.")] = None,
+    keyfile: Annotated[
+        Path | None, typer.Option(help="PEM private key.", show_default="in the certificate's file")
+    ] = None,
 ) -> None:
     """Serve an artifact: KServe v2 (as Triton's clients speak it), POST /predict with an image, GET /metrics.
 
-    Stops on SIGTERM or Ctrl-C after answering what is under way. There is no encryption and no password: put a
-    reverse proxy in front before listening on more than this machine.
+    Stops on SIGTERM or Ctrl-C after answering what is under way. Without --token-file anybody who reaches the port may
+    ask; with it all but /v2/health/live and /v2/health/ready need the token, /metrics too. Pass --certfile with it, or
+    the token travels in the clear.
     """
+    from ttl_deploy.serve.access import read_token, tls_context
     from ttl_deploy.serve.gate import Limits
     from ttl_deploy.serve.model import ServedModel
-    from ttl_deploy.serve.server import Server, refuse_without_packages
+    from ttl_deploy.serve.server import Server, allow_open_files, refuse_without_packages
 
     refuse_without_packages()
+    token = read_token(token_file) if token_file is not None else None
+    tls = tls_context(certfile, keyfile)
     limits = Limits(round(max_body_mib * 2**20), timeout, max_concurrency)
+    allow_open_files()
     with (
         ServedModel(
             artifact,
@@ -59,9 +74,13 @@ def run(
             sessions=sessions,
             threads=threads,
             max_batch=max_batch,
+            decode_seconds=timeout,
         ) as model,
-        Server(model, host=host, port=port, limits=limits, grace=grace) as server,
+        Server(model, host=host, port=port, limits=limits, grace=grace, token=token, tls=tls) as server,
     ):
         console.line(f"serving {model.name} ({model.runtime}) at {server.url}; stop with Ctrl-C")
         console.flush()
         server.wait()
+    if server.has_abandoned:
+        # A thread inside an engine cannot be stopped, and Python would wait for it.
+        os._exit(0)
