@@ -193,6 +193,10 @@ def _write(
     return artifacts.update_manifest(made, details=dict(written.details), **written.fields), written.runtime
 
 
+_WIDEN = "`ttl-deploy export --help` lists the bounds"
+_WAY_OUT = {"int8": f"--int8-auto leaves the layers that hurt in float, --qat 3 finetunes, {_WIDEN}"}
+
+
 def _checked(made: Artifact, engine: str | None, source: Exported, bounds: Bounds | None) -> Artifact:
     reference = source.reference
     with runtime.load(made, engine, device=runtime.home_device(made)) as session:
@@ -202,6 +206,6 @@ def _checked(made: Artifact, engine: str | None, source: Exported, bounds: Bound
         raise CheckFailedError(
             f"the exported model is not the validated one: {record.reason}",
             where=source.run.folder,
-            fix="nothing was written; see `ttl-deploy verify --help` for the bounds",
+            fix=f"nothing was written; {_WAY_OUT.get(made.manifest.precision, _WIDEN)}",
         )
     return artifacts.update_manifest(made, parity=record)
