@@ -114,7 +114,7 @@ MaxProbabilityDifference = Annotated[
     float | None,
     typer.Option(
         help="Most that any probability of any image may change.",
-        show_default="by precision: fp32 0.0001, fp16 0.03, bf16 0.2, int8 0.25",
+        show_default="by precision: fp32 0.0001, fp16 0.02, bf16 0.2, int8 0.25",
         rich_help_panel=BOUNDS,
     ),
 ]
@@ -130,7 +130,7 @@ MaxMeanShift = Annotated[
     float | None,
     typer.Option(
         help="Most that a class's mean probability may change, to either side.",
-        show_default="fp32 0.00002, fp16 0.002, bf16 0.005, int8 0.015",
+        show_default="fp32 0.00002, fp16 0.001, bf16 0.005, int8 0.01",
         rich_help_panel=BOUNDS,
     ),
 ]
@@ -138,7 +138,7 @@ MaxScaleChange = Annotated[
     float | None,
     typer.Option(
         help="Most that the logits may be stretched or shrunk: 0.1 is by a tenth.",
-        show_default="fp32 0.00005, fp16 0.01, bf16 0.03, int8 0.1",
+        show_default="fp32 0.00005, fp16 0.005, bf16 0.03, int8 0.05",
         rich_help_panel=BOUNDS,
     ),
 ]
@@ -146,7 +146,7 @@ MaxLogitOffset = Annotated[
     float | None,
     typer.Option(
         help="Most that a class's logits may be moved, in units of how much logits vary between images.",
-        show_default="fp32 0.00005, fp16 0.01, bf16 0.03, int8 0.1",
+        show_default="fp32 0.00005, fp16 0.005, bf16 0.03, int8 0.05",
         rich_help_panel=BOUNDS,
     ),
 ]

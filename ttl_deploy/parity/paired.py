@@ -6,7 +6,7 @@ resamples, so that what they share cancels. Whole patients are drawn where patie
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -109,16 +109,13 @@ def changes(
     if len(rows) < bootstrap / 2:
         rows = rows[:0]  # what is left would say little and look like much
     ranked = len(np.unique(labels)) > 1
-    measured = {
-        name: _change([measure(labels, side) for side in sides], _resampled(measure, labels, sides, rows))
-        for name, measure in (("ece", expected_calibration_error), ("brier", brier))
-    }
     return Changes(
         auroc=_auroc_change(labels, sides, clusters) if ranked else Change(),
         auprc=_auprc_change(labels, sides, rows) if ranked else Change(),
-        **measured,
+        ece=_ece_change(labels, sides, rows),
         step=_step(labels, headline_classes(labels, reference.shape[1])) if ranked else None,
         calibration=_calibration_change(labels, sides, rows),
+        brier=_brier_change(labels, sides, rows),
         patients=None if groups is None else int(clusters.max()) + 1,
         bootstrap=len(rows),
         seed=seed,
@@ -189,6 +186,14 @@ def _auprc_change(labels: Labels, sides: tuple[Floats, Floats], rows: NDArray[np
     return _change([auprc(labels, side) for side in sides], differences / len(chosen))
 
 
+def _ece_change(labels: Labels, sides: tuple[Floats, Floats], rows: NDArray[np.int32]) -> Change:
+    gaps = []
+    for side in sides:
+        confidence = side.max(axis=1)
+        gaps.append(((side.argmax(axis=1) == labels) - confidence)[:, None] * _in_bins(confidence))
+    return _change([expected_calibration_error(labels, side) for side in sides], _gap_differences(gaps, rows))
+
+
 def _calibration_change(labels: Labels, sides: tuple[Floats, Floats], rows: NDArray[np.int32]) -> Change:
     """The mean gap between confidence and accuracy over bins, the bins and the decisions those of the reference."""
     decided = sides[0].argmax(axis=1)
@@ -196,9 +201,21 @@ def _calibration_change(labels: Labels, sides: tuple[Floats, Floats], rows: NDAr
     members = _in_bins(sides[0][images, decided])
     gaps = [((decided == labels) - side[images, decided])[:, None] * members for side in sides]
     whole = np.ones((1, len(labels)))
-    values = [float(_mean_gap(whole, gap)[0]) for gap in gaps]
-    differences = [_mean_gap(w, gaps[1]) - _mean_gap(w, gaps[0]) for w in _pieces(rows)] if len(rows) else [np.zeros(0)]
-    return _change(values, np.concatenate(differences))
+    return _change([float(_mean_gap(whole, gap)[0]) for gap in gaps], _gap_differences(gaps, rows))
+
+
+def _brier_change(labels: Labels, sides: tuple[Floats, Floats], rows: NDArray[np.int32]) -> Change:
+    """The score is a mean over images, so a resample's is one of the images' own scores."""
+    own = [np.array([brier(labels[i : i + 1], side[i : i + 1]) for i in range(len(labels))]) for side in sides]
+    moved = own[1] - own[0]
+    resampled = [(w @ moved) / w.sum(axis=1) for w in _pieces(rows)] if len(rows) else [np.zeros(0)]
+    return _change([brier(labels, side) for side in sides], np.concatenate(resampled))
+
+
+def _gap_differences(gaps: Sequence[Floats], rows: NDArray[np.int32]) -> Floats:
+    """The difference of the mean gaps on every resample."""
+    found = [_mean_gap(w, gaps[1]) - _mean_gap(w, gaps[0]) for w in _pieces(rows)] if len(rows) else [np.zeros(0)]
+    return np.concatenate(found)
 
 
 def _in_bins(confidence: Floats) -> Floats:
@@ -219,18 +236,6 @@ def _change(values: Sequence[float], resampled: Floats) -> Change:
         low, high = np.percentile(resampled, [2.5, 97.5])
         interval = float(low), float(high)
     return Change(reference=values[0], candidate=values[1], difference=values[1] - values[0], interval=interval)
-
-
-def _resampled(
-    measure: Callable[[Labels, Floats], float],
-    labels: Labels,
-    sides: tuple[Floats, Floats],
-    rows: NDArray[np.int32],
-) -> Floats:
-    """The difference of a measure on every resample."""
-    places = np.arange(len(labels))
-    drawn = (np.repeat(places, row) for row in rows)
-    return np.array([measure(labels[i], sides[1][i]) - measure(labels[i], sides[0][i]) for i in drawn])
 
 
 def _resamples(labels: Labels, clusters: Labels, count: int, seed: int) -> Iterator[NDArray[np.int32]]:
