@@ -128,9 +128,9 @@ def _onnx_type(code: int) -> str:
 
 
 def _of_openvino(path: Path) -> Layers:
-    import openvino
+    from ttl_deploy.runtime.ov_core import core
 
-    for operation in openvino.Core().read_model(path).get_ops():
+    for operation in core().read_model(path).get_ops():
         if operation.get_type_name() in _OPENVINO_LAYERS:
             source, weights = (operation.input_value(k).get_node() for k in (0, 1))
             precisions, size = _way(weights)
