@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 import sys
 import time
@@ -258,7 +259,7 @@ def _keep_sound(place: Path, shown: _Shown, made: Artifact, engine: str, what: s
 def _plant(options: argparse.Namespace, name: str, run: Path) -> None:
     """Every fault of one backbone, in every precision."""
     shown = _Shown(options, run)
-    for precision in PRECISIONS:
+    for precision in options.precisions.split(","):
         sound = _exported(shown, "onnx", precision, options.work / "artifacts" / name)
         (engine, *_others) = suitable("onnx", precision, "cpu")
         for number, fault in enumerate(faults()):
@@ -269,7 +270,7 @@ def _plant(options: argparse.Namespace, name: str, run: Path) -> None:
                 {
                     "what": fault.name,
                     "size": f"{size:g}",
-                    **_planted(shown, sound, engine.name, fault, size, options.work / "planted"),
+                    **_planted(shown, sound, engine.name, fault, size, options.work / f"planted-{os.getpid()}"),
                 }
                 for size in fault.sizes
             ]
@@ -580,6 +581,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--only", help="backbones to do now, comma-separated; writes no report")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="end after about that long")
     parser.add_argument("--planted", default="resnet18", help="backbones to plant faults in")
+    parser.add_argument("--precisions", default=",".join(PRECISIONS), help="to plant faults in, in this order")
     parser.add_argument("--size", type=int, default=32, help="pixels")
     parser.add_argument("--images", type=int, default=200, help="most test images")
     parser.add_argument("--epochs", type=int, default=4)

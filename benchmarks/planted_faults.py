@@ -310,37 +310,37 @@ def faults() -> Sequence[Fault]:
 
 def _graph_faults() -> Iterator[Fault]:
     halves = ("fp32", "fp16", "bf16")
-    yield Fault("logits multiplied by", (10, 5, 0.1, 2, 0.5, 1.2, 1.1, 1.05, 0.98, 1.005, 1.001), _behind("Mul"))
-    yield Fault("added to a class's logit", (-3, 3, 1, 0.3, -0.1, 0.03, 0.01, 0.001, 0.0001), _behind("Add"))
+    yield Fault("logits multiplied by", (10, 5, 0.1, 2, 1.1, 1.03, 1.01, 1.001), _behind("Mul"))
+    yield Fault("added to a class's logit", (-3, 1, 0.1, 0.01, 0.001), _behind("Add"))
     for name, place in _PLACES.items():
-        yield Fault(f"sign of the weight of rank n flipped, {name}", (1, 10, 100, 1000), _weights(place, _flip))
+        yield Fault(f"sign of the weight of rank n flipped, {name}", (1, 100), _weights(place, _flip))
         if name != "head":
-            yield Fault(f"n channels zeroed, {name}", (16, 4, 1), _weights(place, _zero))
-            yield Fault(f"output channels 0 and n swapped, {name}", (32, 1), _weights(place, _swap))
+            yield Fault(f"n channels zeroed, {name}", (4, 1), _weights(place, _zero))
+            yield Fault(f"output channels 0 and n swapped, {name}", (1,), _weights(place, _swap))
             yield Fault(f"kernels mirrored, {name}", (1,), _weights(place, _mirror))
-        yield Fault(f"weights multiplied by, {name}", (2, 0.5, 1.1, 1.02, 1.005), _weights(place, _scale), None, halves)
-        yield Fault(f"weight scales multiplied by, {name}", (2, 0.5, 1.1, 1.02, 1.005), _scales(place), None, ("int8",))
-    yield Fault("biases of the first layer moved by a share of their largest", (1, 0.1, 0.01, 0.001), _biases)
+        yield Fault(f"weights multiplied by, {name}", (2, 1.1, 1.01), _weights(place, _scale), None, halves)
+        yield Fault(f"weight scales multiplied by, {name}", (2, 1.1, 1.01), _scales(place), None, ("int8",))
+    yield Fault("biases of the first layer moved by a share of their largest", (1, 0.1, 0.01), _biases)
     yield Fault("rows of the head swapped", (1,), _swap_head)
-    yield Fault("last n rectifiers removed", (4, 1), _no_relu, None, halves)
-    yield Fault("a weight of the head is", (float("nan"), float("inf")), _not_finite, None, halves)
+    yield Fault("last n rectifiers removed", (1,), _no_relu, None, halves)
+    yield Fault("a weight of the head is", (float("nan"),), _not_finite, None, halves)
     for which in ("QuantizeLinear", "DequantizeLinear"):
-        yield Fault(f"zero point moved by, {which}", (64, 16, 4, 1), _activations(which, 2), None, ("int8",))
-        yield Fault(f"activation scale times, {which}", (2, 0.5, 1.1, 1.02), _activations(which, 1), None, ("int8",))
+        yield Fault(f"zero point moved by, {which}", (64, 4, 1), _activations(which, 2), None, ("int8",))
+        yield Fault(f"activation scale times, {which}", (2, 1.1, 1.02), _activations(which, 1), None, ("int8",))
     yield Fault("all weights rounded to float16", (16,), _rounding, None, ("fp32",))
     yield Fault("all weights rounded to bfloat16", (15,), _rounding, None, ("fp32", "fp16"))
-    yield Fault("all weights rounded to n bits", (3, 4, 5, 6, 7, 8), _rounding)
+    yield Fault("all weights rounded to n bits", (4, 6, 8), _rounding)
 
 
 def _pixel_faults() -> Iterator[Fault]:
     yield Fault("pixels stretched to their own range", (1,), alter=_stretched)
-    yield Fault("pixels through another size of n", (8, 16, 24, 28), alter=_resized)
-    yield Fault("n pixels cropped off every edge", (8, 4, 2, 1), alter=_cropped)
-    yield Fault("pixels of n bits", (2, 4, 6, 7), alter=_bits)
-    yield Fault("mean moved by n grey levels", (40, 10, 3, 1), alter=_moved)
-    yield Fault("std multiplied by 1/n", (2, 0.5, 1.1, 1.02), alter=_contrast)
-    yield Fault("pixels shifted by n", (8, 2, 1), alter=_shifted)
-    yield Fault("channels tinted by n", (0.5, 0.1, 0.02), alter=_channels)
+    yield Fault("pixels through another size of n", (16, 28), alter=_resized)
+    yield Fault("n pixels cropped off every edge", (4, 1), alter=_cropped)
+    yield Fault("pixels of n bits", (4, 6, 7), alter=_bits)
+    yield Fault("mean moved by n grey levels", (40, 3, 1), alter=_moved)
+    yield Fault("std multiplied by 1/n", (2, 1.1, 1.02), alter=_contrast)
+    yield Fault("pixels shifted by n", (2, 1), alter=_shifted)
+    yield Fault("channels tinted by n", (0.1, 0.02), alter=_channels)
     yield Fault("pixels inverted", (1,), alter=lambda pixels, _size: 255 - pixels)
 
 

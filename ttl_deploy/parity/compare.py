@@ -447,7 +447,7 @@ def _shifted(comparison: Comparison, bounds: Bounds) -> Iterator[_Criterion]:
             found.largest,
             bounds.max_probability_difference,
         ),
-        ("99th percentile", "99th percentile of it {}", found.p99, bounds.max_p99_difference),
+        ("99th percentile", "99th percentile of the probability differences {}", found.p99, bounds.max_p99_difference),
         ("mean shift", "mean probability shift of a class {}", furthest, bounds.max_mean_shift),
         ("logit scale", scale, change, bounds.max_scale_change),
         ("logit offset", "logits of a class moved by {} of their size", found.offset, bounds.max_logit_offset),
