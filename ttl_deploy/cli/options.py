@@ -114,7 +114,7 @@ MaxProbabilityDifference = Annotated[
     float | None,
     typer.Option(
         help="Most that any probability of any image may change.",
-        show_default="by precision: fp32 0.0001, fp16 0.02, bf16 0.2, int8 0.25",
+        show_default="by precision: fp32 0.0001, fp16 0.02, bf16 0.2, int8 0.2",
         rich_help_panel=BOUNDS,
     ),
 ]
@@ -122,7 +122,7 @@ MaxP99Difference = Annotated[
     float | None,
     typer.Option(
         help="Most that the probabilities of 99 % of the images may change.",
-        show_default="fp32 0.00005, fp16 0.01, bf16 0.08, int8 0.15",
+        show_default="fp32 0.00005, fp16 0.01, bf16 0.08, int8 0.1",
         rich_help_panel=BOUNDS,
     ),
 ]

@@ -76,8 +76,8 @@ _DEFAULTS: dict[str, dict[str, float]] = {
     },
     "int8": {
         "max_calibration_shift": 0.02,
-        "max_probability_difference": 0.25,
-        "max_p99_difference": 0.15,
+        "max_probability_difference": 0.2,
+        "max_p99_difference": 0.1,
         "max_mean_shift": 0.01,
         "max_scale_change": 0.05,
         "max_logit_offset": 0.05,
