@@ -246,6 +246,15 @@ class ParityRecord(Record):
         brier: Brier score of (reference, artifact).
         prediction_similarity: How often both are right or both wrong, and how often if they erred independently.
         worst: Ids of the images on which the two differ most, the worst first.
+        precision: The precision by whose bounds it was judged: what the graph is, where its file shows that. This and
+            what follows is None or empty in records of older versions.
+        probability_difference: 99th percentile over the images, and largest, absolute change of a probability.
+        mean_probability_shift: Change of each class's mean probability, artifact minus reference.
+        logit_scale: By how much the logits are multiplied; 1: not at all.
+        logit_offset: Largest typical change of a class's logit, in units of how much logits vary.
+        calibration_interval: 95 % interval of the change of the calibration error.
+        preprocessing: What differs in the preprocessing of the two, a sentence each; the verdict is a fail unless that
+            was said to be meant.
     """
 
     reference: str
@@ -265,6 +274,13 @@ class ParityRecord(Record):
     brier: tuple[float | None, float | None] | None = None
     prediction_similarity: tuple[float, float] | None = None
     worst: tuple[str, ...] = ()
+    precision: str | None = None
+    probability_difference: tuple[float, float] | None = None
+    mean_probability_shift: tuple[float, ...] = ()
+    logit_scale: float | None = None
+    logit_offset: float | None = None
+    calibration_interval: tuple[float, float] | None = None
+    preprocessing: tuple[str, ...] = ()
 
 
 class ArtifactManifest(Record):

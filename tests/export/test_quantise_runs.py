@@ -4,12 +4,15 @@ import copy
 import dataclasses
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from ttl_deploy.artifact import open_artifact
+from ttl_deploy.bench import Measurement
 from ttl_deploy.cli.main import run as command
 from ttl_deploy.data.prepared import Prepared
 from ttl_deploy.errors import BadInputError, CheckFailedError
@@ -22,15 +25,17 @@ from ttl_deploy.export.quantise import Quantiser
 from ttl_deploy.export.quantise_auto import LEAST_INT8, choose_float_layers, divergence, logits_of
 from ttl_deploy.export.quantise_qat import finetuned
 from ttl_deploy.parity import Bounds
-from ttl_deploy.parity.compare import SMALLEST_SPREAD
+from ttl_deploy.parity.shift import SMALLEST_SPREAD
 from ttl_deploy.parity.verify import verify
-from ttl_deploy.progress import Silent
+from ttl_deploy.progress import SILENT, Silent
 from ttl_deploy.spec import PreprocessSpec
 from ttl_deploy.training.run import finished_run, read_predictions, run_data
 from ttl_deploy.training.train import load_model
 from ttl_deploy.workflows.predict import predict
 
 LAX = Bounds(max_auroc_drop=0.2, max_auprc_drop=0.2, min_label_agreement=0.8)
+MLPERF_ONLY = Bounds.preset("mlperf-99", "int8").model_copy(update={"min_metric_ratio": 0.01})
+"""Almost nothing is judged."""
 
 
 @pytest.fixture(scope="module")
@@ -116,6 +121,16 @@ def test_layers_are_left_in_float_until_the_bound_holds(job: ExportJob, monkeypa
     assert macs == sorted(macs, reverse=True)
     assert json.loads(json.dumps(choice.record()))["split"] == "val"
     assert any("stay int8" in line for line in told) == (macs[-1] < LEAST_INT8)
+
+
+def test_trials_are_judged_by_patient_as_the_test_split_is(job: ExportJob, prepared: Prepared) -> None:
+    """The images of one patient are no independent evidence, and a verdict may flip with that."""
+    quantiser = Quantiser.calibrated(to_onnx(job.model), job.run_images().calibration(12), method="minmax")
+    choice = choose_float_layers(quantiser, dataclasses.replace(job, bounds=MLPERF_ONLY))
+    side = prepared.indices("val")
+    patients = {prepared.patients[i] for i in side}
+    assert len(patients) < len(side)
+    assert {trial.comparison.changes.patients for trial in choice.trials} == {len(patients)}
 
 
 def test_bounds_that_no_mix_meets(job: ExportJob) -> None:
@@ -220,9 +235,74 @@ def test_auto_keeps_the_fastest_that_passes(
         ("bf16", "openvino"),
     }
     assert [row.chosen for row in rows] == [True] + [False] * (len(rows) - 1)
+    # One round gives no interval, so the ratio of the medians is taken for it and nothing is tied.
     assert timed[0].p50_ms == min(row.p50_ms for row in timed if row.p50_ms is not None)
+    assert timed[0].relative == (1.0, 1.0)
     assert ("bf16", "onnxruntime") not in {(row.precision, row.runtime) for row in rows}, "it has no such kernels"
     saved = json.loads((made.folder / auto.CANDIDATES).read_text())["candidates"]
     assert len(saved) == len(rows)
     assert open_artifact(made.folder).manifest.precision == rows[0].precision
     assert not list(trained.glob(".auto-*"))
+
+
+def measured(*blocks: float) -> Measurement:
+    """Five samples of each block."""
+    samples = tuple(ms for ms in blocks for _ in range(5))
+    return Measurement.model_construct(samples_ms=samples, rounds=(5,) * len(blocks), p50_ms=float(np.median(samples)))
+
+
+@pytest.mark.parametrize(
+    ("int8", "fp32", "kept"),
+    [
+        ((1.00, 1.02, 0.98, 1.01, 0.99, 1.00), (1.01, 1.03, 0.97, 1.00, 1.02, 0.99), "fp32"),
+        ((1.00, 1.02, 0.98, 1.01, 0.99, 1.00), (1.30, 1.31, 1.29, 1.32, 1.28, 1.30), "int8"),
+        ((1.00, 1.60, 0.90, 1.50, 1.10, 0.80), (1.30, 1.20, 1.40, 1.10, 1.50, 0.90), "fp32"),
+    ],
+    ids=["equal", "surely faster", "noise"],
+)
+def test_a_difference_inside_the_noise_does_not_cost_precision(
+    int8: tuple[float, ...], fp32: tuple[float, ...], kept: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ttl_deploy.export import auto
+
+    times = {"int8": measured(*int8), "fp32": measured(*fp32)}
+    monkeypatch.setattr(auto, "run_all", lambda jobs, **_: [times[job.label.split()[1]] for job in jobs])
+    made = SimpleNamespace(folder=Path("artifact"))
+    passed = [(auto.Candidate("onnx", name, "onnxruntime", "pass"), made) for name in times]
+    rows = [row for row, _ in auto._measured(passed, "cpu", None, 6, 60, SILENT)]  # type: ignore[arg-type]
+    assert rows[0].precision == ("int8" if times["int8"].p50_ms < times["fp32"].p50_ms else "fp32")
+    assert rows[auto._winner(rows)].precision == kept
+
+
+def test_of_equally_precise_ties_the_first_format_is_kept() -> None:
+    from ttl_deploy.export.auto import Candidate, _winner
+
+    by_speed = [
+        Candidate("pt2", "fp32", relative=(1.0, 1.0)),
+        Candidate("onnx", "fp32", relative=(0.97, 1.05)),
+        Candidate("openvino", "bf16", relative=(0.97, 1.05)),
+        Candidate("openvino", "fp32", relative=(1.2, 1.3)),
+    ]
+    assert _winner(by_speed) == 1
+
+
+def test_auto_keeps_what_export_keeps(
+    trained: Path, tmp_path: Path, pixel_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Inconclusive because the test split is small, and no number beyond its bound."""
+    from ttl_deploy.export import auto
+
+    def undecided(*arguments: Any, **options: Any) -> Any:
+        found = verify(*arguments, **options)
+        judged = found.verdict.model_copy(update={"result": "inconclusive", "within": within[0]})
+        return dataclasses.replace(found, verdict=judged)
+
+    monkeypatch.setattr(auto, "EXPORTERS", [EXPORTERS.get("onnx")])
+    monkeypatch.setattr(EXPORTERS.get("onnx").__class__, "precisions", ("fp32",))
+    monkeypatch.setattr(auto, "verify", undecided)
+    within = [True]
+    _made, rows = auto.export_auto(trained, out=tmp_path / "kept", rounds=1, min_samples=5, cache=pixel_cache)
+    assert (rows[0].verdict, rows[0].chosen) == ("inconclusive", True)
+    within = [False]
+    with pytest.raises(CheckFailedError, match="nothing that can run here"):
+        auto.export_auto(trained, out=tmp_path / "refused", rounds=1, min_samples=5, cache=pixel_cache)

@@ -6,13 +6,17 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import onnx
 import pytest
+from onnx import helper, numpy_helper
 
-from ttl_deploy.artifact import open_artifact
+from ttl_deploy.artifact import Artifact, open_artifact, write_artifact
 from ttl_deploy.cli.main import run as call
 from ttl_deploy.errors import BadInputError, IntegrityError
 from ttl_deploy.parity.images import UNKNOWN, read_items
@@ -166,3 +170,145 @@ def test_what_cannot_be_compared_is_refused(alone: Path, trained: Path, run_copy
     with pytest.raises(IntegrityError, match="other weights"):
         verify(alone, against=run_copy)
     assert open_artifact(alone).manifest.parity is not None
+
+
+def edited(
+    source: Path, out: Path, edit: Callable[[onnx.ModelProto], None] = lambda proto: None, **changes: Any
+) -> Artifact:
+    """A whole and valid artifact with an edited graph and other facts, in the manifest and in the graph's own words."""
+    original = open_artifact(source)
+    proto = onnx.load(original.model_path)
+    edit(proto)
+    words = {prop.key: prop.value for prop in proto.metadata_props}
+    if "preprocess" in changes:
+        words["ttl_deploy.preprocess"] = changes["preprocess"].model_dump_json()
+    helper.set_model_props(proto, words)
+
+    def build(folder: Path) -> str:
+        (folder / "model.onnx").write_bytes(proto.SerializeToString())
+        return "model.onnx"
+
+    kept = original.manifest.model_dump(exclude={"files", "model_file", "parity"})
+    return write_artifact(out, kept | changes, build)
+
+
+def scaled_by(factor: float) -> Callable[[onnx.ModelProto], None]:
+    """Multiplies the logits."""
+
+    def edit(proto: onnx.ModelProto) -> None:
+        head = next(node for node in reversed(proto.graph.node) if node.op_type in ("Gemm", "MatMul"))
+        for tensor in proto.graph.initializer:
+            if tensor.name in head.input[1:]:
+                values = numpy_helper.to_array(tensor) * np.float32(factor)
+                tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
+
+    return edit
+
+
+def passes(artifact: Artifact, trained: Path, pixel_cache: Path) -> bool:
+    """Whether a damaged artifact gets through; being refused before any number is as good as failing."""
+    try:
+        return verify(artifact.folder, against=trained, cache=pixel_cache).acceptable
+    except IntegrityError:
+        return False
+
+
+@pytest.mark.parametrize("said", ["fp16", "bf16", "int8"])
+@pytest.mark.parametrize("factor", [1.002, 5.0])
+def test_a_float_graph_gets_the_bounds_of_one_whatever_its_manifest_says(
+    trained: Path, tmp_path: Path, pixel_cache: Path, said: str, factor: float
+) -> None:
+    """A fifth of a percent is inside the bounds of fp16, and far outside of what a float graph may differ by."""
+    runtime = "openvino" if said == "bf16" else "onnxruntime"
+    bad = edited(trained / "onnx-fp32", tmp_path / "bad", scaled_by(factor), precision=said)
+    try:
+        found = verify(bad.folder, against=trained, runtime=runtime, cache=pixel_cache)
+    except IntegrityError as error:
+        assert said in error.what
+        return
+    assert found.verdict.result == "fail"
+    assert found.record.precision == "fp32"
+    assert f"judged as fp32: the manifest says {said}, the graph's weights are fp32" in found.record.reason
+    assert "judged as fp32" in found.notes[0]
+
+
+def test_small_faults_of_a_float_graph_fail(trained: Path, tmp_path: Path, pixel_cache: Path) -> None:
+    def flipped(proto: onnx.ModelProto) -> None:
+        """The largest weight of the last convolution."""
+        last = [node for node in proto.graph.node if node.op_type == "Conv"][-1]
+        tensor = next(t for t in proto.graph.initializer if t.name == last.input[1])
+        values = numpy_helper.to_array(tensor).copy()
+        values.flat[np.abs(values).argmax()] *= -1
+        tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
+
+    def rounded(proto: onnx.ModelProto) -> None:
+        """All weights to float16, kept as float32."""
+        for tensor in proto.graph.initializer:
+            values = numpy_helper.to_array(tensor)
+            if values.dtype == np.float32 and values.ndim > 1:
+                half = values.astype(np.float16).astype(np.float32)
+                tensor.CopyFrom(numpy_helper.from_array(half, tensor.name))
+
+    for name, edit in (("flipped", flipped), ("rounded", rounded)):
+        bad = edited(trained / "onnx-fp32", tmp_path / name, edit)
+        assert not passes(bad, trained, pixel_cache), name
+    assert passes(edited(trained / "onnx-fp32", tmp_path / "same"), trained, pixel_cache)
+
+
+OTHER = {
+    "crop": {"crop": "none"},
+    "bit depth": {"high_bit_depth": "min-max"},
+    "mean": {"mean": (0.485, 0.456, 0.407)},
+    "std": {"std": (0.229, 0.224, 0.226)},
+}
+
+
+@pytest.mark.parametrize("changes", OTHER.values(), ids=OTHER)
+def test_other_preprocessing_fails_unless_it_is_meant(
+    trained: Path, tmp_path: Path, pixel_cache: Path, changes: dict[str, Any]
+) -> None:
+    """The images are square and of 8 bits: crop and depth change no pixel of them."""
+    rule = open_artifact(trained / "onnx-fp32").manifest.preprocess.model_copy(update=changes)
+    other = edited(trained / "onnx-fp32", tmp_path / "other", preprocess=rule)
+    found = verify(other.folder, against=trained, cache=pixel_cache)
+    (name,) = changes
+    assert (found.verdict.result, found.verdict.measure) == ("fail", "preprocessing")
+    assert not found.acceptable
+    assert f"preprocessing differs: {name} is" in found.record.reason
+    assert "--allow-other-preprocessing" in found.record.reason
+    assert found.record.preprocessing == found.notes
+    meant = verify(other.folder, against=trained, allow_other_preprocessing=True, cache=pixel_cache)
+    assert meant.record.preprocessing == found.record.preprocessing
+    assert "which is meant" in meant.record.reason
+    # What the numbers say is still judged: a crop that changes nothing passes, another mean does not.
+    assert meant.verdict.result == ("pass" if name in ("crop", "high_bit_depth") else "fail")
+
+
+def test_other_preprocessing_is_judged_against_an_artifact_too(
+    trained: Path, tmp_path: Path, pixel_cache: Path
+) -> None:
+    rule = open_artifact(trained / "onnx-fp32").manifest.preprocess.model_copy(update={"crop": "none"})
+    other = edited(trained / "onnx-fp32", tmp_path / "other", preprocess=rule)
+    assert verify(trained / "onnx-fp32", against=other.folder, cache=pixel_cache).verdict.measure == "preprocessing"
+
+
+def test_a_sigmoid_shows_what_a_softmax_forgets(trained: Path, tmp_path: Path, pixel_cache: Path) -> None:
+    """A constant on all logits: harmless behind a softmax, another probability behind a sigmoid."""
+
+    def add(proto: onnx.ModelProto) -> None:
+        output = proto.graph.output[0].name
+        last = next(node for node in proto.graph.node if output in node.output)
+        constant = numpy_helper.from_array(np.float32(1), "constant")
+        proto.graph.initializer.append(constant)
+        source = last.input[0]
+        last.input[0] = "moved"
+        place = list(proto.graph.node).index(last)
+        proto.graph.node.insert(place, helper.make_node("Add", [source, "constant"], ["moved"], name="added"))
+
+    from ttl_deploy.export.export_run import export_run
+
+    kept = {}
+    for activation in ("softmax", "sigmoid"):
+        sound = export_run(trained, out=tmp_path / activation, cache=pixel_cache, activation=activation)
+        kept[activation] = passes(edited(sound.folder, tmp_path / f"{activation}-moved", add), trained, pixel_cache)
+    assert kept == {"softmax": True, "sigmoid": False}

@@ -85,25 +85,88 @@ TrainingPrecision = Annotated[
 ]
 
 
-def bounds_of(
-    precision: str,
-    auroc: float | None,
-    auprc: float | None,
-    agreement: float | None,
-    logit_difference: float | None = None,
-    calibration_shift: float | None = None,
-    preset: str = "default",
-) -> Bounds:
-    """The bounds of a preset for a precision, with the user's in their place.
+BOUNDS = "Bounds"
+
+MaxAurocDrop = Annotated[
+    float | None,
+    typer.Option(
+        help="Most AUROC the artifact may lose. The whole 95 % interval of the loss inside: pass; all of it "
+        "outside: fail; else inconclusive, with the number of images that would tell.",
+        show_default="0.005",
+        rich_help_panel=BOUNDS,
+    ),
+]
+MaxAuprcDrop = Annotated[
+    float | None,
+    typer.Option(
+        help="Most AUPRC the artifact may lose; judged likewise.", show_default="0.005", rich_help_panel=BOUNDS
+    ),
+]
+MinLabelAgreement = Annotated[
+    float | None,
+    typer.Option(
+        help="Least fraction of images with the same predicted class. Below it but not surely: inconclusive.",
+        show_default="0.99",
+        rich_help_panel=BOUNDS,
+    ),
+]
+MaxProbabilityDifference = Annotated[
+    float | None,
+    typer.Option(
+        help="Most that any probability of any image may change.",
+        show_default="by precision: fp32 0.0001, fp16 0.02, bf16 0.2, int8 0.2",
+        rich_help_panel=BOUNDS,
+    ),
+]
+MaxP99Difference = Annotated[
+    float | None,
+    typer.Option(
+        help="Most that the probabilities of 99 % of the images may change.",
+        show_default="fp32 0.00005, fp16 0.01, bf16 0.08, int8 0.1",
+        rich_help_panel=BOUNDS,
+    ),
+]
+MaxMeanShift = Annotated[
+    float | None,
+    typer.Option(
+        help="Most that a class's mean probability may change, to either side.",
+        show_default="fp32 0.00002, fp16 0.001, bf16 0.005, int8 0.01",
+        rich_help_panel=BOUNDS,
+    ),
+]
+MaxScaleChange = Annotated[
+    float | None,
+    typer.Option(
+        help="Most that the logits may be stretched or shrunk: 0.1 is by a tenth.",
+        show_default="fp32 0.00005, fp16 0.005, bf16 0.03, int8 0.05",
+        rich_help_panel=BOUNDS,
+    ),
+]
+MaxLogitOffset = Annotated[
+    float | None,
+    typer.Option(
+        help="Most that a class's logits may be moved, in units of how much logits vary between images.",
+        show_default="fp32 0.00005, fp16 0.005, bf16 0.03, int8 0.05",
+        rich_help_panel=BOUNDS,
+    ),
+]
+MaxCalibrationShift = Annotated[
+    float | None,
+    typer.Option(
+        help="Most that the calibration error (ECE) may change and the Brier score rise; judged by their intervals.",
+        show_default="fp32 0.0001, fp16 0.005, bf16 0.01, int8 0.02",
+        rich_help_panel=BOUNDS,
+    ),
+]
+
+
+def bounds_of(precision: str, preset: str = "default", **given: float | None) -> Bounds:
+    """The bounds of a preset, with the user's in their place; what neither says is left to the graph's precision.
 
     Args:
         precision: Of the artifact.
-        auroc: `max_auroc_drop`; None: the preset's, as for all that follow.
-        auprc: `max_auprc_drop`.
-        agreement: `min_label_agreement`.
-        logit_difference: `max_logit_difference`.
-        calibration_shift: `max_calibration_shift`.
         preset: Name of the preset.
+        given: Fields of `Bounds`; None: not given.
 
     Raises:
         BadInputError: A bound is out of range, or the preset is unknown.
@@ -111,15 +174,9 @@ def bounds_of(
     from ttl_deploy.parity import Bounds
     from ttl_deploy.spec import make_record
 
-    given = {
-        "max_auroc_drop": auroc,
-        "max_auprc_drop": auprc,
-        "min_label_agreement": agreement,
-        "max_logit_difference": logit_difference,
-        "max_calibration_shift": calibration_shift,
-    }
-    defaults = Bounds.preset(preset, precision).model_dump()
-    return make_record(Bounds, **{**defaults, **{k: v for k, v in given.items() if v is not None}})
+    chosen = Bounds.preset(preset, precision)
+    named = {} if preset == "default" else {name: getattr(chosen, name) for name in chosen.model_fields_set}
+    return make_record(Bounds, **{**named, **{k: v for k, v in given.items() if v is not None}})
 
 
 def integers(text: str | None, option: str) -> tuple[int, ...] | None:

@@ -1,7 +1,9 @@
-"""`--format auto`: every format, precision and engine that this machine can run, and the fastest that passes parity.
+"""`--format auto`: every format, precision and engine that this machine can run, and the fastest that passes.
 
-Candidates come from the registries, so a new format or runtime joins by itself. Speeds are measured in turns, each in
-a process of its own. What was tried, and why something was not, stays beside the winner in `candidates.json`.
+Candidates come from the registries, so a new format or runtime joins by itself. Kept is what `export` would keep.
+Speeds are measured in turns, each in a process of its own; of all that are not surely slower than the fastest, the most
+precise is chosen, and of equally precise ones the first by name. What was tried, and why something was not, stays
+beside the winner in `candidates.json`.
 """
 
 from __future__ import annotations
@@ -16,10 +18,12 @@ from ttl_deploy import artifact as artifacts
 from ttl_deploy import files, hardware
 from ttl_deploy.artifact import Artifact
 from ttl_deploy.bench import Job, Measurement, run_all
+from ttl_deploy.bench.duel import block_medians, ratio_of_medians
 from ttl_deploy.errors import BadInputError, CheckFailedError, TtlDeployError, near
 from ttl_deploy.export.export_run import Exported, export_one
 from ttl_deploy.export.exporter import EXPORTERS, Exporter
 from ttl_deploy.parity.compare import Bounds
+from ttl_deploy.parity.precision import STRICTEST_FIRST
 from ttl_deploy.parity.verify import verify
 from ttl_deploy.progress import SILENT, Reporter
 from ttl_deploy.runtime import suitable
@@ -43,6 +47,7 @@ class Candidate:
         p50_ms: Median milliseconds for one image; None where it was not measured.
         size_mb: Of all files.
         chosen: Whether it was kept.
+        relative: Interval of 95 % of its time relative to that of the fastest; None where it was not measured.
     """
 
     format: str
@@ -53,6 +58,12 @@ class Candidate:
     p50_ms: float | None = None
     size_mb: float | None = None
     chosen: bool = False
+    relative: tuple[float, float] | None = None
+
+    @property
+    def tied(self) -> bool:
+        """Whether it is not surely slower than the fastest."""
+        return self.relative is not None and self.relative[0] <= 1
 
 
 def export_auto(
@@ -62,28 +73,28 @@ def export_auto(
     out: str | Path | None = None,
     bounds: Bounds | None = None,
     threads: int | None = None,
-    rounds: int = 3,
+    rounds: int = 6,
     min_samples: int = 60,
     overwrite: bool = False,
     cache: Path | None = None,
     reporter: Reporter = SILENT,
 ) -> tuple[Artifact, list[Candidate]]:
-    """Exports a run in every way this machine can run, and keeps the fastest that passes parity.
+    """Exports a run in every way this machine can run, and keeps the fastest that parity lets through.
 
     Args:
         run: Folder of a finished run.
         device: `cpu` or `cuda`.
         out: Folder of the artifact; None: `RUN/auto-DEVICE`.
-        bounds: What parity tolerates; None: the default of each precision.
+        bounds: What parity tolerates; what is not given, or None: the default of each precision.
         threads: Threads for one image; None: one per core.
-        rounds: How many times the candidates take turns.
+        rounds: How many times the candidates take turns; 6 or more for an interval that holds.
         min_samples: Least latency samples of each.
         overwrite: Replace an artifact that is there.
         cache: Folder of the pixel cache.
         reporter: Told what happens.
 
     Returns:
-        The artifact, and all candidates: the measured ones first, by speed.
+        The artifact, and all candidates: the one that was kept, then the measured ones by speed, then the others.
 
     Raises:
         BadInputError: Not a finished run, an unknown device, or the place is taken.
@@ -105,8 +116,11 @@ def export_auto(
         if not passed:
             raise CheckFailedError("nothing that can run here passes parity", where=folder_of_run, fix=_why(tried))
         measured = _measured(passed, device, threads, rounds, min_samples, reporter)
-        winner, made = measured[0]
-        rows = [replace(winner, chosen=True), *(c for c, _ in measured[1:]), *(c for c, a in tried if a is None)]
+        place_of_winner = _winner([candidate for candidate, _ in measured])
+        winner, made = measured.pop(place_of_winner)
+        if place_of_winner:
+            reporter.info(_told(winner, measured[0][0]))
+        rows = [replace(winner, chosen=True), *(c for c, _ in measured), *(c for c, a in tried if a is None)]
         made = artifacts.update_manifest(made, details={**made.manifest.details, "auto": asdict(rows[0])})
         files.write_json(made.folder / CANDIDATES, _record(rows))
         with files.disk_errors(place):
@@ -122,7 +136,7 @@ def _try(
     device: str,
     bounds: Bounds | None,
 ) -> Iterator[tuple[Candidate, Artifact | None]]:
-    """A candidate for every engine, with its artifact where it passed parity."""
+    """A candidate for every engine, with its artifact where an export would keep it."""
     base = Candidate(exporter.name, precision)
     reason = exporter.available(precision) or _no_engine(exporter.name, precision, device)
     if reason:
@@ -137,18 +151,19 @@ def _try(
     for engine in suitable(made.manifest.format, precision, device):
         candidate = replace(base, runtime=engine.name, size_mb=size)
         try:
-            judged = verify(
+            result = verify(
                 made.folder,
                 against=source.run.folder,
                 runtime=engine.name,
                 device=device,
                 bounds=bounds,
                 cache=source.cache,
-            ).verdict
-            candidate = replace(candidate, verdict=judged.result, reason=judged.reason)
+            )
         except TtlDeployError as error:
-            candidate = replace(candidate, reason=error.what)
-        yield candidate, made if candidate.verdict == "pass" else None
+            yield replace(candidate, reason=error.what), None
+            continue
+        judged = replace(candidate, verdict=result.verdict.result, reason=result.verdict.reason)
+        yield judged, made if result.acceptable else None
 
 
 def _no_engine(format: str, precision: str, device: str) -> str | None:
@@ -175,13 +190,36 @@ def _measured(
         )
         for candidate, made in passed
     ]
-    latencies = [_median(m) for m in run_all(jobs, rounds=rounds, reporter=reporter)]
-    timed = [(replace(c, p50_ms=ms), made) for (c, made), ms in zip(passed, latencies, strict=True)]
+    measured = run_all(jobs, rounds=rounds, reporter=reporter)
+    fastest = min(measured, key=lambda measurement: measurement.typical_ms)
+    timed = [
+        (replace(candidate, p50_ms=m.typical_ms, relative=_relative(m, fastest)), made)
+        for (candidate, made), m in zip(passed, measured, strict=True)
+    ]
     return sorted(timed, key=lambda pair: pair[0].p50_ms or 0.0)
 
 
-def _median(measurement: Measurement) -> float:
-    return measurement.mean_ms if measurement.p50_ms is None else measurement.p50_ms
+def _relative(one: Measurement, fastest: Measurement) -> tuple[float, float]:
+    """Interval of 95 % of the ratio of their times; one round alone has none, and its ratio stands for it."""
+    if len(one.rounds) < 2:
+        return (one.typical_ms / fastest.typical_ms,) * 2
+    _ratio, low, high = ratio_of_medians(block_medians(one), block_medians(fastest))
+    return low, high
+
+
+def _winner(by_speed: Sequence[Candidate]) -> int:
+    """Position of the one to keep: of those that tie with the fastest the most precise, then by format."""
+    precisions = {name: place for place, name in enumerate(STRICTEST_FIRST)}
+    tied = [i for i, candidate in enumerate(by_speed) if candidate.tied or i == 0]
+    return min(tied, key=lambda i: (precisions.get(by_speed[i].precision, 0), by_speed[i].format))
+
+
+def _told(winner: Candidate, fastest: Candidate) -> str:
+    low, high = winner.relative or (1.0, 1.0)
+    return (
+        f"{fastest.format} {fastest.precision} in {fastest.runtime} is not surely faster than {winner.format} "
+        f"{winner.precision} in {winner.runtime}, which is kept (its time: {low:.2f} to {high:.2f} of the other's)"
+    )
 
 
 def _why(tried: Sequence[tuple[Candidate, Artifact | None]]) -> str:

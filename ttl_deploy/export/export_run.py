@@ -216,6 +216,10 @@ def _write(
     return artifacts.update_manifest(made, details=dict(written.details), **written.fields), written.runtime
 
 
+_WIDEN = "`ttl-deploy export --help` lists the bounds"
+_WAY_OUT = {"int8": f"--int8-auto leaves the layers that hurt in float, --qat 3 finetunes, {_WIDEN}"}
+
+
 def _checked(made: Artifact, engine: str | None, source: Exported, bounds: Bounds | None) -> Artifact:
     runtime.refuse_unbound(made)
     reference = source.reference
@@ -226,6 +230,6 @@ def _checked(made: Artifact, engine: str | None, source: Exported, bounds: Bound
         raise CheckFailedError(
             f"the exported model is not the validated one: {record.reason}",
             where=source.run.folder,
-            fix="nothing was written; see `ttl-deploy verify --help` for the bounds",
+            fix=f"nothing was written; {_WAY_OUT.get(made.manifest.precision, _WIDEN)}",
         )
     return artifacts.update_manifest(made, parity=record)

@@ -21,6 +21,7 @@ from ttl_deploy.export.exporter import ExportJob
 from ttl_deploy.export.images import Sample
 from ttl_deploy.export.quantise import Quantiser
 from ttl_deploy.parity.compare import Bounds, Comparison, Verdict, compare, verdict
+from ttl_deploy.parity.verify import patient_groups
 from ttl_deploy.runtime import softmax
 
 Logits = NDArray[np.float32]
@@ -116,7 +117,7 @@ def choose_float_layers(quantiser: Quantiser, job: ExportJob) -> Choice:
             if trials[-1].int8_macs < LEAST_INT8:
                 job.reporter.info(
                     f"only {trials[-1].int8_macs:.0%} of the multiply-adds stay int8: bf16 or fp16 may be faster, "
-                    "--format auto measures it; or finetune with --qat, or widen --min-label-agreement"
+                    "--format auto measures it; or finetune with --qat, or widen the bound that decided"
                 )
             return Choice(chosen, ranking, tuple(trials), len(sample))
     raise CheckFailedError(
@@ -171,8 +172,10 @@ def logits_of(proto: onnx.ModelProto, batches: Iterable[NDArray[np.float32]]) ->
 
 def _trial(quantiser: Quantiser, job: ExportJob, sample: Sample, reference: Logits, chosen: tuple[str, ...]) -> Trial:
     logits = logits_of(quantiser.quantise(chosen), sample)
-    comparison = compare(sample.labels, reference, logits, job.model.spec.classes)
-    judged = verdict(comparison, job.bounds or Bounds.for_precision("int8"))
+    # By patient, as the test split will be judged: the images of one patient are no independent evidence.
+    groups = patient_groups(sample.prepared, sample.ids)
+    comparison = compare(sample.labels, reference, logits, job.model.spec.classes, groups=groups)
+    judged = verdict(comparison, (job.bounds or Bounds()).filled("int8"))
     macs = quantiser.macs
     kept = sum(macs.values()) - sum(macs[name] for name in chosen)
     job.reporter.info(f"{len(chosen)} layers in float: {judged.result} on validation: {judged.reason}")

@@ -2,17 +2,21 @@
 
 The comparison holds facts and no opinion; the verdict holds one number, its bound and the reason. No torch.
 
-How a verdict comes about. A drop of AUROC or AUPRC, and a rise of the calibration error, are estimates for images not
-seen, so their 95 % interval is judged, as in a non-inferiority trial: pass if all of it is inside the bound, fail if
-all of it is outside, else inconclusive, with the number of images that would tell. Label agreement and logits describe
-the images at hand: the number itself passes; agreement below its bound fails only where the whole interval
-(Clopper-Pearson) is below. `Verdict.within` says whether at least no number by itself breaks its bound.
+How a verdict comes about. A drop of AUROC or AUPRC, a shift of the calibration error and a rise of the Brier score are
+estimates for images not seen, so their 95 % interval is judged, as in a non-inferiority trial: pass if all of it is
+inside the bound, fail if all of it is outside, else inconclusive, with the number of images that would tell. Decisions,
+probabilities and logits describe the images at hand: the number itself passes or fails, on twenty images as on twenty
+thousand; only agreement below its bound fails where the whole interval (Clopper-Pearson) is below, else it is
+inconclusive. `Verdict.within` says whether at least no number by itself breaks its bound.
+
+The bounds of each precision were chosen from sound exports of every backbone, `reports/parity-gate.md`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+import operator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, Self
 
@@ -22,7 +26,7 @@ from pydantic import Field
 
 from ttl_deploy.errors import BadInputError, near
 from ttl_deploy.parity.paired import Change, Changes, changes, images_needed
-from ttl_deploy.runtime import softmax
+from ttl_deploy.parity.shift import SMALLEST_SPREAD, Shift, probabilities, shift
 from ttl_deploy.spec import ParityRecord, Record
 
 Floats = NDArray[np.float64]
@@ -32,11 +36,53 @@ Result = Literal["pass", "fail", "inconclusive"]
 
 WORST = 10
 FP32_LOGIT_BOUND = 1e-3
-SMALLEST_SPREAD = 0.1
+FP32_TYPICAL_BOUND = 3e-5
+"""Some seventy times what another order of summation was seen to move a typical logit by, a fifth of what float16
+weights do."""
 PRESETS = ("default", "mlperf-99", "mlperf-99.9")
 _MLPERF = {"mlperf-99": 0.99, "mlperf-99.9": 0.999}
 _EXACT = 1e-12
 """A number on its bound is inside, whatever the last bit says."""
+
+# Chosen from the distribution of sound exports in `reports/parity-gate.md`, which also shows what they catch.
+_HALF = {
+    "max_calibration_shift": 0.005,
+    "max_probability_difference": 0.02,
+    "max_p99_difference": 0.01,
+    "max_mean_shift": 0.001,
+    "max_scale_change": 0.005,
+    "max_logit_offset": 0.005,
+}
+_DEFAULTS: dict[str, dict[str, float]] = {
+    "fp32": {
+        "max_logit_difference": FP32_LOGIT_BOUND,
+        "max_typical_difference": FP32_TYPICAL_BOUND,
+        "max_calibration_shift": 1e-4,
+        "max_probability_difference": 1e-4,
+        "max_p99_difference": 5e-5,
+        "max_mean_shift": 2e-5,
+        "max_scale_change": 5e-5,
+        "max_logit_offset": 5e-5,
+    },
+    "fp16": _HALF,
+    "tf32": _HALF,
+    "bf16": {
+        "max_calibration_shift": 0.01,
+        "max_probability_difference": 0.2,
+        "max_p99_difference": 0.08,
+        "max_mean_shift": 0.005,
+        "max_scale_change": 0.03,
+        "max_logit_offset": 0.03,
+    },
+    "int8": {
+        "max_calibration_shift": 0.02,
+        "max_probability_difference": 0.2,
+        "max_p99_difference": 0.1,
+        "max_mean_shift": 0.01,
+        "max_scale_change": 0.05,
+        "max_logit_offset": 0.05,
+    },
+}
 
 
 class Similarity(Record):
@@ -67,8 +113,14 @@ class Comparison(Record):
         p95_difference: 95th percentile.
         p99_difference: 99th percentile.
         spread: How much the reference's logits vary between images: the largest standard deviation of a class.
-        disagreements: On how many images the most probable class differs; images that are not finite count.
+        disagreements: On how many images the decision differs; images that are not finite count.
         label_agreement: Fraction of images on which it does not.
+        threshold: The probability of the second of two classes from which on it is decided for; None: the most
+            probable class is.
+        largest_relative: Largest difference of a logit relative to the size of the logits, of which rounding is a
+            fraction: the largest of the image's own, the spread and 0.1.
+        typical_relative: The median over images of the largest such difference on an image.
+        shift: How far the probabilities moved.
         auroc: (reference, candidate), headline as in `ttl_deploy.training.metrics`.
         auprc: (reference, candidate), headline.
         worst: Indices of the ten images with the largest difference, largest first; images that are not finite lead.
@@ -93,21 +145,33 @@ class Comparison(Record):
     labelled: bool = True
     changes: Changes = Changes()
     similarity: Similarity | None = None
+    threshold: float | None = None
+    largest_relative: float | None = None
+    typical_relative: float | None = None
+    shift: Shift = Shift()
 
 
 class Bounds(Record):
     """How much an exported model may differ.
 
+    Without a precision a bound that was not given is its default below; `filled` puts the precision's in its place.
+
     Attributes:
         max_auroc_drop: Most that the headline AUROC may be lower.
         max_auprc_drop: Most that the headline AUPRC may be lower.
-        min_label_agreement: Least fraction of images with the same most probable class.
-        max_logit_difference: Largest difference of a logit, in units of `Comparison.spread`; a spread below 0.1 counts
-            as 0.1. Rounding grows with the logits, so an absolute bound would be lax for a network with small logits
-            and unfair to one with large. None: not judged.
-        max_calibration_shift: Most that the calibration error (ECE) and the Brier score may rise. None: not judged.
+        min_label_agreement: Least fraction of images with the same decision.
+        max_logit_difference: Most that `Comparison.largest_relative` may be. Rounding grows with the logits, so an
+            absolute bound would be lax for a network with small logits and unfair to one with large. None: not judged.
+        max_calibration_shift: Most that the calibration error (`Changes.calibration`) may change and the Brier score
+            may rise. None: not judged.
         min_metric_ratio: Least fraction of the reference's AUROC and AUPRC that the candidate keeps; the tighter of
             this and the drops counts. None: not judged.
+        max_probability_difference: Most that any probability may change. None: not judged, as for all that follow.
+        max_p99_difference: Most that the probabilities of 99 % of the images may change.
+        max_mean_shift: Most that any class's mean probability may change.
+        max_scale_change: Most that `Shift.scale` may differ from 1.
+        max_logit_offset: Most that `Shift.offset` may be.
+        max_typical_difference: Most that `Comparison.typical_relative` may be.
     """
 
     max_auroc_drop: float = Field(0.005, ge=0, le=1)
@@ -116,15 +180,30 @@ class Bounds(Record):
     max_logit_difference: float | None = Field(None, gt=0)
     max_calibration_shift: float | None = Field(None, ge=0, le=1)
     min_metric_ratio: float | None = Field(None, gt=0, le=1)
+    max_probability_difference: float | None = Field(None, ge=0, le=1)
+    max_p99_difference: float | None = Field(None, ge=0, le=1)
+    max_mean_shift: float | None = Field(None, ge=0, le=1)
+    max_scale_change: float | None = Field(None, ge=0)
+    max_logit_offset: float | None = Field(None, ge=0)
+    max_typical_difference: float | None = Field(None, gt=0)
 
     @classmethod
     def for_precision(cls, precision: str) -> Self:
-        """The defaults for an artifact's precision.
+        """The defaults for a precision; an unknown one gets those of fp32.
 
-        fp32 only rounds differently, so its logits are bound too: to a thousandth of their spread. Lower precisions
-        move every logit by design and are judged by what that does to the decisions.
+        fp32 only rounds differently, so every logit is bound to some times what rounding was seen to move. Lower
+        precisions move every logit by design and are judged by what that does to probabilities and decisions.
         """
-        return cls(max_logit_difference=FP32_LOGIT_BOUND if precision == "fp32" else None)
+        return cls(**_DEFAULTS.get(precision, _DEFAULTS["fp32"]))
+
+    def filled(self, precision: str) -> Self:
+        """These bounds, with a precision's defaults where nothing was given.
+
+        Args:
+            precision: What the graph is.
+        """
+        given = {name: getattr(self, name) for name in self.model_fields_set}
+        return type(self)(**{**type(self).for_precision(precision).model_dump(), **given})
 
     @classmethod
     def preset(cls, name: str, precision: str) -> Self:
@@ -133,7 +212,7 @@ class Bounds(Record):
         Args:
             name: `default`, as `for_precision`; `mlperf-99` or `mlperf-99.9`, the rule of MLPerf Inference, that the
                 candidate reaches 99 % or 99.9 % of the reference's metric, and nothing else.
-            precision: Of the artifact.
+            precision: What the graph is.
 
         Raises:
             BadInputError: There is no such preset.
@@ -142,7 +221,8 @@ class Bounds(Record):
             raise BadInputError(f"unknown preset {name!r}", fix=near(name, PRESETS))
         if name == "default":
             return cls.for_precision(precision)
-        return cls(max_auroc_drop=1, max_auprc_drop=1, min_label_agreement=0, min_metric_ratio=_MLPERF[name])
+        wide = {"max_auroc_drop": 1, "max_auprc_drop": 1, "min_label_agreement": 0}
+        return cls(**{**dict.fromkeys(cls.model_fields), **wide, "min_metric_ratio": _MLPERF[name]})
 
 
 class Verdict(Record):
@@ -155,8 +235,9 @@ class Verdict(Record):
         bound: Its bound.
         reason: One line with both.
         images_needed: For an inconclusive verdict, about how many images would tell; None where that is not known.
-        within: Whether no number by itself breaks its bound (one differing label is allowed as chance). An export
-            keeps such a model even where its test split is too small to tell; `verify` does not pass it.
+        within: Whether no number by itself breaks its bound (one differing label is allowed as chance, and so is a
+            drop on so few images that one pair of them breaks the bound). An export keeps such a model even where its
+            test split is too small to tell; `verify` does not pass it.
     """
 
     result: Result
@@ -177,6 +258,8 @@ def compare(
     groups: Sequence[str] | None = None,
     bootstrap: int = 1000,
     seed: int = 0,
+    threshold: float | None = None,
+    sigmoid: bool = False,
 ) -> Comparison:
     """Compares a candidate's logits with the reference's.
 
@@ -188,26 +271,34 @@ def compare(
         groups: The patient of each image; None: not known.
         bootstrap: Resamples for the intervals; 0: none but AUROC's, which needs none.
         seed: Seed of the resampling.
+        threshold: Probability of the second of two classes from which on it is decided for; None: the most probable
+            class is.
+        sigmoid: Whether a sigmoid follows and not softmax, so that every logit counts for itself.
 
     Raises:
-        ValueError: The shapes do not fit, or there is no image.
+        ValueError: The shapes do not fit, there is no image, or a threshold is given for other than two classes.
     """
     reference, candidate = (np.asarray(side, dtype=np.float64) for side in (reference_logits, candidate_logits))
     truth = np.zeros(len(reference), dtype=np.int64) if labels is None else np.asarray(labels)
     _check_shapes(truth, reference, candidate, len(classes))
+    if threshold is not None and len(classes) != 2:
+        raise ValueError(f"a threshold decides between two classes, not {len(classes)}")
     finite: Mask = np.asarray(np.isfinite(reference).all(axis=1) & np.isfinite(candidate).all(axis=1))
     differences = np.abs(reference[finite] - candidate[finite])
     agree = finite.copy()
-    agree[finite] = reference[finite].argmax(axis=1) == candidate[finite].argmax(axis=1)
+    agree[finite] = decisions(reference[finite], threshold) == decisions(candidate[finite], threshold)
     measured = Changes()
     if labels is not None and finite.all():
-        both = softmax(reference), softmax(candidate)
+        both = probabilities(reference), probabilities(candidate)
         measured = changes(truth, *both, groups=groups, bootstrap=bootstrap, seed=seed)
     return Comparison(
         images=len(truth),
         not_finite=int((~finite).sum()),
         **_statistics(differences),
         spread=float(reference[finite].std(axis=0).max()) if finite.any() else None,
+        **_relative(reference[finite], candidate[finite]),
+        shift=shift(reference[finite], candidate[finite], sigmoid=sigmoid),
+        threshold=threshold,
         disagreements=int((~agree).sum()),
         label_agreement=float(agree.mean()),
         auroc=(measured.auroc.reference, measured.auroc.candidate),
@@ -217,6 +308,18 @@ def compare(
         changes=measured,
         similarity=None if labels is None else _similarity(truth, reference, candidate),
     )
+
+
+def decisions(logits: Floats, threshold: float | None = None) -> NDArray[np.int64]:
+    """(N,) the class decided for.
+
+    Args:
+        logits: (N, K).
+        threshold: See `compare`.
+    """
+    if threshold is None:
+        return np.asarray(logits.argmax(axis=1), dtype=np.int64)
+    return np.asarray(probabilities(logits)[:, 1] >= threshold, dtype=np.int64)
 
 
 def verdict(comparison: Comparison, bounds: Bounds) -> Verdict:
@@ -232,7 +335,13 @@ def verdict(comparison: Comparison, bounds: Bounds) -> Verdict:
 
 
 def to_record(
-    comparison: Comparison, judged: Verdict, *, reference: str, split: str, worst: Sequence[str] = ()
+    comparison: Comparison,
+    judged: Verdict,
+    *,
+    reference: str,
+    split: str,
+    worst: Sequence[str] = (),
+    precision: str | None = None,
 ) -> ParityRecord:
     """The form that travels in an artifact's manifest.
 
@@ -242,8 +351,9 @@ def to_record(
         reference: What the artifact was compared with.
         split: Which images, such as `test`.
         worst: Ids of the images on which the two differ most.
+        precision: Whose bounds it was judged by; None: bounds of no precision.
     """
-    measured, similarity = comparison.changes, comparison.similarity
+    measured, similarity, moved = comparison.changes, comparison.similarity, comparison.shift
     return ParityRecord(
         reference=reference,
         images=comparison.images,
@@ -262,6 +372,12 @@ def to_record(
         brier=(measured.brier.reference, measured.brier.candidate),
         prediction_similarity=(similarity.observed, similarity.independent) if similarity else None,
         worst=tuple(worst),
+        precision=precision,
+        probability_difference=None if moved.largest is None or moved.p99 is None else (moved.p99, moved.largest),
+        mean_probability_shift=moved.mean,
+        logit_scale=moved.scale,
+        logit_offset=moved.offset,
+        calibration_interval=measured.calibration.interval,
     )
 
 
@@ -310,12 +426,52 @@ def _criteria(comparison: Comparison, bounds: Bounds) -> Iterator[_Criterion]:
             ("AUROC", measured.auroc, bounds.max_auroc_drop),
             ("AUPRC", measured.auprc, bounds.max_auprc_drop),
         ):
-            yield _moved(name, "drop", change, _tighter(most, bounds.min_metric_ratio, change.reference), images)
+            bound = _tighter(most, bounds.min_metric_ratio, change.reference)
+            yield _moved(name, "drop", change, bound, images, step=measured.step or 0.0)
     if comparison.labelled and bounds.max_calibration_shift is not None:
-        for name, change in (("calibration error", measured.ece), ("Brier score", measured.brier)):
-            yield _moved(name, "rise", change, bounds.max_calibration_shift, images)
-    if bounds.max_logit_difference is not None and comparison.max_difference is not None:
-        yield _logits(comparison, bounds.max_logit_difference)
+        yield _moved("calibration error", "shift", measured.calibration, bounds.max_calibration_shift, images)
+        yield _moved("Brier score", "rise", measured.brier, bounds.max_calibration_shift, images)
+    yield from _shifted(comparison, bounds)
+
+
+def _shifted(comparison: Comparison, bounds: Bounds) -> Iterator[_Criterion]:
+    """What is known of the images at hand for certain, so it passes or fails."""
+    found = comparison.shift
+    furthest = max(map(abs, found.mean), default=None)
+    change = None if found.scale is None else abs(found.scale - 1)
+    scale = "" if found.scale is None else f"logits scaled by {found.scale:.4g}, a change of {{}}"
+    for measure, words, number, most in (
+        (
+            "probability difference",
+            "largest probability difference {}",
+            found.largest,
+            bounds.max_probability_difference,
+        ),
+        ("99th percentile", "99th percentile of the probability differences {}", found.p99, bounds.max_p99_difference),
+        ("mean shift", "mean probability shift of a class {}", furthest, bounds.max_mean_shift),
+        ("logit scale", scale, change, bounds.max_scale_change),
+        ("logit offset", "logits of a class moved by {} of their size", found.offset, bounds.max_logit_offset),
+        (
+            "logit difference",
+            "largest logit difference {} of their size",
+            comparison.largest_relative,
+            bounds.max_logit_difference,
+        ),
+        (
+            "rounding",
+            "median logit difference {} of their size",
+            comparison.typical_relative,
+            bounds.max_typical_difference,
+        ),
+    ):
+        if number is not None and most is not None:
+            yield _certain(measure, words, number, most)
+
+
+def _certain(measure: str, words: str, number: float, most: float) -> _Criterion:
+    result: Result = "pass" if number <= most + _EXACT else "fail"
+    reason = f"{words.format(f'{number:.2g}')} (at most {most:.2g})"
+    return _Criterion(measure, result, number, most, reason, _strain(number, most), within=result == "pass")
 
 
 def _agreement(comparison: Comparison, least: float) -> _Criterion:
@@ -345,28 +501,47 @@ def _tighter(most: float, ratio: float | None, reference: float | None) -> float
     return most if ratio is None or reference is None else min(most, (1 - ratio) * reference)
 
 
-def _moved(name: str, way: Literal["drop", "rise"], change: Change, most: float, images: int) -> _Criterion:
-    """Judges how far a measure moved for the worse by the interval of that."""
+def _moved(
+    name: str,
+    way: Literal["drop", "rise", "shift"],
+    change: Change,
+    most: float,
+    images: int,
+    *,
+    step: float = 0.0,
+) -> _Criterion:
+    """Judges how far a measure moved for the worse, or for a shift to either side, by the interval of that.
+
+    Where the least change that the images can show breaks the bound alone, it is chance, and only an interval that is
+    all outside counts against the model.
+    """
     measure = f"{name} {way}"
     if change.difference is None or change.reference is None or change.candidate is None:
         reason = f"{name} is not defined on these images (one class only, or logits that are not finite)"
         return _Criterion(measure, "inconclusive", None, most, reason)
-    sign = -1 if way == "drop" else 1
-    number = sign * change.difference
+    turn = _TURNS[way]
+    number = turn(change.difference)
     reason = f"{name} {change.reference:.4f} to {change.candidate:.4f}"
-    strain, within = _strain(number, most), number <= most + _EXACT
+    strain, inside = _strain(number, most), number <= most + _EXACT
+    within = inside or number <= step + _EXACT
     if change.interval is None:
         reason = f"{reason}, too few patients of a class for an interval ({way} at most {most:.4g})"
         return _Criterion(measure, "inconclusive", number, most, reason, strain, within)
-    low, high = sorted(sign * end for end in change.interval)
+    low, high = sorted(turn(end) for end in change.interval)
+    if way == "shift" and change.interval[0] < 0 < change.interval[1]:
+        low = 0.0
     reason = f"{reason}, {way} {_range(low, high)} (at most {most:.4g})"
     if high <= most + _EXACT:
         return _Criterion(measure, "pass", number, most, reason, strain)
     if low > most + _EXACT:
         return _Criterion(measure, "fail", number, most, reason, strain, within=False)
-    needed = images_needed(images, number, high if within else low, most)
+    within = inside or step > most
+    needed = images_needed(images, number, high if inside else low, most)
     reason = f"{reason}: {_telling(needed)}, {images} are here"
     return _Criterion(measure, "inconclusive", number, most, reason, strain, within, needed)
+
+
+_TURNS: dict[str, Callable[[float], float]] = {"drop": operator.neg, "rise": float, "shift": abs}
 
 
 def _telling(needed: int | None) -> str:
@@ -381,13 +556,12 @@ def _range(low: float, high: float) -> str:
     return f"{round(low, 4) + 0.0:.4f} to {round(high, 4) + 0.0:.4f}"
 
 
-def _logits(comparison: Comparison, most: float) -> _Criterion:
-    difference = comparison.max_difference or 0.0
-    bound = most * max(comparison.spread or 0.0, SMALLEST_SPREAD)
-    reason = f"largest logit difference {difference:.2g} (at most {bound:.2g})"
-    result: Result = "pass" if difference <= bound else "fail"
-    strain = _strain(difference, bound)
-    return _Criterion("logit difference", result, difference, bound, reason, strain, within=result == "pass")
+def _relative(reference: Floats, candidate: Floats) -> dict[str, float | None]:
+    if not len(reference):
+        return {"largest_relative": None, "typical_relative": None}
+    sizes = np.maximum(np.abs(reference).max(axis=1), max(float(reference.std(axis=0).max()), SMALLEST_SPREAD))
+    moved = np.abs(candidate - reference).max(axis=1) / sizes
+    return {"largest_relative": float(moved.max()), "typical_relative": float(np.median(moved))}
 
 
 def _strain(number: float, bound: float) -> float:

@@ -6,14 +6,22 @@ resamples, so that what they share cancels. Whole patients are drawn where patie
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ttl_deploy.parity.delong import error_of_difference
 from ttl_deploy.spec import Record
-from ttl_deploy.training.metrics import Ranked, auprc, auroc, brier, expected_calibration_error, headline_classes
+from ttl_deploy.training.metrics import (
+    ECE_BINS,
+    Ranked,
+    auprc,
+    auroc,
+    brier,
+    expected_calibration_error,
+    headline_classes,
+)
 
 Floats = NDArray[np.float64]
 Labels = NDArray[np.int64]
@@ -51,7 +59,10 @@ class Changes(Record):
         auroc: Headline AUROC, as in `ttl_deploy.training.metrics`; the interval is DeLong's.
         auprc: Headline AUPRC; this and the following have percentile bootstrap intervals.
         ece: Expected calibration error.
+        calibration: The same of the probability that each gives to the reference's decision, in bins of the
+            reference's: a probability that crosses the edge of a bin, or a decision that changes, is no shift of it.
         brier: Brier score.
+        step: The least change of the AUROC that these images can show; None where it is not defined.
         patients: How many patients were drawn; None where patients are not known and images were drawn.
         bootstrap: How many resamples; 0 where there are none.
         seed: Seed of the resampling.
@@ -60,7 +71,9 @@ class Changes(Record):
     auroc: Change = Change()
     auprc: Change = Change()
     ece: Change = Change()
+    calibration: Change = Change()
     brier: Change = Change()
+    step: float | None = None
     patients: int | None = None
     bootstrap: int = 0
     seed: int = 0
@@ -96,14 +109,13 @@ def changes(
     if len(rows) < bootstrap / 2:
         rows = rows[:0]  # what is left would say little and look like much
     ranked = len(np.unique(labels)) > 1
-    calibration = {
-        name: _change([measure(labels, side) for side in sides], _resampled(measure, labels, sides, rows))
-        for name, measure in (("ece", expected_calibration_error), ("brier", brier))
-    }
     return Changes(
         auroc=_auroc_change(labels, sides, clusters) if ranked else Change(),
         auprc=_auprc_change(labels, sides, rows) if ranked else Change(),
-        **calibration,
+        ece=_ece_change(labels, sides, rows),
+        step=_step(labels, headline_classes(labels, reference.shape[1])) if ranked else None,
+        calibration=_calibration_change(labels, sides, rows),
+        brier=_brier_change(labels, sides, rows),
         patients=None if groups is None else int(clusters.max()) + 1,
         bootstrap=len(rows),
         seed=seed,
@@ -174,24 +186,56 @@ def _auprc_change(labels: Labels, sides: tuple[Floats, Floats], rows: NDArray[np
     return _change([auprc(labels, side) for side in sides], differences / len(chosen))
 
 
+def _ece_change(labels: Labels, sides: tuple[Floats, Floats], rows: NDArray[np.int32]) -> Change:
+    gaps = []
+    for side in sides:
+        confidence = side.max(axis=1)
+        gaps.append(((side.argmax(axis=1) == labels) - confidence)[:, None] * _in_bins(confidence))
+    return _change([expected_calibration_error(labels, side) for side in sides], _gap_differences(gaps, rows))
+
+
+def _calibration_change(labels: Labels, sides: tuple[Floats, Floats], rows: NDArray[np.int32]) -> Change:
+    """The mean gap between confidence and accuracy over bins, the bins and the decisions those of the reference."""
+    decided = sides[0].argmax(axis=1)
+    images = np.arange(len(labels))
+    members = _in_bins(sides[0][images, decided])
+    gaps = [((decided == labels) - side[images, decided])[:, None] * members for side in sides]
+    whole = np.ones((1, len(labels)))
+    return _change([float(_mean_gap(whole, gap)[0]) for gap in gaps], _gap_differences(gaps, rows))
+
+
+def _brier_change(labels: Labels, sides: tuple[Floats, Floats], rows: NDArray[np.int32]) -> Change:
+    """The score is a mean over images, so a resample's is one of the images' own scores."""
+    own = [np.array([brier(labels[i : i + 1], side[i : i + 1]) for i in range(len(labels))]) for side in sides]
+    moved = own[1] - own[0]
+    resampled = [(w @ moved) / w.sum(axis=1) for w in _pieces(rows)] if len(rows) else [np.zeros(0)]
+    return _change([brier(labels, side) for side in sides], np.concatenate(resampled))
+
+
+def _gap_differences(gaps: Sequence[Floats], rows: NDArray[np.int32]) -> Floats:
+    """The difference of the mean gaps on every resample."""
+    found = [_mean_gap(w, gaps[1]) - _mean_gap(w, gaps[0]) for w in _pieces(rows)] if len(rows) else [np.zeros(0)]
+    return np.concatenate(found)
+
+
+def _in_bins(confidence: Floats) -> Floats:
+    """(N, bins) of 0 and 1, each bin closed above as in `expected_calibration_error`."""
+    place = np.clip(np.ceil(confidence * ECE_BINS).astype(np.int64) - 1, 0, ECE_BINS - 1)
+    return np.eye(ECE_BINS)[place]
+
+
+def _mean_gap(weights: Floats, gaps: Floats) -> Floats:
+    """(B,) calibration errors of resamples (B, N) from gaps by bin (N, bins)."""
+    errors: Floats = np.abs(weights @ gaps).sum(axis=1) / weights.sum(axis=1)
+    return errors
+
+
 def _change(values: Sequence[float], resampled: Floats) -> Change:
     interval = None
     if len(resampled):
         low, high = np.percentile(resampled, [2.5, 97.5])
         interval = float(low), float(high)
     return Change(reference=values[0], candidate=values[1], difference=values[1] - values[0], interval=interval)
-
-
-def _resampled(
-    measure: Callable[[Labels, Floats], float],
-    labels: Labels,
-    sides: tuple[Floats, Floats],
-    rows: NDArray[np.int32],
-) -> Floats:
-    """The difference of a measure on every resample."""
-    places = np.arange(len(labels))
-    drawn = (np.repeat(places, row) for row in rows)
-    return np.array([measure(labels[i], sides[1][i]) - measure(labels[i], sides[0][i]) for i in drawn])
 
 
 def _resamples(labels: Labels, clusters: Labels, count: int, seed: int) -> Iterator[NDArray[np.int32]]:

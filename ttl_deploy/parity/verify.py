@@ -22,6 +22,7 @@ from ttl_deploy.errors import BadInputError, IntegrityError
 from ttl_deploy.parity.compare import Bounds, Comparison, Verdict, compare, to_record, verdict
 from ttl_deploy.parity.evidence import refuse_other_run, unrecorded
 from ttl_deploy.parity.images import UNKNOWN, prepare_items, read_items
+from ttl_deploy.parity.precision import judged_precision
 from ttl_deploy.parity.run_session import logits_of, without_constant
 from ttl_deploy.progress import SILENT, Reporter
 from ttl_deploy.runtime import Session, softmax
@@ -63,7 +64,7 @@ class Check:
         worst: Ids of the images on which the two differ most.
         examples: The same images, with what both said of them.
         prepared: The images, in the artifact's preprocessing.
-        notes: What differs between the two sides before any number is computed, such as the preprocessing.
+        notes: What differs between the two sides, or between the graph and its manifest, before any number is computed.
     """
 
     artifact: Artifact
@@ -142,10 +143,14 @@ def verify(
     device: str = "cpu",
     threads: int | None = None,
     bounds: Bounds | None = None,
+    allow_other_preprocessing: bool = False,
     cache: Path | None = None,
     reporter: Reporter = SILENT,
 ) -> Check:
     """Compares an artifact with the run it was exported from, or with another artifact.
+
+    Preprocessing that differs from the reference's fails whatever the numbers, because the images at hand may happen
+    not to show it: a square image loses nothing to another crop.
 
     Args:
         artifact: Folder of the artifact.
@@ -155,7 +160,8 @@ def verify(
         runtime: Engine to run the artifact in; None: the first that can.
         device: `cpu` or `cuda`.
         threads: Threads for one batch.
-        bounds: What is tolerated; None: the default of the artifact's precision.
+        bounds: What is tolerated; what is not given, or None: the default of what the artifact's graph is.
+        allow_other_preprocessing: Preprocessing that differs is meant, and the numbers alone decide.
         cache: Folder of the pixel cache.
         reporter: Told what happens.
 
@@ -183,7 +189,8 @@ def verify(
             reference_activation=source.artifact.manifest.activation if source.artifact else "none",
             split=pictures.name,
         )
-    return replace(result, notes=(*preprocess_notes(opened, source), *unrecorded(opened, source.run)))
+    result = replace(result, notes=(*result.notes, *unrecorded(opened, source.run)))
+    return _with_preprocessing(result, preprocess_notes(opened, source), meant=allow_other_preprocessing)
 
 
 def check(
@@ -204,7 +211,7 @@ def check(
         session: An open session.
         prepared: Holds the images of `reference`, in the artifact's own preprocessing.
         reference: Ids, labels and logits; labels of `UNKNOWN` are not used.
-        bounds: What is tolerated; None: the default of the artifact's precision.
+        bounds: What is tolerated; what is not given, or None: the default of what the artifact's graph is.
         reference_name: What the reference is, for the record.
         reference_activation: What the reference model ends in.
         split: Which images they are, for the record.
@@ -215,15 +222,42 @@ def check(
     _refuse_classes(artifact, prepared.classes, "the run's")
     logits = logits_of(session, _batches(prepared, reference.ids), artifact.manifest.preprocess)
     labels = None if (reference.labels == UNKNOWN).any() else reference.labels
-    if "softmax" in (session.activation, reference_activation):
+    activations = (session.activation, reference_activation)
+    if "softmax" in activations:
         logits = without_constant(logits)
         reference = replace(reference, logits=without_constant(reference.logits))
-    comparison = compare(labels, reference.logits, logits, prepared.classes, groups=_groups(prepared, reference.ids))
-    judged = verdict(comparison, bounds or Bounds.for_precision(artifact.manifest.precision))
+    comparison = compare(
+        labels,
+        reference.logits,
+        logits,
+        prepared.classes,
+        groups=patient_groups(prepared, reference.ids),
+        sigmoid="sigmoid" in activations,
+    )
+    precision, note = judged_precision(artifact)
+    judged = verdict(comparison, (bounds or Bounds()).filled(precision))
+    if note is not None:
+        judged = judged.model_copy(update={"reason": f"{judged.reason}; {note}"})
     worst = tuple(reference.ids[i] for i in comparison.worst)
-    record = to_record(comparison, judged, reference=reference_name, split=split, worst=worst)
+    record = to_record(comparison, judged, reference=reference_name, split=split, worst=worst, precision=precision)
     examples = tuple(_example(i, reference, logits, prepared.classes) for i in comparison.worst)
-    return Check(artifact, session.runtime, comparison, judged, record, worst, examples, prepared)
+    notes = () if note is None else (note,)
+    return Check(artifact, session.runtime, comparison, judged, record, worst, examples, prepared, notes)
+
+
+def _with_preprocessing(result: Check, differences: tuple[str, ...], *, meant: bool) -> Check:
+    """The check with what is known of the preprocessing: it fails where that differs and is not meant."""
+    if not differences:
+        return result
+    said = "; ".join(differences)
+    if meant:
+        judged = result.verdict.model_copy(update={"reason": f"{result.verdict.reason}; {said}, which is meant"})
+    else:
+        reason = f"{said} (if that is meant: --allow-other-preprocessing); {result.verdict.reason}"
+        judged = Verdict(result="fail", measure="preprocessing", number=None, bound=None, reason=reason, within=False)
+    written = {"verdict": judged.result, "reason": judged.reason, "preprocessing": differences}
+    record = result.record.model_copy(update=written)
+    return replace(result, verdict=judged, record=record, notes=(*result.notes, *differences))
 
 
 def source_folder(artifact: Artifact) -> Path | None:
@@ -338,7 +372,7 @@ def _warn_of_training_images(run: Run, prepared: Prepared, reporter: Reporter) -
         reporter.warn(f"{count} of {len(prepared.ids)} images are among those the run was trained on")
 
 
-def _groups(prepared: Prepared, ids: Sequence[str]) -> list[str] | None:
+def patient_groups(prepared: Prepared, ids: Sequence[str]) -> list[str] | None:
     """The patient of each image; an image without one is its own. None where no patient is known."""
     patients = dict(zip(prepared.ids, prepared.patients, strict=True))
     if not any(patients[image] for image in ids):

@@ -20,6 +20,8 @@ from ttl_deploy.runtime.binding import differences, refuse
 from ttl_deploy.runtime.graph_facts import of_onnxruntime
 
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+_OPTIONS: dict[str, dict[str, str]] = {"cpu": {}, "cuda": {"use_tf32": "0"}}
+"""TF32 has ten bits of mantissa, and would be called fp32."""
 _LOG_FATAL_ONLY = 4
 
 
@@ -39,7 +41,7 @@ class OrtSession(Session):
     def __init__(self, artifact: Artifact, *, threads: int, device: str) -> None:
         super().__init__(runtime="onnxruntime", device=device, threads=threads, **of_manifest(artifact.manifest))
         self._input, self._output = artifact.manifest.input_name, artifact.manifest.output_name
-        self._session = open_graph(artifact, threads, [(_PROVIDERS[device], {})])
+        self._session = open_graph(artifact, threads, [(_PROVIDERS[device], _OPTIONS[device])])
         refuse(artifact, differences(artifact.manifest, of_onnxruntime(self._session)))
 
     def _run(self, batch: NDArray[Any]) -> NDArray[Any]:

@@ -58,6 +58,9 @@ class TorchSession(Session):
         )
         if device == "cuda" and not torch.cuda.is_available():
             raise MissingDependencyError("PyTorch finds no GPU here", fix="pass --device cpu")
+        if device == "cuda":
+            # TF32 has ten bits of mantissa, and would be called fp32.
+            torch.backends.cudnn.allow_tf32 = False
         torch.set_num_threads(threads)
         refuse_unbound(artifact)
         self._call = _load(artifact, device, packaged)

@@ -5,8 +5,9 @@ Everything that can be refused is refused before the run's folder is touched.
 
 from __future__ import annotations
 
+import contextlib
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -226,9 +227,21 @@ def predict_fp32(model: TransferModel, prepared: Prepared, side: str, config: Tr
     images = ImageBatches(prepared, indices, config.preprocess)
     fabric = Fabric(accelerator=config.accelerator, devices=1, precision="32-true")
     module = fabric.setup_module(model)
-    logits = predict(fabric, module, images, config.batch_size)
+    with _without_tf32():
+        logits = predict(fabric, module, images, config.batch_size)
     ids = tuple(prepared.ids[i] for i in indices)
     return Predictions(ids, (side,) * len(ids), prepared.labels[indices], logits)
+
+
+@contextlib.contextmanager
+def _without_tf32() -> Iterator[None]:
+    """CuDNN would otherwise multiply in TF32, with ten bits of mantissa, and no fp32 artifact would agree with that."""
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
 
 
 def _plan(request: Request, reporter: Reporter) -> tuple[Callable[[Dataset], tuple[ModelSpec, PreprocessSpec]], Fabric]:

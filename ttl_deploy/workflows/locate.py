@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 IMAGES = 16
 INSIDE = 2
 """How many images look inside a graph: every tensor of each is held at once."""
-TOLERANCE = 1e-3
+TOLERANCE = 1e-4
 LOW_PRECISION_TOLERANCE = 0.25
 
 
@@ -88,7 +88,7 @@ def locate(
         runtime: Engine of the artifact; None: the first that can.
         device: `cpu` or `cuda`.
         threads: Threads for one batch.
-        max_logit_difference: What a step may change a logit by, in units of the logits' spread; None: a thousandth
+        max_logit_difference: What a step may change a logit by, in units of the logits' spread; None: 0.0002
             between fp32 and fp32, a quarter where a lower precision is involved.
         cache: Folder of the pixel cache.
         reporter: Told what happens.

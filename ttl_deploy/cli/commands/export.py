@@ -9,7 +9,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ttl_deploy.cli import console
-from ttl_deploy.cli.options import bounds_of
+from ttl_deploy.cli.options import (
+    MaxAuprcDrop,
+    MaxAurocDrop,
+    MaxCalibrationShift,
+    MaxLogitOffset,
+    MaxMeanShift,
+    MaxP99Difference,
+    MaxProbabilityDifference,
+    MaxScaleChange,
+    MinLabelAgreement,
+    bounds_of,
+)
 from ttl_deploy.errors import BadInputError
 
 if TYPE_CHECKING:
@@ -37,15 +48,15 @@ def run(
     out: Annotated[
         Path | None, typer.Option(help="Folder of the artifact.", show_default="RUN/FORMAT-PRECISION")
     ] = None,
-    max_auroc_drop: Annotated[
-        float | None, typer.Option(help="Most AUROC the artifact may lose.", show_default="0.005")
-    ] = None,
-    max_auprc_drop: Annotated[
-        float | None, typer.Option(help="Most AUPRC the artifact may lose.", show_default="0.005")
-    ] = None,
-    min_label_agreement: Annotated[
-        float | None, typer.Option(help="Least fraction of images with the same predicted class.", show_default="0.99")
-    ] = None,
+    max_auroc_drop: MaxAurocDrop = None,
+    max_auprc_drop: MaxAuprcDrop = None,
+    min_label_agreement: MinLabelAgreement = None,
+    max_probability_difference: MaxProbabilityDifference = None,
+    max_p99_difference: MaxP99Difference = None,
+    max_mean_shift: MaxMeanShift = None,
+    max_scale_change: MaxScaleChange = None,
+    max_logit_offset: MaxLogitOffset = None,
+    max_calibration_shift: MaxCalibrationShift = None,
     opset: Annotated[
         int | None, typer.Option(help="ONNX opset; older engines need older ones.", show_default="20; bf16: 22")
     ] = None,
@@ -127,7 +138,18 @@ def run(
     from ttl_deploy.export.auto import AUTO, export_auto
     from ttl_deploy.export.export_run import export_run
 
-    given = (max_auroc_drop, max_auprc_drop, min_label_agreement)
+    bounds = bounds_of(
+        precision or "fp32",
+        max_auroc_drop=max_auroc_drop,
+        max_auprc_drop=max_auprc_drop,
+        min_label_agreement=min_label_agreement,
+        max_probability_difference=max_probability_difference,
+        max_p99_difference=max_p99_difference,
+        max_mean_shift=max_mean_shift,
+        max_scale_change=max_scale_change,
+        max_logit_offset=max_logit_offset,
+        max_calibration_shift=max_calibration_shift,
+    )
     reporter = console.ConsoleReporter(quiet=as_json)
     options = {
         "opset": opset,
@@ -149,14 +171,12 @@ def run(
     }
     if format == AUTO:
         _refuse_options(precision, {"defer_build": defer_build or None, **options})
-        bounds = bounds_of("int8", *given) if any(value is not None for value in given) else None
         made, rows = export_auto(
             run, device=device, out=out, bounds=bounds, overwrite=overwrite, cache=cache, reporter=reporter
         )
         if not as_json:
             _candidates(rows)
     else:
-        bounds = bounds_of(precision or "fp32", *given)
         made = export_run(
             run,
             format=format,

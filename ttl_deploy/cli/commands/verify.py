@@ -8,7 +8,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ttl_deploy.cli import console
-from ttl_deploy.cli.options import bounds_of
+from ttl_deploy.cli.options import (
+    BOUNDS,
+    MaxAuprcDrop,
+    MaxAurocDrop,
+    MaxCalibrationShift,
+    MaxLogitOffset,
+    MaxMeanShift,
+    MaxP99Difference,
+    MaxProbabilityDifference,
+    MaxScaleChange,
+    MinLabelAgreement,
+    bounds_of,
+)
 
 if TYPE_CHECKING:
     from ttl_deploy.parity.location import Location
@@ -18,8 +30,6 @@ if TYPE_CHECKING:
 NAME = "verify"
 ORDER = 5
 NEEDS_ARGUMENTS = True
-
-_BOUNDS = "Bounds"
 
 
 def run(
@@ -51,54 +61,49 @@ def run(
         typer.Option(
             help="Which bounds: default, as below; mlperf-99 or mlperf-99.9, MLPerf's rule: AUROC and AUPRC reach 99 % "
             "or 99.9 % of the reference's, and nothing else counts. Bounds given beside it are added.",
-            rich_help_panel=_BOUNDS,
+            rich_help_panel=BOUNDS,
         ),
     ] = "default",
-    max_auroc_drop: Annotated[
-        float | None,
-        typer.Option(
-            help="Most AUROC the artifact may lose. The whole 95 % interval of the loss inside: pass; all of it "
-            "outside: fail; else inconclusive, with the number of images that would tell.",
-            show_default="0.005",
-            rich_help_panel=_BOUNDS,
-        ),
-    ] = None,
-    max_auprc_drop: Annotated[
-        float | None,
-        typer.Option(
-            help="Most AUPRC the artifact may lose; judged likewise.", show_default="0.005", rich_help_panel=_BOUNDS
-        ),
-    ] = None,
-    min_label_agreement: Annotated[
-        float | None,
-        typer.Option(
-            help="Least fraction of images with the same predicted class. Below it but not surely: inconclusive.",
-            show_default="0.99",
-            rich_help_panel=_BOUNDS,
-        ),
-    ] = None,
+    max_auroc_drop: MaxAurocDrop = None,
+    max_auprc_drop: MaxAuprcDrop = None,
+    min_label_agreement: MinLabelAgreement = None,
+    max_probability_difference: MaxProbabilityDifference = None,
+    max_p99_difference: MaxP99Difference = None,
+    max_mean_shift: MaxMeanShift = None,
+    max_scale_change: MaxScaleChange = None,
+    max_logit_offset: MaxLogitOffset = None,
+    max_calibration_shift: MaxCalibrationShift = None,
     max_logit_difference: Annotated[
         float | None,
         typer.Option(
-            help="Largest difference of a logit, in units of the logits' standard deviation between images.",
+            help="Largest difference of a logit, relative to the size of the logits.",
             show_default="0.001 for fp32, else not judged",
-            rich_help_panel=_BOUNDS,
+            rich_help_panel=BOUNDS,
         ),
     ] = None,
-    max_calibration_shift: Annotated[
+    max_typical_difference: Annotated[
         float | None,
         typer.Option(
-            help="Most that the calibration error (ECE) and the Brier score may rise; judged by their intervals.",
-            show_default="not judged",
-            rich_help_panel=_BOUNDS,
+            help="The same of the median image: what fp32 may differ by rounding.",
+            show_default="0.00003 for fp32, else not judged",
+            rich_help_panel=BOUNDS,
         ),
     ] = None,
+    allow_other_preprocessing: Annotated[
+        bool,
+        typer.Option(
+            "--allow-other-preprocessing",
+            help="The artifact's preprocessing differs from the reference's and is meant to: let the numbers decide. "
+            "Without, it fails, because the images at hand may not show it.",
+            rich_help_panel=BOUNDS,
+        ),
+    ] = False,
     allow_inconclusive: Annotated[
         bool,
         typer.Option(
             "--allow-inconclusive",
             help="Exit with 0 too where the images are too few to tell.",
-            rich_help_panel=_BOUNDS,
+            rich_help_panel=BOUNDS,
         ),
     ] = False,
     locate: Annotated[
@@ -120,7 +125,8 @@ def run(
 
     Hashes are checked first. Unless told otherwise the images are the run's own test split, and the reference is what
     PyTorch said of them, in fp32, when the run was evaluated. Intervals are DeLong's for AUROC and of a paired
-    bootstrap for the rest, by patient where patients are known.
+    bootstrap for the rest, by patient where patients are known. The default bounds are those of what the graph's
+    weights are, whatever the manifest calls them.
     """
     from ttl_deploy import files
     from ttl_deploy.artifact import open_artifact
@@ -132,12 +138,18 @@ def run(
     precision = open_artifact(artifact, verify=False).manifest.precision
     bounds = bounds_of(
         precision,
-        max_auroc_drop,
-        max_auprc_drop,
-        min_label_agreement,
-        max_logit_difference,
-        max_calibration_shift,
         preset,
+        max_auroc_drop=max_auroc_drop,
+        max_auprc_drop=max_auprc_drop,
+        min_label_agreement=min_label_agreement,
+        max_probability_difference=max_probability_difference,
+        max_p99_difference=max_p99_difference,
+        max_mean_shift=max_mean_shift,
+        max_scale_change=max_scale_change,
+        max_logit_offset=max_logit_offset,
+        max_calibration_shift=max_calibration_shift,
+        max_logit_difference=max_logit_difference,
+        max_typical_difference=max_typical_difference,
     )
     shared: dict[str, Any] = {
         "against": against,
@@ -149,7 +161,7 @@ def run(
         "reporter": console.ConsoleReporter(quiet=as_json),
     }
     try:
-        result = verify(artifact, bounds=bounds, **shared)
+        result = verify(artifact, bounds=bounds, allow_other_preprocessing=allow_other_preprocessing, **shared)
     except IntegrityError:
         found = _records_only(artifact, shared) if locate else None
         if found is None:
@@ -191,6 +203,7 @@ def _json(artifact: Path, result: Check, location: Location | None) -> dict[str,
         "reference": result.record.reference,
         "images": result.record.split,
         "runtime": result.runtime,
+        "precision": result.record.precision,
         "verdict": result.verdict.model_dump(mode="json"),
         "comparison": result.comparison.model_dump(mode="json"),
         "worst": result.worst,
@@ -223,7 +236,10 @@ def _rows(result: Check) -> list[tuple[str | None, ...]]:
     rows: list[tuple[str | None, ...]] = []
     if comparison.labelled:
         measured = comparison.changes
-        named = (("AUROC", measured.auroc), ("AUPRC", measured.auprc), ("ECE", measured.ece), ("Brier", measured.brier))
+        named = (
+            *(("AUROC", measured.auroc), ("AUPRC", measured.auprc), ("ECE", measured.ece)),
+            *(("ECE in the reference's bins", measured.calibration), ("Brier", measured.brier)),
+        )
         rows += [_change_row(name, change) for name, change in named]
     similarity = comparison.similarity
     if similarity is not None:
@@ -233,6 +249,7 @@ def _rows(result: Check) -> list[tuple[str | None, ...]]:
         rows.append(("both right or both wrong", "", f"{similarity.observed:.2%}", alone, ""))
     same = f"{comparison.disagreements} of {comparison.images} differ"
     rows.append(("same label", "", f"{comparison.label_agreement:.2%}", same, ""))
+    rows += _shift_rows(result)
     for name, value in (
         ("mean", comparison.mean_difference),
         ("median", comparison.p50_difference),
@@ -242,6 +259,19 @@ def _rows(result: Check) -> list[tuple[str | None, ...]]:
     ):
         rows.append((f"logit difference, {name}", "", "", None if value is None else f"{value:.2e}", ""))
     return rows
+
+
+def _shift_rows(result: Check) -> list[tuple[str | None, ...]]:
+    moved = result.comparison.shift
+    means = zip(result.prepared.classes, moved.mean, strict=True) if moved.mean else ()
+    shown = [f"{shift:+.5f} {name}" for name, shift in means if name in _shown(result)]
+    return [
+        ("probability difference, largest", "", "", _number(moved.largest), ""),
+        ("probability difference, 99th percentile", "", "", _number(moved.p99), ""),
+        *(("mean probability", "", "", words, "") for words in shown),
+        ("logits multiplied by", "", "", _number(moved.scale), ""),
+        ("logits moved, relative to their size", "", "", _number(moved.offset), ""),
+    ]
 
 
 def _change_row(name: str, change: Change) -> tuple[str | None, ...]:

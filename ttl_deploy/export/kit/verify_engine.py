@@ -17,9 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 TOLERANCE = {"fp32": 1e-3, "tf32": 1e-2, "fp16": 2e-2, "int8": 0.25}
-"""Largest difference to the same graph in ONNX Runtime, in units of how much the expected outputs vary. fp32 is the
-bound of `ttl-deploy verify`; the others leave room for another order of rounding, and catch a wrong layer, not a
-rounding: an int8 step that falls on the other side moves every later layer."""
+"""Largest difference to the same graph in ONNX Runtime, in units of how much the expected outputs vary. All leave room
+for another order of rounding, and catch a wrong layer, not a rounding: an int8 step that falls on the other side moves
+every later layer. `ttl-deploy verify` is stricter."""
 
 SMALLEST_SPREAD = 0.1
 
