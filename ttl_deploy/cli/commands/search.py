@@ -150,6 +150,15 @@ def run(
             min=0,
         ),
     ] = 30,
+    max_minutes: Annotated[
+        float | None,
+        typer.Option(
+            help="Most minutes of one training; the epoch in which they end is dropped, unless it is the first. The "
+            "result then depends on the machine's speed.",
+            show_default="no limit",
+            rich_help_panel=PROTOCOL,
+        ),
+    ] = None,
     learning_rate: LearningRate = 1e-4,
     batch_size: BatchSize = 64,
     patience: Patience = 10,
@@ -243,6 +252,8 @@ def run(
         "class_weights": class_weights,
         "seed": seed,
         **({"cached_views": cache_features} if method == "lwft" else {}),
+        # Left out where it is not given, so that trials of an earlier version are still known.
+        **({"max_minutes": max_minutes} if max_minutes is not None else {}),
     }
     request = Request(
         backbone,
