@@ -70,11 +70,11 @@ class Outcome:
         return str(self.result["answer"])
 
 
-def conclude(state: State, winner: Run, rows: list[Row]) -> Outcome:
-    """Writes the result and the report."""
+def conclude(state: State, winner: Run, rows: list[Row], cut: str) -> Outcome:
+    """Writes the result and the report of a search that chose the candidate `cut`."""
     result = {
-        "answer": _answer(state, winner, rows),
-        "cut": winner.config.model.cut,
+        "answer": _answer(state, winner, rows, cut),
+        "cut": cut,
         "winner": str(winner.folder),
         "test": {
             name: winner.metrics()["test"][name] for name in ("auroc", "auprc", "auroc_interval", "auprc_interval")
@@ -97,13 +97,14 @@ def conclude(state: State, winner: Run, rows: list[Row]) -> Outcome:
     return outcome
 
 
-def _answer(state: State, winner: Run, rows: Sequence[Row]) -> str:
-    model, row = winner.config.model, next(row for row in rows if row.cut == winner.config.model.cut)
+def _answer(state: State, winner: Run, rows: Sequence[Row], cut: str) -> str:
+    model, row = winner.config.model, next(row for row in rows if row.cut == cut)
+    what = f"cut {model.backbone} at {cut}" if model.cut else f"do not cut {model.backbone}"
     metric = _NAMES[state.options.metric]
     latency = "" if row.latency_ms is None else f", {row.latency_ms:.2f} ms on {state.options.budget.place}"
     trained = sum(row.value is not None for row in rows)
     return (
-        f"cut {model.backbone} at {model.cut} ({model.method.upper()}): validation {metric} {row.value:.3f} ± "
+        f"{what} ({model.method.upper()}): validation {metric} {row.value:.3f} ± "
         f"{row.error:.3f}, test {metric} {winner.metrics()['test'][state.options.metric]:.3f}, "
         f"{row.parameters / 1e6:.2f} M parameters, {row.macs / 1e9:.3f} G MACs{latency}; "
         f"{trained} of {len(rows)} candidates trained in {sum(state.seconds.values()) / 60:.1f} min"
@@ -121,7 +122,7 @@ def _report(state: State, outcome: Outcome) -> None:
         backbone=winner.config.model.backbone,
         method=winner.config.model.method,
         metric=_NAMES[state.options.metric],
-        chosen=next(row for row in rows if row.cut == winner.config.model.cut),
+        chosen=next(row for row in rows if row.cut == outcome.result["cut"]),
         rows=rows,
         test_value=metrics["test"][state.options.metric],
         test_images=metrics["images"]["test"],

@@ -88,7 +88,7 @@ def search(
         chosen = state.choose({cut: score for cut, score in scores.items() if cut in state.finals})
         winner = _crown(state, chosen, out / WINNER)
         rows = _rows(state, everything, excluded, measured, latencies)
-        return conclude(state, winner, rows)
+        return conclude(state, winner, rows, chosen.cut)
 
 
 def _understand(data: DataOptions, request: Request, split: SplitSpec, reporter: Reporter) -> tuple[ModelSpec, str]:
@@ -250,16 +250,18 @@ def _rows(
                 error=score.error if score else None,
                 epochs=state.trained(candidate.cut),
                 seconds=state.seconds_of(candidate.cut),
-                status=_status(state, candidate.cut, excluded),
+                status=_status(state, candidate, excluded),
             )
         )
     return rows
 
 
-def _status(state: State, cut: str, excluded: dict[str, str]) -> str:
+def _status(state: State, candidate: Candidate, excluded: dict[str, str]) -> str:
+    cut = candidate.cut
+    named = " (the whole network: FTL)" if candidate.whole else ""
     if cut in excluded:
         return f"over budget: {excluded[cut]}"
     if cut in state.finals:
         early = [r.stopped for r in state.finals[cut] if r.stopped and "curve" in r.stopped]
-        return f"ended early: {early[0]}" if early else "trained"
-    return "trained in part" if cut in state.scores else "not trained"
+        return f"ended early: {early[0]}" if early else f"trained{named}"
+    return ("trained in part" if cut in state.scores else "not trained") + named

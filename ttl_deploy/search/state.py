@@ -19,18 +19,16 @@ from typing import Any
 
 from ttl_deploy import files
 from ttl_deploy.progress import Advance, Reporter
-from ttl_deploy.search.candidates import Candidate
+from ttl_deploy.search.candidates import ALL, WHOLE, Candidate
 from ttl_deploy.search.engines import Engine
 from ttl_deploy.search.evidence import Evidence, Inquiry, look
 from ttl_deploy.search.options import SearchOptions
 from ttl_deploy.search.score import Score, choose, combine, refuted
 from ttl_deploy.search.trial import Rival, Trial, TrialRecord, read_trial, run_trial
-from ttl_deploy.spec import SplitSpec
+from ttl_deploy.spec import ModelSpec, SplitSpec
 from ttl_deploy.training.train import DataOptions, Request
 
 TRIALS, RECORDS = "trials", "records"
-WHOLE = "ftl"
-"""Name of the whole network's trial."""
 
 
 @dataclass
@@ -111,21 +109,24 @@ class State:
         for group in groups:
             trials = [
                 self._trial(
-                    candidate.cut, repeat, epochs, self._rival(scores, epochs) if stop else None, weights, variant
+                    candidate.spec, repeat, epochs, self._rival(scores, epochs) if stop else None, weights, variant
                 )
                 for candidate in group
                 for repeat in range(self.options.repeats)
             ]
             records = self._run(trials)
-            for candidate in group:
-                own = [record for record in records if record.cut == candidate.cut]
+            for place, candidate in enumerate(group):
+                own = records[place * self.options.repeats : (place + 1) * self.options.repeats]
                 scores[candidate.cut] = self._scored(candidate.cut, own)
         return scores
 
     def whole_network(self, epochs: int | None) -> TrialRecord:
-        """Trains the whole network (FTL) up to an epoch."""
-        trial = self._trial(None, 0, epochs, None, None, "")
-        return self._run([trial])[0]
+        """Trains the whole network (FTL) up to an epoch; where it is a candidate, that is its row."""
+        whole = next((candidate for candidate in self.allowed if candidate.cut == WHOLE), None)
+        record = self._run([self._trial(whole.spec if whole else None, 0, epochs, None, None, "")])[0]
+        if whole and self.options.repeats == 1:
+            self._scored(WHOLE, [record])
+        return record
 
     def look(self, kind: str, cuts: Sequence[Candidate], run: TrialRecord) -> Evidence:
         """Probes or SVCCA at cuts of a trained whole network; see `evidence`."""
@@ -171,18 +172,31 @@ class State:
         return sum(record.seconds for record in self.records.get(cut, ()))
 
     def _trial(
-        self, cut: str | None, repeat: int, epochs: int | None, rival: Rival | None, weights: str | None, variant: str
+        self,
+        spec: ModelSpec | None,
+        repeat: int,
+        epochs: int | None,
+        rival: Rival | None,
+        weights: str | None,
+        variant: str,
     ) -> Trial:
+        """Of a candidate's spec; None: of the whole network where it is none, which is evidence and is not tested."""
         settings = dict(self.request.settings or {})
         settings["seed"] = int(settings.get("seed", 0)) + repeat
-        method = self.request.method if cut is not None else "ftl"
-        if method != "lwft":
+        method, cut, layers = (spec.method, spec.cut, spec.trained_layers) if spec else ("ftl", None, None)
+        if method != "lwft" or cut is None:
             settings.pop("cached_views", None)
         request = replace(
-            self.request, method=method, cut=cut, settings=settings, weights=weights or self.request.weights
+            self.request,
+            method=method,
+            cut=cut,
+            trained_layers=layers,
+            settings=settings,
+            weights=weights or self.request.weights,
         )
-        name = "-".join(part for part in (cut or WHOLE, variant, f"r{repeat}" if repeat else "") if part)
-        finish = epochs == self.full and cut is not None
+        called = cut or (WHOLE if method == "ftl" else ALL)
+        name = "-".join(part for part in (called, variant, f"r{repeat}" if repeat else "") if part)
+        finish = epochs == self.full and spec is not None
         step = f"{name}@{epochs or 'end'}"
         facts = {
             "data": self.data_digest,

@@ -103,7 +103,7 @@ def train_incremental(
     _begin(out, {"incremental": True, "target_auprc": target_auprc}, overwrite)
     runs: list[Run] = []
     reached = False
-    most = len(BACKBONES.get(request.backbone).all_units) + 1
+    most = len(BACKBONES.get(request.backbone).layers) + 1
     for layers in range(1, most + 1):
         member = Member(f"layers-{layers}", replace(request, cut=None, trained_layers=layers), split)
         runs.append(_one(data, member, out / member.name, reporter))

@@ -31,6 +31,7 @@ class EfficientNet(Backbone):
     """
 
     first_weight = "conv_stem.weight"
+    usual_block = 5
 
     def __init__(self, name: str, depths: tuple[int, ...]) -> None:
         self.name = name
