@@ -73,6 +73,8 @@ class Backbone(ABC):
         first_weight: State-dict name of the convolution that reads the image.
         usual_block: The block after which the paper truncates networks of the family (Tables 1 to 3), or None where it
             has none.
+        normalisation: Mean and standard deviation, on the 0..1 scale, that every channel had in its pretraining; None:
+            ImageNet's own.
     """
 
     name: str
@@ -81,6 +83,7 @@ class Backbone(ABC):
     input_size: int = 224
     first_weight: str
     usual_block: int | None = None
+    normalisation: tuple[float, float] | None = None
 
     @abstractmethod
     def build(self, channels: int = 3) -> dict[str, nn.Module]:
