@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 
 from ttl_deploy.bench.targets import get_target
 from ttl_deploy.cli.main import run
+from ttl_deploy.complexity import count
 from ttl_deploy.errors import BadInputError
 from ttl_deploy.search.candidates import Candidate, around, block_ends, candidates
 from ttl_deploy.search.options import Budget, SearchOptions
@@ -25,7 +26,8 @@ from ttl_deploy.search.score import Score
 from ttl_deploy.search.search import search
 from ttl_deploy.search.state import _waves
 from ttl_deploy.search.strategies import STRATEGIES, _Purse
-from ttl_deploy.spec import ModelSpec
+from ttl_deploy.search.work import training_work
+from ttl_deploy.spec import ModelSpec, TrainConfig
 from ttl_deploy.training.run import finished_run, read_predictions
 from ttl_deploy.training.train import DataOptions, Request, specs, train
 from ttl_deploy.transfer import build
@@ -424,3 +426,44 @@ def test_the_minutes_of_a_trial_end_within_its_first_epoch(
     outcome = search(data, request_of({"epochs": 3, "max_minutes": 1e-9}), tmp_path / "s", options=options)
     assert outcome.rows[0].epochs == 1
     assert "of the first epoch" in outcome.winner.metrics()["stopped"]
+
+
+def test_a_strategy_that_takes_trainings_over_decides_and_costs_as_if_alone(
+    data: DataOptions, request_of: Make, options_of: Opt, tmp_path: Path
+) -> None:
+    """The finalists of halving come from exhaustive, charged for the epochs that the short rounds had not trained."""
+    request, halving = request_of({"epochs": 4}), options_of(strategy="halving", budget=SMALL, divisions=1)
+    exhaustive = halving.model_copy(update={"strategy": "exhaustive"})
+    search(data, request, tmp_path / "all", options=exhaustive)
+    alone = search(data, request, tmp_path / "alone", options=halving)
+    shared = search(data, request, tmp_path / "shared", options=halving, reuse=[tmp_path / "all"])
+    assert [(row.cut, row.value, row.error, row.epochs) for row in shared.rows] == [
+        (row.cut, row.value, row.error, row.epochs) for row in alone.rows
+    ]
+    assert shared.result["cut"] == alone.result["cut"]
+    assert shared.result["work"] == alone.result["work"]
+    cut = shared.result["cut"]
+    begun = (tmp_path / "shared" / "trials" / cut / "timing.jsonl").read_text().splitlines()
+    assert len(begun) == 2
+    twice = search(data, request, tmp_path / "twice", options=halving, reuse=[tmp_path / "alone", tmp_path / "all"])
+    assert twice.result["seconds"] == alone.result["seconds"]
+    assert not any(
+        (tmp_path / "twice" / "trials" / row.cut / "last.ckpt").exists() for row in twice.rows if row.epochs == 2
+    )
+
+
+def test_work_is_counted_forward_and_backward_and_frozen_layers_only_forward() -> None:
+    """By hand: three passes of every training image, one of every validation image; frozen layers run forward only."""
+    ttl, preprocess = specs(Request(cut="layer3", backbone="resnet18", image_size=64), ("a", "b"))
+    lwft = ttl.model_copy(update={"method": "lwft"})
+    whole = count(build(lwft), lwft.input_shape).macs
+    bottom = count(build(ttl), ttl.input_shape).macs
+
+    def config(spec: ModelSpec, **more: Any) -> TrainConfig:
+        return TrainConfig(data="x", data_digest="x", model=spec, preprocess=preprocess, **more)
+
+    assert training_work(config(ttl), 100, 20, range(1, 5)) == 4 * (3 * 100 + 20) * bottom
+    every = 4 * (100 * (3 * (whole - bottom) + bottom) + 20 * whole)
+    assert training_work(config(lwft), 100, 20, range(1, 5)) == every
+    kept = 4 * (3 * 100 + 20) * (whole - bottom) + (2 * 100 + 20) * bottom
+    assert training_work(config(lwft, cached_views=2), 100, 20, range(1, 5)) == kept

@@ -60,7 +60,7 @@ def components(features: NDArray[np.floating], *, variance: float = VARIANCE) ->
 
     Canonical correlations are inflated where the samples are not several times as many.
     """
-    return _components(features, variance).shape[1]
+    return int(_components(features, variance).shape[1])
 
 
 def random_coefficients(samples: int, channels: Sequence[int], *, variance: float = VARIANCE, seed: int = 0) -> Matrix:

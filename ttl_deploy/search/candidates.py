@@ -105,17 +105,22 @@ def over_budget(candidate: Candidate, budget: Budget) -> str | None:
     return None
 
 
-def usual(pool: Sequence[Candidate]) -> Candidate:
-    """The candidate nearest to the block cutoff that the paper's tables show for a network; see `Backbone.usual_block`.
+def distance(candidate: Candidate) -> int:
+    """How many cuts a candidate lies from the block cutoff that the paper takes; see `Backbone.usual_block`.
 
-    Where there is no such experience: nearest to the end of the block after three quarters of the blocks, as the
-    paper's third of ResNet's four. Of two equally near ones the lower.
+    Where there is no such experience: from the end of the block after three quarters of the blocks, as the third of
+    ResNet's four is.
     """
-    backbone = BACKBONES.get(pool[0].spec.backbone)
+    backbone = BACKBONES.get(candidate.spec.backbone)
     ends = [point for point in backbone.cut_points if point.ends_block]
     block = backbone.usual_block or max(1, round(0.75 * len(ends)))
     index = next((point.index for point in ends if point.block == block), ends[-1].index if ends else 0)
-    return min(pool, key=lambda c: (abs(c.index - index), c.index))
+    return abs(candidate.index - index)
+
+
+def usual(pool: Sequence[Candidate]) -> Candidate:
+    """The candidate nearest to the paper's block cutoff, the lower one of two."""
+    return min(pool, key=lambda c: (distance(c), c.index))
 
 
 def block_ends(all_candidates: Sequence[Candidate]) -> list[Candidate]:

@@ -20,6 +20,8 @@ from ttl_deploy.analysis.features import pooled_features, sampled_features
 from ttl_deploy.analysis.probe import probe
 from ttl_deploy.analysis.reuse import Reuse
 from ttl_deploy.analysis.svcca import components, random_coefficients, svcca
+from ttl_deploy.complexity import count
+from ttl_deploy.data.prepared import read_split
 from ttl_deploy.data.torch_data import mix_seeds
 from ttl_deploy.search.score import metric_of
 from ttl_deploy.search.trial import limited_threads, patients_of
@@ -69,11 +71,15 @@ class Evidence(Record):
 
     Attributes:
         seconds: Wall-clock time.
+        cpu_seconds: Processor time.
+        work: Multiply-adds of the passes through the networks.
         probes: Bottom first; empty where not asked for.
         reuses: Likewise.
     """
 
     seconds: float
+    cpu_seconds: float = 0.0
+    work: float = 0.0
     probes: tuple[ProbeRecord, ...] = ()
     reuses: tuple[ReuseRecord, ...] = ()
 
@@ -108,12 +114,27 @@ def look(inquiry: Inquiry) -> Evidence:
     if inquiry.record.exists():
         with contextlib.suppress(ValidationError):
             return Evidence.model_validate(json.loads(inquiry.record.read_text()))
-    begun = time.monotonic()
+    begun, burnt = time.monotonic(), time.process_time()
     with limited_threads(inquiry.threads):
         found = {"probes": _probes, "reuses": _reuses}[inquiry.kind](inquiry)
-    evidence = Evidence(seconds=round(time.monotonic() - begun, 3), **{inquiry.kind: found})
+    evidence = Evidence(
+        seconds=round(time.monotonic() - begun, 3),
+        cpu_seconds=round(time.process_time() - burnt, 3),
+        work=_work(inquiry),
+        **{inquiry.kind: found},
+    )
     files.write_json(inquiry.record, evidence.model_dump(mode="json"))
     return evidence
+
+
+def _work(inquiry: Inquiry) -> float:
+    """Of the whole network's passes: one over training and validation images, or one in each of four networks."""
+    run = open_run(inquiry.run)
+    images = sum(row.side != "test" for row in read_split(run.split))
+    networks = 1 if inquiry.kind == "probes" else 2 + len(_UNRELATED)
+    with torch.device("meta"):
+        macs = count(build(run.config.model), run.config.model.input_shape).macs
+    return float(networks * min(images, _MOST_IMAGES if networks > 1 else images) * macs)
 
 
 def _probes(inquiry: Inquiry) -> tuple[ProbeRecord, ...]:
