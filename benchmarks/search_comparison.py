@@ -1,76 +1,107 @@
 """Every search strategy on the same images, split and seeds: what it chooses, how good that is, and what it costs.
 
-    python benchmarks/search_comparison.py ../shared/data/cxr3/labels.csv --classes no_finding,pneumonia \
-        --pretrain ../shared/data/pneumonia28.npz --out comparison --report reports/search.md
+    python benchmarks/search_comparison.py ../shared/data/cxr3/labels.csv --classes no_finding,covid --task covid \
+        --pretrain ../shared/data/pneumonia28.npz --seeds 0,1,2 --out comparison --report reports/search.md
 
-Exhaustive runs first. A strategy's time is the sum of what it trains, measured; where a trial comes out the same as a
-finished one of exhaustive (same seed, epochs and starting weights), its recorded time is counted instead of training
-it again. A strategy written as `halving+early-stop` ends trainings whose learning curve cannot reach the best.
-Started again with the same options it goes on where it was.
+The report shows all tasks whose searches lie at --out, finished seeds only, so several commands with other --task names
+make one report. A strategy takes over every training that another one has done identically (same model, seed, images,
+starting weights and epochs) together with what it cost there; so a strategy costs what it would have cost alone, and
+six of them do not cost six times as much. Started again with the same options it goes on where it was.
+
+Costs are counted in multiply-adds, which a busy machine does not change, and in processor seconds; wall time is shown
+beside them. A strategy written as `halving+early-stop` ends trainings whose learning curve cannot reach the best.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from ttl_deploy import files, hardware
 from ttl_deploy.cli.console import ConsoleReporter, line
 from ttl_deploy.search.options import SearchOptions
-from ttl_deploy.search.outcome import Outcome
 from ttl_deploy.search.search import search
+from ttl_deploy.spec import SplitSpec
 from ttl_deploy.training.run import open_run
 from ttl_deploy.training.train import DataOptions, Request, resume, train
 
-_FIRST = "exhaustive"
+_FIRST, _TASK = "exhaustive", "task.json"
 
 
 @dataclass(frozen=True)
 class Compared:
-    """A strategy's outcome beside that of exhaustive on the same backbone."""
+    """A strategy's outcome, beside that of exhaustive on the same images where there is one.
 
-    backbone: str
+    Attributes:
+        strategy: Its name.
+        cut: Chosen.
+        auroc, auprc: Of it, test side.
+        open: Cuts that the data do not tell from the best, the chosen one included.
+        divisions: How many divisions said so.
+        smallest: The smallest of those, and its test AUROC.
+        value, error: Validation metric of the chosen cut and its error, of all divisions together.
+        work: Multiply-adds.
+        share: Of exhaustive's work; None where that is missing.
+        cpu, wall: Seconds.
+    """
+
     strategy: str
     cut: str
     auroc: float
     auprc: float
-    seconds: float
-    ratio: float
-    validation: float
-    best: float
+    open: tuple[str, ...]
+    divisions: int
+    smallest: tuple[str, float]
+    value: float
     error: float
-
-    @property
-    def within(self) -> bool:
-        """Whether the chosen cut, trained in full, is within one standard error of the best one."""
-        return self.validation >= self.best - self.error
+    work: float
+    share: float | None
+    cpu: float
+    wall: float
 
 
 def main() -> int:
-    """Runs what is missing and writes the report."""
+    """Runs what is missing, and writes the report after every search."""
     options = _parser().parse_args()
-    compared = []
-    for backbone in options.backbones.split(","):
-        weights = _weights(options, backbone)
-        outcomes = {
-            strategy: _search(options, backbone, weights, strategy)
-            for strategy in [_FIRST, *(s for s in options.strategies.split(",") if s != _FIRST)]
-        }
-        compared += [_compare(backbone, strategy, outcome, outcomes[_FIRST]) for strategy, outcome in outcomes.items()]
-        files.write_text(options.report, _report(options, compared))
-    for row in compared:
-        line(f"{row.backbone} {row.strategy}: {row.cut}, {row.ratio:.2f} of exhaustive, within: {row.within}")
+    for seed in (int(text) for text in options.seeds.split(",")):
+        for backbone in options.backbones.split(","):
+            _note_task(options, backbone)
+            weights = _weights(options, backbone)
+            for strategy in options.strategies.split(","):
+                _search(options, backbone, weights, strategy, seed)
+                files.write_text(options.report, report(options.out))
     return 0
+
+
+def _home(options: argparse.Namespace, backbone: str) -> Path:
+    place: Path = options.out / options.task / backbone
+    return place
+
+
+def _note_task(options: argparse.Namespace, backbone: str) -> None:
+    """What the report says of the task's conditions."""
+    classes = f", {options.classes}" if options.classes else ""
+    facts = {
+        "title": f"{options.task}: {backbone}",
+        "conditions": f"{options.data.name}{classes}; {options.image_size} pixels, {options.method.upper()}, "
+        f"{options.epochs} epochs, Adam {options.learning_rate:g}, batch {options.batch_size}; starting weights: "
+        f"{_origin(options)}. {options.note}".strip(),
+        "command": " ".join(sys.argv),
+    }
+    files.write_json(_home(options, backbone) / _TASK, facts)
 
 
 def _weights(options: argparse.Namespace, backbone: str) -> str:
     """The starting weights: as given, or a whole network trained on another set first (not part of any time)."""
     if options.pretrain is None:
         return str(options.weights)
-    folder = options.out / backbone / "pretrained"
+    folder = _home(options, backbone) / "pretrained"
     request = Request(
         backbone,
         "ftl",
@@ -86,8 +117,8 @@ def _weights(options: argparse.Namespace, backbone: str) -> str:
     return str(folder)
 
 
-def _search(options: argparse.Namespace, backbone: str, weights: str, strategy: str) -> Outcome:
-    line(f"== {backbone} {strategy}")
+def _search(options: argparse.Namespace, backbone: str, weights: str, strategy: str, seed: int) -> None:
+    line(f"== {options.task} {backbone} seed {seed} {strategy}")
     request = Request(
         backbone,
         options.method,
@@ -98,94 +129,152 @@ def _search(options: argparse.Namespace, backbone: str, weights: str, strategy: 
             "epochs": options.epochs,
             "batch_size": options.batch_size,
             "learning_rate": options.learning_rate,
-            "seed": options.seed,
+            "seed": seed,
         },
     )
     classes = options.classes.split(",") if options.classes else None
     name, _, variant = strategy.partition("+")
     if variant not in ("", "early-stop"):
         raise SystemExit(f"unknown variant {variant!r} of {name}; valid: early-stop")
-    return search(
+    home = _home(options, backbone) / f"seed-{seed}"
+    search(
         DataOptions(options.data, classes, ignore_other_labels=classes is not None, cache=options.cache),
         request,
-        options.out / backbone / strategy,
+        home / strategy,
         options=SearchOptions(
             strategy=name,
             threads=options.threads,
             latency=False,
             repeats=options.repeats,
             prefer=options.prefer,
+            divisions=options.divisions,
             early_stop=True if variant else None,
         ),
-        reuse=[] if strategy == _FIRST else [options.out / backbone / _FIRST],
+        split=SplitSpec(seed=seed),
+        reuse=[other for other in sorted(home.glob("*")) if other.name != strategy],
         reporter=ConsoleReporter(),
     )
 
 
-def _compare(backbone: str, strategy: str, outcome: Outcome, whole: Outcome) -> Compared:
-    rows = {row.cut: row for row in whole.rows}
-    best = max((row for row in whole.rows if row.value is not None), key=lambda row: row.value or 0.0)
-    cut, test = str(outcome.result["cut"]), outcome.result["test"]
-    seconds: float = outcome.result["seconds"]
-    return Compared(
-        backbone,
-        strategy,
-        cut,
-        test["auroc"],
-        test["auprc"],
-        seconds,
-        seconds / whole.result["seconds"],
-        rows[cut].value or 0.0,
-        best.value or 0.0,
-        best.error or 0.0,
-    )
-
-
-def _report(options: argparse.Namespace, rows: list[Compared]) -> str:
+def report(out: Path) -> str:
+    """The Markdown page of every task, seed and strategy that is finished at a folder."""
+    tasks = sorted(out.glob(f"*/*/{_TASK}"))
+    commands = [json.loads(task.read_text())["command"] for task in tasks]
     return "\n".join(
         [
             "# Searching the cut: strategies compared",
             "",
-            f"{options.data.name}{f', {options.classes}' if options.classes else ''}; {options.image_size} pixels, "
-            f"{options.method.upper()}, {options.epochs} epochs, Adam {options.learning_rate:g}, batch "
-            f"{options.batch_size}, seed {options.seed}, {options.repeats} seed(s) per candidate, same split for all; "
-            f"starting weights: {_origin(options)}.",
+            "Cuts are chosen on training and validation images only; the test columns are of the chosen model. *Open* "
+            "are the cuts that all divisions together do not tell from the best, the chosen one among them; of these "
+            "the one nearest to the paper's block cutoff is taken (`--prefer block`), and what `--prefer smaller` "
+            "takes stands beside it. Every seed is one of training and of the division into sides. Work is counted in "
+            "multiply-adds, forward and backward; seconds are of one thread on a shared machine and say little. A "
+            "training that two strategies share was done once and counts for both.",
             "",
-            "Cuts are chosen by validation AUPRC; the test columns are of the chosen model. Time is the sum of "
-            "what a strategy trained and evaluated, without latency measurements; a trial that exhaustive had trained "
-            "identically counts with the time recorded there. *Within* says whether the chosen cut, trained in full, "
-            "has a validation AUPRC within one standard error (bootstrap by patient) of the best of all cuts.",
-            "",
-            "| backbone | strategy | chosen cut | test AUROC | test AUPRC | time (s) | of exhaustive "
-            "| val AUPRC of the cut | best cut's | within |",
-            "|---|---|---|---|---|---|---|---|---|---|",
-            *map(_line, rows),
-            "",
-            f"Made by `python {' '.join(sys.argv)}` on {hardware.describe().name}; {hardware.library_words()}.",
+            *(text for task in tasks for text in _section(task)),
+            *(f"Made by `python {command}`." for command in commands),
+            f"On {hardware.describe().name}; {hardware.library_words()}.",
             "",
         ]
     )
 
 
+def _section(task: Path) -> Iterator[str]:
+    facts = json.loads(task.read_text())
+    by_seed = {folder.name: list(_compared(folder)) for folder in sorted(task.parent.glob("seed-*"))}
+    yield from (f"## {facts['title']}", "", facts["conditions"], "")
+    header = (
+        "strategy",
+        "chosen cut",
+        "test AUROC",
+        "test AUPRC",
+        "open",
+        "smaller, its test AUROC",
+        "validation AUPRC (divisions)",
+        "work (T)",
+        "of exhaustive",
+        "CPU (s)",
+        "wall (s)",
+    )
+    for seed, rows in by_seed.items():
+        if rows:
+            yield from (f"{seed.replace('-', ' ')}:", "", f"| {' | '.join(header)} |", f"|{'---|' * len(header)}")
+            yield from (*(_line(row) for row in rows), "")
+    yield from _means(by_seed)
+
+
+def _means(by_seed: dict[str, list[Compared]]) -> Iterator[str]:
+    """Test AUROC by strategy, over the seeds in which all strategies are finished."""
+    most = max((len(rows) for rows in by_seed.values()), default=0)
+    whole = [rows for rows in by_seed.values() if rows and len(rows) == most]
+    if len(whole) < 2:
+        return
+    yield from (
+        f"Means of {len(whole)} seeds:",
+        "",
+        "| strategy | test AUROC | smaller | of exhaustive |",
+        "|---|---|---|---|",
+    )
+    for rows in zip(*whole, strict=True):
+        shares = [row.share for row in rows if row.share is not None]
+        share = f"{fmean(shares):.2f}" if shares else ""
+        chosen, smaller = fmean(row.auroc for row in rows), fmean(row.smallest[1] for row in rows)
+        yield f"| {rows[0].strategy} | {chosen:.3f} | {smaller:.3f} | {share} |"
+    yield ""
+
+
+def _compared(seed: Path) -> Iterator[Compared]:
+    results = {path.parent.name: json.loads(path.read_text()) for path in sorted(seed.glob("*/result.json"))}
+    whole = results.get(_FIRST)
+    for strategy in sorted(results, key=lambda name: (name != _FIRST, name)):
+        result = results[strategy]
+        value, error = result["together"][result["cut"]]
+        sizes = {row["cut"]: (row["parameters"], row["macs"], row["trainable"]) for row in result["candidates"]}
+        smallest = min((cut for cut in result["open"] if cut in result["together"]), key=lambda cut: sizes[cut])
+        yield Compared(
+            strategy,
+            result["cut"],
+            result["test"]["auroc"],
+            result["test"]["auprc"],
+            ("not compared",) if result["told_apart"] is None else tuple(result["open"]),
+            result["divisions"],
+            (smallest, _test_auroc(seed / strategy, smallest)),
+            value,
+            error,
+            result["work"],
+            result["work"] / whole["work"] if whole else None,
+            result["cpu_seconds"],
+            result["seconds"],
+        )
+
+
+def _test_auroc(folder: Path, cut: str) -> float:
+    """Of a candidate that the search trained to the end, or took over from another one that did."""
+    records = [json.loads(path.read_text()) for path in folder.glob(f"records/{cut}@*.json")]
+    run = next(Path(record["run"]) for record in records if record["finished"])
+    return float(open_run(run).metrics()["test"]["auroc"])
+
+
 def _line(row: Compared) -> str:
     cells: list[Any] = [
-        row.backbone,
         row.strategy,
         f"`{row.cut}`",
         f"{row.auroc:.3f}",
         f"{row.auprc:.3f}",
-        f"{row.seconds:.0f}",
-        f"{row.ratio:.2f}",
-        f"{row.validation:.3f}",
-        f"{row.best:.3f} ± {row.error:.3f}",
-        "yes" if row.within else "no",
+        ", ".join(row.open) if row.open != (row.cut,) else "told",
+        f"`{row.smallest[0]}` {row.smallest[1]:.3f}",
+        f"{row.value:.3f} ± {row.error:.3f} ({row.divisions})",
+        f"{row.work / 1e12:.1f}",
+        "" if row.share is None else f"{row.share:.2f}",
+        f"{row.cpu:.0f}",
+        f"{row.wall:.0f}",
     ]
     return f"| {' | '.join(cells)} |"
 
 
 def _origin(options: argparse.Namespace) -> str:
     if options.pretrain is None:
-        return f"{options.weights}"
+        return Path(options.weights).name
     return f"the whole network trained on {options.pretrain.name} for {options.pretrain_epochs} epochs"
 
 
@@ -195,8 +284,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, required=True, help="folder of the searches")
     parser.add_argument("--report", type=Path, default=Path("reports/search.md"))
     parser.add_argument("--classes", help="comma-separated; other labels are left out")
-    parser.add_argument("--backbones", default="resnet18,resnet50")
-    parser.add_argument("--strategies", default="hierarchical,halving,svcca,auto")
+    parser.add_argument("--task", default="task", help="name of the task in the report")
+    parser.add_argument("--note", default="", help="a sentence on the task for the report")
+    parser.add_argument("--backbones", default="resnet18")
+    parser.add_argument("--strategies", default="exhaustive,hierarchical,halving,warm,svcca,auto")
     parser.add_argument("--method", default="ttl")
     parser.add_argument("--image-size", type=int, default=112)
     parser.add_argument("--weights", default="random", help="start of the searches, or of --pretrain")
@@ -206,9 +297,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--learning-rate", type=float, default=1e-3)
     parser.add_argument("--precision", default="auto")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seeds", default="0", help="comma-separated")
     parser.add_argument("--repeats", type=int, default=1)
-    parser.add_argument("--prefer", default="smaller")
+    parser.add_argument("--prefer", default="block")
+    parser.add_argument("--divisions", type=int, default=3)
     parser.add_argument("--threads", type=int, default=hardware.usable_cores())
     parser.add_argument("--cache", type=Path)
     return parser

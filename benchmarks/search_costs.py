@@ -109,7 +109,9 @@ def _search(options: argparse.Namespace, folder: Path, engine: str) -> Searched:
         weights="random",
         settings={"epochs": 2, "batch_size": 32, "learning_rate": 1e-3},
     )
-    wanted = SearchOptions(strategy="exhaustive", threads=threads, latency=False, budget=Budget(parameters=700_000))
+    wanted = SearchOptions(
+        strategy="exhaustive", threads=threads, latency=False, divisions=1, budget=Budget(parameters=700_000)
+    )
     begin = time.monotonic()
     with open_engine(engine, threads=threads, workers=1) as opened:
         started = time.monotonic()

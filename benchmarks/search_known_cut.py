@@ -60,7 +60,10 @@ def find(options: argparse.Namespace, seed: int) -> Outcome:
         DataOptions(data, CLASSES, cache=options.out / "cache"),
         request,
         folder,
-        options=SearchOptions(strategy=options.strategy, threads=options.threads, latency=False),
+        # The lowest cut that sees both dots is what is asked for, so of those that are not told apart the smallest.
+        options=SearchOptions(
+            strategy=options.strategy, threads=options.threads, latency=False, prefer="smaller", divisions=1
+        ),
         reporter=ConsoleReporter(quiet=not options.verbose),
     )
 

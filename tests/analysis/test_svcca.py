@@ -6,8 +6,8 @@ from numpy.typing import NDArray
 from scipy.stats import ks_2samp, ortho_group
 from sklearn.cross_decomposition import CCA
 
-from ttl_deploy.analysis.reuse import Reuse, detect_cut, overlap
-from ttl_deploy.analysis.svcca import cca, random_coefficients, svcca
+from ttl_deploy.analysis.reuse import overlap
+from ttl_deploy.analysis.svcca import cca, components, svcca
 
 
 @pytest.fixture
@@ -69,7 +69,7 @@ def test_svd_keeps_the_components_that_hold_the_variance() -> None:
     y = x + 0.0
     y[:, 10:] = 1e-3 * generator.normal(size=(3000, 10))
     assert len(cca(x, y)) == 20
-    assert len(svcca(x, y)) == 10
+    assert len(svcca(x, y)) == components(x) == 10
     assert svcca(x, y).min() > 0.999
     assert cca(x, y).min() < 0.1
 
@@ -100,17 +100,3 @@ def test_overlap_is_one_minus_the_one_sided_kolmogorov_smirnov_distance(generato
     assert overlap(random, random) == 1
     assert overlap(random + 2, random) == 0
     assert overlap(random - 2, random) == 1
-
-
-def test_the_cut_is_the_highest_one_still_told_from_chance() -> None:
-    chance = random_coefficients(2000, (30, 30))
-    told, lost = tuple(np.linspace(0.6, 1, 30)), tuple(chance * 1.02)
-
-    def at(name: str, coefficients: tuple[float, ...]) -> Reuse:
-        return Reuse(name, coefficients, tuple(chance))
-
-    cuts = [at("a", told), at("b", lost), at("c", told), at("d", lost), at("e", lost)]
-    assert detect_cut(cuts) == "c"
-    assert detect_cut(cuts, threshold=0.0) == "a"
-    assert detect_cut(cuts[3:]) == "d"
-    assert detect_cut(cuts, threshold=1.0) == "e"

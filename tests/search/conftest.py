@@ -38,9 +38,9 @@ def request_of() -> Callable[..., Request]:
 
 @pytest.fixture
 def options_of() -> Callable[..., SearchOptions]:
-    """Options that measure no latency and use one thread."""
+    """Options that measure no latency, use one thread and are content with one division."""
 
     def make(**fields: Any) -> SearchOptions:
-        return SearchOptions(**{"latency": False, "threads": 1, **fields})
+        return SearchOptions(**{"latency": False, "threads": 1, "divisions": 1, **fields})
 
     return make

@@ -58,7 +58,7 @@ def test_classes_differ_across_the_distance_and_nowhere_else(tmp_path: Path) -> 
 
 
 @pytest.mark.slow
-def test_the_default_search_finds_the_cut(tmp_path: Path) -> None:
+def test_the_default_strategy_finds_the_smallest_cut_that_suffices(tmp_path: Path) -> None:
     """One seed; `benchmarks/search_known_cut.py` runs ten."""
     data = write_known_cut(tmp_path / "set.npz", images=400, seed=3)
     settings = {
@@ -74,7 +74,9 @@ def test_the_default_search_finds_the_cut(tmp_path: Path) -> None:
         DataOptions(data, CLASSES, cache=tmp_path / "cache"),
         request,
         tmp_path / "search",
-        options=SearchOptions(threads=1, latency=False, budget=Budget(parameters=700_000)),
+        options=SearchOptions(
+            threads=1, latency=False, prefer="smaller", divisions=1, budget=Budget(parameters=700_000)
+        ),
     )
     assert outcome.result["cut"] == best_cut("resnet18", 16)
     assert outcome.result["test"]["auprc"] > 0.8

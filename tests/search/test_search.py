@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 
 from ttl_deploy.bench.targets import get_target
 from ttl_deploy.cli.main import run
+from ttl_deploy.complexity import count
 from ttl_deploy.errors import BadInputError
 from ttl_deploy.search.candidates import Candidate, around, block_ends, candidates
 from ttl_deploy.search.options import Budget, SearchOptions
@@ -25,9 +26,12 @@ from ttl_deploy.search.score import Score
 from ttl_deploy.search.search import search
 from ttl_deploy.search.state import _waves
 from ttl_deploy.search.strategies import STRATEGIES, _Purse
-from ttl_deploy.spec import ModelSpec
+from ttl_deploy.search.work import training_work
+from ttl_deploy.spec import ModelSpec, TrainConfig
 from ttl_deploy.training.run import finished_run, read_predictions
 from ttl_deploy.training.train import DataOptions, Request, specs, train
+from ttl_deploy.transfer import build
+from ttl_deploy.zoo import BACKBONES
 
 Make = Callable[..., Request]
 Opt = Callable[..., SearchOptions]
@@ -57,9 +61,44 @@ def test_tf_has_no_candidate_with_nothing_left_to_slim(
         data, request_of({"epochs": 1}, method="tf"), tmp_path / "s", options=options_of(strategy="hierarchical")
     )
     tried = [row.cut for row in outcome.rows]
-    assert (tried[0], tried[-1], len(tried)) == ("stem", "layer4.0", 8)
-    assert outcome.winner.config.model.method == "tf"
-    assert finished_run(outcome.winner.folder).config.model.cut in tried
+    assert (tried[0], tried[-2], tried[-1], len(tried)) == ("stem", "layer4.0", "ftl", 9)
+    # The whole network stands beside the slimmed ones, as in all tables of the paper.
+    assert outcome.rows[-1].status == "trained (the whole network: FTL)"
+    whole = finished_run(tmp_path / "s" / "trials" / "ftl").config.model
+    assert (whole.method, whole.cut) == ("ftl", None)
+
+
+@pytest.mark.parametrize("backbone", BACKBONES.names())
+def test_the_whole_network_is_a_candidate_of_every_backbone(backbone: str) -> None:
+    found = candidates(ModelSpec(backbone=backbone, method="ttl", classes=("a", "b"), image_size=64))
+    whole = [candidate for candidate in found if candidate.whole]
+    assert whole == found[-1:]
+    untruncated = build(ModelSpec(backbone=backbone, method="ftl", classes=("a", "b"), image_size=64))
+    assert whole[0].cost.parameters == sum(p.numel() for p in untruncated.parameters())
+    assert whole[0] in block_ends(found)
+
+
+def test_lwft_that_trains_everything_and_ftl_are_candidates() -> None:
+    """k = N of section 3.1, whose lowest cut would still freeze the stem."""
+    found = candidates(ModelSpec(backbone="resnet18", method="lwft", classes=("a", "b"), image_size=64))
+    assert [c.cut for c in found][:3] == ["ftl", "all", "stem"]
+    everything = found[1]
+    assert everything.cost.trainable == everything.cost.parameters > found[2].cost.trainable
+    rates = {group["lr"] for group in build(everything.spec).parameter_groups(1.0)}
+    assert rates == {1.0, 0.1}
+    assert {"ftl", "all"} <= {c.cut for c in block_ends(found)}
+
+
+def test_everything_trained_wins_a_search_of_lwft_as_an_ordinary_run(
+    data: DataOptions, request_of: Make, options_of: Opt, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = candidates(ModelSpec(backbone="resnet18", method="lwft", classes=("a", "b"), image_size=32))[:2]
+    monkeypatch.setattr("ttl_deploy.search.search.candidates", lambda _spec: found[1:])
+    request = request_of({"epochs": 1, "cached_views": 1}, method="lwft")
+    outcome = search(data, request, tmp_path / "s", options=options_of(strategy="exhaustive"))
+    model = finished_run(outcome.winner.folder).config.model
+    assert (outcome.result["cut"], model.cut, model.trained_layers) == ("all", None, 10)
+    assert outcome.answer.startswith("do not cut resnet18 (LWFT)")
 
 
 def test_stage_two_looks_between_the_neighbouring_block_ends() -> None:
@@ -162,8 +201,13 @@ def test_svcca_trains_the_whole_network_and_one_cut(
     assert len(list((tmp_path / "s" / "trials").iterdir())) == 2
     evidence = json.loads((tmp_path / "s" / "records" / "reuses@1.json").read_text())["reuses"]
     assert [record["cut"] for record in evidence] == [row.cut for row in outcome.rows[:5]]
-    assert len(evidence[0]["random"]) <= 64
-    assert all(0 <= c <= 1 for record in evidence for c in record["coefficients"])
+    assert len(evidence[0]["gaussian"]) <= 64
+    images = sum(outcome.winner.metrics()["images"][side] for side in ("train", "val"))
+    assert all(record["rows"] == images for record in evidence)
+    assert all(0 <= c <= 1 for record in evidence for c in (*record["coefficients"], *record["unrelated"]))
+    # So few images tell nothing about 64 channels and more, and are said not to.
+    assert outcome.result["cut"] == "layer2.1"
+    assert "too few images to tell" in outcome.result["notes"][0]
 
 
 def test_auto_trains_few_and_carries_one_to_the_end(
@@ -373,3 +417,53 @@ def test_stage_one_takes_the_best_block_cutoff_and_not_the_smallest_within_an_er
     few = Scripted(found, values, 0.020, strategy="hierarchical", neighbours=1)
     STRATEGIES.get("hierarchical")(few)  # type: ignore[arg-type]
     assert few.asked[1] == ["layer3.4", "layer4.0"]
+
+
+def test_the_minutes_of_a_trial_end_within_its_first_epoch(
+    data: DataOptions, request_of: Make, options_of: Opt, tmp_path: Path
+) -> None:
+    options = options_of(strategy="exhaustive", budget=Budget(parameters=50_000))
+    outcome = search(data, request_of({"epochs": 3, "max_minutes": 1e-9}), tmp_path / "s", options=options)
+    assert outcome.rows[0].epochs == 1
+    assert "of the first epoch" in outcome.winner.metrics()["stopped"]
+
+
+def test_a_strategy_that_takes_trainings_over_decides_and_costs_as_if_alone(
+    data: DataOptions, request_of: Make, options_of: Opt, tmp_path: Path
+) -> None:
+    """The finalists of halving come from exhaustive, charged for the epochs that the short rounds had not trained."""
+    request, halving = request_of({"epochs": 4}), options_of(strategy="halving", budget=SMALL, divisions=1)
+    exhaustive = halving.model_copy(update={"strategy": "exhaustive"})
+    search(data, request, tmp_path / "all", options=exhaustive)
+    alone = search(data, request, tmp_path / "alone", options=halving)
+    shared = search(data, request, tmp_path / "shared", options=halving, reuse=[tmp_path / "all"])
+    assert [(row.cut, row.value, row.error, row.epochs) for row in shared.rows] == [
+        (row.cut, row.value, row.error, row.epochs) for row in alone.rows
+    ]
+    assert shared.result["cut"] == alone.result["cut"]
+    assert shared.result["work"] == alone.result["work"]
+    cut = shared.result["cut"]
+    begun = (tmp_path / "shared" / "trials" / cut / "timing.jsonl").read_text().splitlines()
+    assert len(begun) == 2
+    twice = search(data, request, tmp_path / "twice", options=halving, reuse=[tmp_path / "alone", tmp_path / "all"])
+    assert twice.result["seconds"] == alone.result["seconds"]
+    assert not any(
+        (tmp_path / "twice" / "trials" / row.cut / "last.ckpt").exists() for row in twice.rows if row.epochs == 2
+    )
+
+
+def test_work_is_counted_forward_and_backward_and_frozen_layers_only_forward() -> None:
+    """By hand: three passes of every training image, one of every validation image; frozen layers run forward only."""
+    ttl, preprocess = specs(Request(cut="layer3", backbone="resnet18", image_size=64), ("a", "b"))
+    lwft = ttl.model_copy(update={"method": "lwft"})
+    whole = count(build(lwft), lwft.input_shape).macs
+    bottom = count(build(ttl), ttl.input_shape).macs
+
+    def config(spec: ModelSpec, **more: Any) -> TrainConfig:
+        return TrainConfig(data="x", data_digest="x", model=spec, preprocess=preprocess, **more)
+
+    assert training_work(config(ttl), 100, 20, range(1, 5)) == 4 * (3 * 100 + 20) * bottom
+    every = 4 * (100 * (3 * (whole - bottom) + bottom) + 20 * whole)
+    assert training_work(config(lwft), 100, 20, range(1, 5)) == every
+    kept = 4 * (3 * 100 + 20) * (whole - bottom) + (2 * 100 + 20) * bottom
+    assert training_work(config(lwft, cached_views=2), 100, 20, range(1, 5)) == kept

@@ -239,7 +239,30 @@ def test_minutes_end_a_run_that_is_complete_and_can_be_resumed(data: DataOptions
     run = train(data, with_settings(epochs=None, max_minutes=1e-9), tmp_path / "run")
     assert run.finished
     assert len(run.history()) == 1
-    assert run.metrics()["stopped"] == "1e-09 minutes used up"
+    assert run.metrics()["stopped"] == "1e-09 minutes used up after 1 of 3 batches of the first epoch"
+    assert run.history()[0]["part"] == "after 1 of 3 batches of the first epoch"
+    # Nothing to go on from: a resumed run is the one that was never limited.
+    longer = resume(run.folder, epochs=2, max_minutes=60, cache=data.cache)
+    assert longer.history() == train(data, with_settings(epochs=2), tmp_path / "whole").history()
+
+
+@pytest.mark.parametrize("calls", [1, 2, 4])
+def test_the_epoch_in_which_the_minutes_end_is_dropped_and_nothing_else_differs(
+    calls: int, data: DataOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At the first or second batch of epoch 3, or in its validation, after three batches."""
+    two = train(data, with_settings(epochs=2), tmp_path / "two")
+    four = train(data, with_settings(epochs=4), tmp_path / "four")
+    asked = iter(range(1, 100))
+    with monkeypatch.context() as patch:
+        late = "ttl_deploy.training.loop.Trainer._out_of_time"
+        patch.setattr(late, lambda self: self._progress.epoch == 2 and next(asked) > calls)
+        limited = train(data, with_settings(epochs=4, max_minutes=50.0), tmp_path / "limited")
+    assert limited.metrics()["stopped"] == "50 minutes used up; epoch 3 was not finished and dropped"
+    assert limited.history() == two.history()
+    ours, theirs = load_file(limited.weights), load_file(two.weights)
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    assert resume(limited.folder, cache=data.cache).history() == four.history()
 
 
 @pytest.mark.parametrize("method", ["ftl", "ttl", "tf", "lwft"])

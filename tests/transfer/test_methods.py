@@ -80,6 +80,23 @@ def test_lwft_counts_layers_from_the_head(layers: int, trained: int) -> None:
     assert len(model.chain) - len(model.plan.frozen) == trained
 
 
+def test_a_batch_norm_alone_is_no_layer_of_lwft() -> None:
+    """DenseNet's last batch norm goes with the dense layer below it: two layers are the head and that dense layer."""
+    top = "denseblock4.denselayer16"
+    head, two, cut = (
+        make("densenet121", method="lwft", **fields)
+        for fields in ({"trained_layers": 1}, {"trained_layers": 2}, {"cut": top})
+    )
+    trained = {unit.name for unit in two.chain} - {unit.name for unit in two.plan.frozen}
+    assert trained == {top, "norm5"}
+    assert {unit.name for unit in head.plan.frozen} == {unit.name for unit in head.chain}
+    assert cut.plan.frozen == head.plan.frozen
+    # With the head: the stem, 58 dense layers and 3 transitions.
+    assert make("densenet121", method="lwft", trained_layers=63).plan.frozen == ()
+    with pytest.raises(BadInputError, match="with the head there are 63"):
+        make("densenet121", method="lwft", trained_layers=64)
+
+
 def test_ftl_trains_everything_at_one_rate() -> None:
     model = make()
     (group,) = model.parameter_groups(1e-4)

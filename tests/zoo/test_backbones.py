@@ -6,6 +6,7 @@ from torchvision import models
 
 from ttl_deploy.errors import BadInputError, WeightsError
 from ttl_deploy.spec import ModelSpec
+from ttl_deploy.training.train import Request, specs
 from ttl_deploy.transfer import TransferModel, build, initialise
 from ttl_deploy.zoo import BACKBONES
 from ttl_deploy.zoo import fetch as fetching
@@ -18,12 +19,13 @@ CUTS = {
     "densenet121": 58 + 3,
     "densenet201": 98 + 3,
     "efficientnet_b0": 16,
+    "tf_efficientnet_lite0": 16,
 }
 
 
 def reference(name: str) -> nn.Module:
     torch.manual_seed(1)
-    if name == "efficientnet_b0":
+    if "efficientnet" in name:
         network: nn.Module = timm.create_model(name, num_classes=2)
     else:
         network = models.get_model(name, num_classes=2)
@@ -127,3 +129,16 @@ def test_imagenet_weights_come_from_the_published_file(monkeypatch: pytest.Monke
     torch.testing.assert_close(
         model.network_state()["layer2.0.conv1.weight"], network.state_dict()["layer2.0.conv1.weight"]
     )
+
+
+def test_lite0_has_the_published_size_and_sees_images_as_in_its_pretraining() -> None:
+    """4.7 M parameters in the README of EfficientNet-Lite; timm counts 4,652,008, 1000 classes included."""
+    model = build(ModelSpec(backbone="tf_efficientnet_lite0", classes=("a", "b")))
+    head = 2 * 1280 + 2
+    assert sum(p.numel() for p in model.parameters()) - head + 1000 * 1280 + 1000 == 4_652_008
+    cut = "blocks.4.2"
+    _spec, preprocess = specs(Request("tf_efficientnet_lite0", cut=cut), ("a", "b"))
+    published = timm.get_pretrained_cfg("tf_efficientnet_lite0")
+    assert (preprocess.mean, preprocess.std) == (published.mean, published.std) == ((0.5,) * 3, (0.5,) * 3)
+    assert specs(Request("tf_efficientnet_lite0", cut=cut, channels=1), ("a", "b"))[1].mean == (0.5,)
+    assert specs(Request("efficientnet_b0", cut=cut), ("a", "b"))[1].mean == (0.485, 0.456, 0.406)

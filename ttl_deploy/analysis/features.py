@@ -17,9 +17,6 @@ from ttl_deploy.transfer import TransferModel
 
 Floats = NDArray[np.float32]
 
-SAMPLES = 20_000
-"""About how many samples n * h * w SVCCA sees per cut (Raghu 2017 takes several times the channels)."""
-
 
 @dataclass(frozen=True)
 class _Pass:
@@ -51,6 +48,8 @@ class _Pass:
             features = self.model.unit(unit)(features)
             if unit.name in self.cuts:
                 found[unit.name] = features
+            if len(found) == len(self.cuts):
+                break
         return found
 
 
@@ -83,13 +82,12 @@ def sampled_features(
     indices: NDArray[np.int64],
     config: TrainConfig,
     *,
-    samples: int = SAMPLES,
     seed: int = 0,
 ) -> dict[str, list[Floats]]:
-    """Features at the same places of the same images in several networks.
+    """Features at the same place of the same images in several networks.
 
-    Every image gives the same number of its h x w positions, drawn without replacement, so that about `samples` come
-    together at each cut; all of them where there are fewer.
+    Every image gives one of its h x w positions, drawn anew at each cut: the places of one image resemble each other,
+    and as rows of their own they would pass for evidence that is not there.
 
     Args:
         models: Networks with the same shapes at every cut.
@@ -97,14 +95,12 @@ def sampled_features(
         prepared: The images.
         indices: Which of them.
         config: Preprocessing, batch size and device.
-        samples: How many rows are wanted.
         seed: Of the drawn positions.
 
     Returns:
-        By cut, (n, channels) float32 for each model, row by row the same place of the same image.
+        By cut, (images, channels) float32 for each model, row by row the same place of the same image.
     """
     generator = np.random.default_rng(seed)
-    each = max(1, round(samples / len(indices)))
     images = ImageBatches(prepared, indices, config.preprocess)
     passes = [_Pass(model, cuts, images, config) for model in models]
     parts: dict[str, list[list[Floats]]] = {cut: [[] for _ in models] for cut in cuts}
@@ -112,7 +108,7 @@ def sampled_features(
         for cut in cuts:
             columns = [found[cut].flatten(2).transpose(1, 2).float().cpu().numpy() for found in batches]
             count, places = columns[0].shape[:2]
-            chosen = generator.permuted(np.tile(np.arange(places), (count, 1)), axis=1)[:, : min(each, places)]
+            chosen = generator.integers(places, size=count)
             for part, column in zip(parts[cut], columns, strict=True):
-                part.append(np.take_along_axis(column, chosen[:, :, None], axis=1).reshape(-1, column.shape[2]))
+                part.append(column[np.arange(count), chosen])
     return {cut: [np.concatenate(part) for part in lists] for cut, lists in parts.items()}

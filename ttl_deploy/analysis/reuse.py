@@ -11,20 +11,34 @@ from numpy.typing import NDArray
 THRESHOLD = 0.5
 """Overlap from which two distributions of coefficients count as substantially overlapped."""
 
+ROWS_PER_COMPONENT = 3
+"""Images needed for each principal component kept; with fewer, canonical correlations are high whatever was reused."""
+
 
 @dataclass(frozen=True)
 class Reuse:
     """The comparison at one cut.
 
+    Two baselines: the paper's figures draw coefficients between Gaussian features, but two networks that read the same
+    images correlate far above those although they share nothing. What is decided is therefore decided against two
+    randomly initialised networks on the same images, the baseline of Juodelyte 2023 ("Revisiting Hidden
+    Representations in Transfer Learning for Medical Imaging", section 5.2).
+
     Attributes:
         cut: Its name.
         coefficients: SVCCA coefficients between the features before and after finetuning, largest first.
-        random: The same between random features of the same shape.
+        unrelated: The same between two randomly initialised networks on the same places of the same images.
+        gaussian: The same between standard normal features of the same shape.
+        rows: Samples, one place of each image, so that they are independent.
+        components: Principal components kept, the most of any side.
     """
 
     cut: str
     coefficients: tuple[float, ...]
-    random: tuple[float, ...]
+    unrelated: tuple[float, ...]
+    gaussian: tuple[float, ...]
+    rows: int
+    components: int
 
     @property
     def mean(self) -> float:
@@ -32,14 +46,24 @@ class Reuse:
         return float(np.mean(self.coefficients))
 
     @property
-    def random_mean(self) -> float:
-        """Mean coefficient of the random features."""
-        return float(np.mean(self.random))
+    def unrelated_mean(self) -> float:
+        """Mean coefficient of the two random networks."""
+        return float(np.mean(self.unrelated))
+
+    @property
+    def gaussian_mean(self) -> float:
+        """Mean coefficient of the Gaussian features."""
+        return float(np.mean(self.gaussian))
 
     @property
     def overlap(self) -> float:
-        """See the function of this name."""
-        return overlap(np.asarray(self.coefficients), np.asarray(self.random))
+        """With the two random networks; see the function of this name."""
+        return overlap(np.asarray(self.coefficients), np.asarray(self.unrelated))
+
+    @property
+    def tells(self) -> bool:
+        """Whether there are images enough to tell reuse from none."""
+        return self.rows >= ROWS_PER_COMPONENT * self.components
 
 
 def overlap(coefficients: NDArray[np.float64], random: NDArray[np.float64]) -> float:
@@ -47,8 +71,8 @@ def overlap(coefficients: NDArray[np.float64], random: NDArray[np.float64]) -> f
 
     F and G are the empirical distribution functions of the coefficients and of the random ones: one minus the
     one-sided Kolmogorov-Smirnov distance, without bins or bandwidth. 0 where every coefficient lies above all random
-    ones, 1 where they are distributed alike, and also where they lie below: with few samples and many channels random
-    features correlate strongly, and coefficients that do not exceed that are no sign of reuse.
+    ones, 1 where they are distributed alike, and also where they lie below: coefficients that do not exceed those of
+    chance are no sign of reuse.
     """
     places = np.concatenate([coefficients, random])
     f = np.searchsorted(np.sort(coefficients), places, side="right") / len(coefficients)
@@ -56,16 +80,27 @@ def overlap(coefficients: NDArray[np.float64], random: NDArray[np.float64]) -> f
     return float(1 - max(0.0, (g - f).max()))
 
 
-def detect_cut(reuses: Sequence[Reuse], threshold: float = THRESHOLD) -> str:
+def detect_cut(reuses: Sequence[Reuse], threshold: float = THRESHOLD) -> str | None:
     """The truncation point of appendix C.1, step 4.
 
-    With O_k = `overlap` of the coefficients before and after finetuning and the random ones at cut k = 1..K, bottom
-    first, the cut is k* = max{k : O_k < threshold}: the highest cut whose features are still told from random ones.
-    From k* + 1 onward reuse has ended. Where no cut is below the threshold, k* = 1.
+    With O_k = `overlap` of the coefficients before and after finetuning and those of two unrelated networks at cut
+    k = 1..K, bottom first, the cut is the last of the first run of cuts with O_k < threshold: from the next one onward
+    reuse has ended, and a cut further up that exceeds chance again does not bring it back. Where no cut is below the
+    threshold, it is the first.
 
     Args:
         reuses: Bottom first.
         threshold: 0 to 1. Higher keeps more layers.
+
+    Returns:
+        The cut, or None where too few images leave it open.
     """
-    reused = [reuse.cut for reuse in reuses if reuse.overlap < threshold]
-    return reused[-1] if reused else reuses[0].cut
+    last = None
+    for reuse in reuses:
+        if not reuse.tells:
+            return None
+        if reuse.overlap < threshold:
+            last = reuse.cut
+        elif last is not None:
+            break
+    return reuses[0].cut if last is None else last

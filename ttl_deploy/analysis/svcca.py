@@ -55,8 +55,18 @@ def svcca(x: NDArray[np.floating], y: NDArray[np.floating], *, variance: float =
     return _correlations(x, y, variance=variance)
 
 
+def components(features: NDArray[np.floating], *, variance: float = VARIANCE) -> int:
+    """How many principal components `svcca` keeps of features (n, p).
+
+    Canonical correlations are inflated where the samples are not several times as many.
+    """
+    return int(_components(features, variance).shape[1])
+
+
 def random_coefficients(samples: int, channels: Sequence[int], *, variance: float = VARIANCE, seed: int = 0) -> Matrix:
-    """`svcca` between independent standard normal features of a shape (paper, appendix C.1, step 3).
+    """`svcca` between independent standard normal features of a shape: the curve that the paper's figures 4 and 7 draw.
+
+    No null for images: two networks that read the same pixels correlate although nothing is reused (see `Reuse`).
 
     Args:
         samples: n.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -14,6 +15,9 @@ from ttl_deploy.search.options import Budget
 from ttl_deploy.spec import ModelSpec
 from ttl_deploy.transfer import build
 from ttl_deploy.zoo import BACKBONES
+
+WHOLE, ALL = "ftl", "all"
+"""Names of the candidates that are not cut: the whole network at one rate (FTL), and LWFT that freezes nothing."""
 
 
 @dataclass(frozen=True)
@@ -36,33 +40,52 @@ class Candidate:
 
     @property
     def cut(self) -> str:
-        """Name of the cut."""
-        assert self.spec.cut is not None
-        return self.spec.cut
+        """Name of the cut; `WHOLE` or `ALL` where there is none."""
+        if self.spec.cut is not None:
+            return self.spec.cut
+        return WHOLE if self.spec.method == "ftl" else ALL
 
     @property
     def size(self) -> tuple[int, int, int]:
         """What decides which of two candidates is the smaller one: parameters, MACs, trained parameters."""
         return self.cost.parameters, self.cost.macs, self.cost.trainable
 
+    @property
+    def whole(self) -> bool:
+        """Whether it is the whole network, trained as FTL trains it."""
+        backbone = BACKBONES.get(self.spec.backbone)
+        top = backbone.tail is None and self.spec.cut == backbone.cut_points[-1].name
+        return self.spec.method == "ftl" or (self.spec.method == "ttl" and top)
+
 
 def candidates(spec: ModelSpec) -> list[Candidate]:
-    """One candidate per cut point of the spec's backbone, bottom first.
+    """One candidate per cut point of the spec's backbone, and the whole network (FTL), bottom first.
 
-    TF has none at the top: it slims what is above the cut.
+    FTL stands on top, as the cut that drops or slims nothing; TTL at the top cut of a network without a tail is FTL
+    already. TF has no candidate of its own at the top cut: it slims what is above. LWFT begins with FTL and with
+    everything trained, each layer below the head at a tenth of its rate.
 
     Args:
         spec: Method and backbone; its own cut is ignored.
     """
-    found = []
-    points = BACKBONES.get(spec.backbone).cut_points
-    for point in points[:-1] if spec.method == "tf" else points:
-        at = spec.model_copy(update={"cut": point.name})
-        # Counting needs no weights, and drawing those of every candidate would take seconds.
-        with torch.device("meta"):
-            cost = count(build(at), at.input_shape)
-        found.append(Candidate(at, point.index, point.block, point.ends_block, cost))
-    return found
+    backbone = BACKBONES.get(spec.backbone)
+    points = backbone.cut_points[:-1] if spec.method == "tf" else backbone.cut_points
+    cuts = [_candidate(spec, p.index, p.block, p.ends_block, cut=p.name) for p in points]
+    top = points[-1].block
+    if spec.method == "lwft":
+        everything = _candidate(spec, -1, 0, True, cut=None, trained_layers=len(backbone.layers) + 1)
+        return [_candidate(spec, -2, 0, True, cut=None, method="ftl"), everything, *cuts]
+    if cuts[-1].whole:
+        return cuts
+    return [*cuts, _candidate(spec, points[-1].index + 1, top, True, cut=None, method="ftl")]
+
+
+def _candidate(spec: ModelSpec, index: int, block: int, ends_block: bool, **fields: Any) -> Candidate:
+    own = spec.model_copy(update=fields)
+    # Counting needs no weights, and drawing those of every candidate would take seconds.
+    with torch.device("meta"):
+        cost = count(build(own), own.input_shape)
+    return Candidate(own, index, block, ends_block, cost)
 
 
 def whole_macs(spec: ModelSpec) -> int:
@@ -80,6 +103,24 @@ def over_budget(candidate: Candidate, budget: Budget) -> str | None:
     if budget.macs is not None and cost.macs > budget.macs:
         return f"{cost.macs / 1e9:.3f} G MACs, more than {budget.macs / 1e9:g} G"
     return None
+
+
+def distance(candidate: Candidate) -> int:
+    """How many cuts a candidate lies from the block cutoff that the paper takes; see `Backbone.usual_block`.
+
+    Where there is no such experience: from the end of the block after three quarters of the blocks, as the third of
+    ResNet's four is.
+    """
+    backbone = BACKBONES.get(candidate.spec.backbone)
+    ends = [point for point in backbone.cut_points if point.ends_block]
+    block = backbone.usual_block or max(1, round(0.75 * len(ends)))
+    index = next((point.index for point in ends if point.block == block), ends[-1].index if ends else 0)
+    return abs(candidate.index - index)
+
+
+def usual(pool: Sequence[Candidate]) -> Candidate:
+    """The candidate nearest to the paper's block cutoff, the lower one of two."""
+    return min(pool, key=lambda c: (distance(c), c.index))
 
 
 def block_ends(all_candidates: Sequence[Candidate]) -> list[Candidate]:

@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from ttl_deploy.analysis.reuse import THRESHOLD
+from ttl_deploy.search.score import Prefer
 from ttl_deploy.spec import Record
 
 Metric = Literal["auprc", "auroc"]
@@ -49,7 +50,11 @@ class SearchOptions(Record):
         strategy: Name in `ttl_deploy.search.strategies`.
         metric: Ranks candidates, on the validation side.
         repeats: Seeds per candidate, counted up from the protocol's.
-        prefer: `smaller`: within one standard error of the best the smallest model wins; `accuracy`: the best does.
+        prefer: What wins among cuts that are within one standard error of the best, so that the data cannot tell them
+            apart. `block`: the one nearest to the block cutoff of the paper's tables; `smaller`: the smallest model;
+            `accuracy`: the best value, error or not.
+        divisions: Divisions of training and validation images that speak for such cuts, the first included; their
+            validation sides have no patient in common, and the test side is the same in all of them.
         neighbours: Layers that stage 2 of `hierarchical` looks at on each side of the best block cutoff; None: all up
             to the next block cutoffs.
         eta: Halving keeps one in so many candidates and trains them so many times longer.
@@ -63,7 +68,8 @@ class SearchOptions(Record):
     strategy: StrategyName = "auto"
     metric: Metric = "auprc"
     repeats: int = Field(1, ge=1)
-    prefer: Literal["smaller", "accuracy"] = "smaller"
+    prefer: Prefer = "block"
+    divisions: int = Field(3, ge=1)
     neighbours: int | None = Field(None, ge=1)
     eta: int = Field(3, ge=2)
     threshold: float = Field(THRESHOLD, ge=0, le=1)

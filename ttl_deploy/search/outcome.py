@@ -14,10 +14,16 @@ from ttl_deploy import __version__, files, hardware
 from ttl_deploy.report.charts import Point, pareto_chart
 from ttl_deploy.report.html import render
 from ttl_deploy.search.options import SearchOptions
+from ttl_deploy.search.settle import Verdict
 from ttl_deploy.search.state import State
 from ttl_deploy.training.run import Run
 
 RESULT, REPORT, PICTURE = "result.json", "report.html", "pareto.png"
+_RULES = {
+    "block": "within one standard error of the best the cut nearest to the paper's block cutoff wins",
+    "smaller": "within one standard error of the best the smallest model wins",
+    "accuracy": "the best value wins",
+}
 _NAMES = {"auprc": "AUPRC", "auroc": "AUROC"}
 
 
@@ -70,11 +76,15 @@ class Outcome:
         return str(self.result["answer"])
 
 
-def conclude(state: State, winner: Run, rows: list[Row]) -> Outcome:
-    """Writes the result and the report."""
+def conclude(state: State, winner: Run, rows: list[Row], verdict: Verdict) -> Outcome:
+    """Writes the result and the report of a search."""
     result = {
-        "answer": _answer(state, winner, rows),
-        "cut": winner.config.model.cut,
+        "answer": _answer(state, winner, rows, verdict),
+        "cut": verdict.chosen.cut,
+        "told_apart": verdict.told_apart if verdict.compared else None,
+        "open": list(verdict.open),
+        "divisions": verdict.divisions,
+        "together": {cut: [score.value, score.error] for cut, score in verdict.scores.items()},
         "winner": str(winner.folder),
         "test": {
             name: winner.metrics()["test"][name] for name in ("auroc", "auprc", "auroc_interval", "auprc_interval")
@@ -83,6 +93,8 @@ def conclude(state: State, winner: Run, rows: list[Row]) -> Outcome:
         "metric": state.options.metric,
         "seconds": round(sum(state.seconds.values()), 3),
         "steps": state.seconds,
+        "cpu_seconds": round(sum(state.cpu_seconds.values()), 3),
+        "work": sum(state.work.values()),
         "notes": state.notes,
         "candidates": [asdict(row) for row in rows],
         "program": __version__,
@@ -97,16 +109,21 @@ def conclude(state: State, winner: Run, rows: list[Row]) -> Outcome:
     return outcome
 
 
-def _answer(state: State, winner: Run, rows: Sequence[Row]) -> str:
-    model, row = winner.config.model, next(row for row in rows if row.cut == winner.config.model.cut)
+def _answer(state: State, winner: Run, rows: Sequence[Row], verdict: Verdict) -> str:
+    cut = verdict.chosen.cut
+    others = [name for name in verdict.open if name != cut]
+    unsure = f"; the data cannot tell it from {', '.join(others)}" if others else ""
+    unsure = unsure if verdict.compared else "; compared with no other cut"
+    model, row = winner.config.model, next(row for row in rows if row.cut == cut)
+    what = f"cut {model.backbone} at {cut}" if model.cut else f"do not cut {model.backbone}"
     metric = _NAMES[state.options.metric]
     latency = "" if row.latency_ms is None else f", {row.latency_ms:.2f} ms on {state.options.budget.place}"
     trained = sum(row.value is not None for row in rows)
     return (
-        f"cut {model.backbone} at {model.cut} ({model.method.upper()}): validation {metric} {row.value:.3f} ± "
+        f"{what} ({model.method.upper()}): validation {metric} {row.value:.3f} ± "
         f"{row.error:.3f}, test {metric} {winner.metrics()['test'][state.options.metric]:.3f}, "
         f"{row.parameters / 1e6:.2f} M parameters, {row.macs / 1e9:.3f} G MACs{latency}; "
-        f"{trained} of {len(rows)} candidates trained in {sum(state.seconds.values()) / 60:.1f} min"
+        f"{trained} of {len(rows)} candidates trained in {sum(state.seconds.values()) / 60:.1f} min{unsure}"
     )
 
 
@@ -114,14 +131,13 @@ def _report(state: State, outcome: Outcome) -> None:
     picture = pareto_chart(_panels(state, outcome), f"validation {_NAMES[state.options.metric]}")
     winner, rows = outcome.winner, outcome.rows
     metrics = winner.metrics()
-    smaller = state.options.prefer == "smaller"
     page = render(
         "search.html.j2",
         answer=outcome.answer[0].upper() + outcome.answer[1:] + ".",
         backbone=winner.config.model.backbone,
         method=winner.config.model.method,
         metric=_NAMES[state.options.metric],
-        chosen=next(row for row in rows if row.cut == winner.config.model.cut),
+        chosen=next(row for row in rows if row.cut == outcome.result["cut"]),
         rows=rows,
         test_value=metrics["test"][state.options.metric],
         test_images=metrics["images"]["test"],
@@ -133,7 +149,7 @@ def _report(state: State, outcome: Outcome) -> None:
         notes=state.notes or ["every candidate was trained to the end"],
         strategy=state.options.strategy,
         repeats=state.options.repeats,
-        rule="within one standard error of the best the smallest model wins" if smaller else "the best value wins",
+        rule=_RULES[state.options.prefer],
         command=outcome.result["command"],
         version=__version__,
         machine=hardware.describe().name,

@@ -5,6 +5,7 @@ The test side is never looked at here.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeVar
@@ -12,10 +13,12 @@ from typing import Literal, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ttl_deploy.training.metrics import auprc, auroc, resampled
+from ttl_deploy.training.metrics import auprc, auroc, headline_classes, resampled
 
 RESAMPLES = 400
 """Bootstrap resamples behind a standard error, which is then known to about 1 in 28."""
+
+Prefer = Literal["smaller", "block", "accuracy"]
 
 Key = TypeVar("Key")
 
@@ -28,11 +31,13 @@ class Score:
         value: Mean over the repeats.
         error: Standard error of that mean, see `combine`.
         resamples: The mean over the repeats on resamples of the patients, the same ones for every candidate.
+        floor: The error below which no score and no difference of two is known on so many patients, see `least_error`.
     """
 
     value: float
     error: float
     resamples: tuple[float, ...] = ()
+    floor: float = 0.0
 
 
 def metric_of(
@@ -44,43 +49,104 @@ def metric_of(
     return value, tuple(values.tolist())
 
 
-def combine(values: Sequence[float], resamples: Sequence[Sequence[float]]) -> Score:
+def least_error(labels: NDArray[np.int64], groups: Sequence[str], classes: int) -> float:
+    """The standard error that a perfect score deserves on these patients.
+
+    A bootstrap of a perfect score is perfect every time, and its error 0. But n successes of n leave a probability
+    open: under Jeffreys' prior it has the distribution Beta(n + 1/2, 1/2) (Brown, Cai and DasGupta 2001, "Interval
+    Estimation for a Binomial Proportion"), with a standard deviation of about 0.7 / n. AUROC and average precision are
+    means over the positives of numbers in 0 to 1, and vary at most as a proportion of the rarer side does: var(AUROC)
+    is at most A (1 - A) / min(positives, negatives) (Birnbaum and Klose 1957). So n is the number of patients on the
+    rarer side of a class; for a mean over classes the errors are added in squares.
+
+    Args:
+        labels: (N,).
+        groups: Patient of each image.
+        classes: K.
+    """
+    patients = np.asarray(groups)
+    chosen = headline_classes(labels, classes)
+    counts = [min(len(np.unique(patients[labels == k])), len(np.unique(patients[labels != k]))) for k in chosen]
+    return float(np.sqrt(sum(_jeffreys(count) ** 2 for count in counts)) / len(counts))
+
+
+def _jeffreys(successes: int) -> float:
+    """Standard deviation of a proportion of which only successes were seen."""
+    a, b = successes + 0.5, 0.5
+    return float(np.sqrt(a * b / ((a + b) ** 2 * (a + b + 1))))
+
+
+def combine(values: Sequence[float], resamples: Sequence[Sequence[float]], floor: float = 0.0) -> Score:
     """The score of a candidate from its repeats.
 
     With m the mean over R repeats, the error is sqrt(var_boot(m) + s^2 / R): the bootstrap variance of m over
-    patients (every repeat measured on the same resamples), and for R > 1 the variance s^2 between repeats by R.
+    patients (every repeat measured on the same resamples), and for R > 1 the variance s^2 between repeats by R. It is
+    never below the floor: repeats on the same patients make no more of them.
 
     Args:
         values: One per repeat.
         resamples: One sequence per repeat; empty where the data cannot be resampled.
+        floor: See `least_error`.
     """
     mean = float(np.mean(values))
     drawn = np.asarray(resamples, dtype=np.float64)
     of_patients = float(np.var(drawn.mean(axis=0), ddof=1)) if drawn.shape[1] > 1 else 0.0
     of_repeats = float(np.var(values, ddof=1)) / len(values) if len(values) > 1 else 0.0
-    return Score(mean, float(np.sqrt(of_patients + of_repeats)), tuple(drawn.mean(axis=0).tolist()))
+    error = max(floor, float(np.sqrt(of_patients + of_repeats)))
+    return Score(mean, error, tuple(drawn.mean(axis=0).tolist()), floor)
+
+
+def pooled(scores: Sequence[Score]) -> Score:
+    """The score of a candidate from divisions whose validation sides have no patient in common.
+
+    With m divisions the error is that of a mean of independent values, sqrt(sum of squares) / m, or what the values
+    themselves scatter, s / sqrt(m), if that is more: the training sides differ too.
+    """
+    count = len(scores)
+    values = [score.value for score in scores]
+    of_patients = float(np.sqrt(sum(score.error**2 for score in scores))) / count
+    of_divisions = float(np.std(values, ddof=1)) / math.sqrt(count) if count > 1 else 0.0
+    drawn = [score.resamples for score in scores]
+    same = len({len(row) for row in drawn}) == 1
+    resamples = tuple(np.mean(drawn, axis=0).tolist()) if same else ()
+    floor = float(np.sqrt(sum(score.floor**2 for score in scores))) / count
+    return Score(float(np.mean(values)), max(of_patients, of_divisions), resamples, floor)
 
 
 def refuted(other: Score, best: Score, errors: float) -> bool:
     """Whether a score is worse than another by more than so many standard errors of their difference.
 
     Both were measured on the same patients, so the difference is surer than either: its standard error is the
-    standard deviation of the difference over the resamples they share, or 0 where there are none.
+    standard deviation of the difference over the resamples they share, but not less than the floor.
     """
     paired = np.subtract(best.resamples, other.resamples)
     spread = float(np.std(paired, ddof=1)) if len(paired) > 1 else 0.0
-    return best.value - other.value > errors * spread
+    return best.value - other.value > errors * max(spread, best.floor)
+
+
+def tied(scores: Mapping[Key, Score]) -> list[Key]:
+    """Those within one standard error of the best value, the best itself included; the error is that of the best."""
+    best = max(scores.values(), key=lambda score: score.value)
+    error = max(score.error for score in scores.values() if score.value == best.value)
+    return [key for key, score in scores.items() if score.value >= best.value - error]
 
 
 def choose(
-    scores: Mapping[Key, Score], sizes: Mapping[Key, tuple[int, ...]], prefer: Literal["smaller", "accuracy"]
+    scores: Mapping[Key, Score],
+    sizes: Mapping[Key, tuple[int, ...]],
+    prefer: Prefer,
+    distances: Mapping[Key, int] | None = None,
 ) -> Key:
-    """The winner: the smallest within one standard error of the best (Breiman 1984), or the best itself.
+    """The winner among those that are not told apart (`tied`), the rule of one standard error of Breiman 1984.
 
-    The error is that of the best. Equal values: the smaller one.
+    Args:
+        scores: Of the candidates.
+        sizes: Of each; of equal ones the smaller wins.
+        prefer: `smaller`: the smallest of them; `block`: the one nearest to the paper's block cutoff; `accuracy`: the
+            best value, error or not.
+        distances: How many cuts each lies from the block cutoff; needed for `block`.
     """
-    best = max(scores, key=lambda key: (scores[key].value, [-size for size in sizes[key]]))
     if prefer == "accuracy":
-        return best
-    least = scores[best].value - scores[best].error
-    return min((key for key in scores if scores[key].value >= least), key=lambda key: sizes[key])
+        return max(scores, key=lambda key: (scores[key].value, [-size for size in sizes[key]]))
+    far = distances if prefer == "block" and distances is not None else dict.fromkeys(scores, 0)
+    return min(tied(scores), key=lambda key: (far[key], sizes[key]))

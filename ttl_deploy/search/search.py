@@ -14,7 +14,7 @@ import filelock
 
 from ttl_deploy import files, hardware
 from ttl_deploy.data.manifest import read_dataset
-from ttl_deploy.data.prepared import prepare
+from ttl_deploy.data.prepared import Prepared, prepare
 from ttl_deploy.errors import BadInputError, IntegrityError
 from ttl_deploy.progress import SILENT, Reporter
 from ttl_deploy.search.candidates import Candidate, candidates, over_budget
@@ -22,6 +22,7 @@ from ttl_deploy.search.engines import Engine, LocalEngine
 from ttl_deploy.search.latency import Latencies
 from ttl_deploy.search.options import SearchOptions
 from ttl_deploy.search.outcome import Outcome, Row, conclude
+from ttl_deploy.search.settle import settle
 from ttl_deploy.search.state import State
 from ttl_deploy.search.strategies import STRATEGIES
 from ttl_deploy.spec import ModelSpec, SplitSpec
@@ -68,7 +69,8 @@ def search(
     division = split or SplitSpec()
     latencies = Latencies(out / "latency", options.budget.device)
     latencies.check()
-    spec, digest = _understand(data, request, division, reporter)
+    spec, prepared = _understand(data, request, division, reporter)
+    digest = prepared.data_digest()
     with _begun(out, _plan(data, digest, request, division, options), overwrite):
         everything = candidates(spec)
         excluded, measured = _exclude(everything, options, latencies, reporter)
@@ -82,17 +84,20 @@ def search(
             [candidate for candidate in everything if candidate.cut not in excluded],
             engine or LocalEngine(),
             reporter,
+            prepared,
             reuse,
         )
         scores = STRATEGIES.get(options.strategy)(state)
-        chosen = state.choose({cut: score for cut, score in scores.items() if cut in state.finals})
-        winner = _crown(state, chosen, out / WINNER)
+        verdict = settle(state, {cut: score for cut, score in scores.items() if cut in state.finals})
+        winner = _crown(state, verdict.chosen, out / WINNER)
         rows = _rows(state, everything, excluded, measured, latencies)
-        return conclude(state, winner, rows)
+        return conclude(state, winner, rows, verdict)
 
 
-def _understand(data: DataOptions, request: Request, split: SplitSpec, reporter: Reporter) -> tuple[ModelSpec, str]:
-    """Checks everything that can be checked before a folder is made; decodes the images; the model and their digest."""
+def _understand(
+    data: DataOptions, request: Request, split: SplitSpec, reporter: Reporter
+) -> tuple[ModelSpec, Prepared]:
+    """Checks everything that can be checked before a folder is made; decodes the images; the model and the images."""
     if request.method in _CANNOT:
         raise BadInputError(f"method {request.method} {_CANNOT[request.method]}", fix="pass --method ttl, tf or lwft")
     if request.cut is not None or request.trained_layers is not None:
@@ -113,7 +118,7 @@ def _understand(data: DataOptions, request: Request, split: SplitSpec, reporter:
         skip_unreadable=data.skip_unreadable,
         reporter=reporter,
     )
-    return spec, prepared.data_digest()
+    return spec, prepared
 
 
 def _plan(data: DataOptions, digest: str, request: Request, split: SplitSpec, options: SearchOptions) -> dict[str, Any]:
@@ -250,16 +255,18 @@ def _rows(
                 error=score.error if score else None,
                 epochs=state.trained(candidate.cut),
                 seconds=state.seconds_of(candidate.cut),
-                status=_status(state, candidate.cut, excluded),
+                status=_status(state, candidate, excluded),
             )
         )
     return rows
 
 
-def _status(state: State, cut: str, excluded: dict[str, str]) -> str:
+def _status(state: State, candidate: Candidate, excluded: dict[str, str]) -> str:
+    cut = candidate.cut
+    named = " (the whole network: FTL)" if candidate.whole else ""
     if cut in excluded:
         return f"over budget: {excluded[cut]}"
     if cut in state.finals:
         early = [r.stopped for r in state.finals[cut] if r.stopped and "curve" in r.stopped]
-        return f"ended early: {early[0]}" if early else "trained"
-    return "trained in part" if cut in state.scores else "not trained"
+        return f"ended early: {early[0]}" if early else f"trained{named}"
+    return ("trained in part" if cut in state.scores else "not trained") + named

@@ -11,26 +11,26 @@ import itertools
 import json
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from ttl_deploy import files
+from ttl_deploy.data.prepared import Prepared
 from ttl_deploy.progress import Advance, Reporter
-from ttl_deploy.search.candidates import Candidate
+from ttl_deploy.search.candidates import ALL, WHOLE, Candidate, distance, usual
+from ttl_deploy.search.divisions import write_divisions
 from ttl_deploy.search.engines import Engine
 from ttl_deploy.search.evidence import Evidence, Inquiry, look
 from ttl_deploy.search.options import SearchOptions
 from ttl_deploy.search.score import Score, choose, combine, refuted
-from ttl_deploy.search.trial import Rival, Trial, TrialRecord, read_trial, run_trial
-from ttl_deploy.spec import SplitSpec
+from ttl_deploy.search.trial import Rival, Trial, TrialRecord, equal_trial, read_trial, run_trial
+from ttl_deploy.spec import ModelSpec, SplitSpec
 from ttl_deploy.training.train import DataOptions, Request
 
-TRIALS, RECORDS = "trials", "records"
-WHOLE = "ftl"
-"""Name of the whole network's trial."""
+TRIALS, RECORDS, DIVISIONS = "trials", "records", "divisions"
 
 
 @dataclass
@@ -53,6 +53,11 @@ class State:
         finals: Records of the trials that were trained to the end, by cut.
         seconds: Time of every step, by name.
         notes: What decided, in words, in order.
+        prepared: The images in their first division.
+        undecided: Cuts that the evidence along the way does not tell from its best, trained to the end or not.
+        afford: Whether the strategy may spend one more full training of each of some candidates, which is then spent.
+        cpu_seconds: Processor time of every step, by name, where it is known.
+        work: Multiply-adds of every step, likewise.
     """
 
     out: Path
@@ -64,12 +69,17 @@ class State:
     allowed: list[Candidate]
     engine: Engine
     reporter: Reporter
+    prepared: Prepared
     reuse: Sequence[Path] = ()
     scores: dict[str, Score] = field(default_factory=dict)
     records: dict[str, list[TrialRecord]] = field(default_factory=dict)
     finals: dict[str, list[TrialRecord]] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    undecided: list[str] = field(default_factory=list)
+    afford: Callable[[Sequence[Candidate]], bool] = lambda _chosen: True
+    cpu_seconds: dict[str, float] = field(default_factory=dict)
+    work: dict[str, float] = field(default_factory=dict)
     _charged: dict[str, int] = field(default_factory=dict)
 
     @property
@@ -111,21 +121,43 @@ class State:
         for group in groups:
             trials = [
                 self._trial(
-                    candidate.cut, repeat, epochs, self._rival(scores, epochs) if stop else None, weights, variant
+                    candidate.spec, repeat, epochs, self._rival(scores, epochs) if stop else None, weights, variant
                 )
                 for candidate in group
                 for repeat in range(self.options.repeats)
             ]
             records = self._run(trials)
-            for candidate in group:
-                own = [record for record in records if record.cut == candidate.cut]
+            for place, candidate in enumerate(group):
+                own = records[place * self.options.repeats : (place + 1) * self.options.repeats]
                 scores[candidate.cut] = self._scored(candidate.cut, own)
         return scores
 
     def whole_network(self, epochs: int | None) -> TrialRecord:
-        """Trains the whole network (FTL) up to an epoch."""
-        trial = self._trial(None, 0, epochs, None, None, "")
-        return self._run([trial])[0]
+        """Trains the whole network (FTL) up to an epoch; where it is a candidate, that is its row."""
+        whole = next((candidate for candidate in self.allowed if candidate.cut == WHOLE), None)
+        record = self._run([self._trial(whole.spec if whole else None, 0, epochs, None, None, "")])[0]
+        if whole and self.options.repeats == 1:
+            self._scored(WHOLE, [record])
+        return record
+
+    def divisions(self) -> list[Path]:
+        """Further divisions of training and validation images, as many as the options ask for and patients allow."""
+        return write_divisions(self.prepared, self.out / DIVISIONS, self.options.divisions - 1)
+
+    def on_division(self, chosen: Sequence[Candidate], division: Path) -> dict[str, Score]:
+        """Trains candidates to the end on another division and scores them on its validation side."""
+        trials = [
+            self._trial(candidate.spec, repeat, self.full, None, None, f"d{division.stem}", division)
+            for candidate in chosen
+            for repeat in range(self.options.repeats)
+        ]
+        records = self._run(trials)
+        scores = {}
+        for place, candidate in enumerate(chosen):
+            own = records[place * self.options.repeats : (place + 1) * self.options.repeats]
+            scores[candidate.cut] = _score(own)
+            self.records[candidate.cut].extend(own)
+        return scores
 
     def look(self, kind: str, cuts: Sequence[Candidate], run: TrialRecord) -> Evidence:
         """Probes or SVCCA at cuts of a trained whole network; see `evidence`."""
@@ -142,16 +174,19 @@ class State:
         with self._progress(kind, 1) as advance:
             evidence = self.engine.map(look, [inquiry], lambda _found: advance(1, ""))[0]
         self.seconds[f"{kind}@{run.trained}"] = evidence.seconds
+        self.cpu_seconds[f"{kind}@{run.trained}"] = evidence.cpu_seconds
+        self.work[f"{kind}@{run.trained}"] = evidence.work
         return evidence
 
     def choose(self, scores: dict[str, Score]) -> Candidate:
         """The winner among candidates that were trained to the end, by the tie rule."""
         by_cut = {candidate.cut: candidate for candidate in self.allowed}
         sizes = {cut: by_cut[cut].size for cut in scores}
-        return by_cut[choose(scores, sizes, self.options.prefer)]
+        far = {cut: distance(by_cut[cut]) for cut in scores}
+        return by_cut[choose(scores, sizes, self.options.prefer, far)]
 
     def leader(self, scores: dict[str, Score]) -> Candidate:
-        """Who leads on preliminary evidence: the smallest that is within one paired standard error of the best.
+        """Who leads on preliminary evidence: of those within one paired standard error of the best the preferred one.
 
         The error of a difference is smaller than that of a value, so that ties along the way do not add up to more
         than the tie rule's one standard error. With `prefer` accuracy: the best.
@@ -160,7 +195,8 @@ class State:
         best = max(tried, key=lambda c: (scores[c.cut].value, [-size for size in c.size]))
         if self.options.prefer == "accuracy":
             return best
-        return min((c for c in tried if not refuted(scores[c.cut], scores[best.cut], 1.0)), key=lambda c: c.size)
+        near = [c for c in tried if not refuted(scores[c.cut], scores[best.cut], 1.0)]
+        return usual(near) if self.options.prefer == "block" else min(near, key=lambda c: c.size)
 
     def trained(self, cut: str) -> int | None:
         """Most epochs that a trial of a candidate was trained for."""
@@ -171,18 +207,33 @@ class State:
         return sum(record.seconds for record in self.records.get(cut, ()))
 
     def _trial(
-        self, cut: str | None, repeat: int, epochs: int | None, rival: Rival | None, weights: str | None, variant: str
+        self,
+        spec: ModelSpec | None,
+        repeat: int,
+        epochs: int | None,
+        rival: Rival | None,
+        weights: str | None,
+        variant: str,
+        division: Path | None = None,
     ) -> Trial:
+        """Of a candidate's spec; None: of the whole network where it is none, which is evidence and is not tested."""
         settings = dict(self.request.settings or {})
         settings["seed"] = int(settings.get("seed", 0)) + repeat
-        method = self.request.method if cut is not None else "ftl"
-        if method != "lwft":
+        method, cut, layers = (spec.method, spec.cut, spec.trained_layers) if spec else ("ftl", None, None)
+        if method != "lwft" or cut is None:
             settings.pop("cached_views", None)
         request = replace(
-            self.request, method=method, cut=cut, settings=settings, weights=weights or self.request.weights
+            self.request,
+            method=method,
+            cut=cut,
+            trained_layers=layers,
+            settings=settings,
+            weights=weights or self.request.weights,
         )
-        name = "-".join(part for part in (cut or WHOLE, variant, f"r{repeat}" if repeat else "") if part)
-        finish = epochs == self.full and cut is not None
+        called = cut or (WHOLE if method == "ftl" else ALL)
+        name = "-".join(part for part in (called, variant, f"r{repeat}" if repeat else "") if part)
+        # Another division is evidence only: its model is not the winner's, and has no business with the test side.
+        finish = epochs == self.full and spec is not None and division is None
         step = f"{name}@{epochs or 'end'}"
         facts = {
             "data": self.data_digest,
@@ -192,6 +243,7 @@ class State:
             "threads": self.options.threads,
             "rival": rival.__dict__ if rival else None,
             "finish": finish,
+            **({"division": files.sha256(division)} if division else {}),
         }
         return Trial(
             name=name,
@@ -206,7 +258,9 @@ class State:
             metric=self.options.metric,
             threads=self.options.threads,
             rival=rival,
-            key=hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest(),
+            key=_digest(facts),
+            plain_key=_digest({**facts, "rival": None}),
+            division=division,
         )
 
     def _rival(self, scores: dict[str, Score], epochs: int | None) -> Rival | None:
@@ -226,26 +280,35 @@ class State:
 
             records = self.engine.map(run_trial, trials, done)
         for record in records:
+            step = f"{record.name}@{record.epochs or 'end'}"
             self._charged[record.name] = record.trained
-            self.seconds[f"{record.name}@{record.epochs or 'end'}"] = record.seconds
+            self.seconds[step] = record.seconds
+            self.cpu_seconds[step] = record.cpu_seconds or 0.0
+            self.work[step] = record.work or 0.0
         return records
 
     def _adopt(self, trial: Trial) -> None:
-        """Takes a finished trial of another search that would come out the same, with the time it took."""
-        if trial.folder.exists() or not trial.finish:
+        """Takes a trial of another search that comes out the same, with the time that it took there.
+
+        A record of a step is enough where nothing is trained on from it; the run comes with a trial that is finished.
+        """
+        trained_on = trial.request.method == "ftl" or trial.request.weights != self.request.weights
+        if read_trial(trial.record, trial.key) is not None or (trained_on and not trial.finish):
             return
         for other in self.reuse:
-            record = read_trial(other / RECORDS / trial.record.name, trial.key)
-            if record is not None and record.finished and Path(record.run).is_dir():
+            found = equal_trial(other / RECORDS / trial.record.name, trial)
+            if found is None:
+                continue
+            if found.finished and not trial.folder.exists():
                 trial.folder.parent.mkdir(parents=True, exist_ok=True)
                 with files.atomic_folder(trial.folder) as folder:
-                    shutil.copytree(record.run, folder, dirs_exist_ok=True, copy_function=_linked)
-                moved = record.model_copy(update={"run": str(trial.folder)})
-                files.write_json(trial.record, moved.model_dump(mode="json"))
-                return
+                    shutil.copytree(found.run, folder, dirs_exist_ok=True, copy_function=_linked)
+                found = found.model_copy(update={"run": str(trial.folder)})
+            files.write_json(trial.record, {**found.model_dump(mode="json"), "key": trial.key})
+            return
 
     def _scored(self, cut: str, records: Sequence[TrialRecord]) -> Score:
-        score = combine([record.value for record in records], [record.resamples for record in records])
+        score = _score(records)
         self.scores[cut] = score
         known = self.records.setdefault(cut, [])
         known.extend(record for record in records if record not in known)
@@ -265,6 +328,14 @@ class State:
     def _progress(self, what: str, total: int) -> Iterator[Advance]:
         with self.reporter.task(what, total) as advance:
             yield advance
+
+
+def _score(records: Sequence[TrialRecord]) -> Score:
+    return combine([r.value for r in records], [r.resamples for r in records], records[0].floor or 0.0)
+
+
+def _digest(facts: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def _waves(chosen: Sequence[Candidate]) -> list[Sequence[Candidate]]:

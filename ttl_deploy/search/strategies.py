@@ -9,12 +9,12 @@ import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from ttl_deploy.analysis.reuse import detect_cut
+from ttl_deploy.analysis.reuse import ROWS_PER_COMPONENT, Reuse, detect_cut
 from ttl_deploy.errors import BadInputError
 from ttl_deploy.registry import Registry
-from ttl_deploy.search.candidates import Candidate, around, block_ends, whole_macs
+from ttl_deploy.search.candidates import Candidate, around, block_ends, usual, whole_macs
 from ttl_deploy.search.evidence import Evidence
-from ttl_deploy.search.score import Score, combine, refuted
+from ttl_deploy.search.score import Score, combine, refuted, tied
 from ttl_deploy.search.state import State
 from ttl_deploy.search.warm import continued_weights
 from ttl_deploy.training.run import open_run
@@ -72,16 +72,31 @@ def halving(state: State) -> dict[str, Score]:
 def svcca(state: State) -> dict[str, Score]:
     """The whole network once, SVCCA before and after at every cut, and one training there (appendix C.1)."""
     run = state.whole_network(state.full)
-    evidence = state.look("reuses", state.allowed, run)
+    evidence = state.look("reuses", _cuts(state), run)
     reuses = [record.as_reuse() for record in evidence.reuses]
     for reuse in reuses:
         state.reporter.info(
-            f"  {reuse.cut:<18} SVCCA mean {reuse.mean:.3f}, random {reuse.random_mean:.3f}, "
-            f"overlap {reuse.overlap:.3f}"
+            f"  {reuse.cut:<18} SVCCA mean {reuse.mean:.3f}, two random networks {reuse.unrelated_mean:.3f} (overlap "
+            f"{reuse.overlap:.3f}), Gaussian {reuse.gaussian_mean:.3f}; {reuse.components} components of {reuse.rows} "
+            f"images{'' if reuse.tells else ': too few'}"
         )
+    chosen = _detected(state, reuses)
+    return state.evaluate([chosen], state.full)
+
+
+def _detected(state: State, reuses: Sequence[Reuse]) -> Candidate:
+    """The cut where reuse ends, or the usual one where too few images leave that open."""
     cut = detect_cut(reuses, state.options.threshold)
-    state.note(f"feature reuse ends after {cut} (overlap below {state.options.threshold:g} up to there)")
-    return state.evaluate([c for c in state.allowed if c.cut == cut], state.full)
+    if cut is not None:
+        state.note(f"feature reuse ends after {cut} (overlap below {state.options.threshold:g} up to there)")
+        return next(c for c in state.allowed if c.cut == cut)
+    first = next(reuse for reuse in reuses if not reuse.tells)
+    chosen = usual(_cuts(state))
+    state.note(
+        f"too few images to tell where feature reuse ends: {first.rows}, and {first.cut} with {first.components} "
+        f"components needs {ROWS_PER_COMPONENT * first.components}; {chosen.cut} is taken, nearest to the paper's cut"
+    )
+    return chosen
 
 
 @STRATEGIES.add("warm")
@@ -101,6 +116,7 @@ def warm(state: State) -> dict[str, Score]:
         ranking |= state.evaluate([candidate], _share(full, SHORT), weights=str(path), variant="warm")
         below = str(state.out / "trials" / f"{candidate.cut}-warm")
     winner = state.choose(ranking)
+    state.undecided = tied(ranking)
     state.note(f"warm-started ranking: {winner.cut}")
     return state.evaluate([winner], full)
 
@@ -119,19 +135,22 @@ def auto(state: State) -> dict[str, Score]:
     if len(state.allowed) <= _FEW:
         return exhaustive(state)
     short, purse = _share(full, SHORT), _Purse(state, full)
+    state.afford = lambda chosen: purse.afford(sum(purse.work(candidate, full) for candidate in chosen))
     if state.request.method == "ttl":
-        evidence = state.look("probes", state.allowed, state.whole_network(_share(full, 2 * SHORT)))
+        whole = state.whole_network(_share(full, 2 * SHORT))
+        evidence = state.look("probes", _cuts(state), whole)
         # Probing is one more pass over the images, forward only: a third of an epoch.
         purse.pay(purse.whole(_share(full, 2 * SHORT)), purse.whole(1) / 3)
-        listed = _pointed(state, evidence)
+        listed = _pointed(state, evidence, whole.floor or 0.0)
         purse.pay(*(purse.work(c, short) for c in listed))
         scores = _walk(state, state.evaluate(listed, short), short, purse)
     else:
-        blocks = block_ends(state.allowed) or state.allowed
+        blocks = block_ends(_cuts(state)) or _cuts(state)
         scores = state.evaluate(blocks, short)
         near = around(state.allowed, state.leader(scores))
         scores |= state.evaluate(near, short) if near else {}
         purse.pay(*(purse.work(c, short) for c in (*blocks, *near)))
+    state.undecided = _unrefuted(scores)
     checks = max(1, len(state.allowed) // 8)
     leader, *others = _leading(state, scores, checks)
     purse.pay(purse.work(leader, full - short))
@@ -187,7 +206,8 @@ def _descend(
     """
     best = max(short.values(), key=lambda score: score.value)
     for _ in range(checks if state.options.prefer == "smaller" else 0):
-        below = _at(state.allowed, state.allowed.index(state.choose(finals)) - 1)
+        by_size = sorted(state.allowed, key=lambda c: c.size)
+        below = _at(by_size, by_size.index(state.choose(finals)) - 1)
         if below is None or below.cut in finals or (below.cut in short and refuted(short[below.cut], best, 2.0)):
             break
         done = _share(_epochs(state), SHORT) if below.cut in short else 0
@@ -225,20 +245,27 @@ def _best(state: State, scores: dict[str, Score], count: int) -> list[Candidate]
     return sorted(tried, key=lambda c: (-scores[c.cut].value, c.size))[:count]
 
 
-def _pointed(state: State, evidence: Evidence) -> list[Candidate]:
-    """What the probes point at: their choice, the candidate below it, and the best probe's.
+def _pointed(state: State, evidence: Evidence, floor: float) -> list[Candidate]:
+    """What the probes point at: their choice, the candidate below it or the paper's block cutoff, and the best probe's.
 
     A probe sees what the whole network happened to learn in its lower layers; a truncated network learns there what
     it needs, so lower cuts are better than their probes and not the other way round.
     """
-    scores = {p.cut: combine([p.value], [p.resamples]) for p in evidence.probes}
+    scores = {p.cut: combine([p.value], [p.resamples], floor) for p in evidence.probes}
     for cut, score in scores.items():
         state.reporter.info(f"  {cut:<18} linear probe {score.value:.4f} ± {score.error:.4f}")
     choice = state.leader(scores)
-    below = _at(state.allowed, state.allowed.index(choice) - 1)
-    listed = list(dict.fromkeys(c for c in (choice, below, _best(state, scores, 1)[0]) if c is not None))
+    place = state.allowed.index(choice)
+    second = usual(_cuts(state)) if state.options.prefer == "block" else _at(state.allowed, place - 1)
+    listed = list(dict.fromkeys(c for c in (choice, second, _best(state, scores, 1)[0]) if c is not None))
     state.note(f"linear probes point at {choice.cut}; trained first: {', '.join(c.cut for c in listed)}")
     return listed
+
+
+def _unrefuted(scores: dict[str, Score]) -> list[str]:
+    """Cuts that are not told from the best by more than one standard error of the difference."""
+    best = max(scores.values(), key=lambda score: score.value)
+    return [cut for cut, score in scores.items() if not refuted(score, best, 1.0)]
 
 
 def _walk(state: State, scores: dict[str, Score], epochs: int, purse: _Purse) -> dict[str, Score]:
@@ -256,6 +283,11 @@ def _walk(state: State, scores: dict[str, Score], epochs: int, purse: _Purse) ->
             break
         scores = scores | state.evaluate(missing[:1], epochs)
     return scores
+
+
+def _cuts(state: State) -> list[Candidate]:
+    """The candidates that are cut somewhere."""
+    return [candidate for candidate in state.allowed if candidate.spec.cut is not None]
 
 
 def _at(pool: Sequence[Candidate], place: int) -> Candidate | None:

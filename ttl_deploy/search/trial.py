@@ -9,19 +9,23 @@ from __future__ import annotations
 import contextlib
 import json
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from scipy.special import softmax
 
 from ttl_deploy import files
 from ttl_deploy.data.prepared import read_split
 from ttl_deploy.search.curve import highest
-from ttl_deploy.search.score import metric_of
+from ttl_deploy.search.score import least_error, metric_of
+from ttl_deploy.search.work import training_work
 from ttl_deploy.spec import Record, SplitSpec, read_record
+from ttl_deploy.training.cached import remove_features
 from ttl_deploy.training.loop import Judge
 from ttl_deploy.training.run import TIMING, Predictions, Run, open_run, read_predictions, run_data
 from ttl_deploy.training.train import DataOptions, Request, load_model, predict_fp32, resume, train
@@ -43,6 +47,10 @@ class TrialRecord(Record):
         resamples: The metric on resamples of the validation side's patients.
         seconds: Time of this step, training and evaluation, of killed attempts the finished epochs.
         run: Folder of the run.
+        floor: The least error on the validation side's patients, see `score.least_error`; None in records of an
+            earlier version, until they are read.
+        cpu_seconds: Processor time of this step in this process, killed attempts not included; None as above.
+        work: Multiply-adds of this step's epochs, see `work.training_work`; None as above.
     """
 
     name: str
@@ -57,6 +65,9 @@ class TrialRecord(Record):
     resamples: tuple[float, ...]
     seconds: float
     run: str
+    floor: float | None = None
+    cpu_seconds: float | None = None
+    work: float | None = None
 
 
 @dataclass(frozen=True)
@@ -103,6 +114,8 @@ class Trial:
         threads: Of PyTorch.
         rival: Ends it early.
         key: See `TrialRecord`.
+        plain_key: What `key` would be without a rival.
+        division: Another division of the images to train on, see `divisions`; None: as `split` says.
     """
 
     name: str
@@ -118,6 +131,8 @@ class Trial:
     threads: int
     rival: Rival | None
     key: str
+    plain_key: str
+    division: Path | None = None
 
 
 def run_trial(trial: Trial) -> TrialRecord:
@@ -126,7 +141,7 @@ def run_trial(trial: Trial) -> TrialRecord:
     if found is not None:
         return found
     with limited_threads(trial.threads):
-        begun = time.monotonic()
+        begun, burnt = time.monotonic(), time.process_time()
         lost = _seconds(trial.folder, trial.since)
         run = _trained(trial)
         value, resamples = metric_of(*_validation(run, trial), trial.metric)
@@ -144,8 +159,13 @@ def run_trial(trial: Trial) -> TrialRecord:
             resamples=resamples,
             seconds=round(time.monotonic() - begun + lost, 3),
             run=str(trial.folder),
+            floor=_floor(run),
+            cpu_seconds=round(time.process_time() - burnt, 3),
+            work=_work(run, trial.since),
         )
     files.write_json(trial.record, record.model_dump(mode="json"))
+    if trial.division is not None:
+        remove_features(trial.folder)
     return record
 
 
@@ -154,7 +174,39 @@ def read_trial(path: Path, key: str) -> TrialRecord | None:
     if not path.exists():
         return None
     record = read_record(TrialRecord, json.loads(path.read_text()), path)
-    return record if record.key == key else None
+    if record.key != key:
+        return None
+    if record.floor is not None:
+        return record
+    return record.model_copy(update={"floor": _floor(open_run(Path(record.run)))})
+
+
+def equal_trial(path: Path, trial: Trial) -> TrialRecord | None:
+    """The record of another search's trial that this one would repeat, with the costs of what is missing here.
+
+    A training that no rival could have ended counts, where the rival of this one would not have ended it either. A
+    trial that is finished there and begun here is charged for the epochs that were not trained here.
+    """
+    record = read_trial(path, trial.key) or read_trial(path, trial.plain_key)
+    if record is None or (trial.finish and not (record.finished and Path(record.run).is_dir())):
+        return None
+    run = open_run(Path(record.run))
+    history = run.history()[: record.trained]
+    if record.key != trial.key and trial.rival is not None:
+        judge = trial.rival.judge()
+        if any(judge(history[:epochs]) for epochs in range(1, len(history))):
+            return None
+    if not trial.since or not record.finished:
+        return record
+    before = _seconds(run.folder, 0) - _seconds(run.folder, trial.since)
+    share = (record.seconds - before) / record.seconds
+    return record.model_copy(
+        update={
+            "seconds": round(record.seconds - before, 3),
+            "cpu_seconds": None if record.cpu_seconds is None else round(share * record.cpu_seconds, 3),
+            "work": None if record.work is None else _work(run, trial.since),
+        }
+    )
 
 
 @contextlib.contextmanager
@@ -177,7 +229,15 @@ def _trained(trial: Trial) -> Run:
     judge = trial.rival.judge() if trial.rival else None
     if not trial.folder.exists():
         request = replace(trial.request, settings={**(trial.request.settings or {}), "epochs": trial.epochs})
-        return train(trial.data, request, trial.folder, split=trial.split, finish=trial.finish, judge=judge)
+        return train(
+            trial.data,
+            request,
+            trial.folder,
+            split=trial.split,
+            division=trial.division,
+            finish=trial.finish,
+            judge=judge,
+        )
     run = open_run(trial.folder)
     if run.finished and run.config.epochs == trial.epochs:
         return run
@@ -197,6 +257,20 @@ def _validation(run: Run, trial: Trial) -> tuple[Any, Any, list[str]]:
 
 def _predicted(run: Run, trial: Trial) -> Predictions:
     return predict_fp32(load_model(run), run_data(run, cache=trial.data.cache), "val", run.config)
+
+
+def _floor(run: Run) -> float:
+    """The least error on the patients of a run's validation side."""
+    rows = [row for row in read_split(run.split) if row.side == "val"]
+    classes = run.config.model.classes
+    labels = np.array([classes.index(row.label) for row in rows], dtype=np.int64)
+    return least_error(labels, [row.patient or row.id for row in rows], len(classes))
+
+
+def _work(run: Run, since: int) -> float:
+    """Multiply-adds of the epochs after one."""
+    sides = Counter(row.side for row in read_split(run.split))
+    return training_work(run.config, sides["train"], sides["val"], range(since + 1, len(run.history()) + 1))
 
 
 def _seconds(folder: Path, since: int) -> float:

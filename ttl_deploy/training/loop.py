@@ -1,7 +1,9 @@
 """The training loop of the paper's protocol (appendix A.1): Adam, the rate halved when the validation AUPRC stagnates.
 
 An epoch is the unit of durability: everything a later epoch needs is in `last.ckpt`, so a killed run goes on as if
-nothing had happened.
+nothing had happened. A limit of minutes is judged at every batch, of training and of validation, and the epoch in which
+it falls is dropped: the run is the one that the epochs before it give, bit for bit. Where not even one epoch fits, what
+was learnt until then is validated and evaluated, but no checkpoint is written: a resumed run starts at the first epoch.
 """
 
 from __future__ import annotations
@@ -35,6 +37,10 @@ from ttl_deploy.transfer import TransferModel
 
 Judge = Callable[[Sequence[dict[str, Any]]], str | None]
 """Looks at the rows of `history.jsonl` after every epoch and says why training shall end, or None."""
+
+
+class _TimeUp(Exception):
+    """The minutes are used up within an epoch."""
 
 
 @dataclass
@@ -127,7 +133,12 @@ class Trainer:
         """
         self._progress.stopped = self._reason_to_stop()
         while self._progress.stopped is None:
-            self._epoch(self._progress.epoch + 1)
+            try:
+                self._epoch(self._progress.epoch + 1)
+            except _TimeUp:
+                self._progress.stopped = (
+                    f"{self._minutes()}; epoch {self._progress.epoch + 1} was not finished and dropped"
+                )
         self._reporter.info(f"training ended after epoch {self._progress.epoch}: {self._progress.stopped}")
         return self._progress
 
@@ -135,7 +146,7 @@ class Trainer:
         begun = time.monotonic()
         torch.manual_seed(mix_seeds(self._config.seed, 2, epoch))
         rate = float(self._state.raw_optimizer.param_groups[0]["lr"])
-        train_loss = self._train_one(epoch)
+        train_loss, cut_short = self._train_one(epoch)
         logits, val_loss = self._evaluate()
         probabilities = _softmax(logits)
         row = {
@@ -146,9 +157,17 @@ class Trainer:
             "val_auroc": auroc(self._val_labels, probabilities),
             "val_auprc": auprc(self._val_labels, probabilities),
         }
-        self._finish_epoch(row, time.monotonic() - begun)
+        if cut_short:
+            self._finish_part(row, cut_short)
+        else:
+            self._finish_epoch(row, time.monotonic() - begun)
 
-    def _train_one(self, epoch: int) -> float:
+    def _train_one(self, epoch: int) -> tuple[float, str]:
+        """The mean loss; and how far a first epoch came that the minutes ended, empty for a whole one.
+
+        Raises:
+            _TimeUp: The minutes ended a later epoch.
+        """
         state, config = self._state, self._config
         loader = training_loader(
             self._train,
@@ -168,9 +187,10 @@ class Trainer:
                     raise self._not_a_number(epoch, step)
                 total, images = total + value * len(labels), images + len(labels)
                 advance(1, f"loss {total / images:.4f}")
-                if self._out_of_time():
-                    break
-        return total / images
+                self._in_time()
+                if not self._progress.epoch and step < len(loader) and self._out_of_time():
+                    return total / images, f"after {step} of {len(loader)} batches of the first epoch"
+        return total / images, ""
 
     def _step(self, batch: Tensor, labels: Tensor) -> float:
         state = self._state
@@ -183,7 +203,7 @@ class Trainer:
 
     def _evaluate(self) -> tuple[NDArray[np.float32], float]:
         state = self._state
-        logits = predict(state.fabric, state.forward, self._val, self._config.batch_size, self._laid_out)
+        logits = predict(state.fabric, state.forward, self._val, self._config.batch_size, self._laid_out, self._in_time)
         labels = torch.from_numpy(self._val_labels)
         return logits, float(nn.functional.cross_entropy(torch.from_numpy(logits), labels))
 
@@ -204,6 +224,18 @@ class Trainer:
             f"epoch {row['epoch']}: loss {row['train_loss']:.4f}, validation AUPRC {row['val_auprc']:.4f}, "
             f"AUROC {row['val_auroc']:.4f}{' (best)' if improved else ''}, {seconds:.1f} s"
         )
+
+    def _finish_part(self, row: dict[str, Any], how_far: str) -> None:
+        """Keeps what a part of the first epoch has learnt, as the run's best, and nothing to go on from."""
+        progress = self._progress
+        progress.epoch = progress.best_epoch = row["epoch"]
+        progress.best_auprc, progress.seconds = row["val_auprc"], time.monotonic() - self._started
+        progress.history.append({**row, "best": True, "part": how_far})
+        progress.stopped = f"{self._minutes()} {how_far}"
+        if self._state.fabric.is_global_zero:
+            self._save_best()
+            self._write_history()
+        self._state.fabric.barrier()
 
     def _save(self, improved: bool, seconds: float) -> None:
         still_there(self._folder)
@@ -239,8 +271,16 @@ class Trainer:
         if config.epochs is not None and progress.epoch >= config.epochs:
             return f"all {config.epochs} epochs done"
         if progress.epoch and self._out_of_time():
-            return f"{config.max_minutes:g} minutes used up"
+            return self._minutes()
         return self._judge(progress.history) if self._judge and progress.epoch else None
+
+    def _minutes(self) -> str:
+        return f"{self._config.max_minutes:g} minutes used up"
+
+    def _in_time(self) -> None:
+        """Ends the epoch where the minutes are used up; the first one may finish its validation."""
+        if self._progress.epoch and self._out_of_time():
+            raise _TimeUp
 
     def _out_of_time(self) -> bool:
         """Decided by the first process, so that all of them stop at the same step."""
@@ -260,13 +300,20 @@ class Trainer:
 
 
 def predict(
-    fabric: Fabric, forward: nn.Module, images: ImageBatches, batch_size: int, lay_out: Any = None
+    fabric: Fabric,
+    forward: nn.Module,
+    images: ImageBatches,
+    batch_size: int,
+    lay_out: Any = None,
+    watch: Callable[[], None] | None = None,
 ) -> NDArray[np.float32]:
-    """Logits (N, classes) of all images, in order, in the precision of `fabric`."""
+    """Logits (N, classes) of all images, in order, in the precision of `fabric`; `watch` is called at every batch."""
     forward.eval()
     parts = []
     with torch.inference_mode():
         for batch, _labels in evaluation_loader(images, batch_size):
+            if watch:
+                watch()
             batch = fabric.to_device(lay_out(batch) if lay_out else batch)
             parts.append(forward(batch).float().cpu().numpy())
     return np.concatenate(parts)

@@ -109,7 +109,7 @@ def train_incremental(
     _begin(out, {**series, **_plan(data, request, first)}, overwrite, reporter)
     runs: list[Run] = []
     reached = False
-    most = len(BACKBONES.get(request.backbone).all_units) + 1
+    most = len(BACKBONES.get(request.backbone).layers) + 1
     for layers in range(1, most + 1):
         member = Member(f"layers-{layers}", replace(request, cut=None, trained_layers=layers), split)
         runs.append(_one(data, member, out / member.name, reporter))

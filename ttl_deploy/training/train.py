@@ -20,7 +20,7 @@ from lightning_fabric import Fabric
 from ttl_deploy import __version__, files, hardware
 from ttl_deploy.complexity import count
 from ttl_deploy.data.manifest import Dataset, read_dataset
-from ttl_deploy.data.prepared import Prepared, prepare, write_split
+from ttl_deploy.data.prepared import Prepared, prepare, prepare_like, write_split
 from ttl_deploy.data.torch_data import ImageBatches, mix_seeds
 from ttl_deploy.errors import TtlDeployError
 from ttl_deploy.progress import SILENT, Reporter
@@ -34,7 +34,7 @@ from ttl_deploy.training.loop import Judge, Trainer, predict
 from ttl_deploy.training.metrics import Metrics, evaluate
 from ttl_deploy.training.run import Predictions, Run
 from ttl_deploy.transfer import TransferModel, build, initialise, normalise_spec
-from ttl_deploy.zoo import BACKBONES
+from ttl_deploy.zoo import BACKBONES, Backbone
 
 
 @dataclass(frozen=True)
@@ -92,6 +92,7 @@ def train(
     out: Path,
     *,
     split: SplitSpec | None = None,
+    division: Path | None = None,
     overwrite: bool = False,
     finish: bool = True,
     judge: Judge | None = None,
@@ -104,6 +105,7 @@ def train(
         request: What to train and how.
         out: Folder of the run.
         split: How to divide the images; default 64/16/20 by patient.
+        division: A `split.csv` to follow instead.
         overwrite: Replace what is at `out`.
         finish: Evaluate the best model when training ends. Without it the run stays one that `resume` goes on with.
         judge: May end the training early.
@@ -127,13 +129,17 @@ def train(
     model_spec, preprocess = spec_for(dataset)
     prepared = _on_first(
         fabric,
-        lambda: prepare(
-            dataset,
-            preprocess,
-            split or SplitSpec(),
-            cache_folder=data.cache,
-            skip_unreadable=data.skip_unreadable,
-            reporter=reporter,
+        lambda: (
+            prepare_like(dataset, preprocess, division, cache_folder=data.cache, reporter=reporter)
+            if division
+            else prepare(
+                dataset,
+                preprocess,
+                split or SplitSpec(),
+                cache_folder=data.cache,
+                skip_unreadable=data.skip_unreadable,
+                reporter=reporter,
+            )
         ),
     )
     config = _configure(request, data, model_spec, preprocess, split or SplitSpec(), prepared, fabric)
@@ -193,8 +199,9 @@ def specs(request: Request, classes: Sequence[str]) -> tuple[ModelSpec, Preproce
     Raises:
         BadInputError: Unknown backbone, method, head or cut, or a number out of range.
     """
-    size = request.image_size or BACKBONES.get(request.backbone).input_size
-    more = dict((request.settings or {}).get("preprocess", {}))
+    backbone = BACKBONES.get(request.backbone)
+    size = request.image_size or backbone.input_size
+    more = {**_normalisation(backbone, request.channels), **(request.settings or {}).get("preprocess", {})}
     fields = {name: getattr(request, name) for name in ("method", "cut", "trained_layers", "head", "slim")}
     record = make_record(
         ModelSpec,
@@ -206,6 +213,13 @@ def specs(request: Request, classes: Sequence[str]) -> tuple[ModelSpec, Preproce
     )
     preprocess = PreprocessSpec.of(size, request.channels, **more)  # type: ignore[arg-type]
     return normalise_spec(record), preprocess
+
+
+def _normalisation(backbone: Backbone, channels: int) -> dict[str, Any]:
+    """What the backbone's pretraining did to its images, where that is not ImageNet's own."""
+    if backbone.normalisation is None:
+        return {}
+    return dict(zip(("mean", "std"), ((value,) * channels for value in backbone.normalisation), strict=True))
 
 
 def load_model(run: Run) -> TransferModel:

@@ -1,9 +1,13 @@
 """Layer-wise finetuning: only the top layers learn, the head at the base rate, the others at a tenth of it.
 
-Tajbakhsh 2016; paper, section 3.1. A layer is a unit of the zoo, so that no skip connection is half frozen.
+Tajbakhsh 2016; paper, section 3.1. A layer is a unit of the zoo, so that no skip connection is half frozen; a unit that
+is a batch norm alone is none and goes with the one below (`Backbone.layers`).
 """
 
 from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
 
 from ttl_deploy.errors import BadInputError
 from ttl_deploy.spec import ModelSpec
@@ -33,13 +37,20 @@ def _divide(backbone: Backbone, spec: ModelSpec) -> tuple[tuple[Unit, ...], tupl
             fix=f"pass --cut NAME or --layers K; `ttl-deploy cuts {spec.backbone}` lists the cuts",
         )
     if spec.cut is not None:
-        return split_at(backbone, spec.cut)
-    units = backbone.all_units
+        return _at_a_layer(backbone, split_at(backbone, spec.cut)[0])
     below_head = (spec.trained_layers or 1) - 1
-    if below_head > len(units):
+    if below_head > len(backbone.layers):
         raise BadInputError(
             f"{spec.trained_layers} layers do not exist in {backbone.name}",
-            fix=f"with the head there are {len(units) + 1}",
+            fix=f"with the head there are {len(backbone.layers) + 1}",
         )
-    boundary = len(units) - below_head
+    kept = backbone.layers[: len(backbone.layers) - below_head]
+    return _at_a_layer(backbone, [unit for layer in kept for unit in layer])
+
+
+def _at_a_layer(backbone: Backbone, frozen: Sequence[Unit]) -> tuple[tuple[Unit, ...], tuple[Unit, ...]]:
+    """The units that stay frozen, up to the end of the layer of the topmost, and the others."""
+    units = backbone.all_units
+    ends = list(itertools.accumulate(len(layer) for layer in backbone.layers))
+    boundary = next((end for end in ends if end >= len(frozen)), 0) if frozen else 0
     return units[:boundary], units[boundary:]

@@ -71,6 +71,10 @@ class Backbone(ABC):
             convolution), or None.
         input_size: Image size of its pretraining, pixels.
         first_weight: State-dict name of the convolution that reads the image.
+        usual_block: The block after which the paper truncates networks of the family (Tables 1 to 3), or None where it
+            has none.
+        normalisation: Mean and standard deviation, on the 0..1 scale, that every channel had in its pretraining; None:
+            ImageNet's own.
     """
 
     name: str
@@ -78,6 +82,8 @@ class Backbone(ABC):
     tail: Unit | None = None
     input_size: int = 224
     first_weight: str
+    usual_block: int | None = None
+    normalisation: tuple[float, float] | None = None
 
     @abstractmethod
     def build(self, channels: int = 3) -> dict[str, nn.Module]:
@@ -117,6 +123,23 @@ class Backbone(ABC):
     def all_units(self) -> tuple[Unit, ...]:
         """The units and the tail."""
         return (*self.units, *([self.tail] if self.tail else []))
+
+    @functools.cached_property
+    def layers(self) -> tuple[tuple[Unit, ...], ...]:
+        """The units, tail included, as layers in the sense of LWFT (paper, section 3.1), bottom first.
+
+        A layer has weights that mix channels. A unit without any, such as DenseNet's last batch norm, belongs to the
+        layer below it.
+        """
+        with torch.device("meta"):
+            modules = self.build()
+        grouped: list[tuple[Unit, ...]] = []
+        for unit in self.all_units:
+            if not grouped or any(weight.ndim > 1 for weight in modules[unit.name].parameters()):
+                grouped.append((unit,))
+            else:
+                grouped[-1] += (unit,)
+        return tuple(grouped)
 
     @functools.cached_property
     def cut_points(self) -> tuple[CutPoint, ...]:

@@ -40,6 +40,7 @@ class DenseNet(Backbone):
     """
 
     first_weight = "features.conv0.weight"
+    usual_block = 2
 
     def __init__(self, name: str, depths: tuple[int, ...], weights: str) -> None:
         self.name = name

@@ -1,6 +1,7 @@
-"""EfficientNet-B0 (Tan 2019) as timm builds it: every inverted residual (MBConv) is a unit, 16 in 7 blocks.
+"""EfficientNet-B0 (Tan 2019) and -Lite0 as timm builds them: every MBConv is a unit, 16 in 7 blocks.
 
-The expanding 1x1 convolution on top is the tail; the paper's Table 3 counts the network without it.
+The expanding 1x1 convolution on top is the tail; the paper's Table 3 counts the network without it. Lite0 has neither
+squeeze-and-excitation nor SiLU, for processors that are slow at them; its weights saw images of mean and deviation 0.5.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from functools import partial
 from typing import Any
 
 import timm
+from timm.layers.conv2d_same import Conv2dSame
 from timm.layers.norm_act import BatchNormAct2d
 from timm.models._efficientnet_blocks import InvertedResidual, SqueezeExcite
 from timm.models._efficientnet_builder import efficientnet_init_weights
@@ -23,17 +25,20 @@ _DEPTHS = (1, 2, 2, 3, 3, 4, 1)
 
 
 class EfficientNet(Backbone):
-    """timm's `efficientnet_b0`.
+    """timm's `efficientnet_b0` or `tf_efficientnet_lite0`.
 
     Args:
         name: timm's name.
         depths: MBConv units per block.
+        normalisation: See `Backbone`.
     """
 
     first_weight = "conv_stem.weight"
+    usual_block = 5
 
-    def __init__(self, name: str, depths: tuple[int, ...]) -> None:
+    def __init__(self, name: str, depths: tuple[int, ...], normalisation: tuple[float, float] | None = None) -> None:
         self.name = name
+        self.normalisation = normalisation
         units = [
             Unit(f"blocks.{block}.{i}", block + 1, f"blocks.{block}.{i}.")
             for block, depth in enumerate(depths)
@@ -58,14 +63,17 @@ class EfficientNet(Backbone):
         layers: Any = original
         out: int = layers.conv_pwl.out_channels // factor
         depthwise = layers.conv_dw
-        excite: Any = partial(SqueezeExcite, rd_channels=max(1, layers.se.conv_reduce.out_channels // factor))
+        squeezed = isinstance(layers.se, SqueezeExcite)
+        rd_channels = max(1, layers.se.conv_reduce.out_channels // factor) if squeezed else None
+        excite: Any = partial(SqueezeExcite, rd_channels=rd_channels) if squeezed else None
         block = InvertedResidual(
             channels,
             out,
             dw_kernel_size=depthwise.kernel_size[0],
             stride=depthwise.stride[0],
             exp_ratio=depthwise.out_channels / factor / channels,
-            act_layer=nn.SiLU,
+            pad_type=_padding(depthwise),
+            act_layer=type(layers.bn1.act),
             norm_layer=partial(nn.BatchNorm2d, eps=layers.bn1.eps, momentum=layers.bn1.momentum),
             se_layer=excite,
         )
@@ -77,7 +85,7 @@ class EfficientNet(Backbone):
         layers: Any = original
         out: int = layers.conv_head.out_channels // factor
         expand = nn.Conv2d(channels, out, kernel_size=1, bias=False)
-        tail = nn.Sequential(OrderedDict(conv_head=expand, bn2=BatchNormAct2d(out, act_layer=nn.SiLU)))
+        tail = nn.Sequential(OrderedDict(conv_head=expand, bn2=BatchNormAct2d(out, act_layer=type(layers.bn2.act))))
         efficientnet_init_weights(tail)
         return tail, out
 
@@ -87,4 +95,10 @@ class EfficientNet(Backbone):
         return fetch_file(self.name, published.url)
 
 
+def _padding(layer: nn.Module) -> str:
+    """TensorFlow's padding where a layer has it."""
+    return "same" if isinstance(layer, Conv2dSame) else ""
+
+
 BACKBONES.register("efficientnet_b0", EfficientNet("efficientnet_b0", _DEPTHS))
+BACKBONES.register("tf_efficientnet_lite0", EfficientNet("tf_efficientnet_lite0", _DEPTHS, (0.5, 0.5)))

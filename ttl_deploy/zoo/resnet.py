@@ -26,6 +26,7 @@ class ResNet(Backbone):
     """
 
     first_weight = "conv1.weight"
+    usual_block = 3
 
     def __init__(self, name: str, depths: tuple[int, ...], weights: str) -> None:
         self.name = name

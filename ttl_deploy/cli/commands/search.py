@@ -72,7 +72,8 @@ def run(
             help="exhaustive: every cut to the end. hierarchical: block ends, then the layers around the best (the "
             "paper's). halving: all for a few epochs, the better ones for longer. svcca: one whole network, one cut "
             "(the paper's appendix C.1). warm: each from the one below. auto: probes on a short whole network, then "
-            "short trainings of the few that they point at.",
+            "short trainings of the few that they point at; about a quarter of exhaustive's work from 8 epochs on, "
+            "more of it with fewer.",
             rich_help_panel=_SEARCH,
         ),
     ] = "auto",
@@ -83,10 +84,22 @@ def run(
     prefer: Annotated[
         str,
         typer.Option(
-            help="smaller: within one standard error of the best the smallest model wins. accuracy: the best does.",
+            help="What wins among cuts that the images cannot tell apart, being within one standard error of the best. "
+            "block: the nearest to the block cutoff that the paper's tables show. smaller: the smallest model. "
+            "accuracy: the best value all the same.",
             rich_help_panel=_SEARCH,
         ),
-    ] = "smaller",
+    ] = "block",
+    divisions: Annotated[
+        int,
+        typer.Option(
+            help="Divisions of training and validation images, by patient, that speak together for cuts that one "
+            "cannot tell apart: up to 4 are trained on each of the others. The test images stay out. 1: the first "
+            "only.",
+            rich_help_panel=_SEARCH,
+            min=1,
+        ),
+    ] = 3,
     neighbours: Annotated[
         int | None,
         typer.Option(
@@ -150,6 +163,15 @@ def run(
             min=0,
         ),
     ] = 30,
+    max_minutes: Annotated[
+        float | None,
+        typer.Option(
+            help="Most minutes of one training; the epoch in which they end is dropped, unless it is the first. The "
+            "result then depends on the machine's speed.",
+            show_default="no limit",
+            rich_help_panel=PROTOCOL,
+        ),
+    ] = None,
     learning_rate: LearningRate = 1e-4,
     batch_size: BatchSize = 64,
     patience: Patience = 10,
@@ -226,6 +248,7 @@ def run(
         metric=metric,
         repeats=repeats,
         prefer=prefer,
+        divisions=divisions,
         neighbours=neighbours,
         eta=eta,
         threshold=threshold,
@@ -243,6 +266,8 @@ def run(
         "class_weights": class_weights,
         "seed": seed,
         **({"cached_views": cache_features} if method == "lwft" else {}),
+        # Left out where it is not given, so that trials of an earlier version are still known.
+        **({"max_minutes": max_minutes} if max_minutes is not None else {}),
     }
     request = Request(
         backbone,

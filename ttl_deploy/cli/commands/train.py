@@ -90,7 +90,12 @@ def run(
         typer.Option(help="Most epochs.", show_default="until the rate is too small", rich_help_panel=PROTOCOL, min=1),
     ] = None,
     max_minutes: Annotated[
-        float | None, typer.Option(help="Most minutes of training.", show_default="no limit", rich_help_panel=PROTOCOL)
+        float | None,
+        typer.Option(
+            help="Most minutes of training; the epoch in which they end is dropped, unless it is the first.",
+            show_default="no limit",
+            rich_help_panel=PROTOCOL,
+        ),
     ] = None,
     learning_rate: LearningRate = 1e-4,
     batch_size: BatchSize = 64,
