@@ -5,6 +5,7 @@ Everything that can be refused is refused before the run's folder is touched.
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -336,7 +337,7 @@ def _finish(run: Run, prepared: Prepared, progress: Progress, reporter: Reporter
         "weights_sha256": files.sha256(run.weights),
         "seed": config.seed,
         "program": __version__,
-        "command": " ".join(sys.argv),
+        "command": shlex.join(sys.argv),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "hardware": hardware.describe().as_dict(),
         "libraries": hardware.library_versions(),
