@@ -241,13 +241,17 @@ def test_a_png_whose_pixels_are_broken_is_refused(grey: NDArray[np.uint8], damag
 
 @pytest.mark.parametrize("orientation", range(10))
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "TIFF", "WEBP"])
-def test_upright_is_what_pillow_calls_upright(grey: NDArray[np.uint8], orientation: int, kind: str) -> None:
+def test_upright_is_what_pillow_calls_upright(
+    grey: NDArray[np.uint8], orientation: int, kind: str, tmp_path: Path
+) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
     content = encoded(Image.fromarray(grey).convert("RGB"), kind, exif=exif)
     with Image.open(io.BytesIO(content)) as image:
         wanted = encoded(ImageOps.exif_transpose(image).convert("RGB"))
     np.testing.assert_array_equal(load_pixels(content, SPEC), load_pixels(wanted, SPEC))
+    (tmp_path / "image").write_bytes(content)
+    np.testing.assert_array_equal(load_pixels(tmp_path / "image", SPEC), load_pixels(wanted, SPEC))
 
 
 def tiff(

@@ -31,7 +31,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -145,8 +145,10 @@ def normalise(pixels: NDArray[np.uint8], spec: PreprocessSpec) -> NDArray[np.flo
 def _decoded(source: Path | bytes, spec: PreprocessSpec, where: str) -> Image.Image:
     """Steps 1 to 6; a file that Pillow refuses is tried without its metadata, or as samples of a depth of its own."""
     try:
-        return _opened(_stream(source), spec, where)
-    except (TtlDeployError, FileNotFoundError, PermissionError, IsADirectoryError, Image.DecompressionBombError):
+        # Never by its path: given one, Pillow 13 turns TIFF of EXIF orientations 5 to 8 otherwise than from a stream.
+        with io.BytesIO(source) if isinstance(source, bytes) else source.open("rb") as stream:
+            return _opened(stream, spec, where)
+    except (TtlDeployError, Image.DecompressionBombError, FileNotFoundError, PermissionError, IsADirectoryError):
         raise
     except Exception:
         content = source if isinstance(source, bytes) else source.read_bytes()
@@ -159,7 +161,7 @@ def _decoded(source: Path | bytes, spec: PreprocessSpec, where: str) -> Image.Im
         return _opened(io.BytesIO(bare), spec, where)
 
 
-def _opened(stream: Path | io.BytesIO, spec: PreprocessSpec, where: str) -> Image.Image:
+def _opened(stream: IO[bytes], spec: PreprocessSpec, where: str) -> Image.Image:
     with Image.open(stream, formats=_FORMATS) as image:
         _refuse_large(image.size, where)
         return _eight_bit(image, stream, spec, where)
@@ -175,10 +177,6 @@ def _of_samples(samples: tiff_samples.Packed, spec: PreprocessSpec, where: str) 
             wide = (values.astype(np.uint64) * (2 * 65535) + top) // (2 * top)
             values, top = wide.astype(np.uint16), 65535
         return _upright(Image.fromarray(_eight_bit_array(values, spec, where, top)), rows)
-
-
-def _stream(source: Path | bytes) -> Path | io.BytesIO:
-    return source if isinstance(source, Path) else io.BytesIO(source)
 
 
 def _refuse_empty(source: Path | bytes, where: str) -> None:
@@ -254,7 +252,7 @@ def _quiet_readers() -> Iterator[None]:
                 _Quiet.filters.close()
 
 
-def _eight_bit(image: Image.Image, stream: Path | io.BytesIO, spec: PreprocessSpec, where: str) -> Image.Image:
+def _eight_bit(image: Image.Image, stream: IO[bytes], spec: PreprocessSpec, where: str) -> Image.Image:
     """Steps 3 to 6: upright, opaque, 8 bits, mode `L` or `RGB`."""
     if image.mode not in ("I", "F") and not image.mode.startswith("I;16"):
         return _flatten(_upright(image, image))
@@ -284,7 +282,7 @@ def _tags(image: Image.Image) -> Mapping[int, Any]:
     return found
 
 
-def _brightest(image: Image.Image, stream: Path | io.BytesIO, values: NDArray[Any]) -> int:
+def _brightest(image: Image.Image, stream: IO[bytes], values: NDArray[Any]) -> int:
     """The value of 16-bit grey that is white where it is not 65535, as the file itself says it (step 6)."""
     if not image.mode.startswith("I;16"):
         return 65535
@@ -295,8 +293,8 @@ def _brightest(image: Image.Image, stream: Path | io.BytesIO, values: NDArray[An
         said = [int(value) for tag in _LARGEST for value in np.atleast_1d(tags.get(tag, 0))]
         return min([declared, *(s for s in said if s > 255 and (s + 1) & s == 0 and most <= s)])
     if image.format == "PNG":
-        content = stream.read_bytes() if isinstance(stream, Path) else stream.getvalue()
-        bits = image_bytes.significant_bits(content) or 16
+        stream.seek(0)
+        bits = image_bytes.significant_bits(stream.read()) or 16
         if 1 <= bits < 16 and most < 2**bits and not _is_scaled_up(values, bits):
             return (1 << bits) - 1
     return 65535
