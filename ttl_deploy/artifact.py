@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath, PureWindowsPath
+from shlex import quote
 from typing import Any
 
 from ttl_deploy import files
@@ -122,7 +123,9 @@ def _folder_of(path: Path) -> Path:
     if (folder / MANIFEST).is_file():
         return folder
     if (folder / _RUN_CONFIG).is_file():
-        raise BadInputError("is a run", where=folder, fix=f"export it first with `ttl-deploy export {folder}`")
+        raise BadInputError(
+            "is a run", where=folder, fix=f"export it first with `ttl-deploy export {quote(str(folder))}`"
+        )
     raise BadInputError(f"is not an artifact (no {MANIFEST})", where=path, fix="make one with `ttl-deploy export`")
 
 

@@ -7,8 +7,10 @@ so that what a killed process left is known and put right by the next one (`reco
 
 from __future__ import annotations
 
+import csv
 import errno
 import hashlib
+import io
 import json
 import os
 import platform
@@ -16,12 +18,15 @@ import re
 import secrets
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from ttl_deploy.errors import BadInputError, StorageError
+
+UNDECODED = "surrogateescape"
+"""How text files are written and read that hold names of files: as Python holds names that are no UTF-8."""
 
 _FORGOTTEN = 24 * 3600
 """Seconds after which a leftover of another machine, whose processes cannot be seen here, counts as abandoned."""
@@ -65,8 +70,16 @@ def write_bytes(path: Path, content: bytes | memoryview) -> None:
 
 
 def write_text(path: Path, content: str) -> None:
-    """Writes a UTF-8 text file atomically."""
-    write_bytes(path, content.encode())
+    """Writes a UTF-8 text file atomically; file names in it that are no UTF-8 keep their bytes."""
+    write_bytes(path, content.encode("utf-8", UNDECODED))
+
+
+def csv_row(cells: Iterable[object]) -> str:
+    r"""One row of a CSV that ends in `\n`, quoted where needed, be it a line end of any kind."""
+    buffer = io.StringIO()
+    # Python quotes a carriage return only where the row's own end has one.
+    csv.writer(buffer, lineterminator="\r\n").writerow(cells)
+    return buffer.getvalue().removesuffix("\r\n") + "\n"
 
 
 def write_json(path: Path, content: Any) -> None:

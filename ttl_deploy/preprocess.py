@@ -3,13 +3,18 @@
 The rule, in order:
 
 1. Refused before decoding: files of zero bytes, images of more than `MAX_PIXELS` pixels (a decompression bomb).
+   Metadata that is broken or too large is left out: an image whose pixels are whole is read.
 2. A file with several frames gives its first. DICOM (known by its content, or by `.dcm`) follows the rule of
    `ttl_deploy.dicom` and goes on with step 6; several frames are refused there.
-3. The EXIF orientation is applied.
+3. The EXIF orientation is applied; EXIF that cannot be read says nothing.
 4. A palette is expanded to its colours.
 5. Transparency is composited over black.
-6. 16-bit grey becomes 8-bit, before any resizing: `full-range` is round(v / 257), `min-max` stretches the image's own
-   range to 0..255. Floating-point images have no full range and need `min-max`. 16-bit colour keeps its high byte.
+6. 16-bit grey becomes 8-bit, before any resizing: `full-range` is round(255 v / w), `min-max` stretches the image's own
+   range to 0..255. The white w is 65535, unless the file says that it has fewer bits: TIFF of 9 to 15 bits a sample;
+   TIFF of 16 whose MaxSampleValue or SMaxSampleValue is all ones (511, 1023, 4095 …; any other is a statistic) and
+   that has no larger value; PNG whose `sBIT` is below 16 and whose values were not scaled up as the specification asks.
+   TIFF in which 0 is white is inverted at every depth. Floating-point images have no full range and need `min-max`.
+   16-bit colour keeps its high byte, after TIFF of 9 to 15 bits was scaled to 16.
 7. Channels: 3 is RGB with grey replicated, 1 is luma (ITU-R 601-2). CMYK, YCbCr and LAB go through RGB.
 8. Crop: `center` takes the largest centred square (an odd margin leaves its extra pixel right or below), `none` keeps
    the whole image and squeezes it.
@@ -23,16 +28,16 @@ import io
 import logging
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
-from ttl_deploy import dicom, image_kinds
+from ttl_deploy import dicom, image_bytes, image_kinds, tiff_samples
 from ttl_deploy.errors import TtlDeployError, UnreadableImageError
 from ttl_deploy.spec import PreprocessSpec
 
@@ -42,6 +47,20 @@ MAX_PIXELS = 1024**3 // 4 // 3
 # Named, because Pillow would otherwise also try formats that run other programs (EPS starts Ghostscript). Its JPEG
 # reader opens MPO too.
 _FORMATS = ("PNG", "JPEG", "BMP", "DIB", "TIFF", "WEBP", "GIF", "PPM", "JPEG2000")
+
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What brings an image upright, by its EXIF orientation."""
+
+_BITS, _PHOTOMETRIC, _LARGEST = 258, 262, (281, 341)
+"""Tags of TIFF: BitsPerSample, PhotometricInterpretation, MaxSampleValue and SMaxSampleValue."""
 
 # Without a handler of its own, Pillow's log records of damaged files would reach stderr beside our error.
 logging.getLogger("PIL").addHandler(logging.NullHandler())
@@ -72,13 +91,12 @@ def load_pixels(source: Path | bytes, spec: PreprocessSpec, *, where: str | None
             return array_pixels(values, spec, place)
         # Without the common readers loaded, naming formats makes Pillow load all of its plugins: 30 ms of a cold start.
         Image.preinit()
-        with _quiet_readers(), Image.open(_stream(source), formats=_FORMATS) as image:
-            _refuse_large(image.size, place)
-            return _finish(_eight_bit(image, spec, place), spec)
+        with _quiet_readers():
+            return _finish(_decoded(source, spec, place), spec)
     except TtlDeployError:
         raise
     except Exception as error:  # on damaged files Pillow's plugins raise anything from KeyError to struct.error
-        raise _unreadable(error, place) from error
+        raise _unreadable(error, place, source) from error
 
 
 def array_pixels(array: NDArray[Any], spec: PreprocessSpec, where: str) -> NDArray[np.uint8]:
@@ -124,8 +142,41 @@ def normalise(pixels: NDArray[np.uint8], spec: PreprocessSpec) -> NDArray[np.flo
     return planes
 
 
-def _stream(source: Path | bytes) -> Path | io.BytesIO:
-    return source if isinstance(source, Path) else io.BytesIO(source)
+def _decoded(source: Path | bytes, spec: PreprocessSpec, where: str) -> Image.Image:
+    """Steps 1 to 6; a file that Pillow refuses is tried without its metadata, or as samples of a depth of its own."""
+    try:
+        # Never by its path: given one, Pillow 13 turns TIFF of EXIF orientations 5 to 8 otherwise than from a stream.
+        with io.BytesIO(source) if isinstance(source, bytes) else source.open("rb") as stream:
+            return _opened(stream, spec, where)
+    except (TtlDeployError, Image.DecompressionBombError, FileNotFoundError, PermissionError, IsADirectoryError):
+        raise
+    except Exception:
+        content = source if isinstance(source, bytes) else source.read_bytes()
+        samples = tiff_samples.packed(content)
+        if samples is not None:
+            return _of_samples(samples, spec, where)
+        bare = image_bytes.without_metadata(content)
+        if bare is None:
+            raise
+        return _opened(io.BytesIO(bare), spec, where)
+
+
+def _opened(stream: IO[bytes], spec: PreprocessSpec, where: str) -> Image.Image:
+    with Image.open(stream, formats=_FORMATS) as image:
+        _refuse_large(image.size, where)
+        return _eight_bit(image, stream, spec, where)
+
+
+def _of_samples(samples: tiff_samples.Packed, spec: PreprocessSpec, where: str) -> Image.Image:
+    """Steps 3 to 6 for TIFF whose samples Pillow does not unpack."""
+    _refuse_large((samples.width, samples.height), where)
+    with Image.open(samples.rows, formats=("TIFF",)) as rows:
+        values, top = samples.unpack(np.asarray(rows)), 2**samples.bits - 1
+        values = top - values if samples.white_is_zero else values
+        if values.ndim == 3:
+            wide = (values.astype(np.uint64) * (2 * 65535) + top) // (2 * top)
+            values, top = wide.astype(np.uint16), 65535
+        return _upright(Image.fromarray(_eight_bit_array(values, spec, where, top)), rows)
 
 
 def _refuse_empty(source: Path | bytes, where: str) -> None:
@@ -144,11 +195,17 @@ def _refuse_large(size: tuple[int, int], where: str) -> None:
         )
 
 
-def _unreadable(error: Exception, where: str) -> UnreadableImageError:
+def _unreadable(error: Exception, where: str, source: Path | bytes) -> UnreadableImageError:
     """The error for whatever Pillow or the file system raised."""
     restore = "restore it or leave it out"
     if isinstance(error, FileNotFoundError):
         return UnreadableImageError("no such file", where=where, fix="correct the path or leave it out")
+    if isinstance(error, UnidentifiedImageError) and _is_known(source):
+        return UnreadableImageError(
+            "is damaged, or an image of a kind that is not read",
+            where=where,
+            fix="save it again as 8 or 16-bit grey or RGB, or leave it out",
+        )
     if isinstance(error, UnidentifiedImageError):
         formats = "PNG, JPEG, TIFF, BMP, GIF, WebP, PNM, JPEG 2000 or DICOM"
         return UnreadableImageError("is not an image", where=where, fix=f"give {formats}")
@@ -158,6 +215,13 @@ def _unreadable(error: Exception, where: str) -> UnreadableImageError:
     if isinstance(error, OSError) and error.strerror:
         return UnreadableImageError(f"cannot be opened: {error.strerror.lower()}", where=where, fix=restore)
     return UnreadableImageError(f"is damaged: {error or type(error).__name__}", where=where, fix=restore)
+
+
+def _is_known(source: Path | bytes) -> bool:
+    if isinstance(source, bytes):
+        return image_kinds.holds_image(source[: dicom.HEAD])
+    with source.open("rb") as handle:
+        return image_kinds.holds_image(handle.read(dicom.HEAD))
 
 
 class _Quiet:
@@ -188,26 +252,73 @@ def _quiet_readers() -> Iterator[None]:
                 _Quiet.filters.close()
 
 
-def _eight_bit(image: Image.Image, spec: PreprocessSpec, where: str) -> Image.Image:
+def _eight_bit(image: Image.Image, stream: IO[bytes], spec: PreprocessSpec, where: str) -> Image.Image:
     """Steps 3 to 6: upright, opaque, 8 bits, mode `L` or `RGB`."""
-    ImageOps.exif_transpose(image, in_place=True)
     if image.mode not in ("I", "F") and not image.mode.startswith("I;16"):
-        return _flatten(image)
+        return _flatten(_upright(image, image))
     values, transparent = np.asarray(image), image.info.get("transparency")
     if isinstance(transparent, int):
         values = np.where(values == transparent, 0, values)
-    return Image.fromarray(_eight_bit_array(values, spec, where))
+    top = _brightest(image, stream, values)
+    if _tags(image).get(_PHOTOMETRIC) == 0:
+        values = -values if values.dtype.kind == "f" else top - values
+    return _upright(Image.fromarray(_eight_bit_array(values, spec, where, top)), image)
 
 
-def _eight_bit_array(values: NDArray[Any], spec: PreprocessSpec, where: str) -> NDArray[np.uint8]:
+def _upright(image: Image.Image, original: Image.Image) -> Image.Image:
+    """Step 3; EXIF that cannot be read says nothing."""
+    original.load()
+    try:
+        orientation = original.getexif().get(ExifTags.Base.Orientation)
+    except Exception:  # what Pillow raises on broken EXIF is anything, as on broken images
+        return image
+    turn = _TURNS.get(orientation) if isinstance(orientation, int) else None
+    return image if turn is None else image.transpose(turn)
+
+
+def _tags(image: Image.Image) -> Mapping[int, Any]:
+    """The tags of a TIFF; none for other formats."""
+    found: Mapping[int, Any] = getattr(image, "tag_v2", {})
+    return found
+
+
+def _brightest(image: Image.Image, stream: IO[bytes], values: NDArray[Any]) -> int:
+    """The value of 16-bit grey that is white where it is not 65535, as the file itself says it (step 6)."""
+    if not image.mode.startswith("I;16"):
+        return 65535
+    most = int(values.max())
+    if image.format == "TIFF":
+        tags = _tags(image)
+        declared = (1 << int(tags.get(_BITS, (16,))[0])) - 1
+        said = [int(value) for tag in _LARGEST for value in np.atleast_1d(tags.get(tag, 0))]
+        return min([declared, *(s for s in said if s > 255 and (s + 1) & s == 0 and most <= s)])
+    if image.format == "PNG":
+        stream.seek(0)
+        bits = image_bytes.significant_bits(stream.read()) or 16
+        if 1 <= bits < 16 and most < 2**bits and not _is_scaled_up(values, bits):
+            return (1 << bits) - 1
+    return 65535
+
+
+def _is_scaled_up(values: NDArray[Any], bits: int) -> bool:
+    """Whether 16-bit samples are what the PNG specification makes of fewer bits, in one of the ways that encoders do.
+
+    With zeros below, rounded in proportion, or with the upper bits repeated below (section 12.4 of its third edition).
+    """
+    shift, top = 16 - bits, 2**bits - 1
+    few = values.astype(np.int64) >> shift
+    ways = (few << shift, (few * (2 * 65535) + top) // (2 * top), few << shift | few >> max(bits - shift, 0))
+    return any(np.array_equal(values, way) for way in ways)
+
+
+def _eight_bit_array(values: NDArray[Any], spec: PreprocessSpec, where: str, top: int = 65535) -> NDArray[np.uint8]:
     """Step 6 for any array of grey, RGB or RGBA values; a single channel loses its axis."""
     values = values[..., 0] if values.ndim == 3 and values.shape[2] == 1 else values
     if values.dtype == np.uint8:
         return np.ascontiguousarray(values)
     if values.ndim == 3:
         return np.ascontiguousarray(values >> 8, dtype=np.uint8)
-    scale = _own_range if spec.high_bit_depth == "min-max" else _full_range
-    return scale(values, where)
+    return _own_range(values, where) if spec.high_bit_depth == "min-max" else _full_range(values, where, top)
 
 
 def _own_range(values: NDArray[Any], where: str) -> NDArray[np.uint8]:
@@ -218,15 +329,15 @@ def _own_range(values: NDArray[Any], where: str) -> NDArray[np.uint8]:
     return (stretched + 0.5).astype(np.uint8)
 
 
-def _full_range(values: NDArray[Any], where: str) -> NDArray[np.uint8]:
-    """Integer arithmetic: 65535 / 257 is exactly 255, and no value lies halfway between two results."""
+def _full_range(values: NDArray[Any], where: str, top: int) -> NDArray[np.uint8]:
+    """round(255 v / top) in integers, rounded half up; with 65535 that is round(v / 257)."""
     way_out = "choose min-max for images of high bit depth"
     if values.dtype.kind == "f":
         raise UnreadableImageError("holds floating-point values, which have no full range", where=where, fix=way_out)
     low, high = int(values.min()), int(values.max())
     if low < 0 or high > 65535:
         raise UnreadableImageError(f"values {low} to {high} are outside 0 to 65535", where=where, fix=way_out)
-    return ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    return np.minimum((values.astype(np.uint64) * 510 + top) // (2 * top), 255).astype(np.uint8)
 
 
 def _flatten(image: Image.Image) -> Image.Image:

@@ -10,12 +10,22 @@ import json
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationError, model_validator
 
 from ttl_deploy.errors import BadInputError, IntegrityError
 
 SCHEMA_VERSION = 1
 """Version of the manifest and of the run's config; raised when an older reader would misread the record."""
+
+
+def _any_text(value: object) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"{value!r} is no text")
+    return value
+
+
+PathText = Annotated[str, PlainValidator(_any_text)]
+"""A path or a name of a file, which need not be Unicode; pydantic's own text does."""
 
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 
@@ -178,13 +188,13 @@ class TrainConfig(Record):
     """
 
     schema_version: int = SCHEMA_VERSION
-    data: str
+    data: PathText
     data_digest: str
     model: ModelSpec
     preprocess: PreprocessSpec
     split: SplitSpec = SplitSpec()
     augment: AugmentSpec = AugmentSpec()
-    weights: str = "imagenet"
+    weights: PathText = "imagenet"
     seed: int = 0
     learning_rate: float = Field(1e-4, gt=0)
     batch_size: int = Field(64, ge=1)
@@ -219,7 +229,7 @@ class SourceRun(Record):
             artifacts of older versions.
     """
 
-    name: str
+    name: PathText
     weights_sha256: str
     config_digest: str
     metrics_sha256: str | None = None
@@ -273,7 +283,7 @@ class ParityRecord(Record):
     ece: tuple[float | None, float | None] | None = None
     brier: tuple[float | None, float | None] | None = None
     prediction_similarity: tuple[float, float] | None = None
-    worst: tuple[str, ...] = ()
+    worst: tuple[PathText, ...] = ()
     precision: str | None = None
     probability_difference: tuple[float, float] | None = None
     mean_probability_shift: tuple[float, ...] = ()

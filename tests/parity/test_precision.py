@@ -14,6 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from ttl_deploy.artifact import Artifact, write_artifact
 from ttl_deploy.parity.precision import judged_precision, precision_of
+from ttl_deploy.runtime.ov_core import core
 
 CODES = {"fp32": TensorProto.FLOAT, "fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}
 Fields = Callable[..., dict]
@@ -85,7 +86,7 @@ def test_float_weights_with_a_rounded_input_are_int8(made: Callable[..., Artifac
 def test_the_constants_of_an_openvino_model_tell(made: Callable[..., Artifact], precision: str, halved: bool) -> None:
     def write(folder: Path) -> str:
         proto = dense("fp32" if halved else precision, activations=precision == "int8")
-        model = openvino.Core().read_model(proto.SerializeToString())
+        model = core().read_model(proto.SerializeToString())
         openvino.save_model(model, folder / "model.xml", compress_to_fp16=halved)
         return "model.xml"
 
@@ -142,7 +143,7 @@ def test_openvino_computes_its_float_weights_in_bfloat16_where_the_session_asks_
     made: Callable[..., Artifact],
 ) -> None:
     def write(folder: Path) -> str:
-        model = openvino.Core().read_model(dense("fp32").SerializeToString())
+        model = core().read_model(dense("fp32").SerializeToString())
         openvino.save_model(model, folder / "model.xml", compress_to_fp16=False)
         return "model.xml"
 

@@ -10,6 +10,7 @@ from torchvision import models
 from ttl_deploy.errors import WeightsError
 from ttl_deploy.spec import ModelSpec
 from ttl_deploy.transfer import TransferModel, build, initialise
+from ttl_deploy.transfer.initialise import read_weights
 
 
 def ttl(channels: int = 3, cut: str = "layer2") -> TransferModel:
@@ -99,3 +100,48 @@ def test_missing_files_and_unfinished_runs_are_told(tmp_path: Path) -> None:
         initialise(ttl(), str(tmp_path / "w.pth"))
     with pytest.raises(WeightsError, match="not a finished run"):
         initialise(ttl(), str(tmp_path))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
+@pytest.mark.parametrize("name", ["conv1.weight", "bn1.running_var", "fc.bias"])
+def test_a_file_with_a_value_that_is_no_number_is_refused(tmp_path: Path, value: float, suffix: str, name: str) -> None:
+    """In a weight, in a statistic of a batch norm, in a layer that would be dropped."""
+    state = {"conv1.weight": torch.ones(64, 3, 7, 7), "bn1.running_var": torch.ones(64), "fc.bias": torch.ones(9)}
+    state[name].view(-1)[5] = value
+    file = tmp_path / f"weights{suffix}"
+    if suffix == ".pth":
+        torch.save({"state_dict": state}, file)
+    else:
+        save_file(state, file)
+    with pytest.raises(WeightsError, match=rf"weights{suffix}: holds values that are not finite numbers, in '{name}'"):
+        read_weights(file)
+
+
+def test_eight_bit_and_half_precision_weights_are_looked_at_too(tmp_path: Path) -> None:
+    for kind in (torch.float16, torch.bfloat16, torch.float8_e4m3fn):
+        good = torch.ones(3).to(kind)
+        save_file({"a": good}, tmp_path / "good.safetensors")
+        assert set(read_weights(tmp_path / "good.safetensors")) == {"a"}
+        bad = torch.tensor([1.0, float("nan")]).to(kind)
+        save_file({"a": bad}, tmp_path / "bad.safetensors")
+        with pytest.raises(WeightsError, match="not finite"):
+            read_weights(tmp_path / "bad.safetensors")
+
+
+def test_a_run_whose_weights_became_no_numbers_is_refused(tmp_path: Path) -> None:
+    """At the start of another training, at its export, and when it is resumed."""
+    from ttl_deploy.errors import IntegrityError
+    from ttl_deploy.training.checkpoint import Progress, load_best, load_last, save_best, save_last
+
+    model = build(ModelSpec(backbone="resnet18", method="ttl", cut="layer1.1", classes=("a", "b"), image_size=32))
+    with torch.no_grad():
+        next(model.parameters()).view(-1)[0] = float("nan")
+    save_best(tmp_path, model, 1)
+    with pytest.raises(WeightsError, match="not finite"):
+        read_weights(tmp_path)
+    with pytest.raises(IntegrityError, match=r"best\.safetensors: holds values that are not finite"):
+        load_best(tmp_path, model)
+    save_last(tmp_path, Progress(), {"model": model.state_dict()})
+    with pytest.raises(IntegrityError, match=r"last\.ckpt: holds values that are not finite"):
+        load_last(tmp_path)

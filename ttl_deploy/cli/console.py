@@ -5,7 +5,9 @@ Results go to stdout, everything else to stderr, so that `--json` and CSV can be
 
 from __future__ import annotations
 
+import codecs
 import contextlib
+import io
 import json
 import sys
 import time
@@ -19,6 +21,32 @@ if TYPE_CHECKING:
 
 PLAIN_INTERVAL = 10.0
 """Seconds between progress lines where there is no terminal."""
+
+
+_SPELLED_OUT = "ttl-deploy.spelled-out"
+"""Name of the way in which characters are written that an output's encoding lacks."""
+
+
+def accept_any_text() -> None:
+    r"""Lets stdout take every name, whatever its encoding: no table or stream ends in the middle.
+
+    Bytes of file names that are no text come out as they are, so that the files can be opened by them; characters that
+    the encoding lacks come out as escapes, such as `\xf6`.
+    """
+    codecs.register_error(_SPELLED_OUT, _spelled_out)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors=_SPELLED_OUT)
+
+
+def _spelled_out(error: UnicodeError) -> tuple[str | bytes, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    number = ord(error.object[error.start])
+    undecoded = range(0xDC80, 0xDD00)
+    if number in undecoded and not error.encoding.lower().startswith(("utf-16", "utf-32", "utf16", "utf32")):
+        return bytes([number - 0xDC00]), error.start + 1
+    one = UnicodeEncodeError(error.encoding, error.object, error.start, error.start + 1, error.reason)
+    return codecs.backslashreplace_errors(one)
 
 
 class ConsoleReporter:

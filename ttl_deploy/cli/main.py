@@ -55,6 +55,7 @@ def _add_commands() -> None:
 
 def main() -> NoReturn:
     """Runs the command line and exits."""
+    console.accept_any_text()
     code = run(sys.argv[1:])
     try:
         sys.stdout.flush()

@@ -63,7 +63,7 @@ class CacheIndex:
         """Content digest of a file, unless it changed since it was last seen."""
         with self._told():
             query = "SELECT digest FROM files WHERE path = ? AND stamp = ?"
-            found = self._connection.execute(query, (path, stamp)).fetchone()
+            found = self._connection.execute(query, (_stored(path), stamp)).fetchone()
         return None if found is None else str(found[0])
 
     def row(self, digest: str) -> int | None:
@@ -82,7 +82,8 @@ class CacheIndex:
         """Adds rows by digest, and files as (path, stamp, digest), all or none of them."""
         with self._told(), self._connection:
             self._connection.executemany("INSERT INTO pixels VALUES (?, ?)", rows.items())
-            self._connection.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?)", files)
+            stored = ((_stored(path), stamp, digest) for path, stamp, digest in files)
+            self._connection.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?)", stored)
 
     def forget_from(self, row: int) -> int:
         """Drops the rows from one on; gives how many there were."""
@@ -108,3 +109,12 @@ class CacheIndex:
             if number is not None:
                 raise OSError(number, os.strerror(number), str(self._path)) from error
             raise IntegrityError(f"is damaged ({error})", where=self._path, fix="delete its folder") from error
+
+
+def _stored(path: str) -> str | bytes:
+    """A path as SQLite can hold it: text, or its bytes where they are no UTF-8."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return os.fsencode(path)
+    return path

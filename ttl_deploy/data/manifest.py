@@ -83,6 +83,13 @@ def _settle_classes(path: Path, listing: Listing, classes: Sequence[str] | None)
         names = tuple(sorted(found, key=_by_value))
     else:
         names = tuple(classes)
+    undecoded = [name for name in names if not name.isascii() and _is_undecoded(name)]
+    if undecoded:
+        raise BadInputError(
+            f"class {undecoded[0]!r} is not UTF-8 text",
+            where=path,
+            fix="rename its folder, or pass a CSV with the columns path and label",
+        )
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
         raise BadInputError(f"class {twice[0]!r} is given twice", where="--classes", fix="name each class once")
@@ -90,6 +97,11 @@ def _settle_classes(path: Path, listing: Listing, classes: Sequence[str] | None)
         found_line = f"has {len(names)} class{'' if len(names) == 1 else 'es'} ({', '.join(names) or 'none'})"
         raise BadInputError(found_line, where=path, fix=listing.hint)
     return names
+
+
+def _is_undecoded(name: str) -> bool:
+    """Whether a name holds bytes that are no text; it then cannot be written into a model."""
+    return any("\udc80" <= letter <= "\udcff" for letter in name)
 
 
 def _by_value(name: str) -> tuple[tuple[int, int, str], ...]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import io
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -155,13 +154,10 @@ def write_split(path: Path, prepared: Prepared) -> None:
     Raises:
         StorageError: The disk is full, read-only or failing.
     """
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(_COLUMNS)
     names = [prepared.classes[label] for label in prepared.labels]
     patients = [patient or "" for patient in prepared.patients]
-    writer.writerows(zip(prepared.ids, names, patients, prepared.sides.tolist(), prepared.digests, strict=True))
-    files.write_text(path, buffer.getvalue())
+    rows = zip(prepared.ids, names, patients, prepared.sides.tolist(), prepared.digests, strict=True)
+    files.write_text(path, "".join(map(files.csv_row, (_COLUMNS, *rows))))
 
 
 def read_split(path: Path) -> tuple[SplitRow, ...]:
@@ -171,7 +167,7 @@ def read_split(path: Path) -> tuple[SplitRow, ...]:
         IntegrityError: It is missing or damaged.
     """
     try:
-        with path.open(newline="", encoding="utf-8") as handle:
+        with path.open(newline="", encoding="utf-8", errors=files.UNDECODED) as handle:
             header, *lines = csv.reader(handle)
         rows = tuple(SplitRow(name, label, patient or None, side, sha) for name, label, patient, side, sha in lines)
     except (OSError, ValueError, csv.Error) as error:

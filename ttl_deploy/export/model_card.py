@@ -85,7 +85,7 @@ def model_card(run: Run, *, format: str, precision: str, parameters: int, macs: 
 
 def _patients(run: Run) -> dict[str, int]:
     """Patients on each side, and under `unknown` how many images name none; empty where no image names one."""
-    with run.split.open(newline="", encoding="utf-8") as handle:
+    with run.split.open(newline="", encoding="utf-8", errors=files.UNDECODED) as handle:
         rows = list(csv.DictReader(handle))
     named = {(row["split"], row["patient_id"]) for row in rows if row["patient_id"]}
     counts = Counter(side for side, _ in named)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -98,7 +99,7 @@ def conclude(state: State, winner: Run, rows: list[Row], verdict: Verdict) -> Ou
         "notes": state.notes,
         "candidates": [asdict(row) for row in rows],
         "program": __version__,
-        "command": " ".join(sys.argv),
+        "command": shlex.join(sys.argv),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "hardware": hardware.describe().as_dict(),
         "libraries": hardware.library_versions(),

@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import load_file, save
+from safetensors import SafetensorError
+from safetensors.torch import load, save
 
 from ttl_deploy import files
-from ttl_deploy.errors import IntegrityError
+from ttl_deploy.errors import IntegrityError, WeightsError
 from ttl_deploy.training.run import BEST, LAST
 from ttl_deploy.transfer import TransferModel
+from ttl_deploy.transfer.initialise import finite
 
 _LENGTH_BYTES = 8
 _ALIGNMENT = 8
@@ -61,16 +62,18 @@ def load_last(folder: Path) -> tuple[Progress, dict[str, Any]] | None:
     """Reads `last.ckpt`; None where no epoch was finished.
 
     Raises:
-        IntegrityError: It is damaged.
+        IntegrityError: It is damaged, or holds weights that are not finite numbers.
     """
     path = folder / LAST
     if not path.exists():
         return None
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
+        finite(content["model"], path)
         return Progress(**content.pop("progress")), content
-    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, TypeError) as error:
-        raise IntegrityError("is damaged", where=path, fix="start the run again with --overwrite") from error
+    except (WeightsError, pickle.UnpicklingError, RuntimeError, EOFError, KeyError, TypeError) as error:
+        what = error.what if isinstance(error, WeightsError) else "is damaged"
+        raise IntegrityError(what, where=path, fix="start the run again with --overwrite") from error
 
 
 def save_best(folder: Path, model: TransferModel, epoch: int) -> None:
@@ -102,10 +105,21 @@ def best_epoch(folder: Path) -> int:
     path = folder / BEST
     if not path.exists():
         return 0
-    with safe_open(path, framework="pt") as handle:
-        return int((handle.metadata() or {}).get("epoch", 0))
+    with path.open("rb") as handle:
+        header = json.loads(handle.read(int.from_bytes(handle.read(8), "little")))
+    return int(header.get("__metadata__", {}).get("epoch", 0))
 
 
 def load_best(folder: Path, model: TransferModel) -> None:
-    """Loads `best.safetensors` into a model of the same spec."""
-    model.load_network_state(load_file(folder / BEST))
+    """Loads `best.safetensors` into a model of the same spec.
+
+    Raises:
+        IntegrityError: It is damaged, or holds weights that are not finite numbers.
+    """
+    path = folder / BEST
+    try:
+        model.load_network_state(finite(load(path.read_bytes()), path))
+    except WeightsError as error:
+        raise IntegrityError(error.what, where=path, fix="train the run again") from error
+    except SafetensorError as error:
+        raise IntegrityError("is damaged", where=path, fix="train the run again") from error

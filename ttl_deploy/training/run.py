@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import io
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import numpy as np
@@ -93,7 +93,7 @@ class Run:
         """
         path = self.folder / METRICS
         try:
-            content: dict[str, Any] = json.loads(path.read_text())
+            content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         except (ValueError, OSError) as error:
             raise IntegrityError("cannot be read", where=path, fix="train the run again") from error
         if not isinstance(content, dict):
@@ -108,7 +108,7 @@ class Run:
     def history(self) -> list[dict[str, Any]]:
         """One row per epoch."""
         path = self.folder / HISTORY
-        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
 
 
 @dataclass(frozen=True)
@@ -163,7 +163,9 @@ def finished_run(folder: Path) -> Run:
     """
     run = open_run(folder)
     if not run.finished:
-        raise BadInputError("is not finished", where=folder, fix=f"finish it with `ttl-deploy train --resume {folder}`")
+        raise BadInputError(
+            "is not finished", where=folder, fix=f"finish it with `ttl-deploy train --resume {quote(str(folder))}`"
+        )
     if not run.weights.exists() or files.sha256(run.weights) != run.metrics().get("weights_sha256"):
         raise IntegrityError("is not the file that was evaluated", where=run.weights, fix="train the run again")
     _refuse_forged(run)
@@ -214,14 +216,12 @@ def write_config(folder: Path, config: TrainConfig) -> None:
 
 def write_predictions(folder: Path, classes: Sequence[str], predictions: Predictions) -> None:
     """Writes `predictions.csv`: id, split, label, one logit per class, to float32's last digit."""
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(["id", "split", "label", *(f"logit_{name}" for name in classes)])
+    rows: list[list[str]] = [["id", "split", "label", *(f"logit_{name}" for name in classes)]]
     for image, side, label, row in zip(
         predictions.ids, predictions.sides, predictions.labels, predictions.logits, strict=True
     ):
-        writer.writerow([image, side, classes[label], *(f"{value:.9g}" for value in row)])
-    files.write_text(folder / PREDICTIONS, buffer.getvalue())
+        rows.append([image, side, classes[label], *(f"{value:.9g}" for value in row)])
+    files.write_text(folder / PREDICTIONS, "".join(map(files.csv_row, rows)))
 
 
 def read_predictions(run: Run) -> Predictions:
@@ -233,7 +233,7 @@ def read_predictions(run: Run) -> Predictions:
     path = run.folder / PREDICTIONS
     classes = run.config.model.classes
     try:
-        with path.open(newline="", encoding="utf-8") as handle:
+        with path.open(newline="", encoding="utf-8", errors=files.UNDECODED) as handle:
             rows = list(csv.DictReader(handle))
         logits = np.array([[float(row[f"logit_{name}"]) for name in classes] for row in rows], dtype=np.float32)
         labels = np.array([classes.index(row["label"]) for row in rows], dtype=np.int64)
@@ -245,7 +245,7 @@ def read_predictions(run: Run) -> Predictions:
 def _read_config(folder: Path) -> Any:
     path = folder / CONFIG
     try:
-        return yaml.safe_load(path.read_text())
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise IntegrityError("is not valid YAML", where=path) from error
 

@@ -6,6 +6,7 @@ Everything that can be refused is refused before the run's folder is touched.
 from __future__ import annotations
 
 import contextlib
+import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -371,7 +372,7 @@ def _finish(run: Run, prepared: Prepared, progress: Progress, reporter: Reporter
         evidence.FILES: evidence.hashes(run.folder, folders.EVIDENCE),
         "seed": config.seed,
         "program": __version__,
-        "command": " ".join(sys.argv),
+        "command": shlex.join(sys.argv),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "hardware": hardware.describe().as_dict(),
         "libraries": hardware.library_versions(),

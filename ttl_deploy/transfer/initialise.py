@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load
 from torch import Tensor
 
 from ttl_deploy.errors import WeightsError
@@ -72,7 +72,7 @@ def initialise(model: TransferModel, weights: str) -> LoadReport:
     if weights == "random":
         return LoadReport("random", 0, 0)
     backbone = BACKBONES.get(model.spec.backbone)
-    state = backbone.pretrained() if weights == "imagenet" else read_weights(Path(weights))
+    state = finite(backbone.pretrained(), weights) if weights == "imagenet" else read_weights(Path(weights))
     state, adapted = _adapt_channels(_strip_prefix(backbone.upgrade(state), model), backbone, model.spec.channels)
     return _copy(model, state, weights, adapted)
 
@@ -81,7 +81,7 @@ def read_weights(path: Path) -> Mapping[str, Tensor]:
     """Reads a file of tensors or a run's best weights.
 
     Raises:
-        WeightsError: It is missing, damaged, or holds anything but tensors.
+        WeightsError: It is missing, damaged, or holds anything but tensors of finite numbers.
     """
     file = path / RUN_WEIGHTS if path.is_dir() else path
     if not file.exists():
@@ -89,7 +89,8 @@ def read_weights(path: Path) -> Mapping[str, Tensor]:
         raise WeightsError(hint, where=path, fix="pass imagenet, random, a .safetensors or .pth file, or a run folder")
     try:
         if file.suffix == ".safetensors":
-            return load_file(file)
+            # From memory: the library opens no path that is not UTF-8.
+            return finite(load(file.read_bytes()), file)
         with warnings.catch_warnings():
             # The one error line below says more than the library's notes on how the file was pickled.
             warnings.simplefilter("ignore")
@@ -104,7 +105,32 @@ def read_weights(path: Path) -> Mapping[str, Tensor]:
         raise WeightsError(
             "is damaged or not a file of weights", where=file, fix="fetch or save it again, or choose another"
         ) from error
-    return _tensors_of(content, file)
+    return finite(_tensors_of(content, file), file)
+
+
+def finite(state: Mapping[str, Tensor], source: str | Path) -> Mapping[str, Tensor]:
+    """The same tensors.
+
+    Raises:
+        WeightsError: One of them, used or not, holds NaN or an infinity, and so would the model's answers.
+    """
+    bad = [name for name, tensor in state.items() if not _all_finite(tensor)]
+    if bad:
+        more = f" and {len(bad) - 1} more tensors" if len(bad) > 1 else ""
+        raise WeightsError(
+            f"holds values that are not finite numbers, in {bad[0]!r}{more}",
+            where=source,
+            fix="save it again from a sound training, or choose another",
+        )
+    return state
+
+
+def _all_finite(tensor: Tensor) -> bool:
+    if not tensor.is_floating_point() and not tensor.is_complex():
+        return True
+    # PyTorch does not look at numbers of 8 bits itself.
+    wide = tensor.float() if tensor.element_size() == 1 else tensor
+    return bool(torch.isfinite(wide).all())
 
 
 def _tensors_of(content: Any, file: Path) -> Mapping[str, Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shlex
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -58,7 +59,7 @@ def _facts(check: Check, location: Location | None) -> dict[str, Any]:
         "shown": classes[1:] if len(classes) == 2 else classes,
         "examples": list(zip(check.examples, _thumbnails(check), strict=True)),
         "location": location,
-        "command": "ttl-deploy " + " ".join(sys.argv[1:]) if sys.argv[1:] else "ttl-deploy verify",
+        "command": "ttl-deploy " + shlex.join(sys.argv[1:]) if sys.argv[1:] else "ttl-deploy verify",
         "version": __version__,
         "machine": hardware.describe().name,
         "when": datetime.now(UTC).strftime("%Y-%m-%d"),

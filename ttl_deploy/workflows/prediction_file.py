@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import io
 import json
 import os
 from collections.abc import Iterable, Iterator
@@ -22,7 +21,7 @@ from pydantic import Field
 
 from ttl_deploy import files
 from ttl_deploy.errors import BadInputError, IntegrityError, near
-from ttl_deploy.spec import SCHEMA_VERSION, Record, read_record
+from ttl_deploy.spec import SCHEMA_VERSION, PathText, Record, read_record
 
 LINES = ("csv", "jsonl")
 _ENDINGS = {".jsonl": "jsonl", ".ndjson": "jsonl"}
@@ -60,7 +59,7 @@ class Provenance(Record):
     activation: str | None = None
     runtime: str
     device: str
-    artifact: str
+    artifact: PathText
     hardware: dict[str, Any]
     libraries: dict[str, str]
 
@@ -198,7 +197,7 @@ class _Csv:
     quoted = True
 
     def __init__(self, classes: tuple[str, ...], has_ids: bool) -> None:
-        self.columns = (*(("id",) if has_ids else ()), "image", "label", *classes)
+        self.columns = columns_of(classes, has_ids=has_ids)
 
     def header(self) -> bytes:
         return csv_line(self.columns)
@@ -208,7 +207,7 @@ class _Csv:
         return csv_line((*first, image, label, *(f"{p:.6f}" for p in probabilities.values())))
 
     def keys(self, path: Path) -> Iterator[str]:
-        with path.open(newline="", encoding="utf-8", errors="surrogateescape") as handle:
+        with path.open(newline="", encoding="utf-8", errors=files.UNDECODED) as handle:
             reader = csv.reader(handle)
             found = tuple(next(reader, ()))
             if found != self.columns:
@@ -272,11 +271,20 @@ class _Done:
         return True
 
 
+def columns_of(classes: Iterable[str], *, has_ids: bool) -> tuple[str, ...]:
+    """Names of the columns of predictions, each once: a class called `id`, `image` or `label` gets `probability_…`."""
+    first = (*(("id",) if has_ids else ()), "image", "label")
+    columns: list[str] = []
+    for name in classes:
+        while name in ("id", "image", "label", *columns):
+            name = f"probability_{name}"
+        columns.append(name)
+    return (*first, *columns)
+
+
 def csv_line(cells: Iterable[str]) -> bytes:
     """One row of a CSV, quoted where needed; names that are no UTF-8 keep their bytes."""
-    buffer = io.StringIO()
-    csv.writer(buffer, lineterminator="\n").writerow(cells)
-    return buffer.getvalue().encode("utf-8", "surrogateescape")
+    return files.csv_row(cells).encode("utf-8", files.UNDECODED)
 
 
 def json_record(image: str, id: str | None, label: str, probabilities: dict[str, float]) -> dict[str, Any]:
@@ -287,7 +295,7 @@ def json_record(image: str, id: str | None, label: str, probabilities: dict[str,
 
 def _hash(key: str) -> int:
     """64 bits: among a million rows two are equal by chance about once in twenty million files."""
-    digest = hashlib.blake2b(key.encode("utf-8", "surrogateescape"), digest_size=8).digest()
+    digest = hashlib.blake2b(key.encode("utf-8", files.UNDECODED), digest_size=8).digest()
     return int.from_bytes(digest, "little")
 
 

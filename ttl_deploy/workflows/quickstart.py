@@ -6,6 +6,7 @@ Everything a user later does with their own images, in a few minutes on two core
 from __future__ import annotations
 
 import contextlib
+import shlex
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -172,7 +173,7 @@ def _facts(work: Path, small: Run, whole: Run, artifact: Artifact, rows: list[Ro
         "latency": charts.latency_chart(bars, names[False], names[True], title),
         "threads": rows[0].measurement.threads,
         "speeds": [_speed_facts(row) for row in rows],
-        "command": "ttl-deploy " + " ".join(sys.argv[1:]) if sys.argv[1:] else "ttl-deploy quickstart",
+        "command": "ttl-deploy " + shlex.join(sys.argv[1:]) if sys.argv[1:] else "ttl-deploy quickstart",
         "version": __version__,
         "machine": machine,
         "when": datetime.now(UTC).strftime("%Y-%m-%d"),

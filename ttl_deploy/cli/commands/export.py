@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -216,8 +217,9 @@ def run(
     if "kit" in manifest.details:
         console.line(f"next: copy {made.folder} to the target and run build_engine.py there (README.md in it)")
         return
-    against = "" if made.folder.resolve().parent == run.resolve() else f" --against {run}"
-    console.line(f"next: ttl-deploy verify {made.folder}{against}; ttl-deploy bench {made.folder}")
+    against = "" if made.folder.resolve().parent == run.resolve() else f" --against {quote(str(run))}"
+    folder = quote(str(made.folder))
+    console.line(f"next: ttl-deploy verify {folder}{against}; ttl-deploy bench {folder}")
 
 
 def _refuse_options(precision: str | None, options: Mapping[str, Any]) -> None:

@@ -112,7 +112,9 @@ def _functions(engine: str, address: str | None) -> tuple[Callable[..., Iterator
 
 
 def _columns(result: Prediction) -> tuple[str, ...]:
-    return (*(("id",) if result.id is not None else ()), "image", "label", *result.probabilities)
+    from ttl_deploy.workflows.prediction_file import columns_of
+
+    return columns_of(result.probabilities, has_ids=result.id is not None)
 
 
 def _cells(result: Prediction) -> tuple[str, ...]:
@@ -159,7 +161,7 @@ def _record(result: Prediction) -> dict[str, object]:
 
 
 def _text(line: bytes) -> str:
-    return line.decode("utf-8", "replace").rstrip("\n")
+    return line.decode("utf-8", "surrogateescape").removesuffix("\n")
 
 
 _SHOW: dict[str, Callable[[Iterator[Prediction]], None]] = {

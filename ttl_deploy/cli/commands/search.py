@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from shlex import quote
 from typing import Annotated, Any
 
 import typer
@@ -338,4 +339,6 @@ def _show(outcome: Any, as_json: bool) -> None:
     columns = ("cut", f"val {metric}", "epochs", "params (M)", "MACs (G)", "ms", "trained (s)", "status")
     console.table(f"{outcome.folder}: * the chosen cut", columns, rows)
     console.line(outcome.answer)
-    console.line(f"report: {outcome.folder / 'report.html'}; next: ttl-deploy export {outcome.winner.folder}")
+    console.line(
+        f"report: {outcome.folder / 'report.html'}; next: ttl-deploy export {quote(str(outcome.winner.folder))}"
+    )

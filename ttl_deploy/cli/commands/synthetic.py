@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from shlex import quote
 from typing import Annotated
 
 import typer
@@ -24,4 +25,6 @@ def run(
     from ttl_deploy.data.synthetic import write_synthetic
 
     write_synthetic(folder, images=images, size=size, seed=seed, reporter=console.ConsoleReporter())
-    console.line(f"wrote {images} images to {folder}; next: ttl-deploy train {folder / 'labels.csv'} --help")
+    console.line(
+        f"wrote {images} images to {folder}; next: ttl-deploy train {quote(str(folder / 'labels.csv'))} --help"
+    )

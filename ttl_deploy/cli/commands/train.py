@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from shlex import quote
 from typing import Annotated, Any
 
 import typer
@@ -254,7 +255,7 @@ def _show(run: Any, as_json: bool) -> None:
     model = run.config.model
     what = f"{model.backbone} {model.method}" + (f" {model.cut}" if model.cut else "")
     console.table(f"{run.folder}: {what}, test split, {metrics['images']['test']} images", ("", "value"), rows)
-    console.line(f"next: ttl-deploy export {run.folder}")
+    console.line(f"next: ttl-deploy export {quote(str(run.folder))}")
 
 
 def _rarest(classes: list[dict[str, Any]]) -> str:
