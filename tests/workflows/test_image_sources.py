@@ -196,3 +196,14 @@ def test_predict_tells_what_it_passes_over(tmp_path: Path, trained: Path, capsys
     said = capsys.readouterr()
     assert [line.split(",")[0] for line in said.out.splitlines()[1:]] == [str(tmp_path / "scan")]
     assert "passed over, as no images: 1 .txt" in said.err
+
+
+def test_linked_folders_are_followed_and_circles_end(tmp_path: Path) -> None:
+    store, root = tmp_path / "store", tmp_path / "set"
+    for path in (store / "p0" / "0.png", root / "1.png", root / "@eaDir" / "2.png", root / "__MACOSX" / "3.png"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x")
+    (root / "p0").symlink_to(store / "p0")
+    (root / "up").symlink_to(tmp_path)
+    (root / "self").symlink_to(root)
+    assert found(root) == [str(root / "1.png"), str(root / "p0" / "0.png")]

@@ -36,6 +36,29 @@ PatientPattern = Annotated[
         help="Regular expression with one group that finds the patient in a file's path.", rich_help_panel=DATA
     ),
 ]
+PathColumn = Annotated[
+    str | None,
+    typer.Option(help="CSV: the column with the images' files.", show_default="path", rich_help_panel=DATA),
+]
+LabelColumn = Annotated[
+    str | None, typer.Option(help="CSV: the column with the classes.", show_default="label", rich_help_panel=DATA)
+]
+PatientColumn = Annotated[
+    str | None,
+    typer.Option(
+        help="CSV: the column with the patients; '' for none.",
+        show_default="patient_id, PatientID, subject and the like",
+        rich_help_panel=DATA,
+    ),
+]
+SplitColumn = Annotated[
+    str | None,
+    typer.Option(
+        help="CSV: the column with a division into train, val and test; '' to divide anew.",
+        show_default="split",
+        rich_help_panel=DATA,
+    ),
+]
 SkipUnreadable = Annotated[
     bool,
     typer.Option("--skip-unreadable", help="Leave out unreadable images, and count them.", rich_help_panel=DATA),

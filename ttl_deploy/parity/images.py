@@ -16,6 +16,7 @@ from ttl_deploy.data.cache import PixelCache
 from ttl_deploy.data.items import ArraySource, FileSource, Item
 from ttl_deploy.data.manifest import read_dataset
 from ttl_deploy.data.prepared import Prepared, assemble
+from ttl_deploy.data.read_folder import is_leftover
 from ttl_deploy.errors import BadInputError
 from ttl_deploy.image_kinds import is_image
 from ttl_deploy.progress import SILENT, Reporter
@@ -76,11 +77,10 @@ def _unlabelled(path: Path) -> tuple[Item, ...] | None:
 
 
 def _loose(folder: Path) -> tuple[Item, ...] | None:
-    if any(entry.is_dir() and not entry.name.startswith(".") for entry in folder.iterdir()):
+    kept = [entry for entry in folder.iterdir() if not is_leftover(entry.name)]
+    if any(entry.is_dir() for entry in kept):
         return None
-    found = sorted(
-        entry for entry in folder.iterdir() if entry.is_file() and not entry.name.startswith(".") and is_image(entry)
-    )
+    found = sorted(entry for entry in kept if entry.is_file() and is_image(entry))
     return tuple(Item(entry.name, UNKNOWN, None, None, FileSource(entry)) for entry in found)
 
 

@@ -13,7 +13,6 @@ from typing import Any
 import filelock
 
 from ttl_deploy import files, hardware
-from ttl_deploy.data.manifest import read_dataset
 from ttl_deploy.data.prepared import prepare
 from ttl_deploy.errors import BadInputError, IntegrityError
 from ttl_deploy.progress import SILENT, Reporter
@@ -98,12 +97,7 @@ def _understand(data: DataOptions, request: Request, split: SplitSpec, reporter:
     if request.cut is not None or request.trained_layers is not None:
         raise BadInputError("a search finds the cut itself", fix="drop --cut and --layers")
     first = BACKBONES.get(request.backbone).cut_points[0].name
-    dataset = read_dataset(
-        data.path,
-        classes=data.classes,
-        ignore_other_labels=data.ignore_other_labels,
-        patient_pattern=data.patient_pattern,
-    )
+    dataset = data.read()
     spec, preprocess = specs(replace(request, cut=first), dataset.classes)
     prepared = prepare(
         dataset,

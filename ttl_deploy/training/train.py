@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from lightning_fabric import Fabric
 
 from ttl_deploy import __version__, files, hardware
 from ttl_deploy.complexity import count
+from ttl_deploy.data.columns import Columns
 from ttl_deploy.data.manifest import Dataset, read_dataset
 from ttl_deploy.data.prepared import Prepared, prepare, write_split
 from ttl_deploy.data.torch_data import ImageBatches, mix_seeds
@@ -45,6 +46,7 @@ class DataOptions:
         patient_pattern: Regular expression with one group that finds the patient in an image's id.
         skip_unreadable: Leave out images that cannot be read instead of refusing them.
         cache: Folder of the pixel cache; None: the user's cache folder.
+        columns: Which columns of a table to use, where their names do not say so.
     """
 
     path: Path
@@ -53,6 +55,22 @@ class DataOptions:
     patient_pattern: str | None = None
     skip_unreadable: bool = False
     cache: Path | None = None
+    columns: Columns = field(default_factory=Columns)
+
+    def read(self) -> Dataset:
+        """The images with their classes, patients and sides; none is decoded.
+
+        Raises:
+            BadInputError: Anything about them cannot be used.
+        """
+        return read_dataset(
+            self.path,
+            classes=self.classes,
+            ignore_other_labels=self.ignore_other_labels,
+            patient_pattern=self.patient_pattern,
+            columns=self.columns,
+            options=True,
+        )
 
 
 @dataclass(frozen=True)
@@ -115,12 +133,7 @@ def train(
     """
     files.refuse_existing(out, overwrite=overwrite)
     spec_for, fabric = _plan(request, reporter)
-    dataset = read_dataset(
-        data.path,
-        classes=data.classes,
-        ignore_other_labels=data.ignore_other_labels,
-        patient_pattern=data.patient_pattern,
-    )
+    dataset = data.read()
     model_spec, preprocess = spec_for(dataset)
     prepared = _on_first(
         fabric,

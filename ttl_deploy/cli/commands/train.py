@@ -21,13 +21,17 @@ from ttl_deploy.cli.options import (
     Head,
     IgnoreOtherLabels,
     ImageSize,
+    LabelColumn,
     LearningRate,
+    PathColumn,
     Patience,
+    PatientColumn,
     PatientPattern,
     PixelCache,
     Rotation,
     Seed,
     SkipUnreadable,
+    SplitColumn,
     SplitSeed,
     TrainingPrecision,
     Weights,
@@ -73,6 +77,10 @@ def run(
     classes: Classes = None,
     ignore_other_labels: IgnoreOtherLabels = False,
     patient_pattern: PatientPattern = None,
+    path_column: PathColumn = None,
+    label_column: LabelColumn = None,
+    patient_column: PatientColumn = None,
+    split_column: SplitColumn = None,
     skip_unreadable: SkipUnreadable = False,
     split: Annotated[str, typer.Option(help="Train/validation/test in per cent.", rich_help_panel=DATA)] = "64/16/20",
     split_seed: SplitSeed = 0,
@@ -147,6 +155,7 @@ def run(
 
     Defaults are the protocol of the TTL paper (Peng 2023, appendix A.1).
     """
+    from ttl_deploy.data.columns import Columns
     from ttl_deploy.training import train as training
 
     reporter = console.ConsoleReporter(quiet=as_json)
@@ -157,11 +166,12 @@ def run(
         raise BadInputError("DATA and --out are needed", fix="or pass --resume RUN; see ttl-deploy train --help")
     options = training.DataOptions(
         data,
-        classes.split(",") if classes else None,
+        [name.strip() for name in classes.split(",")] if classes else None,
         ignore_other_labels,
         patient_pattern,
         skip_unreadable,
         cache,
+        Columns(path_column, label_column, patient_column, split_column),
     )
     request = training.Request(
         backbone,
