@@ -22,6 +22,7 @@ from ttl_deploy import files
 from ttl_deploy.data.cache import Cached, PixelCache
 from ttl_deploy.data.items import Dataset, Item
 from ttl_deploy.data.splits import SIDES, divide
+from ttl_deploy.data.understood import Understood, understand
 from ttl_deploy.errors import BadInputError, IntegrityError
 from ttl_deploy.progress import SILENT, Reporter
 from ttl_deploy.spec import PreprocessSpec, SplitSpec
@@ -43,6 +44,7 @@ class Prepared:
         digests: Content digest of each image.
         sides: (N,) `train`, `val` or `test`.
         cached: The pixels.
+        understood: What was understood, where the data was read anew.
     """
 
     classes: tuple[str, ...]
@@ -52,6 +54,7 @@ class Prepared:
     digests: tuple[str, ...]
     sides: NDArray[np.str_]
     cached: Cached
+    understood: Understood | None = None
 
     def indices(self, side: str) -> NDArray[np.int64]:
         """Positions of the images of a side, in order."""
@@ -109,12 +112,15 @@ def prepare(
     for problem in cached.unreadable:
         reporter.warn(f"left out: {problem}")
     readable = replace(dataset, items=tuple(dataset.items[i] for i in cached.kept))
-    division = divide(readable, split, cached.digests)
+    division = divide(readable, split, cached.contents())
+    understood = understand(readable, division.sides, cached)
+    understood.tell(reporter)
     for note in division.notes:
         reporter.info(note)
     for warning in division.warnings:
         reporter.warn(warning)
-    return assemble(readable.classes, readable.items, division.sides, cached)
+    prepared = assemble(readable.classes, readable.items, division.sides, cached)
+    return replace(prepared, understood=understood)
 
 
 def prepare_like(

@@ -154,7 +154,7 @@ def _entry(table: Path, line: int, cells: dict[str, str]) -> Entry:
     place = _place(table, line)
     if not cells["path"]:
         raise BadInputError("the path is blank", where=place, fix="fill it in or remove the line")
-    name, path = _locate(table.parent, cells["path"])
+    name, path = locate(table.parent, cells["path"])
     split = _side(cells.get("split", ""), place)
     return Entry(name, tidy(cells["label"]), patient_of(cells.get("patient", "")), split, FileSource(path), place)
 
@@ -179,7 +179,7 @@ def _refuse_double(table: Path, entry: Entry, line: int, lines: dict[str, tuple[
         )
 
 
-def _locate(folder: Path, text: str) -> tuple[str, Path]:
+def locate(folder: Path, text: str) -> tuple[str, Path]:
     """Id and path of an image; the same file written in two ways has one id."""
     relative = os.path.normpath(text.replace("\\", "/"))
     path = folder / relative

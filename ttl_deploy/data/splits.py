@@ -384,7 +384,8 @@ def _uneven(
 def _warnings(items: Sequence[Item], contents: Sequence[str], sides: NDArray[np.str_], *, given: bool) -> Iterator[str]:
     unknown = sum(item.patient is None for item in items)
     if unknown:
-        some = "no image has a patient_id" if unknown == len(items) else f"{unknown:,} images have no patient_id"
+        some = f"{unknown:,} of {len(items):,} images have no patient_id"
+        some = "no image has a patient_id" if unknown == len(items) else some
         unknown_to = "so nothing tells whether the division that comes with the data keeps their patients apart"
         divided = "these are divided by image, copies of one of them kept together"
         yield f"{some}, {unknown_to}" if given else f"{some}: {divided}"

@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 
 from ttl_deploy import runtime as runtimes
 from ttl_deploy.artifact import MANIFEST, Artifact, open_artifact
-from ttl_deploy.data.items import Item
+from ttl_deploy.data.items import Dataset
 from ttl_deploy.data.prepared import Prepared, read_split
+from ttl_deploy.data.understood import understand
 from ttl_deploy.errors import BadInputError, IntegrityError
 from ttl_deploy.parity.compare import Bounds, Comparison, Verdict, compare, to_record, verdict
 from ttl_deploy.parity.images import UNKNOWN, prepare_items, read_items
@@ -116,20 +117,19 @@ class Pictures:
     Attributes:
         name: `test`, the run's test split, or the name of the data set.
         run: Whose test split; None for a data set.
-        items: The images of a data set.
-        classes: Class names in the order of the labels.
+        dataset: The data set; None for a run.
     """
 
     name: str
     run: Run | None
-    items: tuple[Item, ...]
-    classes: tuple[str, ...]
+    dataset: Dataset | None
 
     def prepared(self, preprocess: PreprocessSpec, *, cache: Path | None, reporter: Reporter) -> Prepared:
         """The pixels in one side's preprocessing; the images to use are on the side `test`."""
         if self.run is not None:
             return run_data(self.run, preprocess=preprocess, cache=cache, reporter=reporter)
-        return prepare_items(self.items, self.classes, preprocess, cache=cache, reporter=reporter)
+        assert self.dataset is not None
+        return prepare_items(self.dataset.items, self.dataset.classes, preprocess, cache=cache, reporter=reporter)
 
 
 def verify(
@@ -167,6 +167,8 @@ def verify(
     refuse_other_classes(opened, source)
     pictures = open_pictures(opened, source, data)
     prepared = pictures.prepared(opened.manifest.preprocess, cache=cache, reporter=reporter)
+    if pictures.dataset is not None:
+        understand(pictures.dataset, prepared.sides.tolist(), prepared.cached).tell(reporter)
     if pictures.run is None and source.run is not None:
         _warn_of_training_images(source.run, prepared, reporter)
     reference = _reference(source, pictures, threads=threads, cache=cache, reporter=reporter)
@@ -260,12 +262,12 @@ def open_pictures(artifact: Artifact, source: Source, data: str | Path | None) -
         BadInputError: No data was given and there is no run, or the data cannot be read.
     """
     if data is not None:
-        return Pictures(Path(data).name, None, read_items(Path(data), source.classes), source.classes)
+        return Pictures(Path(data).name, None, read_items(Path(data), source.classes))
     if source.run is None:
         raise BadInputError(
             "lies in no run, so there is no test split to compare on", where=artifact.folder, fix="pass images: --data"
         )
-    return Pictures("test", source.run, (), source.classes)
+    return Pictures("test", source.run, None)
 
 
 def refuse_other_classes(artifact: Artifact, source: Source) -> None:

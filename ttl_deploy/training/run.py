@@ -1,6 +1,6 @@
 """A run's folder: what each file is called and how it is read back. No torch.
 
-`config.yaml`, `split.csv`, `history.jsonl`, `best.safetensors`, `last.ckpt`, and when it is finished
+`config.yaml`, `data.json`, `split.csv`, `history.jsonl`, `best.safetensors`, `last.ckpt`, and when it is finished
 `predictions.csv` and `metrics.json`.
 """
 
@@ -19,14 +19,18 @@ import yaml
 from numpy.typing import NDArray
 
 from ttl_deploy import files
+from ttl_deploy.data.columns import Columns
 from ttl_deploy.data.manifest import read_dataset
 from ttl_deploy.data.prepared import Prepared, prepare_like
+from ttl_deploy.data.understood import read_columns
 from ttl_deploy.errors import BadInputError, IntegrityError, TrainingError
 from ttl_deploy.progress import SILENT, Reporter
 from ttl_deploy.spec import PreprocessSpec, TrainConfig, read_record
 
 CONFIG = "config.yaml"
 SPLIT = "split.csv"
+DATA = "data.json"
+"""What was understood of the data when the run began; runs of earlier versions have none."""
 HISTORY = "history.jsonl"
 TIMING = "timing.jsonl"
 BEST = "best.safetensors"
@@ -167,7 +171,9 @@ def run_data(
     Raises:
         BadInputError: An image is missing or changed since.
     """
-    dataset = read_dataset(Path(run.config.data), classes=run.config.model.classes, ignore_other_labels=True)
+    dataset = read_dataset(
+        Path(run.config.data), classes=run.config.model.classes, ignore_other_labels=True, columns=_columns(run)
+    )
     rule = preprocess or run.config.preprocess
     return prepare_like(dataset, rule, run.split, cache_folder=cache, reporter=reporter)
 
@@ -180,6 +186,12 @@ def still_there(folder: Path) -> None:
     """
     if not (folder / CONFIG).exists():
         raise TrainingError("was removed while it was trained", where=folder, fix="train it again")
+
+
+def _columns(run: Run) -> Columns:
+    """The columns that the run was read from; patients and sides are those of its division."""
+    used = read_columns(run.folder / DATA)
+    return Columns(used.get("path"), used.get("label"), patient="", split="")
 
 
 def write_config(folder: Path, config: TrainConfig) -> None:

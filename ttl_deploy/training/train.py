@@ -22,6 +22,7 @@ from ttl_deploy.data.columns import Columns
 from ttl_deploy.data.manifest import Dataset, read_dataset
 from ttl_deploy.data.prepared import Prepared, prepare, write_split
 from ttl_deploy.data.torch_data import ImageBatches, mix_seeds
+from ttl_deploy.data.understood import write_understood
 from ttl_deploy.progress import SILENT, Reporter
 from ttl_deploy.spec import ModelSpec, PreprocessSpec, SplitSpec, TrainConfig, make_record
 from ttl_deploy.training import run as folders
@@ -154,6 +155,8 @@ def train(
         with files.atomic_folder(out, overwrite=overwrite) as folder:
             folders.write_config(folder, config)
             write_split(folder / folders.SPLIT, prepared)
+            if prepared.understood is not None:
+                write_understood(folder / folders.DATA, prepared.understood)
     fabric.barrier()
     return _carry_out(fabric, Run(out, config), prepared, model, weights, reporter, finish, judge)
 
