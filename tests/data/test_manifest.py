@@ -89,6 +89,48 @@ def test_patients_from_a_pattern(tmp_path: Path) -> None:
         read_dataset(tmp_path, patient_pattern=r"(X\d+)_")
 
 
+@pytest.mark.parametrize("first", ["sep=;", '"sep=;"', "SEP=;\r"])
+def test_a_first_line_of_excel_that_names_the_separator(tmp_path: Path, first: str) -> None:
+    data = read_dataset(table(tmp_path, f"{first}\npath;label;note\nscans/0.png;a;x, y\nscans/1.png;b;1,5\n"))
+    assert [item.id for item in data.items] == ["scans/0.png", "scans/1.png"]
+
+
+def test_a_named_separator_goes_before_a_guessed_one(tmp_path: Path) -> None:
+    data = read_dataset(table(tmp_path, "sep=|\npath|label|a;b;c;d\nscans/0.png|a|\nscans/1.png|b|\n"))
+    assert data.classes == ("a", "b")
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-8-sig", "utf-8"])
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_tables_as_excel_saves_them(tmp_path: Path, encoding: str, separator: str) -> None:
+    text = "path,label,patient\nscans\\0.png,größe,Ä1\nscans\\1.png,b,\n,,\n".replace(",", separator)
+    path = table(tmp_path, "")
+    path.write_bytes(text.encode(encoding))
+    data = read_dataset(path)
+    assert data.classes == ("b", "größe")
+    assert [item.patient for item in data.items] == ["Ä1", None]
+
+
+def test_cells_beyond_the_header_that_are_blank_do_no_harm(tmp_path: Path) -> None:
+    assert len(read_dataset(table(tmp_path, "path,label\nscans/0.png,a,,,\nscans/1.png,b,\n")).items) == 2
+
+
+def test_paths_without_an_ending_are_the_one_image_of_that_name(tmp_path: Path) -> None:
+    data = read_dataset(table(tmp_path, "path,label\nscans/0,a\nscans\\1,b\n./scans/2.png,b\n"))
+    assert [item.id for item in data.items] == ["scans/0.png", "scans/1.png", "scans/2.png"]
+    assert "2 paths have no ending: 0 is read as 0.png" in data.reading.merged[0]
+    (tmp_path / "scans" / "0.jpg").write_bytes(b"x")
+    with pytest.raises(BadInputError, match=r"labels.csv:2: 0 may be 0.jpg or 0.png"):
+        read_dataset(tmp_path / "labels.csv")
+
+
+def test_a_path_with_another_case_or_ending_gets_its_hint(tmp_path: Path) -> None:
+    with pytest.raises(BadInputError, match=r"beside 0.PNG there is 0.png"):
+        read_dataset(table(tmp_path, "path,label\nscans/0.PNG,a\nscans/1.png,b\n"))
+    with pytest.raises(BadInputError, match=r"beside 0.jpeg there is 0.png"):
+        read_dataset(table(tmp_path, "path,label\nscans/0.jpeg,a\nscans/1.png,b\n"))
+
+
 ARCHIVES = ["PatientID", "patientId", "Patient ID", "patient", "Subject", "subject_id", "participant_id", "PATIENT_id"]
 
 

@@ -58,6 +58,7 @@ class Listing:
         columns: The column of a table that each role (`path`, `label`, `patient`, `split`) was read from.
         unused: The other columns.
         passed_over: What else lies in a folder, by kind, and how many.
+        told: What else was understood, a sentence each.
         is_table: Whether labels are cells, where `nan` means that there is none.
     """
 
@@ -67,6 +68,7 @@ class Listing:
     columns: Mapping[str, str] = field(default_factory=dict)
     unused: tuple[str, ...] = ()
     passed_over: Mapping[str, int] = field(default_factory=dict)
+    told: tuple[str, ...] = ()
     is_table: bool = False
 
 

@@ -72,7 +72,9 @@ def read_dataset(
         entries = _with_patients(path, listing, entries, patient_pattern)
     labels = {name: index for index, name in enumerate(names)}
     items = tuple(Item(e.id, labels[e.label], e.patient, e.split, e.source) for e in entries)
-    found = Reading(listing.columns, listing.unused, listing.passed_over, left_out, (*of_labels, *of_patients))
+    found = Reading(
+        listing.columns, listing.unused, listing.passed_over, left_out, (*listing.told, *of_labels, *of_patients)
+    )
     return Dataset(path, names, items, found)
 
 
@@ -192,16 +194,26 @@ def _refuse_unpopulated(path: Path, listing: Listing, entries: list[Entry], name
 
 
 def _refuse_missing(path: Path, entries: list[Entry]) -> None:
-    missing = [e.id for e in entries if isinstance(e.source, FileSource) and not e.source.path.is_file()]
-    if not missing:
+    sources = [(e.id, e.source) for e in entries]
+    gone = [(name, s.path) for name, s in sources if isinstance(s, FileSource) and not s.path.is_file()]
+    if not gone:
         return
+    missing = [name for name, _ in gone]
     more = f" and {len(missing) - _SHOWN} more" if len(missing) > _SHOWN else ""
     raise BadInputError(
         f"{len(missing)} of {len(entries)} images listed {'is' if len(missing) == 1 else 'are'} missing: "
         f"{', '.join(missing[:_SHOWN])}{more}",
         where=path,
-        fix=f"restore them or correct the paths, which are relative to {path.parent}",
+        fix=f"restore them or correct the paths, which are relative to {path.parent}{_alike(gone[0][1])}",
     )
+
+
+def _alike(gone: Path) -> str:
+    """The files whose names are like that of a missing one: another case, another ending."""
+    folder = gone.parent
+    names = [entry.name for entry in folder.iterdir() if entry.is_file()] if folder.is_dir() else []
+    alike = [name for name in sorted(names) if Path(name).stem.casefold() == gone.stem.casefold()]
+    return f"; beside {gone.name} there is {', '.join(alike[:_SHOWN])}" if alike else ""
 
 
 def _with_patients(path: Path, listing: Listing, entries: list[Entry], pattern: str) -> list[Entry]:

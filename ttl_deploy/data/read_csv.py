@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import os
 import re
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
@@ -18,6 +19,7 @@ from ttl_deploy.data.items import FileSource
 from ttl_deploy.data.listing import SIDE_WORDS, Entry, Listing, side_of
 from ttl_deploy.data.values import is_missing, patient_of, tidy
 from ttl_deploy.errors import BadInputError
+from ttl_deploy.image_kinds import IMAGE_SUFFIXES
 
 _COLUMNS = ("path", "label")
 _OPTIONAL = ("patient_id", "split")
@@ -43,15 +45,17 @@ def read_csv(table: Path, columns: Columns | None = None, *, options: bool = Fal
     places = find_columns(table, header[1], columns or Columns(), options=options)
     entries: list[Entry] = []
     lines: dict[str, tuple[int, str]] = {}
+    endings = _Endings()
     for line, cells in rows:
-        entry = _entry(table, line, {role: cells[i] if i < len(cells) else "" for role, i in places.items()})
+        found = {role: cells[i] if i < len(cells) else "" for role, i in places.items()}
+        entry = _entry(table, line, found, endings)
         _refuse_double(table, entry, line, lines)
         entries.append(entry)
     if not entries:
         raise _no_images(table)
     used = {role: header[1][place] for role, place in places.items()}
     unused = tuple(name for place, name in enumerate(header[1]) if name and place not in places.values())
-    return Listing(entries, columns=used, unused=unused, is_table=True)
+    return Listing(entries, columns=used, unused=unused, is_table=True, told=endings.told())
 
 
 def open_table(
@@ -149,12 +153,56 @@ def _no_images(table: Path) -> BadInputError:
     return BadInputError("lists no images", where=table, fix="give it a header (path,label) and a row per image")
 
 
-def _entry(table: Path, line: int, cells: dict[str, str]) -> Entry:
+class _Endings:
+    """Finds the images of paths that leave the ending out; each folder is listed once."""
+
+    def __init__(self) -> None:
+        self._folders: dict[Path, dict[str, list[str]]] = {}
+        self._found: list[tuple[str, str]] = []
+
+    def complete(self, path: Path, place: str) -> Path:
+        """The path, with the ending of the one image that it names without.
+
+        Raises:
+            BadInputError: It may be several images.
+        """
+        if path.suffix.lower() in IMAGE_SUFFIXES or path.is_file():
+            return path
+        names = self._images(path.parent).get(path.name, [])
+        if len(names) > 1:
+            raise BadInputError(f"{path.name} may be {' or '.join(names)}", where=place, fix="write the ending")
+        if not names:
+            return path
+        self._found.append((path.name, names[0]))
+        return path.with_name(names[0])
+
+    def told(self) -> tuple[str, ...]:
+        """What was completed, in a sentence."""
+        if not self._found:
+            return ()
+        short, whole = self._found[0]
+        return (f"{len(self._found):,} paths have no ending: {short} is read as {whole}, others likewise",)
+
+    def _images(self, folder: Path) -> dict[str, list[str]]:
+        if folder not in self._folders:
+            names = sorted(entry.name for entry in folder.iterdir()) if folder.is_dir() else []
+            found: dict[str, list[str]] = defaultdict(list)
+            for name in names:
+                stem, ending = os.path.splitext(name)  # noqa: PTH122 - a million Path objects are slow
+                if ending.lower() in IMAGE_SUFFIXES:
+                    found[stem].append(name)
+            self._folders[folder] = found
+        return self._folders[folder]
+
+
+def _entry(table: Path, line: int, cells: dict[str, str], endings: _Endings) -> Entry:
     """An image from the cells of its roles."""
     place = _place(table, line)
     if not cells["path"]:
         raise BadInputError("the path is blank", where=place, fix="fill it in or remove the line")
-    name, path = locate(table.parent, cells["path"])
+    name, short = locate(table.parent, cells["path"])
+    path = endings.complete(short, place)
+    name = name.removesuffix(short.name) + path.name
     split = _side(cells.get("split", ""), place)
     return Entry(name, tidy(cells["label"]), patient_of(cells.get("patient", "")), split, FileSource(path), place)
 
