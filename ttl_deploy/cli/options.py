@@ -12,6 +12,14 @@ if TYPE_CHECKING:
 
 DATA, MODEL, PROTOCOL = "Data", "Model", "Training protocol"
 
+
+def device_word(value: str) -> str:
+    """The device that the user means, such as cuda for `gpu`; typer calls it with an option's value."""
+    from ttl_deploy.aliases import device_of
+
+    return device_of(value)
+
+
 Weights = Annotated[
     str,
     typer.Option(

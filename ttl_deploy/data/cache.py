@@ -146,6 +146,7 @@ class PixelCache:
         items: Sequence[Item],
         *,
         skip_unreadable: bool,
+        fix: str = "restore them",
         reporter: Reporter = SILENT,
         workers: int | None = None,
     ) -> Cached:
@@ -154,6 +155,7 @@ class PixelCache:
         Args:
             items: The images.
             skip_unreadable: Leave out images that cannot be read instead of raising.
+            fix: What to do about images that cannot be read.
             reporter: Told of progress and of repairs.
             workers: Threads; None: one per core.
 
@@ -171,7 +173,7 @@ class PixelCache:
             with self._alone(reporter):
                 found = self._fill_or_rebuild(items, threads, reporter)
         if found.unreadable and not skip_unreadable:
-            raise _refusal(found.unreadable, len(items))
+            raise _refusal(found.unreadable, len(items), fix)
         return Cached(
             self._pixels,
             self._shape,
@@ -345,9 +347,9 @@ def _pixels(source: ImageSource, spec: PreprocessSpec) -> NDArray[np.uint8] | Un
         return error
 
 
-def _refusal(unreadable: Sequence[str], total: int) -> UnreadableImageError:
+def _refusal(unreadable: Sequence[str], total: int, fix: str) -> UnreadableImageError:
     more = f"; and {len(unreadable) - _SHOWN} more" if len(unreadable) > _SHOWN else ""
     return UnreadableImageError(
         f"{len(unreadable)} of {total} images cannot be read: {'; '.join(unreadable[:_SHOWN])}{more}",
-        fix="restore them, or pass --skip-unreadable to leave them out",
+        fix=fix,
     )

@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 
 from pydantic import ConfigDict, Field
 
+from ttl_deploy import aliases
 from ttl_deploy.errors import BadInputError, near
 from ttl_deploy.export.images import CALIBRATION_IMAGES, RunImages
 from ttl_deploy.parity.compare import Bounds
@@ -132,7 +133,7 @@ class Exporter(ABC):
         """
 
 
-EXPORTERS: Registry[Exporter] = Registry("format", "ttl_deploy.export", "ttl_deploy.exporters")
+EXPORTERS: Registry[Exporter] = Registry("format", "ttl_deploy.export", "ttl_deploy.exporters", aliases.FORMATS)
 
 
 def make_options(exporter: Exporter, given: Mapping[str, Any]) -> ExportOptions:

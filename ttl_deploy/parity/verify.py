@@ -26,7 +26,15 @@ from ttl_deploy.parity.run_session import logits_of, without_constant
 from ttl_deploy.progress import SILENT, Reporter
 from ttl_deploy.runtime import Session, softmax
 from ttl_deploy.spec import ParityRecord, PreprocessSpec
-from ttl_deploy.training.run import CONFIG, Predictions, Run, finished_run, read_predictions, run_data
+from ttl_deploy.training.run import (
+    CONFIG,
+    Predictions,
+    Run,
+    finished_run,
+    holds_images_of,
+    read_predictions,
+    run_data,
+)
 
 BATCH = 32
 
@@ -118,16 +126,18 @@ class Pictures:
         name: `test`, the run's test split, or the name of the data set.
         run: Whose test split; None for a data set.
         dataset: The data set; None for a run.
+        moved: Where the run's images are now; None: where they were.
     """
 
     name: str
     run: Run | None
     dataset: Dataset | None
+    moved: Path | None = None
 
     def prepared(self, preprocess: PreprocessSpec, *, cache: Path | None, reporter: Reporter) -> Prepared:
         """The pixels in one side's preprocessing; the images to use are on the side `test`."""
         if self.run is not None:
-            return run_data(self.run, preprocess=preprocess, cache=cache, reporter=reporter)
+            return run_data(self.run, preprocess=preprocess, data=self.moved, cache=cache, reporter=reporter)
         assert self.dataset is not None
         return prepare_items(self.dataset.items, self.dataset.classes, preprocess, cache=cache, reporter=reporter)
 
@@ -149,8 +159,8 @@ def verify(
     Args:
         artifact: Folder of the artifact.
         against: Folder of the run or of another artifact; None: the run around the artifact.
-        data: Images to compare on, a folder, CSV or .npz; None: the run's own test split. Without labels only logits
-            and labels are compared.
+        data: Images to compare on, a folder, CSV or .npz; None: the run's own test split. Images that are the run's
+            own, at another place, stand for its test split too. Without labels only logits and labels are compared.
         runtime: Engine to run the artifact in; None: the first that can.
         device: `cpu` or `cuda`.
         threads: Threads for one batch.
@@ -261,6 +271,8 @@ def open_pictures(artifact: Artifact, source: Source, data: str | Path | None) -
     Raises:
         BadInputError: No data was given and there is no run, or the data cannot be read.
     """
+    if data is not None and source.run is not None and holds_images_of(source.run, Path(data)):
+        return Pictures("test", source.run, None, Path(data))
     if data is not None:
         return Pictures(Path(data).name, None, read_items(Path(data), source.classes))
     if source.run is None:

@@ -95,7 +95,7 @@ def _understand(data: DataOptions, request: Request, split: SplitSpec, reporter:
     if request.method in _CANNOT:
         raise BadInputError(f"method {request.method} {_CANNOT[request.method]}", fix="pass --method ttl, tf or lwft")
     if request.cut is not None or request.trained_layers is not None:
-        raise BadInputError("a search finds the cut itself", fix="drop --cut and --layers")
+        raise BadInputError("a search finds the cut itself", fix="leave cut and trained_layers of the request out")
     first = BACKBONES.get(request.backbone).cut_points[0].name
     dataset = data.read()
     spec, preprocess = specs(replace(request, cut=first), dataset.classes)

@@ -166,6 +166,7 @@ def resume(
     *,
     epochs: int | None = None,
     max_minutes: float | None = None,
+    data: Path | None = None,
     cache: Path | None = None,
     finish: bool = True,
     judge: Judge | None = None,
@@ -177,6 +178,7 @@ def resume(
         folder: The run's folder.
         epochs: Another limit of epochs; None: as configured.
         max_minutes: Another limit of minutes, time already trained included.
+        data: Where the same images are now; None: where they were.
         cache: Folder of the pixel cache.
         finish: As in `train`.
         judge: As in `train`.
@@ -187,10 +189,11 @@ def resume(
         IntegrityError: Its files are damaged.
     """
     run = folders.open_run(folder)
-    changes = {"epochs": epochs, "max_minutes": max_minutes}
+    moved = None if data is None else str(folders.place_of_data(run, data).resolve())
+    changes = {"epochs": epochs, "max_minutes": max_minutes, "data": moved}
     config = run.config.model_copy(update={k: v for k, v in changes.items() if v is not None})
     fabric = make_fabric(resolve_device(config.accelerator), config.precision)
-    prepared = _on_first(fabric, lambda: folders.run_data(run, cache=cache, reporter=reporter))
+    prepared = _on_first(fabric, lambda: folders.run_data(run, data=data, cache=cache, reporter=reporter))
     if config != run.config:
         folders.write_config(folder, config)
     files.remove_leftovers(folder)

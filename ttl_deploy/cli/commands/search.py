@@ -214,20 +214,22 @@ def run(
     Leaves OUT/winner, an ordinary run for `export`, and OUT/report.html with every candidate's accuracy and cost.
     """
     from ttl_deploy import hardware
+    from ttl_deploy.aliases import DEVICES, device_of, meant
     from ttl_deploy.data.columns import Columns
     from ttl_deploy.search.engines import open_engine
-    from ttl_deploy.search.options import Budget, SearchOptions
+    from ttl_deploy.search.options import MEASURED, Budget, SearchOptions
     from ttl_deploy.search.search import search
     from ttl_deploy.spec import SplitSpec, make_record
     from ttl_deploy.training.train import DataOptions, Request
 
+    train_device = device_of(train_device, ("auto", "cpu", "cuda"))
     cores = threads or hardware.usable_cores()
     budget = make_record(
         Budget,
         latency_ms=_number("--max-latency", max_latency, _UNITS),
         parameters=_whole("--max-params", max_params),
         macs=_whole("--max-macs", max_macs),
-        device=device,
+        device=meant(device, DEVICES, MEASURED),
     )
     options = make_record(
         SearchOptions,

@@ -146,6 +146,15 @@ def run(
             rich_help_panel=_OUTPUT,
         ),
     ] = None,
+    moved: Annotated[
+        Path | None,
+        typer.Option(
+            "--data",
+            help="With --resume: where the run's images are now, if they moved; other images are refused.",
+            show_default="as recorded",
+            rich_help_panel=_OUTPUT,
+        ),
+    ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace what is at --out.", rich_help_panel=_OUTPUT)
     ] = False,
@@ -160,8 +169,15 @@ def run(
 
     reporter = console.ConsoleReporter(quiet=as_json)
     if resume is not None:
-        _show(training.resume(resume, epochs=epochs, max_minutes=max_minutes, cache=cache, reporter=reporter), as_json)
+        place = moved or data
+        resumed = training.resume(
+            resume, epochs=epochs, max_minutes=max_minutes, data=place, cache=cache, reporter=reporter
+        )
+        _show(resumed, as_json)
         return
+    if data is not None and moved is not None:
+        raise BadInputError("DATA and --data are both given", where=moved, fix="leave --data out, or pass --resume RUN")
+    data = data or moved
     if data is None or out is None:
         raise BadInputError("DATA and --out are needed", fix="or pass --resume RUN; see ttl-deploy train --help")
     options = training.DataOptions(
