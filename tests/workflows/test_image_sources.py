@@ -207,3 +207,14 @@ def test_linked_folders_are_followed_and_circles_end(tmp_path: Path) -> None:
     (root / "up").symlink_to(tmp_path)
     (root / "self").symlink_to(root)
     assert found(root) == [str(root / "1.png"), str(root / "p0" / "0.png")]
+
+
+def test_a_tables_paths_without_an_ending_are_the_one_image_of_that_name(tmp_path: Path) -> None:
+    for name in ("0.png", "1.png", "1.jpg"):
+        (tmp_path / name).write_bytes(b"x")
+    table = tmp_path / "list.csv"
+    table.write_text("sep=;\npath;note\n0;a\ngone;b\n")
+    assert found(table) == [str(tmp_path / "0.png"), str(tmp_path / "gone")]
+    table.write_text("path\n1\n")
+    with pytest.raises(BadInputError, match=r"list.csv:2: 1 may be 1.jpg or 1.png; write the ending"):
+        found(table)

@@ -45,7 +45,7 @@ def read_csv(table: Path, columns: Columns | None = None, *, options: bool = Fal
     places = find_columns(table, header[1], columns or Columns(), options=options)
     entries: list[Entry] = []
     lines: dict[str, tuple[int, str]] = {}
-    endings = _Endings()
+    endings = Endings()
     for line, cells in rows:
         found = {role: cells[i] if i < len(cells) else "" for role, i in places.items()}
         entry = _entry(table, line, found, endings)
@@ -153,7 +153,7 @@ def _no_images(table: Path) -> BadInputError:
     return BadInputError("lists no images", where=table, fix="give it a header (path,label) and a row per image")
 
 
-class _Endings:
+class Endings:
     """Finds the images of paths that leave the ending out; each folder is listed once."""
 
     def __init__(self) -> None:
@@ -195,7 +195,7 @@ class _Endings:
         return self._folders[folder]
 
 
-def _entry(table: Path, line: int, cells: dict[str, str], endings: _Endings) -> Entry:
+def _entry(table: Path, line: int, cells: dict[str, str], endings: Endings) -> Entry:
     """An image from the cells of its roles."""
     place = _place(table, line)
     if not cells["path"]:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from itertools import chain, islice
 from pathlib import Path
 
-from ttl_deploy.data.read_csv import open_table
+from ttl_deploy.data.read_csv import Endings, open_table
 from ttl_deploy.data.read_folder import is_leftover, real_folder
 from ttl_deploy.errors import BadInputError
 from ttl_deploy.image_kinds import is_image, kind_of
@@ -151,7 +151,7 @@ class _Table:
 
     def __iter__(self) -> Iterator[ImageRef]:
         table = Path(self.name)
-        rows = _table_rows(table)
+        rows, endings = _table_rows(table), Endings()
         next(rows)
         for line, cells in rows:
             if not cells.get("path"):
@@ -159,6 +159,8 @@ class _Table:
             if self.has_ids and not cells.get("id"):
                 raise BadInputError("the id is blank", where=f"{table}:{line}", fix="fill it in or remove the column")
             path = os.path.normpath(table.parent / cells["path"].replace("\\", "/"))
+            if not os.path.exists(path):  # noqa: PTH110 - a million Path objects are slow
+                path = str(endings.complete(Path(path), f"{table}:{line}"))
             yield ImageRef(path, cells["id"] if self.has_ids else None)
 
 
