@@ -88,7 +88,7 @@ def write_json(path: Path, content: Any) -> None:
 
 
 @contextmanager
-def atomic_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
+def atomic_folder(path: Path, *, overwrite: bool = False, fix: str | None = None) -> Iterator[Path]:
     """Gives a temporary sibling folder to fill; it takes the place of `path` only when the block succeeds.
 
     Of two that write to one place with `overwrite`, the later to finish stands, whole; without, the later is refused.
@@ -97,15 +97,15 @@ def atomic_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
         BadInputError: `path` exists and `overwrite` is false.
         StorageError: The disk is full, read-only or failing; what was at `path` is still there.
     """
-    with staged_folder(path, overwrite=overwrite) as temporary:
+    with staged_folder(path, overwrite=overwrite, fix=fix) as temporary:
         temporary.mkdir(parents=True)
         yield temporary
 
 
 @contextmanager
-def staged_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
+def staged_folder(path: Path, *, overwrite: bool = False, fix: str | None = None) -> Iterator[Path]:
     """As `atomic_folder`, for a block that makes the folder itself."""
-    refuse_existing(path, overwrite=overwrite)
+    refuse_existing(path, overwrite=overwrite, fix=fix)
     temporary = _sibling(path, "tmp")
     with disk_errors(path):
         try:
@@ -116,18 +116,26 @@ def staged_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
             shutil.rmtree(temporary, ignore_errors=True)
 
 
-def refuse_existing(path: Path, *, overwrite: bool, option: str = "--out") -> None:
-    """Raises `BadInputError` where `path` holds something and `overwrite` is false; `option` is what named it."""
+def refuse_existing(path: Path, *, overwrite: bool, option: str = "--out", fix: str | None = None) -> None:
+    """Raises `BadInputError` where `path` holds something and `overwrite` is false.
+
+    Args:
+        path: A file or folder.
+        overwrite: Whether it may be replaced.
+        option: What named it.
+        fix: The way out, for commands without --overwrite.
+    """
     recover(path)
-    _refuse(path, overwrite=overwrite, option=option)
+    _refuse(path, overwrite=overwrite, option=option, fix=fix)
 
 
-def _refuse(path: Path, *, overwrite: bool, option: str = "--out") -> None:
+def _refuse(path: Path, *, overwrite: bool, option: str = "--out", fix: str | None = None) -> None:
     if overwrite or not path.exists():
         return
     if path.is_dir() and not any(path.iterdir()):
         return
-    raise BadInputError("exists already", where=path, fix=f"choose another {option}, or pass --overwrite to replace it")
+    way_out = fix or f"choose another {option}, or pass --overwrite to replace it"
+    raise BadInputError("exists already", where=path, fix=way_out)
 
 
 def remove_leftovers(folder: Path) -> None:

@@ -9,9 +9,10 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import pkgutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Generic, TypeVar
 
+from ttl_deploy.aliases import meant
 from ttl_deploy.errors import BadInputError, near
 
 T = TypeVar("T")
@@ -24,10 +25,14 @@ class Registry(Generic[T]):
         kind: What an entry is called in an error ("backbone").
         package: The package whose modules register entries when imported.
         entry_points: Third-party entry-point group; each entry point names a module or object to import.
+        aliases: Names by other words for them.
     """
 
-    def __init__(self, kind: str, package: str, entry_points: str | None = None) -> None:
+    def __init__(
+        self, kind: str, package: str, entry_points: str | None = None, aliases: Mapping[str, str] | None = None
+    ) -> None:
         self.kind = kind
+        self._aliases = aliases or {}
         self._package = package
         self._group = entry_points
         self._entries: dict[str, T] = {}
@@ -49,15 +54,16 @@ class Registry(Generic[T]):
         return lambda entry: self.register(name, entry)
 
     def get(self, name: str) -> T:
-        """Looks an entry up.
+        """Looks an entry up, by its name or by another word for it; upper and lower case do not matter.
 
         Raises:
             BadInputError: There is no such entry; the error lists the nearest names.
         """
         self._discover()
-        if name not in self._entries:
+        found = meant(name, self._aliases, self._entries)
+        if found not in self._entries:
             raise BadInputError(f"unknown {self.kind} {name!r}", fix=near(name, self._entries))
-        return self._entries[name]
+        return self._entries[found]
 
     def names(self) -> list[str]:
         """All names, in the order of registration."""

@@ -170,6 +170,7 @@ def test_a_cut_that_does_not_exist(train_refused: Train, images: Path) -> None:
         (["--image-size", "4"], "image_size"),
         (["--channels", "2"], "channels"),
         (["--patient-pattern", "("], "--patient-pattern"),
+        (["--patient-column", "owner"], "patient_id"),
         (["--incremental"], "--target-auprc"),
     ],
 )

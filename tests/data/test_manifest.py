@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ttl_deploy.data.columns import Columns
 from ttl_deploy.data.manifest import read_dataset
 from ttl_deploy.errors import BadInputError
 from ttl_deploy.spec import PreprocessSpec
@@ -86,6 +87,145 @@ def test_patients_from_a_pattern(tmp_path: Path) -> None:
     assert [item.patient for item in data.items] == ["P01", "P01", "P02"]
     with pytest.raises(BadInputError, match="finds no patient"):
         read_dataset(tmp_path, patient_pattern=r"(X\d+)_")
+
+
+@pytest.mark.parametrize("first", ["sep=;", '"sep=;"', "SEP=;\r"])
+def test_a_first_line_of_excel_that_names_the_separator(tmp_path: Path, first: str) -> None:
+    data = read_dataset(table(tmp_path, f"{first}\npath;label;note\nscans/0.png;a;x, y\nscans/1.png;b;1,5\n"))
+    assert [item.id for item in data.items] == ["scans/0.png", "scans/1.png"]
+
+
+def test_a_named_separator_goes_before_a_guessed_one(tmp_path: Path) -> None:
+    data = read_dataset(table(tmp_path, "sep=|\npath|label|a;b;c;d\nscans/0.png|a|\nscans/1.png|b|\n"))
+    assert data.classes == ("a", "b")
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-8-sig", "utf-8"])
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_tables_as_excel_saves_them(tmp_path: Path, encoding: str, separator: str) -> None:
+    text = "path,label,patient\nscans\\0.png,größe,Ä1\nscans\\1.png,b,\n,,\n".replace(",", separator)
+    path = table(tmp_path, "")
+    path.write_bytes(text.encode(encoding))
+    data = read_dataset(path)
+    assert data.classes == ("b", "größe")
+    assert [item.patient for item in data.items] == ["Ä1", None]
+
+
+def test_cells_beyond_the_header_that_are_blank_do_no_harm(tmp_path: Path) -> None:
+    assert len(read_dataset(table(tmp_path, "path,label\nscans/0.png,a,,,\nscans/1.png,b,\n")).items) == 2
+
+
+def test_paths_without_an_ending_are_the_one_image_of_that_name(tmp_path: Path) -> None:
+    data = read_dataset(table(tmp_path, "path,label\nscans/0,a\nscans\\1,b\n./scans/2.png,b\n"))
+    assert [item.id for item in data.items] == ["scans/0.png", "scans/1.png", "scans/2.png"]
+    assert "2 paths have no ending: 0 is read as 0.png" in data.reading.merged[0]
+    (tmp_path / "scans" / "0.jpg").write_bytes(b"x")
+    with pytest.raises(BadInputError, match=r"labels.csv:2: 0 may be 0.jpg or 0.png"):
+        read_dataset(tmp_path / "labels.csv")
+
+
+def test_a_path_with_another_case_or_ending_gets_its_hint(tmp_path: Path) -> None:
+    with pytest.raises(BadInputError, match=r"beside 0.PNG there is 0.png"):
+        read_dataset(table(tmp_path, "path,label\nscans/0.PNG,a\nscans/1.png,b\n"))
+    with pytest.raises(BadInputError, match=r"beside 0.jpeg there is 0.png"):
+        read_dataset(table(tmp_path, "path,label\nscans/0.jpeg,a\nscans/1.png,b\n"))
+
+
+ARCHIVES = ["PatientID", "patientId", "Patient ID", "patient", "Subject", "subject_id", "participant_id", "PATIENT_id"]
+
+
+@pytest.mark.parametrize("column", [*ARCHIVES, "patient-id", "Subject ID", "pid", "person_id"])
+def test_the_column_of_patients_by_the_names_that_archives_use(tmp_path: Path, column: str) -> None:
+    path = table(tmp_path, f"path,label,{column}\nscans/0.png,a,P1\nscans/1.png,b,P2\n")
+    data = read_dataset(path)
+    assert [item.patient for item in data.items] == ["P1", "P2"]
+    assert data.reading.columns["patient"] == column.strip()
+
+
+def test_columns_that_the_user_names(tmp_path: Path) -> None:
+    text = "file;dx;owner;fold\nscans/0.png;a;P1;train\nscans/1.png;b;P2;test\n"
+    columns = Columns(path="FILE", label="dx", patient="owner", split="fold")
+    data = read_dataset(table(tmp_path, text), columns=columns)
+    assert [(i.id, i.label, i.patient, i.split) for i in data.items] == [
+        ("scans/0.png", 0, "P1", "train"),
+        ("scans/1.png", 1, "P2", "test"),
+    ]
+    with pytest.raises(BadInputError, match="no column 'ownr'; correct --patient-column; valid: file, dx, owner, fold"):
+        read_dataset(table(tmp_path, text), columns=Columns(path="file", label="dx", patient="ownr"))
+
+
+def test_two_columns_that_may_be_the_patient_are_a_question(tmp_path: Path) -> None:
+    path = table(tmp_path, "path,label,patient_id,Subject ID\nscans/0.png,a,1,9\nscans/1.png,b,2,9\n")
+    with pytest.raises(BadInputError, match="be the patient: patient_id, Subject ID; name the right one: --patient"):
+        read_dataset(path, options=True)
+    with pytest.raises(BadInputError, match="rename all but the right one"):
+        read_dataset(path)
+    chosen = read_dataset(path, columns=Columns(patient="Subject ID"))
+    assert [item.patient for item in chosen.items] == ["9", "9"]
+    assert [item.patient for item in read_dataset(path, columns=Columns(patient="")).items] == [None, None]
+
+
+def test_seven_and_seven_point_zero_are_one_patient(tmp_path: Path) -> None:
+    path = table(tmp_path, "path,label,patient_id\nscans/0.png,a,7\nscans/1.png,b,7.0\nscans/2.png,b, 8 \n")
+    data = read_dataset(path)
+    assert [item.patient for item in data.items] == ["7", "7", "8"]
+    assert "patient 7 is written in 2 ways (7, 7.0)" in data.reading.merged[0]
+
+
+def test_words_for_nothing_are_unknown_patients_not_one(tmp_path: Path) -> None:
+    rows = "".join(f"scans/{i}.png,{'ab'[i % 2]},{word}\n" for i, word in enumerate(["nan", "NaN", "None", "", "N/A"]))
+    data = read_dataset(table(tmp_path, "path,label,patient_id\n" + rows, images=5))
+    assert [item.patient for item in data.items] == [None] * 5
+
+
+@pytest.mark.parametrize(
+    ("labels", "classes"), [("0 0.0 1 1.0", ("0", "1")), ("Normal normal ill ill", ("Normal", "ill"))]
+)
+def test_a_class_written_in_two_ways_is_one(tmp_path: Path, labels: str, classes: tuple[str, ...]) -> None:
+    rows = "".join(f"scans/{i}.png, {label} \n" for i, label in enumerate(labels.split()))
+    data = read_dataset(table(tmp_path, "path,label\n" + rows))
+    assert data.classes == classes
+    assert [item.label for item in data.items] == [0, 0, 1, 1]
+    assert f"class {classes[0]} is written in 2 ways" in data.reading.merged[0]
+
+
+def test_class_folders_of_two_sides_written_in_two_ways_are_one_class(tmp_path: Path) -> None:
+    for name in ("train/Normal/0.png", "train/ill/1.png", "test/normal/2.png", "test/Ill/3.png"):
+        image(tmp_path / name)
+    assert len(read_dataset(tmp_path).classes) == 2
+
+
+def test_classes_that_the_user_names_decide_the_writing(tmp_path: Path) -> None:
+    path = table(tmp_path, "path,label\nscans/0.png,normal\nscans/1.png,NORMAL\nscans/2.png,1.0\n")
+    assert [item.label for item in read_dataset(path, classes=["1", "Normal"]).items] == [1, 1, 0]
+    apart = read_dataset(path, classes=["normal", "NORMAL", "1"])
+    assert [item.label for item in apart.items] == [0, 1, 2]
+
+
+@pytest.mark.parametrize("word", ["nan", "NaN", "null", "N/A", "None", ""])
+def test_a_label_that_says_nothing_is_no_class(tmp_path: Path, word: str) -> None:
+    path = table(tmp_path, f"path,label\nscans/0.png,a\nscans/1.png,b\nscans/2.png,{word}\n")
+    with pytest.raises(BadInputError, match=r"labels.csv:4: the label is "):
+        read_dataset(path, options=True)
+    left = read_dataset(path, classes=["a", "b"], ignore_other_labels=True)
+    assert [item.id for item in left.items] == ["scans/0.png", "scans/1.png"]
+    assert left.reading.left_out == {word: 1}
+    if word:
+        assert read_dataset(path, classes=["a", "b", word]).classes == ("a", "b", word)
+
+
+def test_patients_and_labels_of_arrays(tmp_path: Path) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (4, 8, 8), dtype=np.uint8)
+    owners = np.array([7.0, 7.0, np.nan, 8.0])
+    labels = np.array([0.0, 1.0, 1.0, 0.0])
+    np.savez(tmp_path / "set.npz", train_images=images, train_labels=labels, train_patient_ids=owners, extra=labels)
+    data = read_dataset(tmp_path / "set.npz")
+    assert data.classes == ("0", "1")
+    assert [item.patient for item in data.items] == ["7.0", "7.0", None, "8.0"]
+    assert data.reading.unused == ("extra",)
+    np.savez(tmp_path / "nan.npz", train_images=images, train_labels=owners)
+    with pytest.raises(BadInputError, match="not numbers"):
+        read_dataset(tmp_path / "nan.npz")
 
 
 @pytest.mark.parametrize(

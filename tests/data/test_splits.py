@@ -142,3 +142,41 @@ def test_copies_with_different_patients_are_told() -> None:
     same = ["content 0"] * 20 + contents(data)[20:]
     warnings = divide(data, SplitSpec(), same).warnings
     assert any("20 images are copies" in warning for warning in warnings)
+
+
+def test_a_patient_with_most_of_the_images_is_told_with_the_number() -> None:
+    data = dataset([i % 2 for i in range(120)], [f"p{i // 2}" if i < 40 else "big" for i in range(120)])
+    division = divide(data, SplitSpec(), contents(data))
+    counts = Counter(division.sides)
+    assert "big has 80 of 120 images" in " ".join(division.warnings)
+    assert any(f"{counts['train'] / 120:.0%}" in warning for warning in division.warnings)
+    assert counts["test"] / 120 < 0.5
+
+
+def test_a_given_test_side_that_is_one_patient_is_told() -> None:
+    splits: list[str | None] = ["train"] * 60 + ["val"] * 20 + ["test"] * 40
+    owners: list[str | None] = [f"p{i // 2}" if i < 82 else "big" for i in range(120)]
+    warnings = divide(
+        data := dataset([i % 2 for i in range(120)], owners, splits), SplitSpec(), contents(data)
+    ).warnings
+    assert any("big makes 95% of the test side (38 of 40 images)" in warning for warning in warnings)
+
+
+def test_an_even_division_warns_of_nothing() -> None:
+    data = dataset([i % 2 for i in range(100)], [f"p{i // 2}" for i in range(100)])
+    assert divide(data, SplitSpec(), contents(data)).warnings == ()
+
+
+def test_copies_on_two_sides_of_a_given_division_are_not_said_to_be_kept_together() -> None:
+    splits: list[str | None] = ["train"] * 24 + ["val"] * 8 + ["test"] * 8
+    data = dataset([i % 2 for i in range(40)], [None] * 40, splits)
+    same = [f"content {i % 32}" for i in range(40)]
+    warnings = divide(data, SplitSpec(), same).warnings
+    assert not any("kept together" in warning for warning in warnings)
+    assert any("16 images are copies of one another (8 contents)" in warning for warning in warnings)
+
+
+def test_sides_with_other_classes_are_refused_with_the_names_of_both() -> None:
+    data = dataset([0, 1] * 10 + [0, 2] * 5, [None] * 30, ["train"] * 20 + ["test"] * 10)
+    with pytest.raises(BadInputError, match=r"only on train: class1; only on test: class2"):
+        divide(data, SplitSpec(), contents(data))

@@ -136,7 +136,7 @@ def test_what_can_be_read_without_labels(tmp_path: Path, synthetic: Path) -> Non
     archive = tmp_path / "images.npz"
     np.savez(archive, test_images=np.zeros((3, 8, 8), dtype=np.uint8))
     for path, ids in ((table, [image.as_posix()]), (archive, ["test/00000", "test/00001", "test/00002"])):
-        items = read_items(path, ("a", "b"))
+        items = read_items(path, ("a", "b")).items
         assert [item.id for item in items] == ids
         assert {item.label for item in items} == {UNKNOWN}
     (tmp_path / "nothing").mkdir()
@@ -151,7 +151,7 @@ def test_the_test_side_of_a_divided_set_is_taken(tmp_path: Path) -> None:
     sides = {f"{side}_images": np.zeros((n, 8, 8), dtype=np.uint8) for side, n in (("train", 6), ("test", 4))}
     labels = {name.replace("images", "labels"): np.arange(len(a)) % 2 for name, a in sides.items()}
     np.savez(archive, **sides, **labels)
-    items = read_items(archive, ("a", "b"))
+    items = read_items(archive, ("a", "b")).items
     assert [item.id for item in items] == [f"test/{i:05d}" for i in range(4)]
     assert [item.label for item in items] == [0, 1, 0, 1]
 

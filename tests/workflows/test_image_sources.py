@@ -196,3 +196,25 @@ def test_predict_tells_what_it_passes_over(tmp_path: Path, trained: Path, capsys
     said = capsys.readouterr()
     assert [line.split(",")[0] for line in said.out.splitlines()[1:]] == [str(tmp_path / "scan")]
     assert "passed over, as no images: 1 .txt" in said.err
+
+
+def test_linked_folders_are_followed_and_circles_end(tmp_path: Path) -> None:
+    store, root = tmp_path / "store", tmp_path / "set"
+    for path in (store / "p0" / "0.png", root / "1.png", root / "@eaDir" / "2.png", root / "__MACOSX" / "3.png"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x")
+    (root / "p0").symlink_to(store / "p0")
+    (root / "up").symlink_to(tmp_path)
+    (root / "self").symlink_to(root)
+    assert found(root) == [str(root / "1.png"), str(root / "p0" / "0.png")]
+
+
+def test_a_tables_paths_without_an_ending_are_the_one_image_of_that_name(tmp_path: Path) -> None:
+    for name in ("0.png", "1.png", "1.jpg"):
+        (tmp_path / name).write_bytes(b"x")
+    table = tmp_path / "list.csv"
+    table.write_text("sep=;\npath;note\n0;a\ngone;b\n")
+    assert found(table) == [str(tmp_path / "0.png"), str(tmp_path / "gone")]
+    table.write_text("path\n1\n")
+    with pytest.raises(BadInputError, match=r"list.csv:2: 1 may be 1.jpg or 1.png; write the ending"):
+        found(table)

@@ -31,6 +31,23 @@ _INTERRUPTED = 130
 """What typer makes of Ctrl-C."""
 
 
+_ON_INTERRUPT = {
+    "train": "finished epochs are kept, and `ttl-deploy train --resume RUN` goes on",
+    "search": "finished trials are kept, and the same command goes on",
+    "predict": "finished rows of --out are kept, and the same command goes on",
+}
+"""What is left of a command that was interrupted."""
+
+_ON_MEMORY = {
+    "train": "lower --batch-size or --image-size",
+    "search": "lower --batch-size or --image-size",
+    "bench": "lower --batch",
+    "predict": "lower --batch-size",
+    "serve": "lower --max-batch",
+}
+"""What makes a command smaller."""
+
+
 def _version(asked: bool) -> None:
     if asked:
         console.line(ttl_deploy.__version__)
@@ -85,9 +102,9 @@ def run(arguments: list[str]) -> int:
         if type(error).__name__ == "NoArgsIsHelpError":
             console.line(_usage(error, arguments))
             return 2
-        return _explain(error, _usage(error, arguments) or _unforeseen(error), 2, debug)
+        return _explain(error, _usage(error, arguments) or _unforeseen(error, arguments), 2, debug)
     if result == _INTERRUPTED:
-        console.error("interrupted; finished work is kept, and `train --resume` goes on")
+        console.error(f"interrupted; {_ON_INTERRUPT.get(_command(arguments), 'nothing was left half done')}")
     return result if isinstance(result, int) else 0
 
 
@@ -107,12 +124,16 @@ def _usage(error: Exception, arguments: list[str]) -> str:
     return " ".join(said().split()).removesuffix(".") + got
 
 
-def _unforeseen(error: Exception) -> str:
+def _command(arguments: list[str]) -> str:
+    return next((word for word in arguments if not word.startswith("-")), "")
+
+
+def _unforeseen(error: Exception, arguments: list[str]) -> str:
     """One line for what no check foresaw; the ways a disk or a memory fails are known."""
     if isinstance(error, OSError) and error.errno in StorageError.REASONS:
         return str(StorageError.of(error))
     if isinstance(error, MemoryError) or "out of memory" in str(error).lower():
-        return "out of memory; lower --batch-size or --image-size"
+        return f"out of memory; {_ON_MEMORY.get(_command(arguments), 'end other programs, or take a larger machine')}"
     detail = " ".join(str(error).split())[:300]
     return f"unforeseen {type(error).__name__}: {detail}; run again with --debug for the traceback and report it"
 

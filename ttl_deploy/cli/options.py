@@ -12,6 +12,14 @@ if TYPE_CHECKING:
 
 DATA, MODEL, PROTOCOL = "Data", "Model", "Training protocol"
 
+
+def device_word(value: str) -> str:
+    """The device that the user means, such as cuda for `gpu`; typer calls it with an option's value."""
+    from ttl_deploy.aliases import device_of
+
+    return device_of(value)
+
+
 Weights = Annotated[
     str,
     typer.Option(
@@ -34,6 +42,29 @@ PatientPattern = Annotated[
     str | None,
     typer.Option(
         help="Regular expression with one group that finds the patient in a file's path.", rich_help_panel=DATA
+    ),
+]
+PathColumn = Annotated[
+    str | None,
+    typer.Option(help="CSV: the column with the images' files.", show_default="path", rich_help_panel=DATA),
+]
+LabelColumn = Annotated[
+    str | None, typer.Option(help="CSV: the column with the classes.", show_default="label", rich_help_panel=DATA)
+]
+PatientColumn = Annotated[
+    str | None,
+    typer.Option(
+        help="CSV: the column with the patients; '' for none.",
+        show_default="patient_id, PatientID, subject and the like",
+        rich_help_panel=DATA,
+    ),
+]
+SplitColumn = Annotated[
+    str | None,
+    typer.Option(
+        help="CSV: the column with a division into train, val and test; '' to divide anew.",
+        show_default="split",
+        rich_help_panel=DATA,
     ),
 ]
 SkipUnreadable = Annotated[

@@ -6,7 +6,9 @@ consistent; what is damaged is dropped and decoded again.
 
 from __future__ import annotations
 
+import hashlib
 import os
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import closing, contextmanager
@@ -32,6 +34,9 @@ FOLDER_VARIABLE = "TTL_DEPLOY_CACHE"
 _BATCH = 128
 _BATCH_BYTES = 64 * 2**20
 _MOST_WORKERS = 16
+_SAMPLED = 8
+"""Rows and columns of an image that are looked at before all of it is."""
+
 _SHOWN = 10
 """How many unreadable images an error names."""
 
@@ -71,6 +76,44 @@ class Cached:
         rows = self.rows[np.asarray(indices, dtype=np.int64)]
         return np.asarray(self._memory[rows]) if len(rows) else np.empty((0, *self.shape), dtype=np.uint8)
 
+    def constant(self) -> NDArray[np.bool_]:
+        """(N,) whether all pixels of an image are the same.
+
+        Raises:
+            IntegrityError: The file was removed since.
+        """
+        if not len(self.rows):
+            return np.zeros(0, dtype=np.bool_)
+        memory, middle = self._memory, self.shape[0] // 2
+        # Three pixels clear nearly every image without reading it.
+        first = memory[self.rows, 0, 0]
+        found = (first == memory[self.rows, middle, middle]).all(axis=1)
+        found &= (first == memory[self.rows, -1, -1]).all(axis=1)
+        for position in np.flatnonzero(found):
+            image = memory[self.rows[position]]
+            found[position] = (image == image[0, 0]).all()
+        return np.asarray(found)
+
+    def contents(self) -> tuple[str, ...]:
+        """Digest of each image; where several files hold the same pixels (written anew, other metadata), one for all.
+
+        Images of one colour keep their own.
+
+        Raises:
+            IntegrityError: The file was removed since.
+        """
+        step = max(1, self.shape[0] // _SAMPLED)
+        alike: dict[bytes, dict[str, int]] = defaultdict(dict)
+        for position in np.flatnonzero(~self.constant()):
+            sample = self._memory[self.rows[position], ::step, ::step].tobytes()
+            alike[sample].setdefault(self.digests[position], int(self.rows[position]))
+        same: dict[str, str] = {}
+        for rows in alike.values():
+            first: dict[bytes, str] = {}
+            for digest, row in sorted(rows.items()) if len(rows) > 1 else ():
+                same[digest] = first.setdefault(hashlib.sha256(self._memory[row].tobytes()).digest(), digest)
+        return tuple(same.get(digest, digest) for digest in self.digests)
+
     @cached_property
     def _memory(self) -> NDArray[np.uint8]:
         try:
@@ -103,6 +146,7 @@ class PixelCache:
         items: Sequence[Item],
         *,
         skip_unreadable: bool,
+        fix: str = "restore them",
         reporter: Reporter = SILENT,
         workers: int | None = None,
     ) -> Cached:
@@ -111,6 +155,7 @@ class PixelCache:
         Args:
             items: The images.
             skip_unreadable: Leave out images that cannot be read instead of raising.
+            fix: What to do about images that cannot be read.
             reporter: Told of progress and of repairs.
             workers: Threads; None: one per core.
 
@@ -128,7 +173,7 @@ class PixelCache:
             with self._alone(reporter):
                 found = self._fill_or_rebuild(items, threads, reporter)
         if found.unreadable and not skip_unreadable:
-            raise _refusal(found.unreadable, len(items))
+            raise _refusal(found.unreadable, len(items), fix)
         return Cached(
             self._pixels,
             self._shape,
@@ -302,9 +347,9 @@ def _pixels(source: ImageSource, spec: PreprocessSpec) -> NDArray[np.uint8] | Un
         return error
 
 
-def _refusal(unreadable: Sequence[str], total: int) -> UnreadableImageError:
+def _refusal(unreadable: Sequence[str], total: int, fix: str) -> UnreadableImageError:
     more = f"; and {len(unreadable) - _SHOWN} more" if len(unreadable) > _SHOWN else ""
     return UnreadableImageError(
         f"{len(unreadable)} of {total} images cannot be read: {'; '.join(unreadable[:_SHOWN])}{more}",
-        fix="restore them, or pass --skip-unreadable to leave them out",
+        fix=fix,
     )

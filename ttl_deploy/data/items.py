@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -129,6 +130,25 @@ class Item:
 
 
 @dataclass(frozen=True)
+class Reading:
+    """How a data set was understood, for who wants to check it.
+
+    Attributes:
+        columns: The column of a table that each role (`path`, `label`, `patient`, `split`) was read from.
+        unused: The other columns.
+        passed_over: What else lies in a folder, by kind, and how many.
+        left_out: Images left out by their label, by label.
+        merged: Values that were written in several ways, a sentence each.
+    """
+
+    columns: Mapping[str, str] = field(default_factory=dict)
+    unused: tuple[str, ...] = ()
+    passed_over: Mapping[str, int] = field(default_factory=dict)
+    left_out: Mapping[str, int] = field(default_factory=dict)
+    merged: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Dataset:
     """A set of labelled images.
 
@@ -136,11 +156,13 @@ class Dataset:
         path: The folder, CSV or .npz it was read from.
         classes: Class names in the order of the labels.
         items: The images.
+        reading: How it was understood.
     """
 
     path: Path
     classes: tuple[str, ...]
     items: tuple[Item, ...]
+    reading: Reading = field(default_factory=Reading)
 
     @property
     def has_patients(self) -> bool:

@@ -5,12 +5,28 @@ A reader turns one kind of input into a `Listing`; `ttl_deploy.data.manifest` do
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from ttl_deploy.data.items import ImageSource
 
-SPLIT_NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+SIDE_WORDS = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "validate": "val",
+    "dev": "val",
+    "devel": "val",
+    "development": "val",
+    "test": "test",
+    "testing": "test",
+}
 """What data sets call the sides of their own division, and what they are called here."""
+
+_OF_WHAT = ("", "set", "data", "split", "images", "imgs")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +54,28 @@ class Listing:
     Attributes:
         entries: The images.
         empty: Classes that the input names but has no images of.
-        has_patients: Whether the input has a place for patients, filled or not.
         hint: What to do when it has fewer than two classes.
+        columns: The column of a table that each role (`path`, `label`, `patient`, `split`) was read from.
+        unused: The other columns.
+        passed_over: What else lies in a folder, by kind, and how many.
+        told: What else was understood, a sentence each.
+        is_table: Whether labels are cells, where `nan` means that there is none.
     """
 
     entries: list[Entry]
     empty: tuple[str, ...] = ()
-    has_patients: bool = False
     hint: str = "a classifier needs at least two classes"
+    columns: Mapping[str, str] = field(default_factory=dict)
+    unused: tuple[str, ...] = ()
+    passed_over: Mapping[str, int] = field(default_factory=dict)
+    told: tuple[str, ...] = ()
+    is_table: bool = False
+
+
+def side_of(name: str) -> str | None:
+    """The side that a folder or a cell names, such as `Training`, `test_set` or `DEV`; None where it names none."""
+    word, *rest = re.split(r"[\s_-]+", name.strip().casefold(), maxsplit=1)
+    if not rest:
+        whole = next((w for w in SIDE_WORDS for more in _OF_WHAT if word == w + more), word)
+        return SIDE_WORDS.get(whole)
+    return SIDE_WORDS.get(word) if rest[0] in _OF_WHAT else None

@@ -21,6 +21,7 @@ from ttl_deploy import files
 from ttl_deploy.data.cache import Cached, PixelCache
 from ttl_deploy.data.items import Dataset, Item
 from ttl_deploy.data.splits import SIDES, divide
+from ttl_deploy.data.understood import Understood, understand
 from ttl_deploy.errors import BadInputError, IntegrityError
 from ttl_deploy.progress import SILENT, Reporter
 from ttl_deploy.spec import PreprocessSpec, SplitSpec
@@ -42,6 +43,7 @@ class Prepared:
         digests: Content digest of each image.
         sides: (N,) `train`, `val` or `test`.
         cached: The pixels.
+        understood: What was understood, where the data was read anew.
     """
 
     classes: tuple[str, ...]
@@ -51,6 +53,7 @@ class Prepared:
     digests: tuple[str, ...]
     sides: NDArray[np.str_]
     cached: Cached
+    understood: Understood | None = None
 
     def indices(self, side: str) -> NDArray[np.int64]:
         """Positions of the images of a side, in order."""
@@ -104,16 +107,24 @@ def prepare(
         StorageError: The cache cannot be written.
     """
     cache = PixelCache(cache_folder, preprocess)
-    cached = cache.ensure(dataset.items, skip_unreadable=skip_unreadable, reporter=reporter)
+    cached = cache.ensure(
+        dataset.items,
+        skip_unreadable=skip_unreadable,
+        fix="restore them, or pass --skip-unreadable to leave them out",
+        reporter=reporter,
+    )
     for problem in cached.unreadable:
         reporter.warn(f"left out: {problem}")
     readable = replace(dataset, items=tuple(dataset.items[i] for i in cached.kept))
-    division = divide(readable, split, cached.digests)
+    division = divide(readable, split, cached.contents())
+    understood = understand(readable, division.sides, cached)
+    understood.tell(reporter)
     for note in division.notes:
         reporter.info(note)
     for warning in division.warnings:
         reporter.warn(warning)
-    return assemble(readable.classes, readable.items, division.sides, cached)
+    prepared = assemble(readable.classes, readable.items, division.sides, cached)
+    return replace(prepared, understood=understood)
 
 
 def prepare_like(
@@ -122,6 +133,7 @@ def prepare_like(
     split_csv: Path,
     *,
     cache_folder: Path | None = None,
+    fix: str = "restore the data as it was",
     reporter: Reporter = SILENT,
 ) -> Prepared:
     """Decodes the images of an earlier division and puts each on the side it had.
@@ -133,6 +145,7 @@ def prepare_like(
         preprocess: Decides their pixels.
         split_csv: The division.
         cache_folder: Where pixels are kept; None: the user's cache.
+        fix: What to do where the images are other ones.
         reporter: Told of progress.
 
     Raises:
@@ -141,10 +154,10 @@ def prepare_like(
         StorageError: The cache cannot be written.
     """
     rows = read_split(split_csv)
-    items = _matched(dataset, rows)
+    items = _matched(dataset, rows, fix)
     cached = PixelCache(cache_folder, preprocess).ensure(items, skip_unreadable=False, reporter=reporter)
     changed = [row.id for row, digest in zip(rows, cached.digests, strict=True) if row.digest != digest]
-    _refuse(changed, "changed", dataset)
+    _refuse(changed, "changed", dataset, fix)
     return assemble(dataset.classes, items, [row.side for row in rows], cached)
 
 
@@ -190,20 +203,20 @@ def assemble(classes: tuple[str, ...], items: Sequence[Item], sides: Sequence[st
     )
 
 
-def _matched(dataset: Dataset, rows: Sequence[SplitRow]) -> list[Item]:
+def _matched(dataset: Dataset, rows: Sequence[SplitRow], fix: str) -> list[Item]:
     """The items of a division in its order, with its patients."""
     items = {item.id: item for item in dataset.items}
-    _refuse([row.id for row in rows if row.id not in items], "missing", dataset)
+    _refuse([row.id for row in rows if row.id not in items], "missing", dataset, fix)
     relabelled = [row.id for row in rows if dataset.classes[items[row.id].label] != row.label]
-    _refuse(relabelled, "labelled otherwise", dataset)
+    _refuse(relabelled, "labelled otherwise", dataset, fix)
     return [replace(items[row.id], patient=row.patient) for row in rows]
 
 
-def _refuse(ids: Sequence[str], how: str, dataset: Dataset) -> None:
+def _refuse(ids: Sequence[str], how: str, dataset: Dataset, fix: str) -> None:
     if ids:
         more = f" and {len(ids) - _SHOWN} more" if len(ids) > _SHOWN else ""
         raise BadInputError(
             f"not the images of this run: {len(ids)} {how} since ({', '.join(ids[:_SHOWN])}{more})",
             where=dataset.path,
-            fix="restore the data as it was, or train a new run",
+            fix=f"{fix}, or train a new run",
         )

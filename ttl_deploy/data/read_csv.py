@@ -1,32 +1,61 @@
-"""Reads a table of images: columns `path` and `label`, and where known `patient_id` and `split`.
+"""Reads a table of images: columns `path` and `label`, and where known the patient and `split`.
 
-UTF-8, separated by comma, semicolon or tab as its header is; paths are relative to the table's folder.
+UTF-8, or UTF-16 with its mark; separated by comma, semicolon or tab as its header is, or as a first line `sep=;` says
+(Excel); paths are relative to the table's folder.
 """
 
 from __future__ import annotations
 
 import csv
 import os
+import re
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 
+from ttl_deploy.data.columns import Columns, find_columns
 from ttl_deploy.data.items import FileSource
-from ttl_deploy.data.listing import SPLIT_NAMES, Entry, Listing
+from ttl_deploy.data.listing import SIDE_WORDS, Entry, Listing, side_of
+from ttl_deploy.data.values import is_missing, patient_of, tidy
 from ttl_deploy.errors import BadInputError
+from ttl_deploy.image_kinds import IMAGE_SUFFIXES
 
 _COLUMNS = ("path", "label")
 _OPTIONAL = ("patient_id", "split")
+_SEPARATORS = ",;\t"
 
 
-def read_csv(table: Path) -> Listing:
-    """Lists the images of a table.
+def read_csv(table: Path, columns: Columns | None = None, *, options: bool = False) -> Listing:
+    """Lists the images of a table; a label that is missing is left as it is written.
+
+    Args:
+        table: The file.
+        columns: Which columns to use; None: found by their names.
+        options: Whether the command has options for the columns, so that an error may name them.
 
     Raises:
-        BadInputError: It is not UTF-8 or not a table, a column is missing, or a row is incomplete, wrong or double; the
-            error names the line.
+        BadInputError: It is not UTF-8 or not a table, a column is missing or may be another, or a row is incomplete,
+            wrong or double; the error names the line.
     """
-    return _listing(table, open_table(table))
+    rows = _table(table)
+    header = next(rows, None)
+    if header is None:
+        raise _no_images(table)
+    places = find_columns(table, header[1], columns or Columns(), options=options)
+    entries: list[Entry] = []
+    lines: dict[str, tuple[int, str]] = {}
+    endings = Endings()
+    for line, cells in rows:
+        found = {role: cells[i] if i < len(cells) else "" for role, i in places.items()}
+        entry = _entry(table, line, found, endings)
+        _refuse_double(table, entry, line, lines)
+        entries.append(entry)
+    if not entries:
+        raise _no_images(table)
+    used = {role: header[1][place] for role, place in places.items()}
+    unused = tuple(name for place, name in enumerate(header[1]) if name and place not in places.values())
+    return Listing(entries, columns=used, unused=unused, is_table=True, told=endings.told())
 
 
 def open_table(
@@ -46,39 +75,62 @@ def open_table(
         BadInputError: It is not UTF-8 or not a table, a column is missing or double, or a row has more cells than the
             header.
     """
+    header: list[str] | None = None
+    for line, cells in _table(table):
+        if header is None:
+            header = _checked_header(table, cells, required, optional)
+            yield line, dict.fromkeys(header, "")
+        else:
+            yield line, dict(zip(header, cells, strict=False))
+
+
+def _table(table: Path) -> Iterator[tuple[int, list[str]]]:
+    """Line number and cells of the header, then of each row that is not blank."""
     try:
-        with table.open(newline="", encoding="utf-8-sig") as handle:
-            yield from _rows(table, handle, required, optional)
-    except UnicodeDecodeError as error:
+        with table.open(newline="", encoding=_encoding(table)) as handle:
+            yield from _rows(table, handle)
+    except UnicodeError as error:
         raise BadInputError("is not UTF-8 text", where=table, fix="save it as CSV UTF-8") from error
     except csv.Error as error:
         raise BadInputError(f"is not a table: {error}", where=table, fix="save it as CSV UTF-8") from error
 
 
-def _rows(
-    table: Path, lines: Iterable[str], required: Sequence[str], optional: Sequence[str]
-) -> Iterator[tuple[int, dict[str, str]]]:
+def _encoding(table: Path) -> str:
+    with table.open("rb") as handle:
+        return "utf-16" if handle.read(2) in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+
+
+def _rows(table: Path, lines: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
     text = iter(lines)
-    head: list[str] = []
-    for line in text:
-        head.append(line)
-        if not line.isspace():
-            break
-    delimiter = max(",;\t", key="".join(head).count)
-    reader = csv.reader(chain(head, text), delimiter=delimiter, strict=True)
-    header: list[str] | None = None
+    separator, head = _separator(text)
+    reader = csv.reader(chain(head, text), delimiter=separator, strict=True)
+    width: int | None = None
     for cells in reader:
         cells = [cell.strip() for cell in cells]
         if not any(cells):
             continue
-        if header is None:
-            header = _checked_header(table, cells, required, optional)
-            yield reader.line_num, dict.fromkeys(header, "")
-        elif len(cells) > len(header):
-            what = f"{len(cells)} cells where the header has {len(header)}"
+        if width is None:
+            width = len(cells)
+        # Excel gives every line as many separators as the widest of the sheet.
+        while len(cells) > width and not cells[-1]:
+            cells.pop()
+        if len(cells) > width:
+            what = f"{len(cells)} cells where the header has {width}"
             raise BadInputError(what, where=_place(table, reader.line_num), fix="quote cells that hold the separator")
-        else:
-            yield reader.line_num, dict(zip(header, cells, strict=False))
+        yield reader.line_num, cells
+
+
+def _separator(text: Iterator[str]) -> tuple[str, list[str]]:
+    """The separator, and the lines up to the header; a line that only names the separator is made blank."""
+    head: list[str] = []
+    said = None
+    for line in text:
+        named = re.fullmatch(r'"?sep=(.)"?\s*', line, re.IGNORECASE | re.DOTALL) if said is None else None
+        said = named[1] if named else said
+        head.append("\n" if named else line)
+        if head[-1].strip():
+            break
+    return said or max(_SEPARATORS, key="".join(head).count), head
 
 
 def _checked_header(table: Path, cells: list[str], required: Sequence[str], optional: Sequence[str]) -> list[str]:
@@ -97,33 +149,71 @@ def _checked_header(table: Path, cells: list[str], required: Sequence[str], opti
     return header
 
 
-def _listing(table: Path, rows: Iterator[tuple[int, dict[str, str]]]) -> Listing:
-    header = next(rows, None)
-    entries: list[Entry] = []
-    lines: dict[str, tuple[int, str]] = {}
-    for line, cells in rows:
-        entry = _entry(table, line, cells)
-        _refuse_double(table, entry, line, lines)
-        entries.append(entry)
-    if header is None or not entries:
-        raise BadInputError("lists no images", where=table, fix="give it a header (path,label) and a row per image")
-    return Listing(entries, has_patients="patient_id" in header[1])
+def _no_images(table: Path) -> BadInputError:
+    return BadInputError("lists no images", where=table, fix="give it a header (path,label) and a row per image")
 
 
-def _entry(table: Path, line: int, cells: dict[str, str]) -> Entry:
+class Endings:
+    """Finds the images of paths that leave the ending out; each folder is listed once."""
+
+    def __init__(self) -> None:
+        self._folders: dict[Path, dict[str, list[str]]] = {}
+        self._found: list[tuple[str, str]] = []
+
+    def complete(self, path: Path, place: str) -> Path:
+        """The path, with the ending of the one image that it names without.
+
+        Raises:
+            BadInputError: It may be several images.
+        """
+        if path.suffix.lower() in IMAGE_SUFFIXES or path.is_file():
+            return path
+        names = self._images(path.parent).get(path.name, [])
+        if len(names) > 1:
+            raise BadInputError(f"{path.name} may be {' or '.join(names)}", where=place, fix="write the ending")
+        if not names:
+            return path
+        self._found.append((path.name, names[0]))
+        return path.with_name(names[0])
+
+    def told(self) -> tuple[str, ...]:
+        """What was completed, in a sentence."""
+        if not self._found:
+            return ()
+        short, whole = self._found[0]
+        return (f"{len(self._found):,} paths have no ending: {short} is read as {whole}, others likewise",)
+
+    def _images(self, folder: Path) -> dict[str, list[str]]:
+        if folder not in self._folders:
+            names = sorted(entry.name for entry in folder.iterdir()) if folder.is_dir() else []
+            found: dict[str, list[str]] = defaultdict(list)
+            for name in names:
+                stem, ending = os.path.splitext(name)  # noqa: PTH122 - a million Path objects are slow
+                if ending.lower() in IMAGE_SUFFIXES:
+                    found[stem].append(name)
+            self._folders[folder] = found
+        return self._folders[folder]
+
+
+def _entry(table: Path, line: int, cells: dict[str, str], endings: Endings) -> Entry:
+    """An image from the cells of its roles."""
     place = _place(table, line)
-    for name in _COLUMNS:
-        if not cells.get(name):
-            raise BadInputError(f"the {name} is blank", where=place, fix="fill it in or remove the line")
-    name, path = _locate(table.parent, cells["path"])
+    if not cells["path"]:
+        raise BadInputError("the path is blank", where=place, fix="fill it in or remove the line")
+    name, short = locate(table.parent, cells["path"])
+    path = endings.complete(short, place)
+    name = name.removesuffix(short.name) + path.name
     split = _side(cells.get("split", ""), place)
-    return Entry(name, cells["label"], cells.get("patient_id") or None, split, FileSource(path), place)
+    return Entry(name, tidy(cells["label"]), patient_of(cells.get("patient", "")), split, FileSource(path), place)
 
 
 def _side(word: str, place: str) -> str | None:
-    if word and word.lower() not in SPLIT_NAMES:
-        raise BadInputError(f"unknown split {word!r}", where=place, fix=f"valid: {', '.join(SPLIT_NAMES)}")
-    return SPLIT_NAMES[word.lower()] if word else None
+    if is_missing(word):
+        return None
+    side = side_of(word)
+    if side is None:
+        raise BadInputError(f"unknown split {word!r}", where=place, fix=f"valid: {', '.join(SIDE_WORDS)}")
+    return side
 
 
 def _refuse_double(table: Path, entry: Entry, line: int, lines: dict[str, tuple[int, str]]) -> None:
@@ -137,7 +227,7 @@ def _refuse_double(table: Path, entry: Entry, line: int, lines: dict[str, tuple[
         )
 
 
-def _locate(folder: Path, text: str) -> tuple[str, Path]:
+def locate(folder: Path, text: str) -> tuple[str, Path]:
     """Id and path of an image; the same file written in two ways has one id."""
     relative = os.path.normpath(text.replace("\\", "/"))
     path = folder / relative

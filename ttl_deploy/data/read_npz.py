@@ -1,21 +1,24 @@
 """Reads MedMNIST's array layout: `train_images`, `train_labels` and the same for `val` and `test`.
 
-Labels are integers; their names are the numbers, or those that the user gives in their order.
+Labels are integers; their names are the numbers, or those that the user gives in their order. Patients, where they are
+known, are in an array beside them: `train_patients`, `train_patient_ids` and so on.
 """
 
 from __future__ import annotations
 
 import zipfile
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ttl_deploy.data.columns import PATIENT_NAMES, normal
 from ttl_deploy.data.items import ArraySource
 from ttl_deploy.data.listing import Entry, Listing
+from ttl_deploy.data.values import patient_of
 from ttl_deploy.errors import BadInputError
 
 _SIDES = ("train", "val", "test")
@@ -41,22 +44,52 @@ def read_npz(path: Path, classes: Sequence[str] | None) -> Listing:
     for side in present:
         images, labels = _checked(path, side, arrays)
         split = side if len(present) > 1 else None
-        entries += _entries(path, side, split, images, _names(path, side, labels, classes))
-    return Listing(entries)
+        owners = _patients(path, side, arrays, len(images))
+        entries += _entries(path, side, split, images, _names(path, side, labels, classes), owners)
+    unused = [name for name in arrays if name not in _known(arrays)]
+    owners_in = ", ".join(name for name in arrays if _patients_of(name) is not None)
+    return Listing(entries, columns={"patient": owners_in} if owners_in else {}, unused=tuple(unused))
 
 
 def _load(path: Path) -> dict[str, NDArray[Any]]:
     if not zipfile.is_zipfile(path):
         raise BadInputError("is not an .npz file", where=path, fix="write it with numpy.savez_compressed")
-    wanted = {f"{side}_{kind}" for side in _SIDES for kind in ("images", "labels")}
     try:
         with np.load(path, allow_pickle=False) as archive:
+            wanted = _known(archive.files)
             return {name: archive[name] if name in wanted else np.empty(0) for name in archive.files}
     except ValueError as error:
         reason = "holds pickled objects, which are never executed" if "pickle" in str(error) else f"is damaged: {error}"
         raise BadInputError(reason, where=path, fix="write plain integer arrays with numpy.savez_compressed") from error
     except (OSError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
         raise BadInputError(f"is damaged: {error}", where=path, fix="restore or download it again") from error
+
+
+def _known(names: Iterable[str]) -> set[str]:
+    """The arrays that are read."""
+    fixed = {f"{side}_{kind}" for side in _SIDES for kind in ("images", "labels")}
+    return {name for name in names if name in fixed or _patients_of(name) is not None}
+
+
+def _patients_of(name: str) -> str | None:
+    """The side whose patients an array holds, or None."""
+    side, _, rest = name.partition("_")
+    plural = normal(rest)
+    return side if side in _SIDES and {plural, plural.removesuffix("s")} & PATIENT_NAMES else None
+
+
+def _patients(path: Path, side: str, arrays: Mapping[str, NDArray[Any]], count: int) -> list[str | None]:
+    names = [name for name in arrays if _patients_of(name) == side]
+    if not names:
+        return [None] * count
+    if len(names) > 1:
+        what = f"has several arrays that may be the patients: {', '.join(names)}"
+        raise BadInputError(what, where=path, fix="remove all but the right one")
+    values = arrays[names[0]].reshape(-1)
+    if len(values) != count:
+        what = f"{names[0]} has {len(values)} values for {count} images"
+        raise BadInputError(what, where=path, fix="give each image its patient, a blank one where it is not known")
+    return [patient_of(value.decode(errors="replace") if isinstance(value, bytes) else str(value)) for value in values]
 
 
 def _checked(path: Path, side: str, arrays: Mapping[str, NDArray[Any]]) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -86,7 +119,9 @@ def _label_problem(labels: NDArray[Any]) -> str | None:
         return f"labels of shape {labels.shape}; expected (N, 1) or (N,)"
     if labels.ndim == 2 and labels.shape[1] != 1:
         return f"{labels.shape[1]} labels per image; multi-label tasks are not supported yet"
-    if labels.dtype.kind not in "iub":
+    if labels.dtype.kind == "f" and not np.isfinite(labels).all():
+        return "labels that are not numbers (nan), for images without a label"
+    if labels.dtype.kind not in "iubf" or not np.array_equal(labels, labels.astype(np.int64)):
         return f"labels of type {labels.dtype}; expected integers"
     return None
 
@@ -102,11 +137,18 @@ def _names(path: Path, side: str, labels: NDArray[Any], classes: Sequence[str] |
     return [classes[n] if n < len(classes) else f"{n} (without a name)" for n in numbers]
 
 
-def _entries(path: Path, side: str, split: str | None, images: NDArray[Any], names: list[str]) -> list[Entry]:
+def _entries(
+    path: Path,
+    side: str,
+    split: str | None,
+    images: NDArray[Any],
+    names: Sequence[str],
+    patients: Sequence[str | None],
+) -> list[Entry]:
     ids = [f"{side}/{row:05d}" for row in range(len(names))]
     return [
-        Entry(name, label, None, split, ArraySource(images, row, f"{path}:{name}"), f"{path}:{name}")
-        for row, (name, label) in enumerate(zip(ids, names, strict=True))
+        Entry(name, label, patient, split, ArraySource(images, row, f"{path}:{name}"), f"{path}:{name}")
+        for row, (name, label, patient) in enumerate(zip(ids, names, patients, strict=True))
     ]
 
 

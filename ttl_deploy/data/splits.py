@@ -30,6 +30,16 @@ _COARSEST = 10
 """A fraction is rounded to one with at most this denominator, so that folds stay large enough to hold rare classes."""
 
 
+_TOLERANCE = 0.1
+"""How far a side's share of the images may be from what was asked before that is told."""
+
+_MOST_OF_A_SIDE = 0.5
+"""Share of a side's images above which one patient is told."""
+
+_ENOUGH = 10
+"""Images that a side needs before a patient's share of it means anything."""
+
+
 @dataclass(frozen=True)
 class Division:
     """A division of a data set.
@@ -104,7 +114,9 @@ def divide(dataset: Dataset, spec: SplitSpec, digests: Sequence[str] | None = No
     else:
         sides, notes = _fresh(problem, dataset, spec)
     notes = (*notes, _fractions(sides))
-    return Division(tuple(sides.tolist()), notes, tuple(_warnings(items, contents, sides)))
+    kept = given is not None and spec.folds is None
+    warnings_ = [*_warnings(items, contents, sides, given=kept), *_uneven(problem, items, spec, sides, given=kept)]
+    return Division(tuple(sides.tolist()), notes, tuple(warnings_))
 
 
 def _problem(dataset: Dataset, contents: Sequence[str]) -> _Problem:
@@ -135,17 +147,24 @@ def _given(dataset: Dataset) -> NDArray[np.str_] | None:
     for side in ("train", "test"):
         if side not in splits:
             raise BadInputError(
-                f"its own division has no {side} side",
-                where=dataset.path,
-                fix=f"mark some images as {side}, or remove the division and let it be made anew",
+                f"its own division has no {side} side", where=dataset.path, fix=_undivided(dataset, side)
             )
     return np.array(splits)
+
+
+def _undivided(dataset: Dataset, side: str) -> str:
+    """The way out where a given division lacks a side."""
+    if dataset.path.is_dir():
+        other = "one of its sides" if side == "train" else "its training side"
+        return f"add a folder {side} with a folder per class, or pass {other} alone and let it be divided"
+    return f"mark some images as {side}, or remove the division and let it be made anew"
 
 
 def _keep_given(
     problem: _Problem, dataset: Dataset, spec: SplitSpec, given: NDArray[np.str_]
 ) -> tuple[NDArray[np.str_], tuple[str, ...]]:
     _refuse_straddling(dataset, given)
+    _refuse_absent(problem, dataset, given)
     notes: tuple[str, ...] = ("the division that comes with the data is used",)
     sides = given.copy()
     if "val" not in given:
@@ -155,12 +174,27 @@ def _keep_given(
             raise _too_small(problem.restricted(training), dataset, "a validation side taken from training")
         sides[np.flatnonzero(training)[chosen]] = "val"
         notes += (f"it has no validation side: one was taken from training, by {_by(problem)}",)
-    for side in SIDES:
+    return sides, notes
+
+
+def _refuse_absent(problem: _Problem, dataset: Dataset, sides: NDArray[np.str_]) -> None:
+    for side in (name for name in SIDES if name in sides):
         absent = set(range(len(problem.classes))) - set(problem.labels[sides == side].tolist())
         if absent:
-            what = f"class {problem.classes[min(absent)]!r} has no images on the {side} side"
-            raise BadInputError(what, where=dataset.path, fix="move some there, or remove the division")
-    return sides, notes
+            what = f"class {problem.classes[min(absent)]!r} has no images on the {side} side{_alone(problem, sides)}"
+            way = "the images" if dataset.path.is_dir() else "the division"
+            fix = f"move some there, correct the class's name where it is another, or remove {way}"
+            raise BadInputError(what, where=dataset.path, fix=fix)
+
+
+def _alone(problem: _Problem, sides: NDArray[np.str_]) -> str:
+    """The classes that only one side has, which may be one class under several names."""
+    places = [set(sides[problem.labels == label].tolist()) for label in range(len(problem.classes))]
+    found = {
+        side: [name for name, where in zip(problem.classes, places, strict=True) if where == {side}] for side in SIDES
+    }
+    said = [f"only on {side}: {', '.join(names[:4])}" for side, names in found.items() if names]
+    return f" ({'; '.join(said)})" if len(said) > 1 else ""
 
 
 def _refuse_straddling(dataset: Dataset, sides: NDArray[np.str_]) -> None:
@@ -181,10 +215,15 @@ def _refuse_straddling(dataset: Dataset, sides: NDArray[np.str_]) -> None:
 def _fresh(problem: _Problem, dataset: Dataset, spec: SplitSpec) -> tuple[NDArray[np.str_], tuple[str, ...]]:
     _refuse_rare(problem, dataset, 3, "a split", "one for each of training, validation and test")
     for seed in _seeds(spec.seed):
+        found: list[NDArray[np.str_]] = []
         for test in _candidates(problem, spec.test, seed):
             sides = _with_validation(problem, test, spec)
-            if sides is not None:
+            if sides is not None and _farthest(sides, spec) <= _TOLERANCE:
                 return sides, ()
+            found += [sides] if sides is not None else []
+        if found:
+            # A patient with very many images makes every division of this kind uneven; the least uneven is taken.
+            return min(found, key=lambda sides: _farthest(sides, spec)), ()
     raise _too_small(problem, dataset, "training, validation and test")
 
 
@@ -310,15 +349,54 @@ def _fractions(sides: NDArray[np.str_]) -> str:
     return ", ".join(f"{side} {count:,} ({count / len(sides):.1%})" for side, count in counts.items())
 
 
-def _warnings(items: Sequence[Item], contents: Sequence[str], sides: NDArray[np.str_]) -> Iterator[str]:
+def _farthest(sides: NDArray[np.str_], spec: SplitSpec) -> float:
+    """Largest distance of a side's share of the images from what was asked."""
+    return max(abs(float((sides == side).mean()) - _asked(spec, side)) for side in SIDES)
+
+
+def _asked(spec: SplitSpec, side: str) -> float:
+    return {"train": spec.train, "val": spec.val, "test": spec.test}[side]
+
+
+def _uneven(
+    problem: _Problem, items: Sequence[Item], spec: SplitSpec, sides: NDArray[np.str_], *, given: bool
+) -> Iterator[str]:
+    """What makes a side other than it seems: a share far from what was asked, or one patient who makes most of it."""
+    sizes = np.bincount(problem.groups)
+    largest = int(sizes.argmax())
+    owner = items[int(np.flatnonzero(problem.groups == largest)[0])].patient
+    if not given and spec.folds is None and _farthest(sides, spec) > _TOLERANCE:
+        side = max(SIDES, key=lambda side: abs(float((sides == side).mean()) - _asked(spec, side)))
+        one = f"patient {owner}" if owner is not None else "one image with its copies"
+        yield (
+            f"the {side} side is {(sides == side).mean():.0%} of the images where {_asked(spec, side):.0%} were asked "
+            f"for: {one} has {sizes[largest]:,} of {len(sides):,} images, which stay together"
+        )
+    for side in SIDES:
+        inside = np.bincount(problem.groups[sides == side])
+        share = inside.max() / inside.sum()
+        if share > _MOST_OF_A_SIDE and inside.sum() >= _ENOUGH and len(sizes) > len(SIDES):
+            member = items[int(np.flatnonzero(problem.groups == int(inside.argmax()))[0])].patient
+            one = f"patient {member}" if member is not None else "one image with its copies"
+            yield f"{one} makes {share:.0%} of the {side} side ({inside.max():,} of {inside.sum():,} images)"
+
+
+def _warnings(items: Sequence[Item], contents: Sequence[str], sides: NDArray[np.str_], *, given: bool) -> Iterator[str]:
     unknown = sum(item.patient is None for item in items)
     if unknown:
-        some = "no image has a patient_id" if unknown == len(items) else f"{unknown:,} images have no patient_id"
-        yield f"{some}: these are divided by image, identical ones kept together"
+        some = f"{unknown:,} of {len(items):,} images have no patient_id"
+        some = "no image has a patient_id" if unknown == len(items) else some
+        unknown_to = "so nothing tells whether the division that comes with the data keeps their patients apart"
+        divided = "these are divided by image, copies of one of them kept together"
+        yield f"{some}, {unknown_to}" if given else f"{some}: {divided}"
     places: dict[str, set[str]] = defaultdict(set)
     for content, side in zip(contents, sides.tolist(), strict=True):
         places[content].add(side)
     straddling = {content for content, where in places.items() if len(where) > 1}
     if straddling:
         copies = sum(count for content, count in Counter(contents).items() if content in straddling)
-        yield f"{copies:,} images are copies of one another ({len(straddling):,} contents) on different sides"
+        why = "the given division has them" if given else "they are of different patients,"
+        yield (
+            f"{copies:,} images are copies of one another ({len(straddling):,} contents), {why} on different sides: "
+            "results on them are no test"
+        )

@@ -78,7 +78,10 @@ def write_synthetic(
     if not _SMALLEST <= size <= _LARGEST:
         raise BadInputError(f"size {size} is out of range", where="size", fix=f"{_SMALLEST} to {_LARGEST} pixels")
     generator = np.random.default_rng(seed)
-    with files.atomic_folder(folder) as target, reporter.task("drawing images", images) as advance:
+    with (
+        files.atomic_folder(folder, fix="choose another folder") as target,
+        reporter.task("drawing images", images) as advance,
+    ):
         rows = [("path", "label", "patient_id")]
         for name in CLASSES:
             (target / name).mkdir()

@@ -16,10 +16,11 @@ from typing import Any
 
 from ttl_deploy import artifact as artifacts
 from ttl_deploy import files, hardware
+from ttl_deploy.aliases import device_of
 from ttl_deploy.artifact import Artifact
 from ttl_deploy.bench import Job, Measurement, run_all
 from ttl_deploy.bench.duel import block_medians, ratio_of_medians
-from ttl_deploy.errors import BadInputError, CheckFailedError, TtlDeployError, near
+from ttl_deploy.errors import CheckFailedError, TtlDeployError
 from ttl_deploy.export.export_run import Exported, export_one
 from ttl_deploy.export.exporter import EXPORTERS, Exporter
 from ttl_deploy.parity.compare import Bounds
@@ -76,6 +77,7 @@ def export_auto(
     rounds: int = 6,
     min_samples: int = 60,
     overwrite: bool = False,
+    data: str | Path | None = None,
     cache: Path | None = None,
     reporter: Reporter = SILENT,
 ) -> tuple[Artifact, list[Candidate]]:
@@ -90,6 +92,7 @@ def export_auto(
         rounds: How many times the candidates take turns; 6 or more for an interval that holds.
         min_samples: Least latency samples of each.
         overwrite: Replace an artifact that is there.
+        data: Where the run's images are now; None: where they were.
         cache: Folder of the pixel cache.
         reporter: Told what happens.
 
@@ -100,9 +103,8 @@ def export_auto(
         BadInputError: Not a finished run, an unknown device, or the place is taken.
         CheckFailedError: No candidate passes; nothing was kept.
     """
-    if device not in DEVICES:
-        raise BadInputError(f"unknown device {device!r}", fix=near(device, DEVICES))
-    source = Exported(finished_run(Path(run)), cache, reporter)
+    device = device_of(device, DEVICES)
+    source = Exported(finished_run(Path(run)), cache, reporter, None if data is None else Path(data))
     folder_of_run = source.run.folder
     place = Path(out) if out is not None else folder_of_run / f"auto-{device}"
     files.refuse_existing(place, overwrite=overwrite)
@@ -154,6 +156,7 @@ def _try(
             result = verify(
                 made.folder,
                 against=source.run.folder,
+                data=source.data,
                 runtime=engine.name,
                 device=device,
                 bounds=bounds,

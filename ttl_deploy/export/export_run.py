@@ -13,6 +13,7 @@ from typing import Any
 
 from ttl_deploy import artifact as artifacts
 from ttl_deploy import files, hardware, runtime
+from ttl_deploy.aliases import PRECISIONS, meant
 from ttl_deploy.artifact import Artifact
 from ttl_deploy.complexity import count
 from ttl_deploy.data.prepared import Prepared
@@ -38,6 +39,7 @@ def export_run(
     bounds: Bounds | None = None,
     overwrite: bool = False,
     defer_build: bool = False,
+    data: str | Path | None = None,
     cache: Path | None = None,
     reporter: Reporter = SILENT,
     **options: Any,
@@ -52,6 +54,7 @@ def export_run(
         bounds: What the parity check tolerates; None: the default of the precision.
         overwrite: Replace an artifact that is there.
         defer_build: Write a kit that builds the artifact on another machine; for formats that know one (trt).
+        data: Where the run's images are now; None: where they were.
         cache: Folder of the pixel cache.
         reporter: Told what happens.
         options: The format's own options, such as `opset`; None stands for the default.
@@ -64,7 +67,7 @@ def export_run(
         MissingDependencyError: The format or the precision needs what is not here.
         CheckFailedError: The exported model does not predict what PyTorch predicts; nothing was kept.
     """
-    source = Exported(finished_run(Path(run)), cache, reporter)
+    source = Exported(finished_run(Path(run)), cache, reporter, None if data is None else Path(data))
     exporter, chosen = choose(_deferred(format) if defer_build else format, precision)
     settings = make_options(exporter, options)
     place = Path(out) if out is not None else source.run.folder / f"{exporter.name}-{chosen}"
@@ -81,16 +84,18 @@ class Exported:
         run: Finished.
         cache: Folder of the pixel cache.
         reporter: Told what happens.
+        data: Where the run's images are now; None: where they were.
     """
 
     run: Run
     cache: Path | None = None
     reporter: Reporter = SILENT
+    data: Path | None = None
 
     @functools.cached_property
     def prepared(self) -> Prepared:
         """The run's images."""
-        return run_data(self.run, cache=self.cache, reporter=self.reporter)
+        return run_data(self.run, data=self.data, cache=self.cache, reporter=self.reporter)
 
     @functools.cached_property
     def model(self) -> TransferModel:
@@ -174,10 +179,10 @@ def choose(format: str, precision: str | None) -> tuple[Exporter, str]:
         MissingDependencyError: It needs what is not here; the error says what to install.
     """
     exporter = EXPORTERS.get(format)
-    chosen = precision or exporter.precisions[0]
+    chosen = meant(precision, PRECISIONS, exporter.precisions) if precision else exporter.precisions[0]
     if chosen not in exporter.precisions:
         raise BadInputError(
-            f"format {format} has no precision {chosen!r}", fix=f"valid: {', '.join(exporter.precisions)}"
+            f"format {exporter.name} has no precision {chosen!r}", fix=f"valid: {', '.join(exporter.precisions)}"
         )
     reason = exporter.available(chosen)
     if reason is not None:

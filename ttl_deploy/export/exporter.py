@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 
 from pydantic import ConfigDict, Field
 
+from ttl_deploy import aliases
 from ttl_deploy.complexity import Complexity
 from ttl_deploy.errors import BadInputError, near
 from ttl_deploy.export.images import CALIBRATION_IMAGES, RunImages
@@ -157,7 +158,7 @@ class Exporter(ABC):
         """
 
 
-EXPORTERS: Registry[Exporter] = Registry("format", "ttl_deploy.export", "ttl_deploy.exporters")
+EXPORTERS: Registry[Exporter] = Registry("format", "ttl_deploy.export", "ttl_deploy.exporters", aliases.FORMATS)
 
 
 def make_options(exporter: Exporter, given: Mapping[str, Any]) -> ExportOptions:

@@ -6,16 +6,18 @@ folder of images, a CSV with the column `path`, or an .npz with `test_images` wi
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from ttl_deploy.data.cache import PixelCache
-from ttl_deploy.data.items import ArraySource, FileSource, Item
+from ttl_deploy.data.items import ArraySource, Dataset, FileSource, Item
 from ttl_deploy.data.manifest import read_dataset
 from ttl_deploy.data.prepared import Prepared, assemble
+from ttl_deploy.data.read_csv import locate, open_table
+from ttl_deploy.data.read_folder import is_leftover
 from ttl_deploy.errors import BadInputError
 from ttl_deploy.image_kinds import is_image
 from ttl_deploy.progress import SILENT, Reporter
@@ -25,7 +27,7 @@ UNKNOWN = -1
 """The label of an image without one."""
 
 
-def read_items(path: Path, classes: Sequence[str]) -> tuple[Item, ...]:
+def read_items(path: Path, classes: Sequence[str]) -> Dataset:
     """The images of a data set, or of its test side where it has one.
 
     Args:
@@ -33,7 +35,7 @@ def read_items(path: Path, classes: Sequence[str]) -> tuple[Item, ...]:
         classes: The models' classes; a label that is none of them is refused.
 
     Returns:
-        The images; where the set has no labels, all with the label `UNKNOWN`.
+        A data set; where it has no labels, all are `UNKNOWN`.
 
     Raises:
         BadInputError: There is nothing to read, or a label is not a class.
@@ -42,9 +44,10 @@ def read_items(path: Path, classes: Sequence[str]) -> tuple[Item, ...]:
     if unlabelled is not None:
         if not unlabelled:
             raise BadInputError("holds no image", where=path, fix="pass a folder, CSV or .npz of images")
-        return unlabelled
-    items = read_dataset(path, classes=classes).items
-    return tuple(item for item in items if item.split == "test") or items
+        return Dataset(path, tuple(classes), unlabelled)
+    dataset = read_dataset(path, classes=classes)
+    tested = tuple(item for item in dataset.items if item.split == "test")
+    return replace(dataset, items=tested or dataset.items)
 
 
 def prepare_items(
@@ -76,23 +79,21 @@ def _unlabelled(path: Path) -> tuple[Item, ...] | None:
 
 
 def _loose(folder: Path) -> tuple[Item, ...] | None:
-    if any(entry.is_dir() and not entry.name.startswith(".") for entry in folder.iterdir()):
+    kept = [entry for entry in folder.iterdir() if not is_leftover(entry.name)]
+    if any(entry.is_dir() for entry in kept):
         return None
-    found = sorted(
-        entry for entry in folder.iterdir() if entry.is_file() and not entry.name.startswith(".") and is_image(entry)
-    )
+    found = sorted(entry for entry in kept if entry.is_file() and is_image(entry))
     return tuple(Item(entry.name, UNKNOWN, None, None, FileSource(entry)) for entry in found)
 
 
 def _listed(table: Path) -> tuple[Item, ...] | None:
     try:
-        with table.open(newline="", encoding="utf-8-sig") as handle:
-            rows = list(csv.DictReader(handle))
-    except (UnicodeDecodeError, csv.Error):
+        header, *rows = (cells for _line, cells in open_table(table, required=("path",), optional=("label",)))
+    except (BadInputError, ValueError):
         return None  # the reader of labelled tables says what is wrong
-    if not rows or "path" not in rows[0] or "label" in rows[0]:
+    if not rows or "label" in header:
         return None
-    paths = dict.fromkeys(Path(row["path"]).as_posix() for row in rows if row["path"])
+    paths = dict.fromkeys(locate(table.parent, row["path"])[0] for row in rows if row.get("path"))
     return tuple(Item(name, UNKNOWN, None, None, FileSource(table.parent / name)) for name in paths)
 
 

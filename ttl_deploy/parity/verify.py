@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 
 from ttl_deploy import runtime as runtimes
 from ttl_deploy.artifact import MANIFEST, Artifact, open_artifact
-from ttl_deploy.data.items import Item
+from ttl_deploy.data.items import Dataset
 from ttl_deploy.data.prepared import Prepared, read_split
+from ttl_deploy.data.understood import understand
 from ttl_deploy.errors import BadInputError, IntegrityError
 from ttl_deploy.parity.compare import Bounds, Comparison, Verdict, compare, to_record, verdict
 from ttl_deploy.parity.evidence import refuse_other_run, unrecorded
@@ -27,7 +28,15 @@ from ttl_deploy.parity.run_session import logits_of, without_constant
 from ttl_deploy.progress import SILENT, Reporter
 from ttl_deploy.runtime import Session, softmax
 from ttl_deploy.spec import ParityRecord, PreprocessSpec
-from ttl_deploy.training.run import CONFIG, Predictions, Run, finished_run, read_predictions, run_data
+from ttl_deploy.training.run import (
+    CONFIG,
+    Predictions,
+    Run,
+    finished_run,
+    holds_images_of,
+    read_predictions,
+    run_data,
+)
 
 BATCH = 32
 
@@ -118,20 +127,21 @@ class Pictures:
     Attributes:
         name: `test`, the run's test split, or the name of the data set.
         run: Whose test split; None for a data set.
-        items: The images of a data set.
-        classes: Class names in the order of the labels.
+        dataset: The data set; None for a run.
+        moved: Where the run's images are now; None: where they were.
     """
 
     name: str
     run: Run | None
-    items: tuple[Item, ...]
-    classes: tuple[str, ...]
+    dataset: Dataset | None
+    moved: Path | None = None
 
     def prepared(self, preprocess: PreprocessSpec, *, cache: Path | None, reporter: Reporter) -> Prepared:
         """The pixels in one side's preprocessing; the images to use are on the side `test`."""
         if self.run is not None:
-            return run_data(self.run, preprocess=preprocess, cache=cache, reporter=reporter)
-        return prepare_items(self.items, self.classes, preprocess, cache=cache, reporter=reporter)
+            return run_data(self.run, preprocess=preprocess, data=self.moved, cache=cache, reporter=reporter)
+        assert self.dataset is not None
+        return prepare_items(self.dataset.items, self.dataset.classes, preprocess, cache=cache, reporter=reporter)
 
 
 def verify(
@@ -155,8 +165,8 @@ def verify(
     Args:
         artifact: Folder of the artifact.
         against: Folder of the run or of another artifact; None: the run around the artifact.
-        data: Images to compare on, a folder, CSV or .npz; None: the run's own test split. Without labels only logits
-            and labels are compared.
+        data: Images to compare on, a folder, CSV or .npz; None: the run's own test split. Images that are the run's
+            own, at another place, stand for its test split too. Without labels only logits and labels are compared.
         runtime: Engine to run the artifact in; None: the first that can.
         device: `cpu` or `cuda`.
         threads: Threads for one batch.
@@ -175,6 +185,8 @@ def verify(
     refuse_other_classes(opened, source)
     pictures = open_pictures(opened, source, data)
     prepared = pictures.prepared(opened.manifest.preprocess, cache=cache, reporter=reporter)
+    if pictures.dataset is not None:
+        understand(pictures.dataset, prepared.sides.tolist(), prepared.cached).tell(reporter)
     if pictures.run is None and source.run is not None:
         _warn_of_training_images(source.run, prepared, reporter)
     reference = _reference(source, pictures, threads=threads, cache=cache, reporter=reporter)
@@ -296,13 +308,15 @@ def open_pictures(artifact: Artifact, source: Source, data: str | Path | None) -
     Raises:
         BadInputError: No data was given and there is no run, or the data cannot be read.
     """
+    if data is not None and source.run is not None and holds_images_of(source.run, Path(data)):
+        return Pictures("test", source.run, None, Path(data))
     if data is not None:
-        return Pictures(Path(data).name, None, read_items(Path(data), source.classes), source.classes)
+        return Pictures(Path(data).name, None, read_items(Path(data), source.classes))
     if source.run is None:
         raise BadInputError(
             "lies in no run, so there is no test split to compare on", where=artifact.folder, fix="pass images: --data"
         )
-    return Pictures("test", source.run, (), source.classes)
+    return Pictures("test", source.run, None)
 
 
 def refuse_other_classes(artifact: Artifact, source: Source) -> None:

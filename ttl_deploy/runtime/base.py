@@ -15,7 +15,8 @@ import numpy as np
 import psutil
 from numpy.typing import NDArray
 
-from ttl_deploy import hardware
+from ttl_deploy import aliases, hardware
+from ttl_deploy.aliases import meant
 from ttl_deploy.artifact import Artifact
 from ttl_deploy.closing import Closing
 from ttl_deploy.errors import BadInputError, IntegrityError, MissingDependencyError, near
@@ -209,10 +210,13 @@ class Runtime:
             IntegrityError: The engine refuses the model.
         """
         if artifact.manifest.format not in self.formats:
+            able = [engine.name for engine in RUNTIMES if artifact.manifest.format in engine.formats]
             raise BadInputError(
                 f"runtime {self.name} runs {', '.join(self.formats)}, not {artifact.manifest.format}",
                 where=artifact.folder,
+                fix=f"valid for it: {', '.join(able)}",
             )
+        device = meant(device, aliases.DEVICES, self.devices)
         if device not in self.devices:
             raise BadInputError(f"runtime {self.name} has no device {device!r}", fix=near(device, self.devices))
         if threads is not None and threads < 1:
@@ -223,7 +227,7 @@ class Runtime:
         return self.open(artifact, threads=threads or default_threads(), device=device)
 
 
-RUNTIMES: Registry[Runtime] = Registry("runtime", "ttl_deploy.runtime", "ttl_deploy.runtimes")
+RUNTIMES: Registry[Runtime] = Registry("runtime", "ttl_deploy.runtime", "ttl_deploy.runtimes", aliases.RUNTIMES)
 
 
 def load(artifact: Artifact, runtime: str | None = None, *, threads: int | None = None, device: str = "cpu") -> Session:
@@ -240,6 +244,7 @@ def load(artifact: Artifact, runtime: str | None = None, *, threads: int | None 
         MissingDependencyError: No runtime for the format can be used here; the error says why.
         IntegrityError: The engine refuses the model.
     """
+    device = aliases.device_of(device)
     return runtime_for(artifact, runtime, device=device).load(artifact, threads=threads, device=device)
 
 

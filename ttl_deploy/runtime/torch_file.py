@@ -161,7 +161,9 @@ def _load_package(artifact: Artifact, device: str) -> Any:
     built = artifact.manifest.details.get("aot")
     if not built:
         raise BadInputError(
-            "holds no AOTInductor package", where=artifact.folder, fix="export it with --aot, or use runtime torch"
+            "holds no AOTInductor package",
+            where=artifact.folder,
+            fix="export it with `ttl-deploy export --aot`, or use runtime torch",
         )
     if built["device"] != device:
         raise BadInputError(f"its package is compiled for {built['device']}, not for {device}", where=artifact.folder)

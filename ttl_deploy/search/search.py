@@ -13,7 +13,6 @@ from typing import Any
 import filelock
 
 from ttl_deploy import files, hardware
-from ttl_deploy.data.manifest import read_dataset
 from ttl_deploy.data.prepared import Prepared, prepare
 from ttl_deploy.errors import BadInputError, IntegrityError
 from ttl_deploy.progress import SILENT, Reporter
@@ -101,14 +100,9 @@ def _understand(
     if request.method in _CANNOT:
         raise BadInputError(f"method {request.method} {_CANNOT[request.method]}", fix="pass --method ttl, tf or lwft")
     if request.cut is not None or request.trained_layers is not None:
-        raise BadInputError("a search finds the cut itself", fix="drop --cut and --layers")
+        raise BadInputError("a search finds the cut itself", fix="leave cut and trained_layers of the request out")
     first = BACKBONES.get(request.backbone).cut_points[0].name
-    dataset = read_dataset(
-        data.path,
-        classes=data.classes,
-        ignore_other_labels=data.ignore_other_labels,
-        patient_pattern=data.patient_pattern,
-    )
+    dataset = data.read()
     spec, preprocess = specs(replace(request, cut=first), dataset.classes)
     prepared = prepare(
         dataset,

@@ -241,7 +241,14 @@ def _trained(trial: Trial) -> Run:
     run = open_run(trial.folder)
     if run.finished and run.config.epochs == trial.epochs:
         return run
-    return resume(trial.folder, epochs=trial.epochs, cache=trial.data.cache, finish=trial.finish, judge=judge)
+    return resume(
+        trial.folder,
+        epochs=trial.epochs,
+        data=trial.data.path,
+        cache=trial.data.cache,
+        finish=trial.finish,
+        judge=judge,
+    )
 
 
 def _validation(run: Run, trial: Trial) -> tuple[Any, Any, list[str]]:
@@ -256,7 +263,7 @@ def _validation(run: Run, trial: Trial) -> tuple[Any, Any, list[str]]:
 
 
 def _predicted(run: Run, trial: Trial) -> Predictions:
-    return predict_fp32(load_model(run), run_data(run, cache=trial.data.cache), "val", run.config)
+    return predict_fp32(load_model(run), run_data(run, data=trial.data.path, cache=trial.data.cache), "val", run.config)
 
 
 def _floor(run: Run) -> float:

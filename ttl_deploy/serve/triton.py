@@ -24,6 +24,9 @@ _BACKENDS = {"onnx": ("onnxruntime", "model.onnx"), "openvino": ("openvino", "mo
 """By artifact format: the backend, and the file name that it looks for."""
 
 
+_TAKEN = "choose another --triton, or pass --overwrite to replace it"
+
+
 def write_repository(artifact: Artifact, folder: Path, *, name: str | None = None, overwrite: bool = False) -> Path:
     """Writes a model into a repository, beside the models that are there.
 
@@ -47,7 +50,7 @@ def write_repository(artifact: Artifact, folder: Path, *, name: str | None = Non
     content = config(artifact, chosen)
     if overwrite and place.exists() and not (place / "config.pbtxt").is_file():
         raise BadInputError("is no Triton model and is left alone", where=place, fix="choose another folder or name")
-    with files.atomic_folder(place, overwrite=overwrite) as temporary:
+    with files.atomic_folder(place, overwrite=overwrite, fix=_TAKEN) as temporary:
         version = temporary / VERSION
         for source in _model_files(artifact):
             target = version / source

@@ -112,7 +112,9 @@ def check_size(config: TrainConfig, shape: Sequence[int], train: int, val: int) 
         raise BadInputError(
             f"{config.cached_views} views of the features are {total / 2**30:.3g} GiB, more than the limit of "
             f"{config.cached_gib:.3g} GiB",
-            fix=f"pass --cache-features {fit}" if fit else "raise --cache-limit, or drop --cache-features",
+            fix=f"pass --cache-features {fit}"
+            if fit
+            else "drop --cache-features, or raise the limit (`ttl-deploy train --cache-limit`)",
         )
     return total
 

@@ -13,6 +13,7 @@ import torch
 from lightning_fabric import Fabric
 
 from ttl_deploy import hardware
+from ttl_deploy.aliases import PRECISIONS, device_of, meant
 from ttl_deploy.errors import BadInputError, MissingDependencyError, near
 
 Accelerator = Literal["cpu", "cuda"]
@@ -25,6 +26,9 @@ _FABRIC_PRECISION: dict[Precision, Literal["32-true", "bf16-mixed", "16-mixed"]]
 }
 
 
+_ON_THE_PROCESSOR = "train on the processor: `ttl-deploy train --device cpu`, `ttl-deploy search --train-device cpu`"
+
+
 def resolve_device(device: str) -> Accelerator:
     """`auto`, `cpu` or `cuda` to what is there.
 
@@ -32,14 +36,13 @@ def resolve_device(device: str) -> Accelerator:
         BadInputError: Unknown device.
         MissingDependencyError: `cuda` was asked for and there is none.
     """
+    device = device_of(device, ("auto", "cpu", "cuda"))
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cpu":
         return "cpu"
-    if device != "cuda":
-        raise BadInputError(f"unknown device {device!r}", fix=near(device, ("auto", "cpu", "cuda")))
     if not torch.cuda.is_available():
-        raise MissingDependencyError("no CUDA device is usable here", fix="pass --device cpu")
+        raise MissingDependencyError("no CUDA device is usable here", fix=_ON_THE_PROCESSOR)
     return "cuda"
 
 
@@ -49,6 +52,7 @@ def resolve_precision(precision: str, accelerator: Accelerator) -> tuple[Precisi
     Raises:
         BadInputError: Unknown precision, or fp16 on a CPU.
     """
+    precision = meant(precision, PRECISIONS, ("auto", *_FABRIC_PRECISION))
     if precision == "auto":
         return _automatic(accelerator)
     for name in _FABRIC_PRECISION:

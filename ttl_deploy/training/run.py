@@ -1,6 +1,6 @@
 """A run's folder: what each file is called and how it is read back. No torch.
 
-`config.yaml`, `split.csv`, `history.jsonl`, `best.safetensors`, `last.ckpt`, and when it is finished
+`config.yaml`, `data.json`, `split.csv`, `history.jsonl`, `best.safetensors`, `last.ckpt`, and when it is finished
 `predictions.csv` and `metrics.json`.
 """
 
@@ -20,8 +20,10 @@ import yaml
 from numpy.typing import NDArray
 
 from ttl_deploy import files
-from ttl_deploy.data.manifest import read_dataset
+from ttl_deploy.data.columns import Columns
+from ttl_deploy.data.manifest import Dataset, read_dataset
 from ttl_deploy.data.prepared import Prepared, prepare_like, read_split
+from ttl_deploy.data.understood import read_columns
 from ttl_deploy.errors import BadInputError, IntegrityError, TrainingError
 from ttl_deploy.progress import SILENT, Reporter
 from ttl_deploy.spec import PreprocessSpec, TrainConfig, read_record
@@ -29,6 +31,8 @@ from ttl_deploy.training import evidence
 
 CONFIG = "config.yaml"
 SPLIT = "split.csv"
+DATA = "data.json"
+"""What was understood of the data when the run began; runs of earlier versions have none."""
 HISTORY = "history.jsonl"
 TIMING = "timing.jsonl"
 BEST = "best.safetensors"
@@ -43,6 +47,10 @@ SUMMARY = "summary.json"
 
 EVIDENCE = (CONFIG, SPLIT, PREDICTIONS)
 """Files whose hashes `metrics.json` records, beside that of the weights: what an export or a parity check stands on."""
+
+
+MOVED = "where the same images lie elsewhere now, say where with --data"
+"""The way out where a run's images are gone."""
 
 
 @dataclass(frozen=True)
@@ -181,22 +189,61 @@ def _refuse_forged(run: Run) -> None:
 
 
 def run_data(
-    run: Run, *, preprocess: PreprocessSpec | None = None, cache: Path | None = None, reporter: Reporter = SILENT
+    run: Run,
+    *,
+    preprocess: PreprocessSpec | None = None,
+    data: Path | None = None,
+    cache: Path | None = None,
+    reporter: Reporter = SILENT,
 ) -> Prepared:
     """The images of a run, on the sides they were trained and tested on.
 
     Args:
         run: Whose images.
         preprocess: Another preprocessing than the run's own, such as an artifact's.
+        data: Where the same images are now, as a folder, table or .npz like the run's own, or the folder that it lies
+            in; None: where they were.
         cache: Folder of the pixel cache; None: the user's.
         reporter: Told of decoding.
 
     Raises:
         BadInputError: An image is missing or changed since.
     """
-    dataset = read_dataset(Path(run.config.data), classes=run.config.model.classes, ignore_other_labels=True)
+    if data is None and not Path(run.config.data).exists():
+        raise BadInputError(f"the images of {run.folder} are no longer there", where=run.config.data, fix=MOVED)
     rule = preprocess or run.config.preprocess
-    return prepare_like(dataset, rule, run.split, cache_folder=cache, reporter=reporter)
+    fix = "pass the images that the run was trained on" if data is not None else f"restore them; {MOVED}"
+    return prepare_like(_dataset(run, data), rule, run.split, cache_folder=cache, fix=fix, reporter=reporter)
+
+
+def holds_images_of(run: Run, data: Path) -> bool:
+    """Whether a data set is the run's own at another place: it has all its images, with the same content and label."""
+    try:
+        dataset, rows = _dataset(run, data), read_split(run.split)
+        items = {item.id: item for item in dataset.items}
+        return all(
+            row.id in items
+            and dataset.classes[items[row.id].label] == row.label
+            and items[row.id].source.digest() == row.digest
+            for row in rows
+        )
+    except BadInputError:
+        return False
+
+
+def _dataset(run: Run, data: Path | None) -> Dataset:
+    return read_dataset(
+        place_of_data(run, data), classes=run.config.model.classes, ignore_other_labels=True, columns=_columns(run)
+    )
+
+
+def place_of_data(run: Run, data: Path | None) -> Path:
+    """Where the images are now; of a folder that is given for a run from a table, the table in it."""
+    recorded = Path(run.config.data)
+    if data is None:
+        return recorded
+    inside = data / recorded.name
+    return inside if recorded.suffix and inside.is_file() else data
 
 
 def still_there(folder: Path) -> None:
@@ -207,6 +254,12 @@ def still_there(folder: Path) -> None:
     """
     if not (folder / CONFIG).exists():
         raise TrainingError("was removed while it was trained", where=folder, fix="train it again")
+
+
+def _columns(run: Run) -> Columns:
+    """The columns that the run was read from; patients and sides are those of its division."""
+    used = read_columns(run.folder / DATA)
+    return Columns(used.get("path"), used.get("label"), patient="", split="")
 
 
 def write_config(folder: Path, config: TrainConfig) -> None:

@@ -211,7 +211,7 @@ def _one(data: DataOptions, member: Member, folder: Path, reporter: Reporter) ->
     if not folder.exists():
         return train(data, member.request, folder, split=member.split, reporter=reporter)
     run = open_run(folder)
-    return finished_run(folder) if run.finished else resume(folder, cache=data.cache, reporter=reporter)
+    return finished_run(folder) if run.finished else resume(folder, data=data.path, cache=data.cache, reporter=reporter)
 
 
 def _summarise(out: Path, runs: Sequence[Run], **more: Any) -> dict[str, Any]:

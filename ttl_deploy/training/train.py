@@ -9,7 +9,7 @@ import contextlib
 import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,9 +20,11 @@ from lightning_fabric import Fabric
 
 from ttl_deploy import __version__, files, hardware
 from ttl_deploy.complexity import count
+from ttl_deploy.data.columns import Columns
 from ttl_deploy.data.manifest import Dataset, read_dataset
 from ttl_deploy.data.prepared import Prepared, prepare, prepare_like, write_split
 from ttl_deploy.data.torch_data import ImageBatches, mix_seeds
+from ttl_deploy.data.understood import write_understood
 from ttl_deploy.errors import TtlDeployError
 from ttl_deploy.progress import SILENT, Reporter
 from ttl_deploy.spec import ModelSpec, PreprocessSpec, SplitSpec, TrainConfig, make_record
@@ -49,6 +51,7 @@ class DataOptions:
         patient_pattern: Regular expression with one group that finds the patient in an image's id.
         skip_unreadable: Leave out images that cannot be read instead of refusing them.
         cache: Folder of the pixel cache; None: the user's cache folder.
+        columns: Which columns of a table to use, where their names do not say so.
     """
 
     path: Path
@@ -57,6 +60,22 @@ class DataOptions:
     patient_pattern: str | None = None
     skip_unreadable: bool = False
     cache: Path | None = None
+    columns: Columns = field(default_factory=Columns)
+
+    def read(self) -> Dataset:
+        """The images with their classes, patients and sides; none is decoded.
+
+        Raises:
+            BadInputError: Anything about them cannot be used.
+        """
+        return read_dataset(
+            self.path,
+            classes=self.classes,
+            ignore_other_labels=self.ignore_other_labels,
+            patient_pattern=self.patient_pattern,
+            columns=self.columns,
+            options=True,
+        )
 
 
 @dataclass(frozen=True)
@@ -121,12 +140,7 @@ def train(
     """
     files.refuse_existing(out, overwrite=overwrite)
     spec_for, fabric = _plan(request, reporter)
-    dataset = read_dataset(
-        data.path,
-        classes=data.classes,
-        ignore_other_labels=data.ignore_other_labels,
-        patient_pattern=data.patient_pattern,
-    )
+    dataset = data.read()
     model_spec, preprocess = spec_for(dataset)
     prepared = _on_first(
         fabric,
@@ -151,6 +165,8 @@ def train(
         with files.atomic_folder(out, overwrite=overwrite) as folder:
             folders.write_config(folder, config)
             write_split(folder / folders.SPLIT, prepared)
+            if prepared.understood is not None:
+                write_understood(folder / folders.DATA, prepared.understood)
     fabric.barrier()
     return _carry_out(fabric, Run(out, config), prepared, model, weights, reporter, finish, judge)
 
@@ -160,6 +176,7 @@ def resume(
     *,
     epochs: int | None = None,
     max_minutes: float | None = None,
+    data: Path | None = None,
     cache: Path | None = None,
     finish: bool = True,
     judge: Judge | None = None,
@@ -171,6 +188,7 @@ def resume(
         folder: The run's folder.
         epochs: Another limit of epochs; None: as configured.
         max_minutes: Another limit of minutes, time already trained included.
+        data: Where the same images are now; None: where they were.
         cache: Folder of the pixel cache.
         finish: As in `train`.
         judge: As in `train`.
@@ -181,10 +199,11 @@ def resume(
         IntegrityError: Its files are damaged.
     """
     run = folders.open_run(folder)
-    changes = {"epochs": epochs, "max_minutes": max_minutes}
+    moved = None if data is None else str(folders.place_of_data(run, data).resolve())
+    changes = {"epochs": epochs, "max_minutes": max_minutes, "data": moved}
     config = run.config.model_copy(update={k: v for k, v in changes.items() if v is not None})
     fabric = make_fabric(resolve_device(config.accelerator), config.precision)
-    prepared = _on_first(fabric, lambda: folders.run_data(run, cache=cache, reporter=reporter))
+    prepared = _on_first(fabric, lambda: folders.run_data(run, data=data, cache=cache, reporter=reporter))
     if config != run.config:
         folders.write_config(folder, config)
     files.remove_leftovers(folder)

@@ -273,6 +273,14 @@ def torch_jobs(
 
 
 def _engines(artifact: Artifact, wanted: Sequence[str] | None, device: str) -> list[str]:
+    able = {engine.name for engine in RUNTIMES if artifact.manifest.format in engine.formats}
+    for name in wanted or ():
+        if RUNTIMES.get(name).name not in able:
+            raise BadInputError(
+                f"runtime {name} runs no {artifact.manifest.format}",
+                where=artifact.folder,
+                fix=f"valid: {', '.join(sorted(able))}; PyTorch is measured for an artifact in its run: --torch eager",
+            )
     if wanted is not None:
         return [RUNTIMES.get(name).name for name in wanted]
     return [engine.name for engine in suitable(artifact.manifest.format, artifact.manifest.precision, device)]

@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 from itertools import chain, islice
 from pathlib import Path
 
-from ttl_deploy.data.read_csv import open_table
+from ttl_deploy.data.read_csv import Endings, open_table
+from ttl_deploy.data.read_folder import is_leftover, real_folder
 from ttl_deploy.errors import BadInputError
 from ttl_deploy.image_kinds import is_image, kind_of
 
@@ -109,7 +110,7 @@ class _Folder:
 
     def __iter__(self) -> Iterator[ImageRef]:
         self.passed_over.clear()
-        for path in _walk(_here_is_blank(self.name), None):
+        for path in _walk(_here_is_blank(self.name), None, _around(self.name)):
             if is_image(path):
                 yield ImageRef(path)
             else:
@@ -118,7 +119,7 @@ class _Folder:
     def has(self, path: str) -> bool:
         """Whether the folder gave this file."""
         rest = _below(_here_is_blank(self.name), path)
-        return rest is not None and not any(part.startswith(".") for part in rest) and is_image(path)
+        return rest is not None and not any(map(is_leftover, rest[:-1])) and _is_shown(path)
 
 
 @dataclass(frozen=True)
@@ -128,7 +129,7 @@ class _Pattern:
     def __iter__(self) -> Iterator[ImageRef]:
         root, parts = self._split()
         depth = None if "**" in parts else len(parts)
-        return (ImageRef(path) for path in _walk(root, depth) if self.has(path))
+        return (ImageRef(path) for path in _walk(root, depth, _around(root)) if self.has(path))
 
     def has(self, path: str) -> bool:
         """Whether the pattern gave this file."""
@@ -150,7 +151,7 @@ class _Table:
 
     def __iter__(self) -> Iterator[ImageRef]:
         table = Path(self.name)
-        rows = _table_rows(table)
+        rows, endings = _table_rows(table), Endings()
         next(rows)
         for line, cells in rows:
             if not cells.get("path"):
@@ -158,6 +159,8 @@ class _Table:
             if self.has_ids and not cells.get("id"):
                 raise BadInputError("the id is blank", where=f"{table}:{line}", fix="fill it in or remove the column")
             path = os.path.normpath(table.parent / cells["path"].replace("\\", "/"))
+            if not os.path.exists(path):  # noqa: PTH110 - a million Path objects are slow
+                path = str(endings.complete(Path(path), f"{table}:{line}"))
             yield ImageRef(path, cells["id"] if self.has_ids else None)
 
 
@@ -200,15 +203,30 @@ def _below(folder: str, path: str) -> tuple[str, ...] | None:
     return Path(path[len(prefix) :]).parts
 
 
-def _walk(folder: str, depth: int | None) -> Iterator[str]:
-    """Files below a folder, down to `depth` levels; hidden ones and links to folders are left out."""
+def _around(folder: str) -> frozenset[tuple[int, int]]:
+    """The folders around one; a link to any of them leads in a circle."""
+    return frozenset(real_folder(above) for above in Path(folder).absolute().parents if above.exists())
+
+
+def _is_shown(path: str) -> bool:
+    return not os.path.basename(path).startswith(".") and is_image(path)  # noqa: PTH119 - a million Path objects are slow
+
+
+def _walk(folder: str, depth: int | None, around: frozenset[tuple[int, int]]) -> Iterator[str]:
+    """Files below a folder, down to `depth` levels, through links too, except to a folder around them.
+
+    Hidden files and folders, and what systems leave behind, are left out.
+    """
     try:
+        around = around | {real_folder(folder or ".")}
         with os.scandir(folder or ".") as entries:
             for entry in _sorted_if_few(entry for entry in entries if not entry.name.startswith(".")):
                 path = os.path.join(folder, entry.name)  # noqa: PTH118 - a million Path objects are slow
-                if entry.is_dir(follow_symlinks=False):
-                    if depth is None or depth > 1:
-                        yield from _walk(path, None if depth is None else depth - 1)
+                if entry.is_dir():
+                    if is_leftover(entry.name):
+                        continue
+                    if (depth is None or depth > 1) and not (entry.is_symlink() and real_folder(path) in around):
+                        yield from _walk(path, None if depth is None else depth - 1, around)
                 elif entry.is_file():
                     yield path
     except FileNotFoundError:

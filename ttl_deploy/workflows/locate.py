@@ -106,9 +106,10 @@ def locate(
     notes = preprocess_notes(opened, source)
     if opened.manifest.model.input_shape != _input_shape(source):
         return Location(kind="preprocessing", sentence="; ".join(notes) or "the inputs have different shapes")
-    shown = _shown(open_pictures(opened, source, data), source, ids, cache, reporter)
+    pictures = open_pictures(opened, source, data)
+    shown = _shown(pictures, source, ids, cache, reporter)
     with reporter.task("running the chain", None):
-        recorded = _recorded(source, shown.ids) if data is None else None
+        recorded = _recorded(source, shown.ids) if pictures.run is not None else None
         links = [*_reference_links(source, shown, recorded, threads)]
         links += _artifact_links(opened, shown, runtime, device, threads, "artifact")
         if getattr(opened.manifest, "activation", "none") == "softmax":

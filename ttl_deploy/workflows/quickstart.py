@@ -86,7 +86,7 @@ def quickstart(
         CheckFailedError: The artifact does not predict what PyTorch predicts, or nothing was learned.
     """
     page = Path(report)
-    files.refuse_existing(page, overwrite=overwrite)
+    files.refuse_existing(page, overwrite=overwrite, fix="choose another --report")
     with _workplace(keep) as work:
         data = write_synthetic(work / "data", images=images, size=_IMAGE_SIZE, seed=seed, reporter=reporter)
         small = _train(data, work, "ttl", _CUT, seed, reporter)
@@ -132,7 +132,7 @@ def _workplace(keep: str | Path | None) -> Iterator[Path]:
             yield Path(temporary)
         return
     folder = Path(keep)
-    files.refuse_existing(folder, overwrite=False)
+    files.refuse_existing(folder, overwrite=False, fix="choose another folder for --keep")
     folder.mkdir(parents=True, exist_ok=True)
     yield folder
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from ttl_deploy.cli import bench_tables, console
-from ttl_deploy.cli.options import integers
+from ttl_deploy.cli.options import device_word, integers
 from ttl_deploy.cli.paper import show_paper
 from ttl_deploy.errors import BadInputError
 
@@ -34,7 +34,7 @@ def run(
     threads: Annotated[
         str | None, typer.Option(help="Threads per call; several: 1,2.", show_default="one per core")
     ] = None,
-    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    device: Annotated[str, typer.Option(help="cpu or cuda.", callback=device_word)] = "cpu",
     runtime: Annotated[
         list[str] | None, typer.Option(help="Engine; may be given several times.", show_default="all that can")
     ] = None,
@@ -56,6 +56,13 @@ def run(
         Path | None,
         typer.Option(
             help="JSON file for the result with every raw sample; with --paper the folder of the report, [reports]."
+        ),
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            help="Not needed, for runs whose images moved neither: latency is measured on random pixels, and no image "
+            "is read. Taken so that one set of options serves export, verify and bench.",
         ),
     ] = None,
     cache: Annotated[
@@ -182,6 +189,8 @@ def run(
     row says inconclusive where the machine was too disturbed for a number; the samples are kept in any case. Exit
     code 1 where anything is inconclusive, as verify does, unless --allow-inconclusive.
     """
+    if data is not None and not data.exists():
+        raise BadInputError("no such file or folder", where=data, fix="leave --data out: no image is needed here")
     gate = baseline is not None or max_regression is not None or update_baseline or bool(workload)
     modes = {"--compare": compare is not None, "--ceiling": ceiling, "--paper-times": paper_times}
     # These two tell themselves that they measure no paths.

@@ -21,6 +21,7 @@ from ttl_deploy.cli.options import (
     MaxScaleChange,
     MinLabelAgreement,
     bounds_of,
+    device_word,
 )
 from ttl_deploy.errors import BadInputError
 
@@ -90,7 +91,13 @@ def run(
             rich_help_panel=_INT8,
         ),
     ] = None,
-    device: Annotated[str, typer.Option(help="--format auto: cpu or cuda.")] = "cpu",
+    device: Annotated[str, typer.Option(help="--format auto: cpu or cuda.", callback=device_word)] = "cpu",
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            help="Where the run's images are now, if they moved; other images are refused.", show_default="as recorded"
+        ),
+    ] = None,
     cache: Annotated[
         Path | None, typer.Option(help="Folder of the pixel cache.", show_default="the user's cache folder")
     ] = None,
@@ -136,9 +143,12 @@ def run(
 
     The check runs on the run's own test split; its result is kept in the artifact's manifest.
     """
+    from ttl_deploy.aliases import PRECISIONS, meant
     from ttl_deploy.export.auto import AUTO, export_auto
     from ttl_deploy.export.export_run import export_run
 
+    if precision is not None:
+        precision = meant(precision, PRECISIONS, PRECISIONS.values())
     bounds = bounds_of(
         precision or "fp32",
         max_auroc_drop=max_auroc_drop,
@@ -170,10 +180,10 @@ def run(
         "hardware": hardware,
         "aot": aot,
     }
-    if format == AUTO:
+    if format.strip().casefold() == AUTO:
         _refuse_options(precision, {"defer_build": defer_build or None, **options})
         made, rows = export_auto(
-            run, device=device, out=out, bounds=bounds, overwrite=overwrite, cache=cache, reporter=reporter
+            run, device=device, out=out, bounds=bounds, overwrite=overwrite, data=data, cache=cache, reporter=reporter
         )
         if not as_json:
             _candidates(rows)
@@ -186,6 +196,7 @@ def run(
             bounds=bounds,
             overwrite=overwrite,
             defer_build=defer_build,
+            data=data,
             cache=cache,
             reporter=reporter,
             **options,

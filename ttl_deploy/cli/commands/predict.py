@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ttl_deploy.cli import console
+from ttl_deploy.cli.options import device_word
 from ttl_deploy.errors import BadInputError, near
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def run(
     runtime: Annotated[
         str | None, typer.Option(help="onnxruntime or openvino.", show_default="the first that can")
     ] = None,
-    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    device: Annotated[str, typer.Option(help="cpu or cuda.", callback=device_word)] = "cpu",
     threads: Annotated[
         int | None, typer.Option(help="Threads for one batch.", show_default="one per core", min=1)
     ] = None,

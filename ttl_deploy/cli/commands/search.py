@@ -22,13 +22,17 @@ from ttl_deploy.cli.options import (
     Head,
     IgnoreOtherLabels,
     ImageSize,
+    LabelColumn,
     LearningRate,
+    PathColumn,
     Patience,
+    PatientColumn,
     PatientPattern,
     PixelCache,
     Rotation,
     Seed,
     SkipUnreadable,
+    SplitColumn,
     SplitSeed,
     TrainingPrecision,
     Weights,
@@ -64,6 +68,10 @@ def run(
     classes: Classes = None,
     ignore_other_labels: IgnoreOtherLabels = False,
     patient_pattern: PatientPattern = None,
+    path_column: PathColumn = None,
+    label_column: LabelColumn = None,
+    patient_column: PatientColumn = None,
+    split_column: SplitColumn = None,
     skip_unreadable: SkipUnreadable = False,
     split_seed: SplitSeed = 0,
     cache: PixelCache = None,
@@ -229,19 +237,22 @@ def run(
     Leaves OUT/winner, an ordinary run for `export`, and OUT/report.html with every candidate's accuracy and cost.
     """
     from ttl_deploy import hardware
+    from ttl_deploy.aliases import DEVICES, device_of, meant
+    from ttl_deploy.data.columns import Columns
     from ttl_deploy.search.engines import open_engine
-    from ttl_deploy.search.options import Budget, SearchOptions
+    from ttl_deploy.search.options import MEASURED, Budget, SearchOptions
     from ttl_deploy.search.search import search
     from ttl_deploy.spec import SplitSpec, make_record
     from ttl_deploy.training.train import DataOptions, Request
 
+    train_device = device_of(train_device, ("auto", "cpu", "cuda"))
     cores = threads or hardware.usable_cores()
     budget = make_record(
         Budget,
         latency_ms=_number("--max-latency", max_latency, _UNITS),
         parameters=_whole("--max-params", max_params),
         macs=_whole("--max-macs", max_macs),
-        device=device,
+        device=meant(device, DEVICES, MEASURED),
     )
     options = make_record(
         SearchOptions,
@@ -284,7 +295,13 @@ def run(
         settings=settings,
     )
     images = DataOptions(
-        data, classes.split(",") if classes else None, ignore_other_labels, patient_pattern, skip_unreadable, cache
+        data,
+        [name.strip() for name in classes.split(",")] if classes else None,
+        ignore_other_labels,
+        patient_pattern,
+        skip_unreadable,
+        cache,
+        Columns(path_column, label_column, patient_column, split_column),
     )
     gpus = gpus_per_trial if gpus_per_trial is not None else float(train_device == "cuda")
     with open_engine(engine, threads=cores, gpus=gpus, address=address) as where:

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from ttl_deploy.cli import console
+from ttl_deploy.cli.options import device_word
 
 NAME = "serve"
 ORDER = 8
@@ -25,7 +26,7 @@ def run(
     runtime: Annotated[
         str | None, typer.Option(help="onnxruntime or openvino.", show_default="the first that can")
     ] = None,
-    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    device: Annotated[str, typer.Option(help="cpu or cuda.", callback=device_word)] = "cpu",
     sessions: Annotated[int, typer.Option(help="Batches that run at the same time.", min=1, max=64)] = 1,
     threads: Annotated[
         int | None, typer.Option(help="Threads for one batch.", show_default="the cores, divided", min=1)

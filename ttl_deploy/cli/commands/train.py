@@ -22,13 +22,17 @@ from ttl_deploy.cli.options import (
     Head,
     IgnoreOtherLabels,
     ImageSize,
+    LabelColumn,
     LearningRate,
+    PathColumn,
     Patience,
+    PatientColumn,
     PatientPattern,
     PixelCache,
     Rotation,
     Seed,
     SkipUnreadable,
+    SplitColumn,
     SplitSeed,
     TrainingPrecision,
     Weights,
@@ -74,6 +78,10 @@ def run(
     classes: Classes = None,
     ignore_other_labels: IgnoreOtherLabels = False,
     patient_pattern: PatientPattern = None,
+    path_column: PathColumn = None,
+    label_column: LabelColumn = None,
+    patient_column: PatientColumn = None,
+    split_column: SplitColumn = None,
     skip_unreadable: SkipUnreadable = False,
     split: Annotated[str, typer.Option(help="Train/validation/test in per cent.", rich_help_panel=DATA)] = "64/16/20",
     split_seed: SplitSeed = 0,
@@ -144,6 +152,15 @@ def run(
             rich_help_panel=_OUTPUT,
         ),
     ] = None,
+    moved: Annotated[
+        Path | None,
+        typer.Option(
+            "--data",
+            help="With --resume: where the run's images are now, if they moved; other images are refused.",
+            show_default="as recorded",
+            rich_help_panel=_OUTPUT,
+        ),
+    ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace what is at --out.", rich_help_panel=_OUTPUT)
     ] = False,
@@ -153,21 +170,30 @@ def run(
 
     Defaults are the protocol of the TTL paper (Peng 2023, appendix A.1).
     """
+    from ttl_deploy.data.columns import Columns
     from ttl_deploy.training import train as training
 
     reporter = console.ConsoleReporter(quiet=as_json)
     if resume is not None:
-        _show(training.resume(resume, epochs=epochs, max_minutes=max_minutes, cache=cache, reporter=reporter), as_json)
+        place = moved or data
+        resumed = training.resume(
+            resume, epochs=epochs, max_minutes=max_minutes, data=place, cache=cache, reporter=reporter
+        )
+        _show(resumed, as_json)
         return
+    if data is not None and moved is not None:
+        raise BadInputError("DATA and --data are both given", where=moved, fix="leave --data out, or pass --resume RUN")
+    data = data or moved
     if data is None or out is None:
         raise BadInputError("DATA and --out are needed", fix="or pass --resume RUN; see ttl-deploy train --help")
     options = training.DataOptions(
         data,
-        classes.split(",") if classes else None,
+        [name.strip() for name in classes.split(",")] if classes else None,
         ignore_other_labels,
         patient_pattern,
         skip_unreadable,
         cache,
+        Columns(path_column, label_column, patient_column, split_column),
     )
     request = training.Request(
         backbone,

@@ -20,6 +20,7 @@ from ttl_deploy.cli.options import (
     MaxScaleChange,
     MinLabelAgreement,
     bounds_of,
+    device_word,
 )
 
 if TYPE_CHECKING:
@@ -44,15 +45,16 @@ def run(
     data: Annotated[
         Path | None,
         typer.Option(
-            help="Images to compare on: a folder, CSV or .npz; its own test side where it has one. With a run as the "
-            "reference PyTorch computes then. Without labels only logits and predicted classes are compared.",
+            help="Images to compare on: a folder, CSV or .npz. The run's own images at another place (told by their "
+            "content) give its test split; of other ones their own test side is taken where they have one, and with a "
+            "run as the reference PyTorch computes. Without labels only logits and predicted classes are compared.",
             show_default="the run's test split",
         ),
     ] = None,
     runtime: Annotated[
         str | None, typer.Option(help="Engine, such as onnxruntime or openvino.", show_default="the first that can")
     ] = None,
-    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    device: Annotated[str, typer.Option(help="cpu or cuda.", callback=device_word)] = "cpu",
     threads: Annotated[
         int | None, typer.Option(help="Threads for one batch.", show_default="one per core", min=1)
     ] = None,
