@@ -19,7 +19,7 @@ from ttl_deploy.artifact import Artifact, write_artifact
 from ttl_deploy.data.synthetic import write_synthetic
 from ttl_deploy.spec import ModelSpec, PreprocessSpec, SourceRun
 
-SLOW_TIMEOUT_S = 1200
+SLOW_TIMEOUT_S = 1800
 """Seconds that a test marked slow may take; on a busy machine the real thing takes many times its usual minutes."""
 
 SIZE = 8

@@ -42,7 +42,7 @@ COMMANDS: dict[str, list[str]] = {
     "verify": ["verify", "{run}/openvino"],
     "verify with its place": ["verify", "{run}/openvino", "--locate"],
     "verify one against another": ["verify", "{run}/openvino", "--against", "{run}/bf16"],
-    "bench": ["bench", "{run}/onnx", *QUICK],
+    "bench": ["bench", "{run}/onnx", *QUICK, "--runtime", "openvino"],
     "predict": ["predict", "{run}/openvino", "{data}"],
     "predict in OpenVINO from ONNX": ["predict", "{run}/onnx", "{data}", "--runtime", "openvino"],
     "predict to a file": ["predict", "{run}/onnx", "{data}", "--out", "{work}/answers.csv"],

@@ -150,7 +150,7 @@ def test_killed_while_filling_the_cache_is_consistent(tmp_path: Path, synthetic:
     table = synthetic / "labels.csv"
     process = subprocess.Popen([sys.executable, "-c", code, str(table), str(tmp_path / "cache")], stdout=-1)
     pixels = PixelCache(tmp_path / "cache", SPEC).folder / "pixels.u8"
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 240
     while time.monotonic() < deadline and not (pixels.exists() and pixels.stat().st_size > 4 * 16 * 16 * 3):
         time.sleep(0.005)
     process.kill()

@@ -27,7 +27,7 @@ from ttl_deploy.serve.model import ServedModel, served_name
 from ttl_deploy.serve.server import Server
 from ttl_deploy.workflows.predict import Prediction, predict
 
-LIMITS = Limits(max_body=2**20, timeout=5.0, max_concurrency=4)
+LIMITS = Limits(max_body=2**20, timeout=60.0, max_concurrency=4)
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,7 @@ def server(model: ServedModel) -> Iterator[Server]:
 
 @pytest.fixture
 def client(server: Server) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=server.url, timeout=20, trust_env=False) as opened:
+    with httpx.Client(base_url=server.url, timeout=120, trust_env=False) as opened:
         yield opened
 
 
@@ -194,7 +194,7 @@ class TestAGraphWithItsOwnEnds:
         with (
             ServedModel(place, name="chest", threads=1, max_batch=8) as opened,
             Server(opened, port=0, limits=LIMITS) as running,
-            httpx.Client(base_url=running.url, timeout=20, trust_env=False) as client,
+            httpx.Client(base_url=running.url, timeout=120, trust_env=False) as client,
         ):
             yield client
 
@@ -369,7 +369,7 @@ class TestLimits:
         honest = model.of_images
 
         def slow(images: list[bytes]) -> Any:
-            go.wait(20)
+            go.wait(120)
             return honest(images)
 
         monkeypatch.setattr(model, "of_images", slow)
@@ -383,38 +383,38 @@ class TestLimits:
         content = scans[0].read_bytes()
 
         def post(_: int) -> httpx.Response:
-            return httpx.post(f"{server.url}/predict", content=content, timeout=20, trust_env=False)
+            return httpx.post(f"{server.url}/predict", content=content, timeout=120, trust_env=False)
 
         with concurrent.futures.ThreadPoolExecutor(2) as pool:
             assert [answer.status_code for answer in pool.map(post, range(2))] == [504, 504]
         busy = post(0)
         assert busy.status_code == 503
         assert busy.headers["Retry-After"] == "1"
-        assert httpx.get(f"{server.url}/v2/health/ready", trust_env=False).status_code == 200
+        assert httpx.get(f"{server.url}/v2/health/ready", trust_env=False, timeout=120).status_code == 200
         go.set()
         until(lambda: post(0).status_code == 200)
 
     def test_a_body_that_never_comes(self, gated: tuple[Server, threading.Event]) -> None:
         host, port = gated[0].url.removeprefix("http://").split(":")
-        with socket.create_connection((host, int(port)), timeout=20) as slow:
+        with socket.create_connection((host, int(port)), timeout=120) as slow:
             slow.sendall(b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\nabc")
             assert b" 408 " in slow.recv(4096).splitlines()[0]
 
     def test_a_client_that_goes_away(self, gated: tuple[Server, threading.Event]) -> None:
         host, port = gated[0].url.removeprefix("http://").split(":")
-        with socket.create_connection((host, int(port)), timeout=20) as leaving:
+        with socket.create_connection((host, int(port)), timeout=120) as leaving:
             leaving.sendall(b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\nabc")
-        assert httpx.get(f"{gated[0].url}/v2/health/live", trust_env=False).status_code == 200
+        assert httpx.get(f"{gated[0].url}/v2/health/live", trust_env=False, timeout=120).status_code == 200
 
     def test_garbage_on_the_line(self, gated: tuple[Server, threading.Event]) -> None:
         host, port = gated[0].url.removeprefix("http://").split(":")
-        with socket.create_connection((host, int(port)), timeout=20) as rude:
+        with socket.create_connection((host, int(port)), timeout=120) as rude:
             rude.sendall(b"\x00\xff\r\n\r\n")
             assert b" 400 " in rude.recv(4096).splitlines()[0]
-        assert httpx.get(f"{gated[0].url}/v2/health/live", trust_env=False).status_code == 200
+        assert httpx.get(f"{gated[0].url}/v2/health/live", trust_env=False, timeout=120).status_code == 200
 
 
-def until(done: Any, seconds: float = 10.0) -> None:
+def until(done: Any, seconds: float = 120.0) -> None:
     end = time.monotonic() + seconds
     while not done():
         assert time.monotonic() < end, "waited in vain"
@@ -447,7 +447,7 @@ def test_many_at_once_get_their_own_answers(trained: Path, synthetic: Path) -> N
     ):
 
         def ask(image: Path) -> list[float]:
-            answer = httpx.post(f"{server.url}/predict", content=image.read_bytes(), timeout=30, trust_env=False)
+            answer = httpx.post(f"{server.url}/predict", content=image.read_bytes(), timeout=120, trust_env=False)
             return list(answer.json()["probabilities"].values())
 
         np.testing.assert_allclose(list(pool.map(ask, images)), wanted, atol=1e-5)
@@ -467,9 +467,11 @@ def test_the_command_serves_without_torch_and_stops_on_a_signal(
         assert process.stdout is not None
         line = process.stdout.readline()
         url = next(word for word in line.split() if word.startswith("http")).rstrip(";")
-        assert httpx.post(f"{url}/predict", content=scans[0].read_bytes(), trust_env=False).status_code == 200
+        assert (
+            httpx.post(f"{url}/predict", content=scans[0].read_bytes(), trust_env=False, timeout=120).status_code == 200
+        )
         process.send_signal(number)
-        _, errors = process.communicate(timeout=20)
+        _, errors = process.communicate(timeout=120)
     finally:
         process.kill()
         process.wait()
@@ -490,7 +492,9 @@ def test_a_request_under_way_is_answered_before_the_server_stops(
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
         with Server(model, port=0) as server:
             content = scans[0].read_bytes()
-            late = pool.submit(lambda: httpx.post(f"{server.url}/predict", content=content, trust_env=False))
+            late = pool.submit(
+                lambda: httpx.post(f"{server.url}/predict", content=content, trust_env=False, timeout=120)
+            )
             assert begun.wait(10)
         assert late.result(10).status_code == 200
 
