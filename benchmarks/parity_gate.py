@@ -574,7 +574,7 @@ def _cell(rows: Sequence[Row]) -> str:
 
 def _blind(planted: Sequence[Row]) -> list[str]:
     lines = ["## What the gate cannot see", ""]
-    for precision in PRECISIONS:
+    for precision in [name for name in PRECISIONS if any(row.precision == name for row in planted)]:
         passed = [row for row in planted if row.precision == precision and not row.refused]
         largest = max((row.comparison.shift.largest or 0 for row in passed), default=0)
         lines.append(

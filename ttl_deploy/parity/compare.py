@@ -9,7 +9,7 @@ probabilities and logits describe the images at hand: the number itself passes o
 thousand; only agreement below its bound fails where the whole interval (Clopper-Pearson) is below, else it is
 inconclusive. `Verdict.within` says whether at least no number by itself breaks its bound.
 
-The bounds of each precision were chosen from sound exports of every backbone, `reports/parity-gate.md`.
+The bounds of each precision were chosen from sound exports over the zoo, `reports/parity-gate.md`.
 """
 
 from __future__ import annotations
