@@ -1,11 +1,13 @@
 """A small search: a network of the zoo with few cuts, cut out of ResNet-18, on the synthetic images."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from torch import nn
 
 from ttl_deploy.search.options import SearchOptions
 from ttl_deploy.training.train import DataOptions, Request
@@ -19,6 +21,18 @@ REQUEST = Request(
     precision="fp32",
     settings={"epochs": 2, "batch_size": 16, "learning_rate": 1e-3},
 )
+
+
+@pytest.fixture
+def uncounted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Candidates without their multiply-adds, which take seconds to count where there are many."""
+
+    def parameters_alone(model: nn.Module, _shape: Sequence[int]) -> SimpleNamespace:
+        numbers = [p.numel() for p in model.parameters()]
+        trainable = [p.numel() for p in model.parameters() if p.requires_grad]
+        return SimpleNamespace(parameters=sum(numbers), macs=0, trainable=sum(trainable))
+
+    monkeypatch.setattr("ttl_deploy.search.candidates.count", parameters_alone)
 
 
 @pytest.fixture

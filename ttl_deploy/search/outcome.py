@@ -96,6 +96,7 @@ def conclude(state: State, winner: Run, rows: list[Row], verdict: Verdict) -> Ou
         "steps": state.seconds,
         "cpu_seconds": round(sum(state.cpu_seconds.values()), 3),
         "work": sum(state.work.values()),
+        "share": state.share,
         "notes": state.notes,
         "candidates": [asdict(row) for row in rows],
         "program": __version__,
@@ -120,11 +121,12 @@ def _answer(state: State, winner: Run, rows: Sequence[Row], verdict: Verdict) ->
     metric = _NAMES[state.options.metric]
     latency = "" if row.latency_ms is None else f", {row.latency_ms:.2f} ms on {state.options.budget.place}"
     trained = sum(row.value is not None for row in rows)
+    share = f", {state.share:.0%} of the work of training every one" if state.share else ""
     return (
         f"{what} ({model.method.upper()}): validation {metric} {row.value:.3f} ± "
         f"{row.error:.3f}, test {metric} {winner.metrics()['test'][state.options.metric]:.3f}, "
         f"{row.parameters / 1e6:.2f} M parameters, {row.macs / 1e9:.3f} G MACs{latency}; "
-        f"{trained} of {len(rows)} candidates trained in {sum(state.seconds.values()) / 60:.1f} min{unsure}"
+        f"{trained} of {len(rows)} candidates trained in {sum(state.seconds.values()) / 60:.1f} min{share}{unsure}"
     )
 
 

@@ -30,8 +30,8 @@ class Verdict:
 
     Attributes:
         chosen: The winner.
-        open: Cuts, the winner's included, that the data do not tell from the best; where cuts were compared on
-            shorter trainings only, also those that these leave open.
+        open: Cuts, the winner's included, that the data do not tell from the best; also those that were left open by
+            the first division and not trained on others, or by shorter trainings and not trained to the end.
         divisions: How many divisions speak.
         scores: What they say together of the contenders, by cut.
         compared: Whether the winner was compared with any other cut.
@@ -52,13 +52,13 @@ class Verdict:
 def settle(state: State, scores: dict[str, Score]) -> Verdict:
     """Decides between candidates that were trained to the end; see the module's text."""
     finals, count = scores, 1
-    still = _within(state, scores)
+    first = still = _within(state, scores)
     if len(still) > 1:
         still, scores, count = _on_more_divisions(state, still, scores)
     chosen = state.choose(scores)
-    # Longer evidence has the last word on those that it has seen.
-    short = {cut for cut in state.undecided if cut not in finals}
-    left = tuple(c.cut for c in state.allowed if c in still or c.cut in short)
+    # The more evidence has the last word on those that it has seen, and none on the others.
+    unseen = {c.cut for c in first if c.cut not in scores} | {cut for cut in state.undecided if cut not in finals}
+    left = tuple(c.cut for c in state.allowed if c in still or c.cut in unseen)
     compared = len(finals) > 1 or len(state.undecided) > 0
     _say(state, chosen, left, len(finals), count, compared)
     return Verdict(chosen, left, count, scores, compared)

@@ -27,6 +27,7 @@ from ttl_deploy.search.evidence import Evidence, Inquiry, look
 from ttl_deploy.search.options import SearchOptions
 from ttl_deploy.search.score import Score, choose, combine, refuted
 from ttl_deploy.search.trial import Rival, Trial, TrialRecord, equal_trial, read_trial, run_trial
+from ttl_deploy.search.work import training_work
 from ttl_deploy.spec import ModelSpec, SplitSpec
 from ttl_deploy.training.train import DataOptions, Request
 
@@ -197,6 +198,16 @@ class State:
             return best
         near = [c for c in tried if not refuted(scores[c.cut], scores[best.cut], 1.0)]
         return usual(near) if self.options.prefer == "block" else min(near, key=lambda c: c.size)
+
+    @property
+    def share(self) -> float | None:
+        """The work done, over that of training every candidate once to the end; None where that has no number."""
+        if self.full is None:
+            return None
+        train, val = (len(self.prepared.indices(side)) for side in ("train", "val"))
+        epochs, views = range(1, self.full + 1), int((self.request.settings or {}).get("cached_views", 0))
+        once = sum(training_work(c.spec, train, val, epochs, views if c.spec.cut else 0) for c in self.allowed)
+        return sum(self.work.values()) / (once * self.options.repeats)
 
     def trained(self, cut: str) -> int | None:
         """Most epochs that a trial of a candidate was trained for."""

@@ -277,7 +277,8 @@ def _floor(run: Run) -> float:
 def _work(run: Run, since: int) -> float:
     """Multiply-adds of the epochs after one."""
     sides = Counter(row.side for row in read_split(run.split))
-    return training_work(run.config, sides["train"], sides["val"], range(since + 1, len(run.history()) + 1))
+    epochs = range(since + 1, len(run.history()) + 1)
+    return training_work(run.config.model, sides["train"], sides["val"], epochs, run.config.cached_views)
 
 
 def _seconds(folder: Path, since: int) -> float:

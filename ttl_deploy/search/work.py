@@ -8,27 +8,27 @@ from collections.abc import Iterable
 import torch
 
 from ttl_deploy.complexity import count
-from ttl_deploy.spec import ModelSpec, TrainConfig
+from ttl_deploy.spec import ModelSpec
 from ttl_deploy.transfer import build
 
 _BACKWARD = 2
 """Passes backward in units of one forward: one for the features' gradients, one for the weights'."""
 
 
-def training_work(config: TrainConfig, train: int, val: int, epochs: Iterable[int]) -> float:
+def training_work(spec: ModelSpec, train: int, val: int, epochs: Iterable[int], views: int = 0) -> float:
     """Multiply-adds of some epochs: training images forward and backward, validation images forward.
 
     Nothing runs backward through frozen layers, and those whose features are kept run once for each view.
 
     Args:
-        config: Model and protocol.
+        spec: The model.
         train: Images of the training side.
         val: Of the validation side.
         epochs: Their numbers, from 1.
+        views: Kept of the frozen layers' features; 0: none.
     """
-    whole, frozen = _macs(config.model)
+    whole, frozen = _macs(spec)
     numbers = list(epochs)
-    views = config.cached_views
     below = len([n for n in numbers if not views or n <= views])
     trained = (1 + _BACKWARD) * (whole - frozen) * train * len(numbers) + frozen * train * below
     validated = (whole - frozen) * len(numbers) + frozen * (len(numbers) if not views else 1 in numbers)

@@ -232,6 +232,7 @@ class Trainer:
         progress.best_auprc, progress.seconds = row["val_auprc"], time.monotonic() - self._started
         progress.history.append({**row, "best": True, "part": how_far})
         progress.stopped = f"{self._minutes()} {how_far}"
+        still_there(self._folder)
         if self._state.fabric.is_global_zero:
             self._save_best()
             self._write_history()
