@@ -175,6 +175,10 @@ bool read_png(png_structp png, png_infop info, Decoded& result, Bytes& buffer, s
         if (png_get_tRNS(png, info, nullptr, nullptr, &key) && key != nullptr) {
             result.transparent = key->gray;
         }
+        png_color_8p significant = nullptr;
+        if (png_get_sBIT(png, info, &significant) && significant != nullptr) {
+            result.bits = significant->gray;
+        }
     } else {
         png_set_strip_16(png);
         png_set_expand(png);

@@ -29,6 +29,7 @@ struct Decoded {
     Image<std::uint16_t> pixels;  // 1 grey, 2 grey and alpha, 3 RGB, 4 RGBA
     bool deep = false;            // 16-bit grey: values 0..65535, otherwise 0..255
     int transparent = -1;         // 16-bit grey: the value that is transparent, or -1
+    int bits = 16;                // 16-bit grey: how many of them say something, by PNG's sBIT
     int orientation = 1;          // EXIF, 1 to 8
 };
 

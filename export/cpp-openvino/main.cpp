@@ -71,6 +71,18 @@ std::string quoted(const std::string& cell) {
     return result + '"';
 }
 
+// Names of the classes' columns; none is that of another column.
+std::vector<std::string> columns(const std::vector<std::string>& classes) {
+    std::vector<std::string> taken = {"id", "image", "label"};
+    for (std::string name : classes) {
+        while (std::find(taken.begin(), taken.end(), name) != taken.end()) {
+            name = "probability_" + name;
+        }
+        taken.push_back(name);
+    }
+    return {taken.begin() + 3, taken.end()};
+}
+
 void print_row(const std::string& image, const ttl::Artifact& artifact, const std::vector<double>& probabilities) {
     const auto best = std::max_element(probabilities.begin(), probabilities.end()) - probabilities.begin();
     std::cout << quoted(image) << ',' << quoted(artifact.classes[static_cast<std::size_t>(best)]);
@@ -91,7 +103,7 @@ void run(const std::string& folder, const std::vector<std::string>& images) {
     const auto size = static_cast<std::size_t>(artifact.preprocess.image_size);
     ov::Tensor input(ov::element::f32, {1, static_cast<std::size_t>(artifact.preprocess.channels), size, size});
     std::cout << "image,label";
-    for (const std::string& name : artifact.classes) {
+    for (const std::string& name : columns(artifact.classes)) {
         std::cout << ',' << quoted(name);
     }
     std::cout << '\n';

@@ -29,16 +29,35 @@ Image<std::uint16_t> upright(Image<std::uint16_t> image, int orientation) {
     return result;
 }
 
+// White of 16-bit grey: fewer bits where the file says so, unless its values were scaled up as the PNG specification asks,
+// with zeros below, in proportion, or with the upper bits repeated below.
+std::uint32_t brightest(const Image<std::uint16_t>& image, int bits) {
+    const std::uint32_t top = (1u << bits) - 1;
+    const int shift = 16 - bits, repeat = std::max(bits - shift, 0);
+    bool zeros = true, proportion = true, repeated = true;
+    for (const std::uint32_t value : image.values) {
+        if (value > top) {
+            return 65535;
+        }
+        const std::uint32_t few = value >> shift;
+        zeros = zeros && value == few << shift;
+        proportion = proportion && value == (few * 131070u + top) / (2 * top);
+        repeated = repeated && value == (few << shift | few >> repeat);
+    }
+    return zeros || proportion || repeated ? 65535 : top;
+}
+
 // Step 6 for 16-bit grey.
-void to_eight_bit(Image<std::uint16_t>& image, int transparent, bool own_range) {
+void to_eight_bit(Image<std::uint16_t>& image, int transparent, int bits, bool own_range) {
     for (std::uint16_t& value : image.values) {
         value = value == transparent ? 0 : value;
     }
     const auto [low, high] = std::minmax_element(image.values.begin(), image.values.end());
+    const std::uint32_t top = bits >= 1 && bits < 16 ? brightest(image, bits) : 65535;
     const double least = *low, factor = 255.0 / (*high > *low ? *high - *low : 1);
     for (std::uint16_t& value : image.values) {
         value = own_range ? static_cast<std::uint16_t>((value - least) * factor + 0.5)
-                          : static_cast<std::uint16_t>((value + 128) / 257);
+                          : static_cast<std::uint16_t>(std::min((value * 510u + top) / (2 * top), 255u));
     }
 }
 
@@ -178,7 +197,7 @@ Image8 resize_height(const Image8& image, int height) {
 Image8 to_pixels(Decoded decoded, const Preprocess& spec) {
     Image<std::uint16_t> image = upright(std::move(decoded.pixels), decoded.orientation);
     if (decoded.deep) {
-        to_eight_bit(image, decoded.transparent, spec.own_range);
+        to_eight_bit(image, decoded.transparent, decoded.bits, spec.own_range);
     }
     Image8 pixels = to_channels(image, spec.channels);
     if (spec.center_crop) {

@@ -8,18 +8,22 @@ fields, the size and SHA-256 of every file. Exit codes: 0 done, 2 bad input (one
 
 import csv
 import hashlib
+import io
 import json
 import sys
+import zlib
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import numpy as np
 import onnxruntime
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 SCHEMA_VERSION = 1
 MAX_PIXELS = 1024**3 // 4 // 3
 FORMATS = ("PNG", "JPEG", "BMP", "DIB", "TIFF", "WEBP", "GIF", "PPM", "JPEG2000")
 PREPROCESS_FIELDS = {"image_size", "channels", "crop", "high_bit_depth", "mean", "std"}
+PNG = b"\x89PNG\r\n\x1a\n"
+TURNS = dict(zip(range(2, 9), (0, 3, 1, 5, 4, 6, 2), strict=True))  # EXIF orientation to Pillow's Transpose
 QUIET = 4  # ONNX Runtime's log level for fatal errors only
 
 
@@ -68,10 +72,15 @@ def load_pixels(path, spec):
     try:
         if not path.stat().st_size:
             raise BadInput(f"{path}: is empty (0 bytes)")
-        with Image.open(path, formats=FORMATS) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise BadInput(f"{path}: has more than {MAX_PIXELS:,} pixels")
-            return finish(eight_bit(image, spec, path), spec)
+        content = path.read_bytes()
+        try:
+            return opened(content, spec, path)
+        except BadInput:
+            raise
+        except Exception:  # it may be the metadata that is broken or too large
+            if not content.startswith(PNG):
+                raise
+        return opened(without_metadata(content), spec, path)
     except BadInput:
         raise
     except UnidentifiedImageError as error:
@@ -80,11 +89,48 @@ def load_pixels(path, spec):
         raise BadInput(f"{path}: cannot be read: {error or type(error).__name__}") from error
 
 
-def eight_bit(image, spec, path):
+def opened(content, spec, path):
+    """Steps 1 to 9 for the content of a file."""
+    with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+        if image.width * image.height > MAX_PIXELS:
+            raise BadInput(f"{path}: has more than {MAX_PIXELS:,} pixels")
+        return finish(eight_bit(image, content, spec, path), spec)
+
+
+def without_metadata(content):
+    """A PNG without the chunks that decide no pixel."""
+    kept = [raw for kind, raw, whole in chunks(content) if not kind[0] & 32 or (kind in (b"tRNS", b"eXIf") and whole)]
+    return PNG + b"".join(kept)
+
+
+def chunks(content):
+    """Type, bytes and whether the checksum is right, of each chunk of a PNG; nothing for other formats."""
+    position, kind = len(PNG), b""
+    while content.startswith(PNG) and position + 8 <= len(content) and kind != b"IEND":
+        end = position + 12 + int.from_bytes(content[position : position + 4], "big")
+        raw, kind = content[position:end], content[position + 4 : position + 8]
+        yield kind, raw, end <= len(content) and zlib.crc32(raw[4:-4]) == int.from_bytes(raw[-4:], "big")
+        position = end
+
+
+def upright(image, original):
+    """Step 3; EXIF that cannot be read says nothing."""
+    original.load()
+    try:
+        turn = TURNS.get(original.getexif().get(0x0112))
+    except Exception:  # Pillow raises anything on broken EXIF
+        turn = None
+    return image if turn is None else image.transpose(turn)
+
+
+def eight_bit(image, content, spec, path):
     """Steps 3 to 6: upright, opaque, 8 bits, mode L or RGB."""
-    ImageOps.exif_transpose(image, in_place=True)
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        return Image.fromarray(narrowed(np.asarray(image), image.info.get("transparency"), spec, path))
+        tags = getattr(image, "tag_v2", {})
+        if tags.get(262) == 0 or tags.get(258, (16,))[0] in range(9, 16) or {281, 341} & set(tags):
+            raise BadInput(f"{path}: is TIFF of a depth that only ttl-deploy reads; save it as 16-bit PNG")
+        return upright(Image.fromarray(narrowed(np.asarray(image), image, content, spec, path)), image)
+    image = upright(image, image)
     if not image.has_transparency_data:
         return image.convert("L" if image.mode in ("1", "L") else "RGB")
     layer = image.convert("RGBA")
@@ -93,8 +139,9 @@ def eight_bit(image, spec, path):
     return black
 
 
-def narrowed(values, transparent, spec, path):
+def narrowed(values, image, content, spec, path):
     """Step 6: deep grey becomes 8-bit."""
+    transparent = image.info.get("transparency")
     if isinstance(transparent, int):
         values = np.where(values == transparent, 0, values)
     low, high = float(values.min()), float(values.max())
@@ -104,7 +151,19 @@ def narrowed(values, transparent, spec, path):
         return ((values.astype(np.float64) - low) * (255 / (high - low or 1)) + 0.5).astype(np.uint8)
     if values.dtype.kind == "f" or low < 0 or high > 65535:
         raise BadInput(f"{path}: its values have no full range (0 to 65535)")
-    return ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    top = brightest(values, content)
+    return np.minimum((values.astype(np.uint64) * 510 + top) // (2 * top), 255).astype(np.uint8)
+
+
+def brightest(values, content):
+    """White of a deep PNG: fewer than 16 bits where its sBIT says so and the values were not scaled up."""
+    bits = next((raw[8] for kind, raw, whole in chunks(content) if kind == b"sBIT" and whole and len(raw) == 13), 16)
+    shift, top = 16 - bits, 2**bits - 1
+    if not 1 <= bits < 16 or int(values.max()) > top:
+        return 65535
+    few = values.astype(np.int64) >> shift
+    ways = (few << shift, (few * (2 * 65535) + top) // (2 * top), few << shift | few >> max(bits - shift, 0))
+    return 65535 if any(np.array_equal(values, way) for way in ways) else top
 
 
 def finish(image, spec):
@@ -143,12 +202,22 @@ def open_session(folder, manifest):
     return session
 
 
+def columns(classes):
+    """The header, in which no name is there twice."""
+    names = ["id", "image", "label"]
+    for name in classes:
+        while name in names:
+            name = f"probability_{name}"
+        names.append(name)
+    return names[1:]
+
+
 def predict(folder, images):
     """Yields the header and then a row per image."""
     manifest = open_artifact(folder)
     spec, classes = manifest["preprocess"], manifest["model"]["classes"]
     session = open_session(folder, manifest)
-    yield ["image", "label", *classes]
+    yield columns(classes)
     for image in images:
         batch = normalise(load_pixels(Path(image), spec), spec)
         logits = session.run([manifest["output_name"]], {manifest["input_name"]: batch})[0][0].astype(np.float64)

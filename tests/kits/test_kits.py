@@ -32,6 +32,7 @@ from ttl_deploy.artifact import open_artifact, write_artifact
 from ttl_deploy.preprocess import load_pixels
 from ttl_deploy.spec import ModelSpec, PreprocessSpec, SourceRun
 from ttl_deploy.workflows.predict import predict
+from ttl_deploy.workflows.prediction_file import columns_of
 
 ROOT = Path(__file__).parents[2]
 CPP = ROOT / "export" / "cpp-openvino"
@@ -97,8 +98,8 @@ def identity(folder: Path, channels: int = 3, **preprocess: Any) -> Path:
         (target / "model.onnx").write_bytes(model.SerializeToString())
         return "model.onnx"
 
-    # A class name with everything that JSON escapes and CSV quotes.
-    classes = ('é"\\,\n\U0001f600', *(f"pixel {i}" for i in range(1, count)))
+    # A class name with everything that JSON escapes and CSV quotes, and two that are other columns' names.
+    classes = ('é"\\,\n\U0001f600', "label", "image", *(f"pixel {i}" for i in range(3, count)))
     fields = {
         "format": "onnx",
         "precision": "fp32",
@@ -116,7 +117,7 @@ def ask(program: Program, artifact: Path, images: list[Path]) -> tuple[list[str]
     done = program(artifact, *images)
     assert done.returncode == 0, done.stderr
     header, *rows = csv.reader(io.StringIO(done.stdout, newline=""))
-    assert tuple(header[2:]) == open_artifact(artifact).manifest.model.classes
+    assert tuple(header) == columns_of(open_artifact(artifact).manifest.model.classes, has_ids=False)
     assert [row[0] for row in rows] == [str(image) for image in images]
     return [row[1] for row in rows], np.array([row[2:] for row in rows], dtype=np.float64)
 
@@ -171,6 +172,19 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     Image.merge("LA", (grey, alpha)).save(folder / "la.png")
     Image.fromarray(noise(45, 61, top=65536)).save(folder / "i16.png")
     Image.fromarray(noise(45, 61, top=65536)).save(folder / "i16-transparent.png", transparency=9)
+    twelve = noise(45, 61, top=4096).astype(np.uint16)
+    for name, values in {"raw": twelve, "zeros": twelve << 4, "repeated": twelve << 4 | twelve >> 8}.items():
+        Image.fromarray(values).save(folder / "x.png")
+        content = (folder / "x.png").read_bytes()
+        (folder / f"i12-{name}.png").write_bytes(content[:33] + chunk(b"sBIT", b"\x0c") + content[33:])
+    (folder / "x.png").unlink()
+    content = (folder / "i16.png").read_bytes()
+    for name, extra in {
+        "exif": chunk(b"eXIf", b"\0\x08\0\2\1\x12\0\3" + bytes(20)),
+        "text": chunk(b"zTXt", b"k\0\0" + zlib.compress(b"x" * 3_000_000)),
+        "checksum": chunk(b"tEXt", b"k\0x")[:-1] + b"?",
+    }.items():
+        (folder / f"metadata-{name}.png").write_bytes(content[:33] + extra + content[33:])
     (folder / "rgb16.png").write_bytes(png(noise(20, 30, 3, top=65536), 2))
     (folder / "rgba16.png").write_bytes(png(noise(20, 30, 4, top=65536), 6))
     smooth = Image.fromarray(noise(9, 12, 3)).resize((200, 150), Image.Resampling.BICUBIC)
@@ -186,12 +200,13 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return sorted(folder.iterdir())
 
 
+def chunk(kind: bytes, content: bytes) -> bytes:
+    """A chunk of a PNG."""
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
 def png(values: NDArray[np.uint16], colour_type: int) -> bytes:
     """A 16-bit PNG, which Pillow does not write in colour."""
-
-    def chunk(kind: bytes, content: bytes) -> bytes:
-        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
-
     height, width = values.shape[:2]
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
     header = struct.pack(">IIBBBBB", width, height, 16, colour_type, 0, 0, 0)
