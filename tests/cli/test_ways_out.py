@@ -35,6 +35,7 @@ CALLED_BY = {
     "ttl_deploy.export.pt2": {"export"},
     "ttl_deploy.export.torch_trt": {"export"},
     "ttl_deploy.files": {"train", "export", "search"},
+    "ttl_deploy.parity.evidence": {"verify"},
     "ttl_deploy.parity.verify": {"verify"},
     "ttl_deploy.runtime.ort": RUNNING,
     "ttl_deploy.runtime.ort_trt": RUNNING,
