@@ -35,6 +35,7 @@ CALLED_BY = {
     "ttl_deploy.export.pt2": {"export"},
     "ttl_deploy.export.torch_trt": {"export"},
     "ttl_deploy.files": {"train", "export", "search"},
+    "ttl_deploy.parity.evidence": {"verify"},
     "ttl_deploy.parity.verify": {"verify"},
     "ttl_deploy.runtime.ort": RUNNING,
     "ttl_deploy.runtime.ort_trt": RUNNING,
@@ -181,3 +182,51 @@ def test_a_lack_of_memory_names_only_what_the_command_has(command: str, words: s
     from ttl_deploy.cli import main
 
     assert words in main._unforeseen(MemoryError(), [command, "x"])
+
+
+def test_a_folder_that_is_taken_names_only_options_that_there_are(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from ttl_deploy.cli.main import run
+    from ttl_deploy.errors import BadInputError
+    from ttl_deploy.workflows import quickstart
+
+    (tmp_path / "something").write_text("x")
+    assert run(["synthetic", str(tmp_path)]) == 2
+    assert "--" not in capsys.readouterr().err
+    with pytest.raises(BadInputError, match="choose another folder for --keep"), quickstart._workplace(tmp_path):
+        pass
+
+
+def test_images_that_cannot_be_read_name_the_option_only_where_it_is(tmp_path: Path) -> None:
+    from ttl_deploy.data.manifest import read_dataset
+    from ttl_deploy.data.prepared import prepare
+    from ttl_deploy.errors import BadInputError
+    from ttl_deploy.parity.images import prepare_items, read_items
+    from ttl_deploy.spec import PreprocessSpec, SplitSpec
+
+    for name in "ab":
+        (tmp_path / "set" / name).mkdir(parents=True)
+        (tmp_path / "set" / name / "0.png").write_bytes(b"no picture")
+    spec = PreprocessSpec(image_size=16)
+    with pytest.raises(BadInputError, match="--skip-unreadable"):
+        prepare(read_dataset(tmp_path / "set"), spec, SplitSpec(), cache_folder=tmp_path / "cache")
+    with pytest.raises(BadInputError) as told:
+        items = read_items(tmp_path / "set", ("a", "b")).items
+        prepare_items(items, ("a", "b"), spec, cache=tmp_path / "cache")
+    assert "cannot be read" in str(told.value)
+    assert "--" not in str(told.value)
+
+
+@pytest.mark.parametrize("text", ["0,a\n1,other\n", "0,a\n1,nan\n", "0,a\n1,\n"])
+def test_images_for_verify_are_refused_without_the_options_of_train(tmp_path: Path, text: str) -> None:
+    from ttl_deploy.errors import BadInputError
+    from ttl_deploy.parity.images import read_items
+
+    for name in "01":
+        (tmp_path / f"{name}.png").write_bytes(b"x")
+    (tmp_path / "labels.csv").write_text("path,label\n" + text)
+    with pytest.raises(BadInputError) as told:
+        read_items(tmp_path / "labels.csv", ("a", "b"))
+    assert "labels.csv:3" in str(told.value)
+    assert "--" not in str(told.value)
