@@ -23,10 +23,9 @@ bool has_name(const ov::Output<const ov::Node>& port, const std::string& name) {
 
 ov::CompiledModel compile(ov::Core& core, const ttl::Artifact& artifact) {
     ov::AnyMap settings{ov::hint::performance_mode(ov::hint::PerformanceMode::LATENCY), ov::num_streams(1)};
-    if (artifact.precision == "fp32") {
-        // On processors with bfloat16 OpenVINO would otherwise compute in that.
-        settings.insert(ov::hint::inference_precision(ov::element::f32));
-    }
+    // On processors with bfloat16 OpenVINO would otherwise compute in that, whatever the weights are stored in.
+    const auto precision = artifact.precision == "bf16" ? ov::element::bf16 : ov::element::f32;
+    settings.insert(ov::hint::inference_precision(precision));
     return core.compile_model(core.read_model(artifact.model_path), "CPU", settings);
 }
 

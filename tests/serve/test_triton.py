@@ -9,7 +9,7 @@ import pytest
 from ttl_deploy.artifact import Artifact, open_artifact
 from ttl_deploy.cli.main import run
 from ttl_deploy.errors import BadInputError
-from ttl_deploy.serve.triton import write_repository
+from ttl_deploy.serve.triton import config, write_repository
 
 
 def parsed(folder: Path) -> Any:
@@ -58,6 +58,20 @@ def test_an_ir_goes_to_the_openvino_backend_with_its_weights(artifact: Artifact,
     config = parsed(folder)
     assert (config.name, config.backend, config.default_model_filename) == ("chest-xray", "openvino", "")
     assert sorted(path.name for path in (folder / "1").iterdir()) == ["model.bin", "model.xml"]
+    told = {key: value.string_value for key, value in config.parameters.items()}
+    assert told == {"INFERENCE_PRECISION_HINT": "f32", "ENFORCE_BF16": "NO"}
+
+
+@pytest.mark.parametrize(("precision", "hint"), [("fp32", "f32"), ("fp16", "f32"), ("int8", "f32"), ("bf16", "bf16")])
+def test_openvino_is_told_the_precision_and_onnx_runtime_is_not(make_artifact: Any, precision: str, hint: str) -> None:
+    schema = pytest.importorskip("tritonclient.grpc.model_config_pb2")
+    text_format = pytest.importorskip("google.protobuf.text_format")
+    ir = make_artifact("ir", format="openvino", precision=precision)
+    told = text_format.Parse(config(ir, "m"), schema.ModelConfig()).parameters
+    assert told["INFERENCE_PRECISION_HINT"].string_value == hint
+    # The backend's own key of today can ask for bfloat16 only.
+    assert ("HINT_BF16" in told) == (precision == "bf16")
+    assert "parameters" not in config(make_artifact("graph", precision=precision), "m")
 
 
 @pytest.mark.parametrize(

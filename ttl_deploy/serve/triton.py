@@ -92,8 +92,24 @@ def config(artifact: Artifact, name: str) -> str:
         f"  max_queue_delay_microseconds: {MAX_DELAY_MICROSECONDS}",
         "}",
         "version_policy { latest { num_versions: 1 } }",
+        *(_precision(manifest.precision) if backend == "openvino" else []),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _precision(precision: str) -> list[str]:
+    """What tells OpenVINO the precision that was verified, in place of its default of bfloat16.
+
+    The backend reads `ENFORCE_BF16` up to Triton 22 and `HINT_BF16`, which can only be YES, after; it passes over the
+    others. float32 is therefore asked for by the IR itself too, see `export.openvino_precision`.
+    """
+    half = precision == "bf16"
+    told = {"INFERENCE_PRECISION_HINT": "bf16" if half else "f32", "ENFORCE_BF16": "YES" if half else "NO"}
+    told |= {"HINT_BF16": "YES"} if half else {}
+    return [
+        f"parameters {{ key: {_quoted(key)} value {{ string_value: {_quoted(value)} }} }}"
+        for key, value in told.items()
+    ]
 
 
 def _tensor(kind: str, name: str, shape: tuple[int, ...], data_type: str = "TYPE_FP32", **more: str) -> list[str]:
