@@ -107,7 +107,12 @@ def test_against_another_artifact_nothing_is_exported(trained: Path, tmp_path: P
 def test_a_wrong_mean_is_told_as_preprocessing(trained: Path, tmp_path: Path, pixel_cache: Path) -> None:
     rule = open_artifact(trained / "onnx-fp32").manifest.preprocess
     wrong = rule.model_copy(update={"mean": (0.1, 0.2, 0.3)})
-    bad = copy_of(trained / "onnx-fp32", tmp_path / "bad", preprocess=wrong)
+
+    def export_with_it(proto: onnx.ModelProto) -> None:
+        note = next(note for note in proto.metadata_props if note.key == "ttl_deploy.preprocess")
+        note.value = wrong.model_dump_json()
+
+    bad = copy_of(trained / "onnx-fp32", tmp_path / "bad", export_with_it, preprocess=wrong)
     found = locate(bad.folder, against=trained, cache=pixel_cache)
     assert found.kind == "preprocessing"
     assert "mean is 0.1, 0.2, 0.3 in the artifact and 0.485, 0.456, 0.406 in the reference" in found.sentence

@@ -180,9 +180,9 @@ def verify(
         IntegrityError: A file of the artifact or of the run is not the recorded one, or the artifact is of another run.
     """
     opened = open_artifact(Path(artifact))
-    runtimes.refuse_unbound(opened)
     source = open_source(opened, against)
     refuse_other_classes(opened, source)
+    runtimes.refuse_unbound(opened)
     pictures = open_pictures(opened, source, data)
     prepared = pictures.prepared(opened.manifest.preprocess, cache=cache, reporter=reporter)
     if pictures.dataset is not None:

@@ -98,7 +98,6 @@ def locate(
         IntegrityError: A file is not the recorded one.
     """
     opened = open_artifact(Path(artifact))
-    runtimes.refuse_unbound(opened)
     source = open_source(opened, against)
     other = of_classes(opened, source)
     if other is not None:
