@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -95,7 +96,7 @@ def _note_task(options: argparse.Namespace, backbone: str) -> None:
         "conditions": f"{options.data.name}{classes}; {options.image_size} pixels, {options.method.upper()}, "
         f"{options.epochs} epochs, Adam {options.learning_rate:g}, batch {options.batch_size}; starting weights: "
         f"{_origin(options)}. {options.note}".strip(),
-        "command": " ".join(sys.argv),
+        "command": shlex.join(sys.argv),
     }
     files.write_json(_home(options, backbone) / _TASK, facts)
 

@@ -30,7 +30,7 @@ from ttl_deploy.transfer import METHODS, TransferModel
 from ttl_deploy.zoo import BACKBONES
 
 SIZE = 32
-QUICK = {("resnet18", "ttl"), ("efficientnet_b0", "ttl"), ("densenet121", "ttl")}
+QUICK = {("resnet18", "ttl"), ("efficientnet_b0", "ttl"), ("tf_efficientnet_lite0", "ttl"), ("densenet121", "ttl")}
 
 
 def spec(backbone: str, method: str) -> ModelSpec:
