@@ -107,7 +107,8 @@ def fewer(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "how"), [(other_content, "1 changed"), (other_label, "1 labelled"), (fewer, "3 missing")]
+    ("change", "how"),
+    [(other_content, "1 changed"), (other_label, "1 labelled otherwise"), (fewer, "3 missing")],
 )
 def test_other_images_are_refused_in_one_line(
     workshop: Path, call: Call, tmp_path: Path, change: Callable[[Path], None], how: str
