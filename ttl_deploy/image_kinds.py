@@ -56,6 +56,9 @@ def is_image(path: str | Path) -> bool:
     if suffix in IMAGE_SUFFIXES or suffix in _OTHER_SUFFIXES:
         return suffix in IMAGE_SUFFIXES
     try:
+        # A pipe or a device without an ending would be waited for.
+        if not os.path.isfile(path):  # noqa: PTH113 - likewise
+            return False
         with open(path, "rb") as handle:  # noqa: PTH123 - likewise
             return holds_image(handle.read(dicom.HEAD))
     except OSError:

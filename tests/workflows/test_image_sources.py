@@ -12,6 +12,7 @@ from PIL import Image
 
 from ttl_deploy.cli import main
 from ttl_deploy.errors import BadInputError
+from ttl_deploy.image_kinds import is_image
 from ttl_deploy.workflows import image_sources
 from ttl_deploy.workflows.image_sources import ImageSources
 
@@ -176,6 +177,11 @@ def test_images_without_an_ending_are_found_by_their_content(tmp_path: Path) -> 
     assert {Path(image.path).name for image in sources} == images
     assert sources.passed_over == {"without an ending": 3, ".db": 1, ".txt": 1}
     assert len(found(tmp_path, tmp_path / "IM0001", tmp_path / "*")) == len(images) + 5
+
+
+def test_a_pipe_without_an_ending_is_no_image_and_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    assert not is_image(tmp_path / "pipe")
 
 
 def test_a_table_of_training_images_finds_the_same(tmp_path: Path) -> None:
