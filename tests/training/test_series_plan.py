@@ -14,6 +14,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from ttl_deploy.cli.main import run as call
+from ttl_deploy.data.columns import Columns
 from ttl_deploy.errors import BadInputError, IntegrityError
 from ttl_deploy.spec import SplitSpec
 from ttl_deploy.training import series
@@ -74,6 +75,21 @@ def test_another_plan_in_the_same_folder_is_refused_and_the_field_named(
     assert (out / "series.json").read_bytes() == before
     assert train_series(data, out=out, **first) == {"done": True}  # type: ignore[arg-type]
     assert train_series(data, out=out, overwrite=True, **{**first, **change()}) == {"done": True}
+
+
+def test_a_series_reads_the_columns_that_the_user_names(
+    data: DataOptions, tmp_path: Path, no_training: None, synthetic: Path
+) -> None:
+    text = (synthetic / "labels.csv").read_text()
+    table = tmp_path / "data" / "other-names.csv"
+    shutil.copytree(synthetic, tmp_path / "data")
+    table.write_text(text.replace("path,label", "file,finding", 1))
+    named = replace(data, path=table, columns=Columns(path="file", label="finding"))
+    assert train_series(named, REQUEST, tmp_path / "series", split=SplitSpec(), repeats=2) == {"done": True}
+    with pytest.raises(BadInputError, match=r"data\.columns\.label was 'finding', now 'other'"):
+        named = replace(named, columns=Columns(path="file", label="other"))
+        table.write_text(text.replace("path,label", "file,other", 1))
+        train_series(named, REQUEST, tmp_path / "series", split=SplitSpec(), repeats=2)
 
 
 def test_incremental_keeps_its_plan_too(data: DataOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

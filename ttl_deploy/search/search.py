@@ -25,6 +25,7 @@ from ttl_deploy.search.settle import settle
 from ttl_deploy.search.state import State
 from ttl_deploy.search.strategies import STRATEGIES
 from ttl_deploy.spec import ModelSpec, SplitSpec
+from ttl_deploy.training.plans import refuse_other_plan
 from ttl_deploy.training.run import Run, open_run
 from ttl_deploy.training.train import DataOptions, Request, specs
 from ttl_deploy.zoo import BACKBONES
@@ -133,7 +134,7 @@ def _begun(out: Path, plan: dict[str, Any], overwrite: bool) -> Iterator[None]:
     """The search's folder, held by this process alone."""
     path = out / PLAN
     if path.exists() and not overwrite:
-        _same(_with_new_options(_read_plan(path)), plan, out)
+        refuse_other_plan(out, "search", _with_new_options(_read_plan(path)), plan)
     else:
         files.refuse_existing(out, overwrite=overwrite)
         with files.atomic_folder(out, overwrite=overwrite) as folder:
@@ -160,24 +161,6 @@ def _read_plan(path: Path) -> dict[str, Any]:
 def _with_new_options(plan: dict[str, Any]) -> dict[str, Any]:
     """A plan of an earlier version: options that it did not have yet are at their defaults."""
     return {**plan, "options": {**SearchOptions().model_dump(mode="json"), **plan.get("options", {})}}
-
-
-def _same(old: dict[str, Any], new: dict[str, Any], out: Path) -> None:
-    before, now = _flat(old), _flat(new)
-    for name in sorted(before.keys() | now.keys()):
-        if before.get(name) != now.get(name):
-            raise BadInputError(
-                f"holds another search: {name} was {before.get(name)!r}, now {now.get(name)!r}",
-                where=out,
-                fix="choose another --out, or pass --overwrite to replace it",
-            )
-
-
-def _flat(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for name, value in nested.items():
-        found |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
-    return found
 
 
 def _exclude(

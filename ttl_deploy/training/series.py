@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 
 from ttl_deploy import files
-from ttl_deploy.data.manifest import read_dataset
 from ttl_deploy.data.prepared import prepare
 from ttl_deploy.errors import BadInputError, IntegrityError
 from ttl_deploy.progress import SILENT, Reporter
 from ttl_deploy.spec import SplitSpec
+from ttl_deploy.training.plans import refuse_other_plan
 from ttl_deploy.training.run import BEST, SERIES, SUMMARY, Run, finished_run, open_run
 from ttl_deploy.training.train import DataOptions, Request, resume, specs, train
 from ttl_deploy.zoo import BACKBONES
@@ -130,12 +130,7 @@ def _plan(data: DataOptions, request: Request, first: Member) -> dict[str, Any]:
         request: As it was given.
         first: One of the members, whose preprocessing and division are the others'.
     """
-    dataset = read_dataset(
-        data.path,
-        classes=data.classes,
-        ignore_other_labels=data.ignore_other_labels,
-        patient_pattern=data.patient_pattern,
-    )
+    dataset = data.read()
     _spec, preprocess = specs(first.request, dataset.classes)
     prepared = prepare(dataset, preprocess, first.split, cache_folder=data.cache, skip_unreadable=data.skip_unreadable)
     reading = {k: v for k, v in asdict(data).items() if k not in ("path", "cache")}
@@ -161,36 +156,11 @@ def _begin(out: Path, plan: dict[str, Any], overwrite: bool, reporter: Reporter)
         with files.atomic_folder(out, overwrite=overwrite) as folder:
             files.write_json(folder / SERIES, plan)
         return
-    _refuse_other_plan(out, before, plan)
-    if "request" not in before:
+    # A series of an older version recorded less than a plan.
+    whole = "request" in before
+    refuse_other_plan(out, "series", before, plan, recorded=None if whole else ())
+    if not whole:
         reporter.warn(f"{out} was begun by a version that did not record its options: they cannot be compared")
-
-
-def _refuse_other_plan(out: Path, before: dict[str, Any], plan: dict[str, Any]) -> None:
-    """Runs of two plans would end in one mean; a series of an older version recorded less than a plan."""
-    old, new = _flat(before), _flat(plan)
-    known = new.keys() if "request" in before else old.keys()
-    for name in sorted(old.keys() | known):
-        if old.get(name) != new.get(name):
-            raise BadInputError(
-                f"holds another series: {name} was {_shown(old, name)}, now {_shown(new, name)}",
-                where=out,
-                fix="choose another --out, or pass --overwrite to replace it",
-            )
-
-
-def _flat(plan: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for name, value in plan.items():
-        if isinstance(value, dict):
-            found |= _flat(value, f"{prefix}{name}.")
-        else:
-            found[f"{prefix}{name}"] = value
-    return found
-
-
-def _shown(values: dict[str, Any], name: str) -> str:
-    return repr(values[name]) if name in values else "not given"
 
 
 def _planned(out: Path) -> dict[str, Any] | None:
