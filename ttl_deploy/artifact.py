@@ -204,9 +204,12 @@ def refuse_foreign(folder: Path) -> None:
         )
 
 
+def record_of(path: Path) -> FileRecord:
+    """A file as a manifest lists it."""
+    return FileRecord(sha256=files.sha256(path), size=path.stat().st_size)
+
+
 def _records(folder: Path) -> dict[str, FileRecord]:
     return {
-        path.relative_to(folder).as_posix(): FileRecord(sha256=files.sha256(path), size=path.stat().st_size)
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
+        path.relative_to(folder).as_posix(): record_of(path) for path in sorted(folder.rglob("*")) if path.is_file()
     }

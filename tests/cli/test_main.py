@@ -66,8 +66,8 @@ def test_a_slip_of_the_pen_is_explained(arguments: list[str], said: str, capsys:
 @pytest.mark.parametrize(
     ("raised", "code", "said"),
     [
-        (KeyboardInterrupt(), 130, "--resume"),
-        (MemoryError(), 2, "--batch-size"),
+        (KeyboardInterrupt(), 130, "nothing was left half done"),
+        (MemoryError(), 2, "end other programs"),
         (OSError(28, "No space left on device", "run/x"), 2, StorageError.REASONS[28]),
         (RuntimeError("a\nb"), 2, "unforeseen RuntimeError: a b"),
     ],

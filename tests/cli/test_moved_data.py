@@ -126,7 +126,17 @@ def test_other_images_are_refused_in_one_line(
 
 
 def test_bench_takes_the_option_and_reads_no_image(workshop: Path, call: Call) -> None:
-    timing = ["--min-samples", "5", "--min-seconds", "0.05", "--rounds", "1", "--no-roofline", "--no-whole"]
+    timing = [
+        "--min-samples",
+        "5",
+        "--min-seconds",
+        "0.05",
+        "--rounds",
+        "1",
+        "--no-roofline",
+        "--no-whole",
+        "--allow-inconclusive",
+    ]
     arguments = [workshop / "run" / "onnx-fp32", "--runtime", "onnxruntime", "--torch", "eager", *timing]
     assert call("bench", *arguments, "--data", workshop / "after", "--cache", workshop / "cache")[0] == 0
     code, _, error = call("bench", *arguments, "--data", workshop / "nowhere")

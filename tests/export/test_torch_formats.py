@@ -202,7 +202,7 @@ def test_a_gpu_that_is_not_here_is_said(export: Callable[..., Artifact]) -> None
 
 
 def test_an_artifact_without_a_package_says_so(export: Callable[..., Artifact]) -> None:
-    with pytest.raises(BadInputError, match="holds no AOTInductor package; export it with --aot"):
+    with pytest.raises(BadInputError, match="holds no AOTInductor package; export it with `ttl-deploy export --aot`"):
         load(export("pt2", "fp32", made(SPECS["resnet18"])), "torch-aot")
 
 

@@ -122,7 +122,7 @@ def test_the_next_runtime_is_taken_where_the_first_is_missing(
 def test_what_cannot_be_is_refused_in_words(artifact: Artifact, make_artifact: Callable[..., Artifact]) -> None:
     with pytest.raises(BadInputError, match="unknown runtime 'onnxrutime'"):
         load(artifact, "onnxrutime")
-    with pytest.raises(BadInputError, match="has no device 'tpu'"):
+    with pytest.raises(BadInputError, match="unknown device 'tpu'; valid: cpu, cuda"):
         load(artifact, "onnxruntime", device="tpu")
     with pytest.raises(BadInputError, match="0 threads"):
         load(artifact, threads=0)

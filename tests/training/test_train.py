@@ -58,6 +58,7 @@ def test_a_run_holds_what_the_design_says(data: DataOptions, tmp_path: Path) -> 
     names = {entry.name for entry in run.folder.iterdir()}
     assert names == {
         "config.yaml",
+        "data.json",
         "split.csv",
         "history.jsonl",
         "timing.jsonl",
@@ -381,7 +382,7 @@ def test_auto_precision_says_what_it_chose(monkeypatch: pytest.MonkeyPatch) -> N
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
 def test_asking_for_a_gpu_that_is_not_there_is_told() -> None:
-    with pytest.raises(MissingDependencyError, match="pass --device cpu"):
+    with pytest.raises(MissingDependencyError, match="`ttl-deploy train --device cpu`"):
         resolve_device("cuda")
     assert resolve_device("auto") == "cpu"
 

@@ -36,7 +36,7 @@ TABLE = PaperTable.model_validate(
 
 def test_ratios_stand_beside_the_papers() -> None:
     block = Block(min_samples=5, min_seconds=0.05, max_seconds=5)
-    found = paper_times(threads=1, blocks=3, block=block, tables=[TABLE])
+    found = paper_times(threads=1, blocks=6, block=block, tables=[TABLE])
     lwft, ttl = found.rows
     assert (lwft.row, lwft.baseline, lwft.paper_ratio, lwft.paper_ms) == ("LWFT", "FTL", 1.0, 4.0)
     assert (ttl.row, ttl.machine, ttl.paper_ratio) == ("TTL", "Quadro RTX 6000", 0.75)
@@ -45,7 +45,7 @@ def test_ratios_stand_beside_the_papers() -> None:
     assert ttl.measured_ms == cut.typical_ms
     assert ttl.measured.high < 1, "a quarter of the network is faster than the whole"
     assert cut.typical_ms / whole.typical_ms == pytest.approx((ttl.measured.low + ttl.measured.high) / 2, rel=0.5)
-    assert (ttl.same_hardware, lwft.measured.blocks) == (False, 3)
+    assert (ttl.same_hardware, lwft.measured.blocks) == (False, 6)
     assert found.missing == ("table T, PE: penet is no 2-D classifier here",)
     assert found.as_dict()["rows"][1]["measured"]["b"] == "resnet18 FTL pytorch"
 

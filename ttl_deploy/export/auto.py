@@ -123,8 +123,12 @@ def export_auto(
         if place_of_winner:
             reporter.info(_told(winner, measured[0][0]))
         rows = [replace(winner, chosen=True), *(c for c, _ in measured), *(c for c, a in tried if a is None)]
-        made = artifacts.update_manifest(made, details={**made.manifest.details, "auto": asdict(rows[0])})
         files.write_json(made.folder / CANDIDATES, _record(rows))
+        made = artifacts.update_manifest(
+            made,
+            details={**made.manifest.details, "auto": asdict(rows[0])},
+            files={**made.manifest.files, CANDIDATES: artifacts.record_of(made.folder / CANDIDATES)},
+        )
         with files.disk_errors(place):
             files.replace_folder(made.folder, place)
     return Artifact(place, made.manifest), rows

@@ -13,7 +13,7 @@ from ttl_deploy.complexity import Complexity, count
 from ttl_deploy.export.reference import whole_spec
 from ttl_deploy.search.options import Budget
 from ttl_deploy.spec import ModelSpec
-from ttl_deploy.transfer import build
+from ttl_deploy.transfer import TransferModel, build
 from ttl_deploy.zoo import BACKBONES
 
 WHOLE, ALL = "ftl", "all"
@@ -82,17 +82,22 @@ def candidates(spec: ModelSpec) -> list[Candidate]:
 
 def _candidate(spec: ModelSpec, index: int, block: int, ends_block: bool, **fields: Any) -> Candidate:
     own = spec.model_copy(update=fields)
-    # Counting needs no weights, and drawing those of every candidate would take seconds.
+    return Candidate(own, index, block, ends_block, count(weightless(own), own.input_shape))
+
+
+def weightless(spec: ModelSpec) -> TransferModel:
+    """A model to count: counting needs no weights, and drawing those of every candidate would take seconds.
+
+    It is counted outside the block that makes it: there ptflops sees every tensor function twice.
+    """
     with torch.device("meta"):
-        cost = count(build(own), own.input_shape)
-    return Candidate(own, index, block, ends_block, cost)
+        return build(spec)
 
 
 def whole_macs(spec: ModelSpec) -> int:
     """Multiply-adds of the whole network (FTL) of a spec's backbone, for one image."""
     whole = whole_spec(spec)
-    with torch.device("meta"):
-        return count(build(whole), whole.input_shape).macs
+    return count(weightless(whole), whole.input_shape).macs
 
 
 def over_budget(candidate: Candidate, budget: Budget) -> str | None:

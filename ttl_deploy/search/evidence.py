@@ -23,6 +23,7 @@ from ttl_deploy.analysis.svcca import components, random_coefficients, svcca
 from ttl_deploy.complexity import count
 from ttl_deploy.data.prepared import read_split
 from ttl_deploy.data.torch_data import mix_seeds
+from ttl_deploy.search.candidates import weightless
 from ttl_deploy.search.score import metric_of
 from ttl_deploy.search.trial import limited_threads, patients_of
 from ttl_deploy.spec import Record
@@ -132,8 +133,7 @@ def _work(inquiry: Inquiry) -> float:
     run = open_run(inquiry.run)
     images = sum(row.side != "test" for row in read_split(run.split))
     networks = 1 if inquiry.kind == "probes" else 2 + len(_UNRELATED)
-    with torch.device("meta"):
-        macs = count(build(run.config.model), run.config.model.input_shape).macs
+    macs = count(weightless(run.config.model), run.config.model.input_shape).macs
     return float(networks * min(images, _MOST_IMAGES if networks > 1 else images) * macs)
 
 

@@ -150,7 +150,8 @@ def auto(state: State) -> dict[str, Score]:
         near = around(state.allowed, state.leader(scores))
         scores |= state.evaluate(near, short) if near else {}
         purse.pay(*(purse.work(c, short) for c in (*blocks, *near)))
-    state.undecided = _unrefuted(scores)
+    # One that was trained briefly and alone was compared with nothing.
+    state.undecided = _unrefuted(scores) if len(scores) > 1 else []
     checks = max(1, len(state.allowed) // 8)
     leader, *others = _leading(state, scores, checks)
     purse.pay(purse.work(leader, full - short))

@@ -5,11 +5,9 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterable
 
-import torch
-
 from ttl_deploy.complexity import count
+from ttl_deploy.search.candidates import weightless
 from ttl_deploy.spec import ModelSpec
-from ttl_deploy.transfer import build
 
 _BACKWARD = 2
 """Passes backward in units of one forward: one for the features' gradients, one for the weights'."""
@@ -38,13 +36,12 @@ def training_work(spec: ModelSpec, train: int, val: int, epochs: Iterable[int], 
 @functools.lru_cache(maxsize=512)
 def _macs(spec: ModelSpec) -> tuple[int, int]:
     """Multiply-adds for one image of the model, and of what is frozen in it (with a head, which is next to nothing)."""
-    with torch.device("meta"):
-        model = build(spec)
-        whole = count(model, spec.input_shape).macs
-        if not model.plan.frozen:
-            return whole, 0
-        if len(model.plan.frozen) == len(model.chain):
-            return whole, whole
-        top = [unit for unit in model.plan.frozen if unit.cut][-1]
-        bottom = spec.model_copy(update={"method": "ttl", "cut": top.name, "trained_layers": None})
-        return whole, count(build(bottom), spec.input_shape).macs
+    model = weightless(spec)
+    whole = count(model, spec.input_shape).macs
+    if not model.plan.frozen:
+        return whole, 0
+    if len(model.plan.frozen) == len(model.chain):
+        return whole, whole
+    top = [unit for unit in model.plan.frozen if unit.cut][-1]
+    bottom = spec.model_copy(update={"method": "ttl", "cut": top.name, "trained_layers": None})
+    return whole, count(weightless(bottom), spec.input_shape).macs
