@@ -141,3 +141,10 @@ def test_the_committed_baseline_has_every_workload_as_it_is_defined_now() -> Non
     assert {name: (e.revision, e.reference, e.reference_revision) for name, e in entries.items()} == {
         w.name: (w.revision, w.reference.name, w.reference.revision) for w in workloads()
     }
+
+
+@pytest.mark.parametrize("workload", workloads(), ids=lambda workload: str(workload.name))
+def test_every_workload_of_the_program_runs(workload: Workload, tmp_path: Path) -> None:
+    work = workload.make(tmp_path)
+    work()
+    work()

@@ -250,9 +250,9 @@ def still_there(folder: Path) -> None:
     """Refuses to go on in a folder that was removed meanwhile, where what is written would be no run.
 
     Raises:
-        TrainingError: Its `config.yaml` is gone.
+        TrainingError: It is gone.
     """
-    if not (folder / CONFIG).exists():
+    if not folder.is_dir():
         raise TrainingError("was removed while it was trained", where=folder, fix="train it again")
 
 
