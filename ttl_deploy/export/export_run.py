@@ -133,23 +133,47 @@ def export_one(
         settings: The exporter's options; None: its defaults.
         bounds: What the parity check tolerates; None: the default of the precision.
     """
+    with files.staged_folder(place, overwrite=True) as staged:
+        made, engine = write_one(source, exporter, precision, staged, settings=settings, bounds=bounds)
+        made = _checked(made, engine, source, bounds)
+    return Artifact(place, made.manifest)
+
+
+def write_one(
+    source: Exported,
+    exporter: Exporter,
+    precision: str,
+    folder: Path,
+    *,
+    settings: ExportOptions | None = None,
+    bounds: Bounds | None = None,
+) -> tuple[Artifact, str | None]:
+    """The artifact that `export_one` checks, not checked yet; nobody but who measures what exports do wants it so.
+
+    Args:
+        source: The run.
+        exporter: Of the format.
+        precision: One of the exporter's.
+        folder: Where it goes.
+        settings: The exporter's options; None: its defaults.
+        bounds: What an export that tries several ways tolerates; None: the default of the precision.
+
+    Returns:
+        The artifact, and the engine to check it in; None: the format's first.
+    """
     preprocess = source.run.config.preprocess
-    images = RunImages(source.prepared, preprocess)
     job = ExportJob(
         source.model,
         preprocess,
         precision,
         settings or exporter.options(),
-        images,
+        RunImages(source.prepared, preprocess),
         bounds,
         source.reporter,
         source.record,
         count(source.model, source.model.spec.input_shape),
     )
-    with files.staged_folder(place, overwrite=True) as staged:
-        made, engine = _write(staged, source.run, job, exporter, source.reporter)
-        made = _checked(made, engine, source, bounds)
-    return Artifact(place, made.manifest)
+    return _write(folder, source.run, job, exporter, source.reporter)
 
 
 def source_record(run: Run) -> SourceRun:
