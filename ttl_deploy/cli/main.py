@@ -1,6 +1,6 @@
 """The program: finds the commands, runs one, and turns whatever goes wrong into one line and an exit code.
 
-0 done, 1 a check failed, 2 bad input or a missing dependency, 130 interrupted. Nothing heavy is imported here.
+0 done, 1 a check failed, 2 bad input or a missing dependency, 130 interrupted, 143 ended by SIGTERM. Nothing heavy is imported here.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Annotated, NoReturn
 import typer
 
 import ttl_deploy
-from ttl_deploy.cli import commands, console
+from ttl_deploy.cli import commands, console, stopping
 from ttl_deploy.errors import StorageError, TtlDeployError
 
 app = typer.Typer(
@@ -73,7 +73,8 @@ def _add_commands() -> None:
 def main() -> NoReturn:
     """Runs the command line and exits."""
     console.accept_any_text()
-    code = run(sys.argv[1:])
+    with stopping.by_signals():
+        code = run(sys.argv[1:])
     try:
         sys.stdout.flush()
     except BrokenPipeError:
@@ -86,26 +87,38 @@ def run(arguments: list[str]) -> int:
     """Runs a command and gives its exit code; no exception leaves it unless `--debug` is among the arguments."""
     # Looking through every installed package for pydantic's plugins costs a command 30 ms; there are none of ours.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
-    debug = "--debug" in arguments
     try:
         result = app(args=[a for a in arguments if a != "--debug"], prog_name="ttl-deploy", standalone_mode=False)
-    except TtlDeployError as error:
-        return _explain(error, str(error), error.exit_code, debug)
-    except BrokenPipeError:
-        return 0
-    except SystemExit as leaving:
-        # Typer leaves so when nobody reads what a command prints any more, as behind `| head`: no fault of the command.
-        if not isinstance(leaving.__context__, BrokenPipeError):
-            raise
-        return 0
-    except Exception as error:
-        if type(error).__name__ == "NoArgsIsHelpError":
-            console.line(_usage(error, arguments))
-            return 2
-        return _explain(error, _usage(error, arguments) or _unforeseen(error, arguments), 2, debug)
+    except KeyboardInterrupt:
+        result = _INTERRUPTED
+    except BaseException as error:
+        # Whatever a library made of the interruption, it was one.
+        return _interrupted(arguments) if stopping.came() else _ended_by(error, arguments)
     if result == _INTERRUPTED:
-        console.error(f"interrupted; {_ON_INTERRUPT.get(_command(arguments), 'nothing was left half done')}")
+        return _interrupted(arguments)
     return result if isinstance(result, int) else 0
+
+
+def _ended_by(error: BaseException, arguments: list[str]) -> int:
+    debug = "--debug" in arguments
+    if isinstance(error, TtlDeployError):
+        return _explain(error, str(error), error.exit_code, debug)
+    # Typer leaves so when nobody reads what a command prints any more, as behind `| head`: no fault of the command.
+    left = error.__context__ if isinstance(error, SystemExit) else error
+    if isinstance(left, BrokenPipeError):
+        return 0
+    if not isinstance(error, Exception):
+        raise error
+    if type(error).__name__ == "NoArgsIsHelpError":
+        console.line(_usage(error, arguments))
+        return 2
+    return _explain(error, _usage(error, arguments) or _unforeseen(error, arguments), 2, debug)
+
+
+def _interrupted(arguments: list[str]) -> int:
+    left = _ON_INTERRUPT.get(_command(arguments), "nothing was left half done")
+    console.error(f"{stopping.how()}; {left}")
+    return stopping.exit_code()
 
 
 def _usage(error: Exception, arguments: list[str]) -> str:
