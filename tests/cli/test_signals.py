@@ -1,4 +1,4 @@
-"""SIGTERM ends every command as Ctrl-C does: one line, an exit code of its own, and nothing that cannot be gone on with."""
+"""SIGTERM ends every command as Ctrl-C does: one line, an exit code of its own, and files that can be gone on with."""
 
 import os
 import signal

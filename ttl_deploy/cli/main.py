@@ -1,6 +1,7 @@
 """The program: finds the commands, runs one, and turns whatever goes wrong into one line and an exit code.
 
-0 done, 1 a check failed, 2 bad input or a missing dependency, 130 interrupted, 143 ended by SIGTERM. Nothing heavy is imported here.
+0 done, 1 a check failed, 2 bad input or a missing dependency, 130 interrupted, 143
+ended by SIGTERM. Nothing heavy is imported here.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import itertools
 import os
 import pkgutil
 import sys
+from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
@@ -144,11 +146,17 @@ def _command(arguments: list[str]) -> str:
 def _unforeseen(error: Exception, arguments: list[str]) -> str:
     """One line for what no check foresaw; the ways a disk or a memory fails are known."""
     if isinstance(error, OSError) and error.errno in StorageError.REASONS:
-        return str(StorageError.of(error))
+        return str(StorageError.of(error, _place(error)))
     if isinstance(error, MemoryError) or "out of memory" in str(error).lower():
         return f"out of memory; {_ON_MEMORY.get(_command(arguments), 'end other programs, or take a larger machine')}"
     detail = " ".join(str(error).split())[:300]
     return f"unforeseen {type(error).__name__}: {detail}; run again with --debug for the traceback and report it"
+
+
+def _place(error: OSError) -> Path | None:
+    from ttl_deploy.files import users_path
+
+    return users_path(Path(os.fsdecode(error.filename))) if isinstance(error.filename, str | bytes) else None
 
 
 def _explain(error: BaseException, message: str, code: int, debug: bool) -> int:
