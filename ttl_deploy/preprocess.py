@@ -174,6 +174,7 @@ def _opened(stream: IO[bytes], spec: PreprocessSpec, where: str) -> Image.Image:
 def _of_samples(samples: tiff_samples.Packed, spec: PreprocessSpec, where: str) -> Image.Image:
     """Steps 3 to 6 for TIFF whose samples Pillow does not unpack."""
     _refuse_large((samples.width, samples.height), where)
+    _silence_libtiff()
     with Image.open(samples.rows, formats=("TIFF",)) as rows:
         values, top = samples.unpack(np.asarray(rows)), 2**samples.bits - 1
         values = top - values if samples.white_is_zero else values

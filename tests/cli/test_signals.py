@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from ttl_deploy.artifact import Artifact
+from ttl_deploy.cli import main
 from ttl_deploy.cli.main import run
 
 WORDS = {signal.SIGINT: "interrupted", signal.SIGTERM: "ended by SIGTERM"}
@@ -97,6 +98,31 @@ def test_what_the_starter_had_ignored_stays_ignored() -> None:
     assert (process.returncode, said) == (0, "")
 
 
+@pytest.mark.parametrize(
+    ("arguments", "left"),
+    [
+        (["train", "data", "--out", "none"], "nothing was written"),
+        (["train", "data", "--out=my run"], "`ttl-deploy train --resume 'my run'` goes on"),
+        (["train", "--resume", "my run"], "`ttl-deploy train --resume 'my run'` goes on"),
+        (
+            ["train", "data", "--repeats", "3", "--out", "series"],
+            "finished runs are kept, and the same command goes on",
+        ),
+        (["search", "data", "--out", "s", "--overwrite"], "and the same command without --overwrite goes on"),
+        (["predict", "a", "b", "--out", "c"], "and the same command goes on"),
+        (["export", "run"], "nothing was left half done"),
+    ],
+)
+def test_what_is_left_is_told_as_it_is(
+    arguments: list[str], left: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("my run", "series"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "my run" / "config.yaml").touch()
+    monkeypatch.chdir(tmp_path)
+    assert main._left(arguments).endswith(left)
+
+
 def until(reached: Callable[[], bool], process: "subprocess.Popen[str]") -> None:
     end = time.monotonic() + 120
     while not reached():
@@ -130,7 +156,8 @@ def test_sigterm_in_train_leaves_a_run_that_resumes_and_says_so(tmp_path: Path) 
     history = folder / "history.jsonl"
     until(lambda: history.exists() and history.read_text().count("\n") > 1, process)
     said = ended(process, signal.SIGTERM)
-    assert said == "error: ended by SIGTERM; finished epochs are kept, and `ttl-deploy train --resume RUN` goes on"
+    way_on = f"finished epochs are kept, and `ttl-deploy train --resume {folder}` goes on"
+    assert said == f"error: ended by SIGTERM; {way_on}"
     assert [p.name for p in tmp_path.glob(".*")] + [p.name for p in folder.glob(".*")] == []
     wanted = history.read_text().count("\n") + 2
     assert run(["train", "--resume", str(folder), "--epochs", str(wanted), "--cache", str(tmp_path / "cache")]) == 0

@@ -12,6 +12,7 @@ import os
 import pkgutil
 import sys
 from pathlib import Path
+from shlex import quote
 from typing import Annotated, NoReturn
 
 import typer
@@ -118,9 +119,30 @@ def _ended_by(error: BaseException, arguments: list[str]) -> int:
 
 
 def _interrupted(arguments: list[str]) -> int:
-    left = _ON_INTERRUPT.get(_command(arguments), "nothing was left half done")
-    console.error(f"{stopping.how()}; {left}")
+    console.error(f"{stopping.how()}; {_left(arguments)}")
     return stopping.exit_code()
+
+
+def _left(arguments: list[str]) -> str:
+    """What an interrupted command left, and how it goes on."""
+    command = _command(arguments)
+    words = _ON_INTERRUPT.get(command, "nothing was left half done")
+    if command == "train":
+        words = _left_of_training(arguments, words)
+    if "--overwrite" in arguments:
+        words = words.replace("the same command goes", "the same command without --overwrite goes")
+    return words
+
+
+def _left_of_training(arguments: list[str], words: str) -> str:
+    """A series of runs goes on by its own command, and before the first epoch's data are read there is no run."""
+    pairs = itertools.pairwise(word for given in arguments for word in given.split("=", 1))
+    place = next((value for option, value in pairs if option in ("--resume", "--out")), None)
+    if place is None or not Path(place).exists():
+        return "nothing was written"
+    if not (Path(place) / "config.yaml").exists():
+        return "finished runs are kept, and the same command goes on"
+    return words.replace("RUN", quote(place))
 
 
 def _usage(error: Exception, arguments: list[str]) -> str:

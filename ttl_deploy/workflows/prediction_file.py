@@ -160,7 +160,7 @@ class PredictionFile:
             try:
                 self._begin(provenance, overwrite)
             except BaseException:
-                if is_new:
+                if is_new and not path.stat().st_size:
                     path.unlink()
                 self._handle.close()
                 raise
