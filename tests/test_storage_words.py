@@ -18,7 +18,13 @@ def folder_with_json(path: Path) -> None:
         files.write_json(folder / "plan.json", {})
 
 
-WRITERS: list[Callable[[Path], None]] = [lambda path: files.write_text(path, "x"), folder_with_json]
+def folder_in_staging(path: Path) -> None:
+    """As an export writes its artifact."""
+    with files.staged_folder(path) as staged, files.atomic_folder(staged) as folder:
+        files.write_json(folder / "plan.json", {})
+
+
+WRITERS: list[Callable[[Path], None]] = [lambda path: files.write_text(path, "x"), folder_with_json, folder_in_staging]
 
 
 @pytest.mark.parametrize("number", sorted(StorageError.REASONS))

@@ -56,7 +56,14 @@ def disk_errors(path: Path) -> Iterator[None]:
 
 def users_path(path: Path) -> Path:
     """A path without the temporary siblings in it: where the file shall be in the end."""
-    return Path(*(found["name"] if (found := _SIBLING.fullmatch(part)) else part for part in path.parts))
+    return Path(*map(_users_name, path.parts))
+
+
+def _users_name(name: str) -> str:
+    """A sibling may be one of a sibling's."""
+    while found := _SIBLING.fullmatch(name):
+        name = found["name"]
+    return name
 
 
 def _failed(error: OSError, path: Path) -> Path:
