@@ -17,6 +17,7 @@ from typing import Any
 
 from ttl_deploy import files
 from ttl_deploy.errors import BadInputError, IntegrityError
+from ttl_deploy.onnx_parts import outside_files
 from ttl_deploy.spec import ArtifactManifest, FileRecord, make_record, read_record
 
 MANIFEST = "manifest.json"
@@ -57,7 +58,7 @@ def open_artifact(path: Path, *, verify: bool = True) -> Artifact:
     Raises:
         BadInputError: There is no such folder, or it is not an artifact.
         IntegrityError: The manifest is damaged or of a newer schema, a file is missing or has changed, or there is a
-            file that the manifest does not list.
+            file that the manifest does not list, or that its model reads without that.
     """
     try:
         folder = _folder_of(path)
@@ -69,6 +70,7 @@ def open_artifact(path: Path, *, verify: bool = True) -> Artifact:
     for name, record in manifest.files.items():
         _check_file(folder, name, record, verify=verify)
     _refuse_unlisted(folder, manifest)
+    _refuse_unlisted_weights(folder, manifest)
     return Artifact(folder, manifest)
 
 
@@ -174,6 +176,19 @@ def _refuse_unlisted(folder: Path, manifest: ArtifactManifest) -> None:
             where=folder,
             fix="move it out of the artifact's folder",
         )
+
+
+def _refuse_unlisted_weights(folder: Path, manifest: ArtifactManifest) -> None:
+    """An ONNX graph may keep its weights in any file, among them those that are tolerated unlisted or lie elsewhere."""
+    for name in manifest.files:
+        if not name.endswith(".onnx"):
+            continue
+        beside = PurePosixPath(name).parent
+        for place in outside_files(folder / name):
+            if str(beside / place) not in manifest.files:
+                raise IntegrityError(
+                    f"reads {place!r}, which the manifest does not list", where=folder / name, fix=_AGAIN
+                )
 
 
 def _tolerated(name: str, *, kit: bool) -> bool:

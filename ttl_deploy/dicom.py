@@ -34,7 +34,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ttl_deploy.errors import MissingDependencyError, TtlDeployError, UnreadableImageError
+from ttl_deploy.errors import TtlDeployError, UndecodedImageError, UnreadableImageError
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
@@ -100,11 +100,11 @@ def read_dicom(source: Path | bytes, where: str, max_pixels: int, *, own_range: 
 
     Raises:
         UnreadableImageError: It is damaged, holds no pixels, or pixels that the rule refuses.
-        MissingDependencyError: pydicom, or a decoder for its compression, is not installed.
+        UndecodedImageError: pydicom, or a decoder for its compression, is not installed.
     """
     if importlib.util.find_spec("pydicom") is None:
-        raise MissingDependencyError(
-            "is DICOM, and pydicom is not installed", where=where, fix="pip install 'ttl-deploy[medical]'"
+        raise UndecodedImageError(
+            "is DICOM, and pydicom is not installed", where=where, packages="'ttl-deploy[medical]'"
         )
     try:
         dataset = _open(source, where)
@@ -217,7 +217,7 @@ def _undecoded(syntax: Any, where: str) -> TtlDeployError:
     packages = next((packages for lasts, packages in _DECODERS if last in lasts), None)
     if packages is None:
         return UnreadableImageError(what, where=where, fix=_CONVERT)
-    return MissingDependencyError(what, where=where, fix=f"pip install {packages}, or decompress the file")
+    return UndecodedImageError(what, where=where, packages=packages)
 
 
 def _from_high_bit(values: NDArray[Any], dataset: Dataset) -> NDArray[Any]:

@@ -8,9 +8,25 @@ from __future__ import annotations
 
 import difflib
 import errno
+import re
 from collections.abc import Iterable
 from os import PathLike
 from typing import ClassVar
+
+_CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
+"""Control characters, line and paragraph separators, and what turns the direction of the text after it."""
+
+
+def printable(text: str, keep: str = "") -> str:
+    r"""A text with its control characters spelled out (`\x1b`), so that no name steers the terminal it is shown on.
+
+    Args:
+        text: Any text, such as the name of a class or a file.
+        keep: Control characters that stay.
+    """
+    return _CONTROLS.sub(
+        lambda found: found[0] if found[0] in keep else found[0].encode("unicode_escape").decode(), text
+    )
 
 
 class TtlDeployError(Exception):
@@ -27,7 +43,7 @@ class TtlDeployError(Exception):
     def __init__(self, what: str, *, where: str | PathLike[str] | None = None, fix: str | None = None) -> None:
         self.what, self.where, self.fix = what, where, fix
         place = f"{where}: " if where is not None else ""
-        super().__init__(" ".join(f"{place}{what}{f'; {fix}' if fix else ''}".split()))
+        super().__init__(printable(" ".join(f"{place}{what}{f'; {fix}' if fix else ''}".split())))
 
 
 class BadInputError(TtlDeployError):
@@ -46,8 +62,22 @@ class MissingDependencyError(TtlDeployError):
     """An optional package, a device or a runtime is not present."""
 
 
+class UndecodedImageError(UnreadableImageError, MissingDependencyError):
+    """An image may be whole, and no package that decodes it is installed.
+
+    Args:
+        what: What it is.
+        where: The file.
+        packages: Packages that read it, as `pip install` takes them.
+    """
+
+    def __init__(self, what: str, *, where: str | PathLike[str] | None = None, packages: str = "") -> None:
+        super().__init__(what, where=where, fix=packages and f"pip install {packages}, or decompress the file")
+        self.packages = packages
+
+
 class StorageError(TtlDeployError):
-    """The disk is full, read-only or failing."""
+    """A file cannot be written where it was asked for: the disk is full, read-only or failing, or the path is none."""
 
     REASONS: ClassVar[dict[int, str]] = {
         errno.ENOSPC: "the disk is full",
@@ -57,13 +87,31 @@ class StorageError(TtlDeployError):
         errno.EPERM: "permission denied",
         errno.EIO: "the disk reports an input/output error",
         errno.EFBIG: "the file would be larger than the file system allows",
+        errno.ENAMETOOLONG: "the name is longer than the file system allows",
+        errno.ENOTDIR: "a part of the path is a file and no folder",
+        errno.EEXIST: "a part of the path is a file and no folder",
+        errno.EISDIR: "is a folder",
+        errno.EBUSY: "is in use by the system, perhaps as a mount point",
+    }
+
+    _WAYS_OUT: ClassVar[dict[int, str]] = {
+        errno.ENOSPC: "free space or choose another place, then run again",
+        errno.EDQUOT: "remove files of yours or choose another place, then run again",
+        errno.EROFS: "choose a place that can be written to",
+        errno.EACCES: "choose another place, or have the permissions changed",
+        errno.EPERM: "choose another place, or have the permissions changed",
+        errno.EFBIG: "choose a place on another file system",
+        errno.ENAMETOOLONG: "choose a shorter name",
+        errno.EISDIR: "choose the name of a file",
+        errno.EBUSY: "choose a place inside it",
     }
 
     @classmethod
     def of(cls, error: OSError, where: str | PathLike[str] | None = None) -> StorageError:
         """The error for an operating-system error whose number is in `REASONS`."""
-        place = where or error.filename
-        return cls(cls.REASONS[error.errno or 0], where=place, fix="free space or choose another place, then run again")
+        number = error.errno or 0
+        way_out = cls._WAYS_OUT.get(number, "choose another place")
+        return cls(cls.REASONS[number], where=where or error.filename, fix=way_out)
 
 
 class TrainingError(TtlDeployError):

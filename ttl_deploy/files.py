@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import errno
+import fcntl
 import hashlib
 import io
 import json
@@ -21,7 +22,7 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from ttl_deploy.errors import BadInputError, StorageError
 
@@ -32,15 +33,81 @@ _FORGOTTEN = 24 * 3600
 """Seconds after which a leftover of another machine, whose processes cannot be seen here, counts as abandoned."""
 
 
+_SIBLING = re.compile(r"\.(?P<name>.+)\.\w+-\d+-[0-9a-f]{8}\.(?:tmp|old)", re.DOTALL)
+"""Names that `_sibling` makes."""
+
+_WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)
+"""How a file system says that it has none."""
+
+_FORMULA = re.compile("'*[=+\\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
+"""How text begins that a spreadsheet may take for a formula (OWASP, "CSV Injection"), after our own mark or not."""
+
+
 @contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
-    """Turns the operating system's write failures into a `StorageError` that names the path."""
+    """Turns the operating system's write failures into a `StorageError` that names the path as the user knows it."""
     try:
         yield
     except OSError as error:
         if error.errno not in StorageError.REASONS:
             raise
-        raise StorageError.of(error, path) from error
+        raise StorageError.of(error, _failed(error, path)) from error
+
+
+def users_path(path: Path) -> Path:
+    """A path without the temporary siblings in it: where the file shall be in the end."""
+    return Path(*map(_users_name, path.parts))
+
+
+def _users_name(name: str) -> str:
+    """A sibling may be one of a sibling's."""
+    while found := _SIBLING.fullmatch(name):
+        name = found["name"]
+    return name
+
+
+def _failed(error: OSError, path: Path) -> Path:
+    """What could not be written: the file itself, or `path` where the error names none or a folder on the way to it."""
+    wanted = users_path(path)
+    if not isinstance(error.filename, str | bytes):
+        return wanted
+    named = users_path(Path(os.fsdecode(error.filename)))
+    return wanted if wanted.is_relative_to(named) else named
+
+
+def open_alone(path: Path) -> IO[bytes] | None:
+    """Opens a file to add to it, and makes it where there is none; None where another process holds it so.
+
+    The lock is on the file itself and goes with the process, however that ends. A file system without locks gives none.
+    """
+    while True:
+        handle = path.open("ab")
+        if not _locked(handle):
+            handle.close()
+            return None
+        # Between the two steps whoever had it may have removed it.
+        if _is_at(handle, path):
+            return handle
+        handle.close()
+
+
+def _is_at(handle: IO[bytes], path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(handle.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _locked(handle: IO[bytes]) -> bool:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno not in _WITHOUT_LOCKS:
+            handle.close()
+            raise
+    return True
 
 
 @contextmanager
@@ -75,11 +142,31 @@ def write_text(path: Path, content: str) -> None:
 
 
 def csv_row(cells: Iterable[object]) -> str:
-    r"""One row of a CSV that ends in `\n`, quoted where needed, be it a line end of any kind."""
+    r"""One row of a CSV that ends in `\n`, quoted where needed, be it a line end of any kind.
+
+    Text that a spreadsheet would run as a formula gets an apostrophe in front, which `plain_cells` takes away again.
+    """
     buffer = io.StringIO()
     # Python quotes a carriage return only where the row's own end has one.
-    csv.writer(buffer, lineterminator="\r\n").writerow(cells)
+    csv.writer(buffer, lineterminator="\r\n").writerow(map(_inert, cells))
     return buffer.getvalue().removesuffix("\r\n") + "\n"
+
+
+def plain_cells(cells: Iterable[str]) -> list[str]:
+    """The cells of a row that `csv_row` made, as they were given."""
+    return [cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell for cell in cells]
+
+
+def _inert(cell: object) -> object:
+    return f"'{cell}" if isinstance(cell, str) and _FORMULA.match(cell) and not _is_number(cell) else cell
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return text == text.strip()
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -125,8 +212,9 @@ def refuse_existing(path: Path, *, overwrite: bool, option: str = "--out", fix: 
         option: What named it.
         fix: The way out, for commands without --overwrite.
     """
-    recover(path)
-    _refuse(path, overwrite=overwrite, option=option, fix=fix)
+    with disk_errors(path):
+        recover(path)
+        _refuse(path, overwrite=overwrite, option=option, fix=fix)
 
 
 def _refuse(path: Path, *, overwrite: bool, option: str = "--out", fix: str | None = None) -> None:

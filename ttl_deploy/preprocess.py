@@ -24,12 +24,14 @@ The rule, in order:
 
 from __future__ import annotations
 
+import ctypes
 import io
 import logging
 import threading
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import IO, Any
 
@@ -79,7 +81,7 @@ def load_pixels(source: Path | bytes, spec: PreprocessSpec, *, where: str | None
 
     Raises:
         UnreadableImageError: The file is missing, empty, damaged, not an image or too large.
-        MissingDependencyError: It is DICOM and pydicom or a decoder is not installed.
+        UndecodedImageError: It is DICOM and pydicom or a decoder is not installed.
     """
     place = where or (str(source) if isinstance(source, Path) else "image data")
     try:
@@ -163,6 +165,8 @@ def _decoded(source: Path | bytes, spec: PreprocessSpec, where: str) -> Image.Im
 
 def _opened(stream: IO[bytes], spec: PreprocessSpec, where: str) -> Image.Image:
     with Image.open(stream, formats=_FORMATS) as image:
+        if image.format == "TIFF":
+            _silence_libtiff()
         _refuse_large(image.size, where)
         return _eight_bit(image, stream, spec, where)
 
@@ -170,6 +174,7 @@ def _opened(stream: IO[bytes], spec: PreprocessSpec, where: str) -> Image.Image:
 def _of_samples(samples: tiff_samples.Packed, spec: PreprocessSpec, where: str) -> Image.Image:
     """Steps 3 to 6 for TIFF whose samples Pillow does not unpack."""
     _refuse_large((samples.width, samples.height), where)
+    _silence_libtiff()
     with Image.open(samples.rows, formats=("TIFF",)) as rows:
         values, top = samples.unpack(np.asarray(rows)), 2**samples.bits - 1
         values = top - values if samples.white_is_zero else values
@@ -177,6 +182,22 @@ def _of_samples(samples: tiff_samples.Packed, spec: PreprocessSpec, where: str) 
             wide = (values.astype(np.uint64) * (2 * 65535) + top) // (2 * top)
             values, top = wide.astype(np.uint16), 65535
         return _upright(Image.fromarray(_eight_bit_array(values, spec, where, top)), rows)
+
+
+@cache
+def _silence_libtiff() -> None:
+    """Takes away the handler by which libtiff writes to stderr what Pillow raises as well.
+
+    libtiff is looked up among what Pillow's own library is linked with; where it is part of it, its lines stay.
+    """
+    from PIL import _imaging
+
+    with suppress(OSError, AttributeError):
+        library = ctypes.CDLL(_imaging.__file__)
+        for name in ("TIFFSetErrorHandler", "TIFFSetWarningHandler"):
+            set_handler = getattr(library, name)
+            set_handler.argtypes, set_handler.restype = (ctypes.c_void_p,), ctypes.c_void_p
+            set_handler(None)
 
 
 def _refuse_empty(source: Path | bytes, where: str) -> None:

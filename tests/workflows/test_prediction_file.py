@@ -171,8 +171,9 @@ def test_a_folder_as_file_and_a_full_disk(
     with pytest.raises(BadInputError, match="is a folder"):
         predict_to_file(artifact.folder, scans, tmp_path)
 
-    def full(_: int) -> None:
-        raise OSError(28, "No space left on device")
+    def full(descriptor: int) -> None:
+        if os.path.samestat(os.fstat(descriptor), (tmp_path / "out.csv").stat()):
+            raise OSError(28, "No space left on device")
 
     predict_to_file(artifact.folder, scans[:5], tmp_path / "out.csv")
     with monkeypatch.context() as patch:

@@ -6,6 +6,7 @@ drifts drifts for all of them.
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -13,13 +14,13 @@ import sys
 from collections.abc import Sequence
 from typing import Any, Literal, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from ttl_deploy.bench.measure import Measurement, merge
 from ttl_deploy.errors import TtlDeployError
 from ttl_deploy.progress import SILENT, Reporter
 from ttl_deploy.runtime.base import default_threads
-from ttl_deploy.spec import Record
+from ttl_deploy.spec import AnyRecord, PathText, Record
 
 Scenario = Literal["single-stream", "offline", "server"]
 
@@ -59,7 +60,7 @@ class Job(Record):
     """
 
     label: str
-    artifact: str | None = None
+    artifact: PathText | None = None
     runtime: str | None = None
     device: str = "cpu"
     loader: str | None = Field(None, pattern=r"^[\w.]+:\w+$")
@@ -86,6 +87,20 @@ class Job(Record):
         return self
 
 
+def to_line(record: Record) -> str:
+    """A record as it goes to another process: one line of ASCII, whatever bytes its names of files hold."""
+    return json.dumps(record.model_dump(mode="json"))
+
+
+def from_line(kind: type[AnyRecord], line: str) -> AnyRecord:
+    """The record in a line of `to_line`.
+
+    Raises:
+        ValueError: It holds no such record.
+    """
+    return kind.model_validate(json.loads(line))
+
+
 def run_isolated(job: Job) -> Measurement:
     """Measures a job in a new process.
 
@@ -96,9 +111,10 @@ def run_isolated(job: Job) -> Measurement:
     try:
         done = subprocess.run(
             WORKER,
-            input=job.model_dump_json(),
+            input=to_line(job),
             capture_output=True,
-            text=True,
+            encoding="utf-8",
+            errors="replace",
             timeout=job.timeout_s,
             env=environment(job.threads or 1, pinned=True),
             check=False,
@@ -110,8 +126,8 @@ def run_isolated(job: Job) -> Measurement:
     if done.returncode != 0:
         raise TtlDeployError(f"cannot be measured: {last_words(done.returncode, done.stderr)}", where=job.label)
     try:
-        return Measurement.model_validate_json(done.stdout)
-    except ValidationError as error:
+        return from_line(Measurement, done.stdout)
+    except ValueError as error:
         raise TtlDeployError("the measuring process gave no valid answer", where=job.label) from error
 
 

@@ -10,9 +10,9 @@ import tempfile
 import threading
 from typing import IO
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
-from ttl_deploy.bench.isolate import WORKER, Job, environment, last_words
+from ttl_deploy.bench.isolate import WORKER, Job, environment, from_line, last_words, to_line
 from ttl_deploy.bench.measure import Measurement
 from ttl_deploy.closing import Closing
 from ttl_deploy.errors import TtlDeployError
@@ -43,7 +43,7 @@ class PersistentWorker(Closing):
 
     def __init__(self, job: Job) -> None:
         self.job = job.model_copy(update={"threads": job.threads or default_threads()})
-        self._errors: IO[str] = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed with the process
+        self._errors: IO[str] = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115 - closed with the process
         self._process = subprocess.Popen(
             [*WORKER, "--blocks"],
             stdin=subprocess.PIPE,
@@ -71,8 +71,8 @@ class PersistentWorker(Closing):
             TtlDeployError: The worker failed, was killed or took longer than the job's timeout.
         """
         try:
-            return Measurement.model_validate_json(self._ask(block))
-        except ValidationError as error:
+            return from_line(Measurement, self._ask(block))
+        except ValueError as error:
             raise TtlDeployError("the measuring process gave no valid answer", where=self.job.label) from error
 
     def close(self) -> None:
@@ -100,7 +100,7 @@ class PersistentWorker(Closing):
         timer = threading.Timer(self.job.timeout_s, stop)
         timer.start()
         try:
-            stdin.write(question.model_dump_json() + "\n")
+            stdin.write(to_line(question) + "\n")
             stdin.flush()
             line = stdout.readline()
         except BrokenPipeError:

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from ttl_deploy.artifact import open_artifact
 from ttl_deploy.bench import server
-from ttl_deploy.bench.isolate import Job
+from ttl_deploy.bench.isolate import Job, from_line, to_line
 from ttl_deploy.bench.machine import Watch
 from ttl_deploy.bench.measure import Measurement, measure_session, standard_batch, summarise
 from ttl_deploy.bench.open_loop import ServerResult, Trial, tail
@@ -63,7 +63,7 @@ def main(arguments: list[str]) -> int:
             if "--blocks" in arguments:
                 _take_turns(stream)
             else:
-                stream.write(measure(Job.model_validate_json(sys.stdin.read())).model_dump_json())
+                stream.write(to_line(measure(from_line(Job, sys.stdin.read()))))
         except TtlDeployError as error:
             sys.stderr.write(f"{error}\n")
             return error.exit_code
@@ -117,13 +117,13 @@ def _opened(job: Job) -> Iterator[_Open]:
 
 
 def _take_turns(stream: IO[str]) -> None:
-    job = Job.model_validate_json(sys.stdin.readline())
+    job = from_line(Job, sys.stdin.readline())
     with _opened(job) as opened:
         batch = standard_batch(opened.session, job.batch)
         _write_line(stream, READY)
         warmup_runs = None
         while line := sys.stdin.readline():
-            block = Block.model_validate_json(line)
+            block = from_line(Block, line)
             measured = measure_session(
                 opened.session,
                 batch,
@@ -136,7 +136,7 @@ def _take_turns(stream: IO[str]) -> None:
                 cold_start_s=opened.cold_start_s,
             )
             warmup_runs = _SETTLE_RUNS
-            _write_line(stream, measured.model_dump_json())
+            _write_line(stream, to_line(measured))
 
 
 def _measure_server(job: Job, opened: _Open) -> Measurement:

@@ -1,6 +1,7 @@
 """The terminal: tables, progress and messages. The only module that knows rich, and it loads it on first use.
 
-Results go to stdout, everything else to stderr, so that `--json` and CSV can be piped.
+Results go to stdout, everything else to stderr, so that `--json` and CSV can be piped. What is shown to people holds no
+control characters, whatever a class or a file is called.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
+from ttl_deploy.errors import printable
 from ttl_deploy.progress import Advance
 
 if TYPE_CHECKING:
@@ -22,6 +24,9 @@ if TYPE_CHECKING:
 PLAIN_INTERVAL = 10.0
 """Seconds between progress lines where there is no terminal."""
 
+
+_LAYOUT = "\n\t"
+"""Control characters of our own in messages of several lines."""
 
 _SPELLED_OUT = "ttl-deploy.spelled-out"
 """Name of the way in which characters are written that an output's encoding lacks."""
@@ -63,11 +68,13 @@ class ConsoleReporter:
     def info(self, message: str) -> None:
         """Prints a message."""
         if not self._quiet:
-            _stderr().print(message, markup=False, highlight=False, soft_wrap=True)
+            _stderr().print(printable(message, _LAYOUT), markup=False, highlight=False, soft_wrap=True)
 
     def warn(self, message: str) -> None:
         """Prints a warning."""
-        _stderr().print(f"warning: {message}", style="yellow", markup=False, highlight=False, soft_wrap=True)
+        _stderr().print(
+            f"warning: {printable(message, _LAYOUT)}", style="yellow", markup=False, highlight=False, soft_wrap=True
+        )
 
     @contextlib.contextmanager
     def task(self, description: str, total: float | None) -> Iterator[Advance]:
@@ -106,12 +113,17 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], *, 
     screen = _console(stderr=False)
     if title:
         # A table's own title would be wrapped to the width of its columns.
-        screen.print(title, style="bold", markup=False, highlight=False, soft_wrap=True)
+        screen.print(printable(title), style="bold", markup=False, highlight=False, soft_wrap=True)
     screen.print(drawn)
 
 
 def line(text: str) -> None:
     """Prints one line on stdout."""
+    sys.stdout.write(printable(text, _LAYOUT) + "\n")
+
+
+def data_line(text: str) -> None:
+    """Prints a line for machines on stdout, as it is."""
     sys.stdout.write(text + "\n")
 
 
@@ -127,13 +139,13 @@ def print_json(content: Any) -> None:
 
 def error(message: str) -> None:
     """Prints the one line of an error on stderr."""
-    sys.stderr.write(f"error: {message}\n")
+    sys.stderr.write(f"error: {printable(message)}\n")
 
 
 def _cell(value: Any) -> str:
     from rich.markup import escape  # noqa: TID251 - the one module that may
 
-    return "-" if value is None else escape(str(value))
+    return "-" if value is None else escape(printable(str(value)))
 
 
 def _console(*, stderr: bool) -> Console:
@@ -160,13 +172,13 @@ def _bar(description: str, total: float | None) -> Iterator[Advance]:
     )
 
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[status]}"),
+        TextColumn("{task.fields[status]}", markup=False),
     )
     with Progress(*columns, console=_stderr(), transient=True) as progress:
-        task = progress.add_task(description, total=total, status="")
-        yield lambda steps, status: progress.update(task, advance=steps, status=status)
+        task = progress.add_task(printable(description), total=total, status="")
+        yield lambda steps, status: progress.update(task, advance=steps, status=printable(status))

@@ -1,6 +1,7 @@
 """The program: finds the commands, runs one, and turns whatever goes wrong into one line and an exit code.
 
-0 done, 1 a check failed, 2 bad input or a missing dependency, 130 interrupted. Nothing heavy is imported here.
+0 done, 1 a check failed, 2 bad input or a missing dependency, 130 interrupted, 143
+ended by SIGTERM. Nothing heavy is imported here.
 """
 
 from __future__ import annotations
@@ -10,12 +11,14 @@ import itertools
 import os
 import pkgutil
 import sys
+from pathlib import Path
+from shlex import quote
 from typing import Annotated, NoReturn
 
 import typer
 
 import ttl_deploy
-from ttl_deploy.cli import commands, console
+from ttl_deploy.cli import commands, console, stopping
 from ttl_deploy.errors import StorageError, TtlDeployError
 
 app = typer.Typer(
@@ -73,7 +76,8 @@ def _add_commands() -> None:
 def main() -> NoReturn:
     """Runs the command line and exits."""
     console.accept_any_text()
-    code = run(sys.argv[1:])
+    with stopping.by_signals():
+        code = run(sys.argv[1:])
     try:
         sys.stdout.flush()
     except BrokenPipeError:
@@ -86,26 +90,59 @@ def run(arguments: list[str]) -> int:
     """Runs a command and gives its exit code; no exception leaves it unless `--debug` is among the arguments."""
     # Looking through every installed package for pydantic's plugins costs a command 30 ms; there are none of ours.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
-    debug = "--debug" in arguments
     try:
         result = app(args=[a for a in arguments if a != "--debug"], prog_name="ttl-deploy", standalone_mode=False)
-    except TtlDeployError as error:
-        return _explain(error, str(error), error.exit_code, debug)
-    except BrokenPipeError:
-        return 0
-    except SystemExit as leaving:
-        # Typer leaves so when nobody reads what a command prints any more, as behind `| head`: no fault of the command.
-        if not isinstance(leaving.__context__, BrokenPipeError):
-            raise
-        return 0
-    except Exception as error:
-        if type(error).__name__ == "NoArgsIsHelpError":
-            console.line(_usage(error, arguments))
-            return 2
-        return _explain(error, _usage(error, arguments) or _unforeseen(error, arguments), 2, debug)
+    except KeyboardInterrupt:
+        result = _INTERRUPTED
+    except BaseException as error:
+        # Whatever a library made of the interruption, it was one.
+        return _interrupted(arguments) if stopping.came() else _ended_by(error, arguments)
     if result == _INTERRUPTED:
-        console.error(f"interrupted; {_ON_INTERRUPT.get(_command(arguments), 'nothing was left half done')}")
+        return _interrupted(arguments)
     return result if isinstance(result, int) else 0
+
+
+def _ended_by(error: BaseException, arguments: list[str]) -> int:
+    debug = "--debug" in arguments
+    if isinstance(error, TtlDeployError):
+        return _explain(error, str(error), error.exit_code, debug)
+    # Typer leaves so when nobody reads what a command prints any more, as behind `| head`: no fault of the command.
+    left = error.__context__ if isinstance(error, SystemExit) else error
+    if isinstance(left, BrokenPipeError):
+        return 0
+    if not isinstance(error, Exception):
+        raise error
+    if type(error).__name__ == "NoArgsIsHelpError":
+        console.line(_usage(error, arguments))
+        return 2
+    return _explain(error, _usage(error, arguments) or _unforeseen(error, arguments), 2, debug)
+
+
+def _interrupted(arguments: list[str]) -> int:
+    console.error(f"{stopping.how()}; {_left(arguments)}")
+    return stopping.exit_code()
+
+
+def _left(arguments: list[str]) -> str:
+    """What an interrupted command left, and how it goes on."""
+    command = _command(arguments)
+    words = _ON_INTERRUPT.get(command, "nothing was left half done")
+    if command == "train":
+        words = _left_of_training(arguments, words)
+    if "--overwrite" in arguments:
+        words = words.replace("the same command goes", "the same command without --overwrite goes")
+    return words
+
+
+def _left_of_training(arguments: list[str], words: str) -> str:
+    """A series of runs goes on by its own command, and before the first epoch's data are read there is no run."""
+    pairs = itertools.pairwise(word for given in arguments for word in given.split("=", 1))
+    place = next((value for option, value in pairs if option in ("--resume", "--out")), None)
+    if place is None or not Path(place).exists():
+        return "nothing was written"
+    if not (Path(place) / "config.yaml").exists():
+        return "finished runs are kept, and the same command goes on"
+    return words.replace("RUN", quote(place))
 
 
 def _usage(error: Exception, arguments: list[str]) -> str:
@@ -131,11 +168,17 @@ def _command(arguments: list[str]) -> str:
 def _unforeseen(error: Exception, arguments: list[str]) -> str:
     """One line for what no check foresaw; the ways a disk or a memory fails are known."""
     if isinstance(error, OSError) and error.errno in StorageError.REASONS:
-        return str(StorageError.of(error))
+        return str(StorageError.of(error, _place(error)))
     if isinstance(error, MemoryError) or "out of memory" in str(error).lower():
         return f"out of memory; {_ON_MEMORY.get(_command(arguments), 'end other programs, or take a larger machine')}"
     detail = " ".join(str(error).split())[:300]
     return f"unforeseen {type(error).__name__}: {detail}; run again with --debug for the traceback and report it"
+
+
+def _place(error: OSError) -> Path | None:
+    from ttl_deploy.files import users_path
+
+    return users_path(Path(os.fsdecode(error.filename))) if isinstance(error.filename, str | bytes) else None
 
 
 def _explain(error: BaseException, message: str, code: int, debug: bool) -> int:

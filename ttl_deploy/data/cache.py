@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from ttl_deploy.data.cache_index import CacheIndex
 from ttl_deploy.data.items import ImageSource, Item
-from ttl_deploy.errors import IntegrityError, StorageError, UnreadableImageError
+from ttl_deploy.errors import IntegrityError, StorageError, UndecodedImageError, UnreadableImageError
 from ttl_deploy.files import disk_errors
 from ttl_deploy.hardware import usable_cores
 from ttl_deploy.progress import SILENT, Reporter
@@ -240,7 +240,7 @@ class PixelCache:
         for position, (item, digest) in enumerate(zip(batch, digests, strict=True), start):
             problem = failures.get(digest) if isinstance(digest, str) else digest
             if problem is not None:
-                found.unreadable.append(f"{item.source.where}: {problem.what}")
+                found.unreadable.append(f"{item.source.where}: {_what(problem)}")
             else:
                 found.add(position, index, str(digest))
         return len(missing)
@@ -345,6 +345,13 @@ def _pixels(source: ImageSource, spec: PreprocessSpec) -> NDArray[np.uint8] | Un
         return source.pixels(spec)
     except UnreadableImageError as error:
         return error
+
+
+def _what(problem: UnreadableImageError) -> str:
+    """What is wrong, and for an image that only lacks its decoder which package that is."""
+    if isinstance(problem, UndecodedImageError):
+        return f"{problem.what} (pip install {problem.packages})"
+    return problem.what
 
 
 def _refusal(unreadable: Sequence[str], total: int, fix: str) -> UnreadableImageError:

@@ -181,7 +181,7 @@ def read_split(path: Path) -> tuple[SplitRow, ...]:
     """
     try:
         with path.open(newline="", encoding="utf-8", errors=files.UNDECODED) as handle:
-            header, *lines = csv.reader(handle)
+            header, *lines = map(files.plain_cells, csv.reader(handle))
         rows = tuple(SplitRow(name, label, patient or None, side, sha) for name, label, patient, side, sha in lines)
     except (OSError, ValueError, csv.Error) as error:
         raise IntegrityError("is missing or damaged", where=path, fix="restore it or train again") from error

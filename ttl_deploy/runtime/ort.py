@@ -9,6 +9,7 @@ import contextlib
 import importlib.util
 import io
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
@@ -87,7 +88,7 @@ def open_graph(
     try:
         # Silent fallback to the CPU would be measured and reported as the GPU.
         session = onnxruntime.InferenceSession(
-            artifact.model_path, options, providers=list(providers), enable_fallback=0
+            _readable(artifact.model_path), options, providers=list(providers), enable_fallback=0
         )
     except Exception as error:  # noqa: BLE001,RUF100 - ONNX Runtime's errors share no base class but this
         raise IntegrityError(f"ONNX Runtime refuses it: {_first_line(error)}", where=artifact.model_path) from error
@@ -97,6 +98,15 @@ def open_graph(
             fix="pass --device cpu",
         )
     return session
+
+
+def _readable(model: Path) -> Path | bytes:
+    """The file as ONNX Runtime takes it: its path is UTF-8, or the model comes as bytes."""
+    try:
+        str(model).encode()
+    except UnicodeEncodeError:
+        return model.read_bytes()
+    return model
 
 
 def _options(onnxruntime: Any, threads: int) -> Any:

@@ -14,6 +14,7 @@ import filelock
 
 from ttl_deploy import files, hardware
 from ttl_deploy.data.prepared import Prepared, prepare
+from ttl_deploy.data.understood import write_understood
 from ttl_deploy.errors import BadInputError, IntegrityError
 from ttl_deploy.progress import SILENT, Reporter
 from ttl_deploy.search.candidates import Candidate, candidates, over_budget
@@ -26,7 +27,7 @@ from ttl_deploy.search.state import State
 from ttl_deploy.search.strategies import STRATEGIES
 from ttl_deploy.spec import ModelSpec, SplitSpec
 from ttl_deploy.training.plans import refuse_other_plan
-from ttl_deploy.training.run import Run, open_run
+from ttl_deploy.training.run import DATA, Run, open_run
 from ttl_deploy.training.train import DataOptions, Request, specs
 from ttl_deploy.zoo import BACKBONES
 
@@ -53,7 +54,7 @@ def search(
     Args:
         data: The images.
         request: Model and protocol of every trial; its cut stays None.
-        out: Folder of the search. `winner` in it is an ordinary run.
+        out: Folder of the search. `winner` in it is an ordinary run; `data.json` says what was understood of the data.
         options: How to search; default: `SearchOptions()` with a thread per core.
         split: How to divide the images; candidates are compared on the validation side.
         engine: Where trials run; default: here, one after the other.
@@ -72,6 +73,8 @@ def search(
     spec, prepared = _understand(data, request, division, reporter)
     digest = prepared.data_digest()
     with _begun(out, _plan(data, digest, request, division, options), overwrite):
+        if prepared.understood is not None:
+            write_understood(out / DATA, prepared.understood)
         everything = candidates(spec)
         excluded, measured = _exclude(everything, options, latencies, reporter)
         state = State(

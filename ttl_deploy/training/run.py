@@ -287,7 +287,8 @@ def read_predictions(run: Run) -> Predictions:
     classes = run.config.model.classes
     try:
         with path.open(newline="", encoding="utf-8", errors=files.UNDECODED) as handle:
-            rows = list(csv.DictReader(handle))
+            header, *lines = map(files.plain_cells, csv.reader(handle))
+        rows = [dict(zip(header, cells, strict=True)) for cells in lines]
         logits = np.array([[float(row[f"logit_{name}"]) for name in classes] for row in rows], dtype=np.float32)
         labels = np.array([classes.index(row["label"]) for row in rows], dtype=np.int64)
         return Predictions(tuple(r["id"] for r in rows), tuple(r["split"] for r in rows), labels, logits)

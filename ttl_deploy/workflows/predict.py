@@ -6,11 +6,11 @@ number of images. Images are decoded on threads while the model runs, and come o
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Protocol
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from ttl_deploy import hardware
 from ttl_deploy import runtime as runtimes
 from ttl_deploy.artifact import Artifact, open_artifact
-from ttl_deploy.errors import UnreadableImageError
+from ttl_deploy.errors import UndecodedImageError, UnreadableImageError
 from ttl_deploy.preprocess import load_pixels
 from ttl_deploy.progress import SILENT, Advance, Reporter
 from ttl_deploy.runtime import Session
@@ -60,11 +60,29 @@ class Summary:
         written: Rows added.
         present: Images whose rows were there already.
         unreadable: Images left out.
+        undecoded: How many of these some packages would read that are not installed, by the packages.
     """
 
     written: int = 0
     present: int = 0
     unreadable: int = 0
+    undecoded: Counter[str] = field(default_factory=Counter)
+
+    def leave_out(self, packages: str) -> None:
+        """Counts an unreadable image, and the packages that would read it, where there are any."""
+        self.unreadable += 1
+        if packages:
+            self.undecoded[packages] += 1
+
+    def tell_undecoded(self, reporter: Reporter) -> None:
+        """Says which packages would read images that were left out."""
+        if self.undecoded:
+            packages = dict.fromkeys(" ".join(sorted(self.undecoded)).split())
+            count = self.undecoded.total()
+            reporter.warn(
+                f"{count:,} of {self.unreadable:,} unreadable images lack only a decoder: pip install "
+                f"{' '.join(packages)}"
+            )
 
 
 def predict(
@@ -259,6 +277,7 @@ class _Job:
                 for group in _grouped(decoded, self.batch_size):
                     yield from self._run(self._readable(group, summary))
                     advance(len(group), "")
+        summary.tell_undecoded(self.reporter)
 
     def _decoded(self, images: Iterable[ImageRef]) -> Generator[_Decoding, None, None]:
         """Images with their pixels, decoded ahead on threads; no more than two batches wait."""
@@ -285,7 +304,7 @@ class _Job:
             except UnreadableImageError as error:
                 if not self.skip_unreadable:
                     raise
-                summary.unreadable += 1
+                summary.leave_out(error.packages if isinstance(error, UndecodedImageError) else "")
                 self.reporter.warn(str(error))
         return images, pixels
 

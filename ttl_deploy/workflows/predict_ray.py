@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from ttl_deploy import hardware
 from ttl_deploy import runtime as runtimes
 from ttl_deploy.artifact import Artifact, open_artifact
-from ttl_deploy.errors import MissingDependencyError, UnreadableImageError
+from ttl_deploy.errors import MissingDependencyError, UndecodedImageError, UnreadableImageError
 from ttl_deploy.preprocess import load_pixels
 from ttl_deploy.progress import SILENT, Reporter
 from ttl_deploy.search.engines import ray_cluster
@@ -143,17 +143,20 @@ class _Predictor:
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Paths and their places in; probabilities (N, classes), or the error of what cannot be read, out."""
-        pixels, errors = [], []
+        pixels, errors, packages = [], [], []
         blank = np.zeros((self._spec.image_size, self._spec.image_size, self._spec.channels), np.uint8)
         for path in batch["path"]:
             try:
                 pixels.append(load_pixels(Path(str(path)), self._spec))
-                errors.append("")
+                problem = None
             except UnreadableImageError as error:
                 pixels.append(blank)
-                errors.append(str(error))
+                problem = error
+            errors.append(str(problem or ""))
+            packages.append(problem.packages if isinstance(problem, UndecodedImageError) else "")
         outputs = self._session.run(self._session.prepare(np.stack(pixels), self._spec))
-        return {**batch, "probabilities": self._session.probabilities(outputs), "error": np.array(errors)}
+        told = {"error": np.array(errors), "packages": np.array(packages)}
+        return {**batch, "probabilities": self._session.probabilities(outputs), **told}
 
 
 @dataclass(frozen=True)
@@ -187,27 +190,30 @@ class _Job:
                 workers = self.workers or max(1, driver.cores // self.threads)
                 portion = first
                 while portion:
-                    for image, probabilities, error in self._mapped(driver, portion, workers):
+                    for image, probabilities, error, packages in self._mapped(driver, portion, workers):
                         advance(1, "")
                         if error:
-                            self._leave_out(error, summary)
+                            self._leave_out(error, packages, summary)
                         else:
                             yield self._prediction(image, probabilities)
                     portion = list(islice(wanted, PORTION))
+        summary.tell_undecoded(self.reporter)
 
-    def _mapped(self, driver: RayDriver, images: list[ImageRef], workers: int) -> Iterator[tuple[ImageRef, Any, str]]:
-        """The images in their order, with their probabilities or the error of what cannot be read."""
+    def _mapped(
+        self, driver: RayDriver, images: list[ImageRef], workers: int
+    ) -> Iterator[tuple[ImageRef, Any, str, str]]:
+        """The images in their order, with their probabilities or the error of what cannot be read and what would."""
         paths = [str(Path(image.path).resolve()) for image in images]
         predictor = (str(self.artifact.folder.resolve()), self.runtime, self.device, self.threads)
         with closing(driver.stream(_predict_on_ray, paths, predictor, self.batch_size, workers)) as batches:
             for batch in batches:
-                for place, probabilities, error in batch:
-                    yield images[place], probabilities, error
+                for place, probabilities, error, packages in batch:
+                    yield images[place], probabilities, error, packages
 
-    def _leave_out(self, error: str, summary: Summary) -> None:
+    def _leave_out(self, error: str, packages: str, summary: Summary) -> None:
         if not self.skip_unreadable:
             raise UnreadableImageError(error)
-        summary.unreadable += 1
+        summary.leave_out(packages)
         self.reporter.warn(error)
 
     def _prediction(self, image: ImageRef, row: Any) -> Prediction:
@@ -218,7 +224,7 @@ class _Job:
 
 def _predict_on_ray(
     paths: list[str], predictor: tuple[str, str, str, int], batch_size: int, workers: int
-) -> Iterator[list[tuple[int, NDArray[np.float64], str]]]:
+) -> Iterator[list[tuple[int, NDArray[np.float64], str, str]]]:
     """Runs in the driver: what `_Predictor` says of images, with their places, in their order."""
     data = _ray_data()
     context = data.DataContext.get_current()
@@ -235,8 +241,8 @@ def _predict_on_ray(
         num_gpus=1 if device == "cuda" else 0,
     )
     for batch in mapped.iter_batches(batch_size=None, batch_format="numpy"):
-        errors = map(str, batch["error"])
-        yield list(zip(map(int, batch["place"]), batch["probabilities"], errors, strict=True))
+        errors, packages = (map(str, batch[name]) for name in ("error", "packages"))
+        yield list(zip(map(int, batch["place"]), batch["probabilities"], errors, packages, strict=True))
 
 
 def _ray_data() -> Any:

@@ -1,7 +1,8 @@
 """A file of predictions that grows row by row and can be gone on with after a crash.
 
 CSV or JSON lines. A last row that was cut short is removed; rows that are whole are kept, checked, and their images
-not predicted again. `FILE.meta.json` beside it says what made the rows; another model is refused.
+not predicted again. `FILE.meta.json` beside it says what made the rows; another model is refused. One process writes at
+a time: the file itself is locked as long as that process lives.
 """
 
 from __future__ import annotations
@@ -10,17 +11,18 @@ import csv
 import hashlib
 import json
 import os
+import platform
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, Self
+from typing import IO, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
 from ttl_deploy import files
-from ttl_deploy.errors import BadInputError, IntegrityError, near
+from ttl_deploy.errors import BadInputError, IntegrityError, TtlDeployError, near, printable
 from ttl_deploy.spec import SCHEMA_VERSION, PathText, Record, read_record
 
 LINES = ("csv", "jsonl")
@@ -30,6 +32,35 @@ _DECISIVE = ("model_sha256", "files", "preprocess", "classes", "precision", "act
 """Fields of `Provenance` that decide a prediction."""
 
 _DOCUMENTS = (".md", ".json")
+_ANOTHER = "choose another --out, or pass --overwrite to replace it"
+
+
+class Writer(Record):
+    """A process that adds rows.
+
+    Attributes:
+        machine: Its name.
+        process: Its number there.
+    """
+
+    machine: PathText
+    process: int
+
+    @classmethod
+    def here(cls) -> Writer:
+        """This process."""
+        return cls(machine=platform.node(), process=os.getpid())
+
+    def __str__(self) -> str:
+        there = f" on {self.machine}" if self.machine != platform.node() else ""
+        return f"process {self.process}{there}"
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether it is known to have ended; of another machine's nothing is known."""
+        import psutil
+
+        return self.machine == platform.node() and not psutil.pid_exists(self.process)
 
 
 class Provenance(Record):
@@ -48,6 +79,7 @@ class Provenance(Record):
         artifact: The artifact's folder when the file was begun.
         hardware: The machine.
         libraries: Versions in use.
+        writer: Who added rows last, and may still do so; None in files of older versions.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -62,6 +94,7 @@ class Provenance(Record):
     artifact: PathText
     hardware: dict[str, Any]
     libraries: dict[str, str]
+    writer: Writer | None = None
 
     def differences(self, other: Provenance) -> list[str]:
         """The fields in which another differs, so that rows of both may not stand in one file.
@@ -96,7 +129,7 @@ class PredictionFile:
         overwrite: Begin again.
 
     Raises:
-        BadInputError: The file was made by something else.
+        BadInputError: The file was made by something else, or another process writes to it.
         IntegrityError: A row in it is damaged.
         StorageError: The disk is full, read-only or failing.
     """
@@ -113,21 +146,24 @@ class PredictionFile:
     ) -> None:
         self.path = path
         self._meta = path.with_name(f"{path.name}.meta.json")
-        if path.is_dir():
-            raise BadInputError("is a folder", where=path, fix="give --out a file")
+        if path.exists() and not path.is_file():
+            kind = "a folder" if path.is_dir() else "no ordinary file"
+            raise BadInputError(f"is {kind}", where=path, fix="give --out a file")
         kind = lines or _ENDINGS.get(path.suffix.lower(), "csv")
         if kind not in LINES:
             raise BadInputError(f"a file of predictions cannot be {kind}", where=path, fix=near(kind, LINES))
         self._form: _Csv | _JsonLines = _Csv(classes, has_ids) if kind == "csv" else _JsonLines(classes)
         with files.disk_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._done = _Done([] if overwrite else self._present(provenance))
-            if overwrite or not path.exists():
-                path.unlink(missing_ok=True)
-                files.write_json(self._meta, provenance.model_dump(mode="json"))
-            self._handle: BinaryIO = path.open("ab")
-            if not self._handle.tell():
-                self._handle.write(self._form.header())
+            is_new = not path.exists()
+            self._handle = self._held()
+            try:
+                self._begin(provenance, overwrite)
+            except BaseException:
+                if is_new and not path.stat().st_size:
+                    path.unlink()
+                self._handle.close()
+                raise
         self._unflushed = 0
 
     def take(self, key: str) -> bool:
@@ -160,35 +196,67 @@ class PredictionFile:
             finally:
                 self._handle.close()
 
-    def _present(self, provenance: Provenance) -> Iterator[str]:
-        """Keys of the rows that are there, after the last was repaired; checks who wrote them."""
-        if not self.path.exists():
-            return
-        if not self.path.stat().st_size and not self._meta.exists():
-            self.path.unlink()
-            return
-        self._check_provenance(provenance)
-        os.truncate(self.path, _whole(self.path, self._form.quoted))
-        if self.path.stat().st_size:
-            yield from self._form.keys(self.path)
+    def _held(self) -> IO[bytes]:
+        """The file, which no other process adds to while this one has it.
 
-    def _check_provenance(self, provenance: Provenance) -> None:
-        way_out = "choose another --out, or pass --overwrite to replace it"
-        if not self._meta.is_file():
-            raise BadInputError("exists and was not written by `predict`", where=self.path, fix=way_out)
+        Raises:
+            BadInputError: One does so already.
+        """
+        handle = files.open_alone(self.path)
+        if handle is None:
+            raise BadInputError(
+                f"{self._holder()} is writing to it", where=self.path, fix="wait for it, or choose another --out"
+            )
+        return handle
+
+    def _holder(self) -> str:
+        try:
+            writer = self._recorded().writer
+        except (OSError, TtlDeployError):
+            writer = None
+        return "another process" if writer is None or writer.is_gone else str(writer)
+
+    def _begin(self, provenance: Provenance, overwrite: bool) -> None:
+        """Checks what is there and brings it to the end of its last whole row."""
+        if overwrite:
+            self._handle.truncate(0)
+        is_empty = not self.path.stat().st_size
+        made_by = provenance if is_empty else self._checked(provenance)
+        own = made_by.model_copy(update={"writer": Writer.here()})
+        files.write_json(self._meta, own.model_dump(mode="json"))
+        self._handle.truncate(_whole(self.path, self._form.quoted))
+        is_empty = not self.path.stat().st_size
+        self._done = _Done([] if is_empty else self._form.keys(self.path))
+        if is_empty:
+            self._handle.write(self._form.header())
+
+    def _recorded(self) -> Provenance:
+        """What made the rows that are there.
+
+        Raises:
+            OSError: Nothing says so.
+            IntegrityError: The record is damaged.
+        """
         try:
             content = json.loads(self._meta.read_bytes())
         except ValueError as error:
-            raise IntegrityError("is not valid JSON", where=self._meta, fix=way_out) from error
-        before = read_record(Provenance, content, self._meta)
+            raise IntegrityError("is not valid JSON", where=self._meta, fix=_ANOTHER) from error
+        return read_record(Provenance, content, self._meta)
+
+    def _checked(self, provenance: Provenance) -> Provenance:
+        """What made the rows that are there, which is the same that makes those to come."""
+        if not self._meta.is_file():
+            raise BadInputError("exists and was not written by `predict`", where=self.path, fix=_ANOTHER)
+        before = self._recorded()
         differing = before.differences(provenance)
         if differing:
             raise BadInputError(
                 f"was begun with another model or engine ({before.artifact} in {before.runtime} on {before.device}; "
                 f"{', '.join(differing)} differ)",
                 where=self.path,
-                fix=way_out,
+                fix=_ANOTHER,
             )
+        return before
 
 
 class _Csv:
@@ -204,23 +272,23 @@ class _Csv:
 
     def row(self, image: str, id: str | None, label: str, probabilities: dict[str, float]) -> bytes:
         first = (id or "",) if self.columns[0] == "id" else ()
-        return csv_line((*first, image, label, *(f"{p:.6f}" for p in probabilities.values())))
+        return csv_line((*first, image, printable(label), *(f"{p:.6f}" for p in probabilities.values())))
 
     def keys(self, path: Path) -> Iterator[str]:
         with path.open(newline="", encoding="utf-8", errors=files.UNDECODED) as handle:
             reader = csv.reader(handle)
-            found = tuple(next(reader, ()))
+            found = tuple(files.plain_cells(next(reader, ())))
             if found != self.columns:
                 raise BadInputError(
                     f"has the columns {','.join(found)}, this command writes {','.join(self.columns)}",
                     where=path,
-                    fix="choose another --out, or pass --overwrite to replace it",
+                    fix=_ANOTHER,
                 )
             image = self.columns.index("image")
             for cells in reader:
                 if len(cells) != len(self.columns):
                     raise _damaged(path, reader.line_num)
-                yield cells[0] or cells[image]
+                yield next(filter(None, files.plain_cells((cells[0], cells[image]))), "")
 
 
 class _JsonLines:
@@ -275,7 +343,7 @@ def columns_of(classes: Iterable[str], *, has_ids: bool) -> tuple[str, ...]:
     """Names of the columns of predictions, each once: a class called `id`, `image` or `label` gets `probability_…`."""
     first = (*(("id",) if has_ids else ()), "image", "label")
     columns: list[str] = []
-    for name in classes:
+    for name in map(printable, classes):
         while name in ("id", "image", "label", *columns):
             name = f"probability_{name}"
         columns.append(name)

@@ -13,7 +13,7 @@ import typer
 
 from ttl_deploy.cli import console
 from ttl_deploy.cli.options import device_word
-from ttl_deploy.errors import BadInputError, near
+from ttl_deploy.errors import BadInputError, near, printable
 
 if TYPE_CHECKING:
     from ttl_deploy.workflows.predict import Prediction, Summary
@@ -120,7 +120,7 @@ def _columns(result: Prediction) -> tuple[str, ...]:
 
 def _cells(result: Prediction) -> tuple[str, ...]:
     first = (result.id,) if result.id is not None else ()
-    return (*first, result.image, result.label, *(f"{p:.6f}" for p in result.probabilities.values()))
+    return (*first, result.image, printable(result.label), *(f"{p:.6f}" for p in result.probabilities.values()))
 
 
 def _table(results: Iterator[Prediction]) -> None:
@@ -133,8 +133,8 @@ def _csv(results: Iterator[Prediction]) -> None:
 
     for number, result in enumerate(results):
         if not number:
-            console.line(_text(csv_line(_columns(result))))
-        console.line(_text(csv_line(_cells(result))))
+            console.data_line(_text(csv_line(_columns(result))))
+        console.data_line(_text(csv_line(_cells(result))))
 
 
 def _jsonl(results: Iterator[Prediction]) -> None:

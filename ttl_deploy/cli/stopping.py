@@ -1,0 +1,71 @@
+"""SIGTERM ends a command as Ctrl-C does: a KeyboardInterrupt, so that what the one leaves the other leaves.
+
+The first signal lets the command put its files in order; the second ends the process at once.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+_ONE_CALL_S = 1.0
+"""Seconds in which signals count as one: `timeout` sends its own to the process and once more to the group."""
+
+
+class _Came:
+    """The first signal and when it came, on the monotonic clock."""
+
+    number: int | None = None
+    at = 0.0
+
+
+@contextmanager
+def by_signals() -> Iterator[None]:
+    """Raises `KeyboardInterrupt` at SIGINT and SIGTERM in the block; after it both end the process without a word.
+
+    A signal that who started the process had it ignore, as `nohup` and a shell's `&` do, stays ignored.
+    """
+    owner = os.getpid()
+
+    def stop(number: int, _frame: FrameType | None) -> None:
+        now = time.monotonic()
+        if os.getpid() != owner or (_Came.number is not None and now - _Came.at > _ONE_CALL_S):
+            _end_by(number)
+        if _Came.number is None:
+            _Came.number, _Came.at = number, now
+            raise KeyboardInterrupt
+
+    heard = [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
+    for number in heard:
+        signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for number in heard:
+            signal.signal(number, signal.SIG_DFL)
+
+
+def came() -> bool:
+    """Whether a signal asked the command to end."""
+    return _Came.number is not None
+
+
+def how() -> str:
+    """What ended the command, in words."""
+    return "ended by SIGTERM" if _Came.number == signal.SIGTERM else "interrupted"
+
+
+def exit_code() -> int:
+    """128 and the number of the signal that came; SIGINT where none was seen."""
+    return 128 + (_Came.number or signal.SIGINT)
+
+
+def _end_by(number: int) -> None:
+    signal.signal(number, signal.SIG_DFL)
+    os.kill(os.getpid(), number)
