@@ -2,10 +2,12 @@
 
 The rule, in order:
 
-1. Refused before decoding: files of zero bytes, images of more than `MAX_PIXELS` pixels (a decompression bomb).
-   Metadata that is broken or too large is left out: an image whose pixels are whole is read.
-2. A file with several frames gives its first. DICOM (known by its content, or by `.dcm`) follows the rule of
-   `ttl_deploy.dicom` and goes on with step 6; several frames are refused there.
+1. Refused before decoding: files of zero bytes, images of more than `MAX_PIXELS` pixels (a decompression bomb), and
+   compressed ones that would take far longer or more memory than their size. Metadata that is broken or too large is
+   left out: an image whose pixels are whole is read; one with fewer pixels than it declares is refused.
+2. Refused: a file with several frames (pages of a TIFF, an animation), as nothing says which is meant. Smaller copies
+   and masks in a TIFF and the previews that a camera puts into a JPEG (MPO) are no frames. DICOM (known by its
+   content, or by `.dcm`) follows the rule of `ttl_deploy.dicom` and goes on with step 6.
 3. The EXIF orientation is applied; EXIF that cannot be read says nothing.
 4. A palette is expanded to its colours.
 5. Transparency is composited over black.
@@ -154,6 +156,7 @@ def _decoded(source: Path | bytes, spec: PreprocessSpec, where: str) -> Image.Im
         content = source if isinstance(source, bytes) else source.read_bytes()
         samples = tiff_samples.packed(content)
         if samples is not None:
+            _refuse_frames(tiff_samples.frames(samples.rows), where)
             return _of_samples(samples, spec, where)
         bare = image_bytes.without_metadata(content)
         if bare is None:
@@ -162,9 +165,40 @@ def _decoded(source: Path | bytes, spec: PreprocessSpec, where: str) -> Image.Im
 
 
 def _opened(stream: IO[bytes], spec: PreprocessSpec, where: str) -> Image.Image:
+    _refuse_excess(stream, where)
     with Image.open(stream, formats=_FORMATS) as image:
         _refuse_large(image.size, where)
+        _refuse_frames(_frames(image, stream), where)
         return _eight_bit(image, stream, spec, where)
+
+
+def _refuse_excess(stream: IO[bytes], where: str) -> None:
+    """Step 1 for JPEG and JPEG 2000, before a decoder sees them."""
+    kind = image_bytes.has_excess(stream.read(dicom.HEAD))
+    stream.seek(0)
+    if not kind:
+        return
+    problem = image_bytes.excess(stream.read())
+    stream.seek(0)
+    if problem is not None:
+        raise UnreadableImageError(f"has {problem}", where=where, fix="save it again with an ordinary encoder")
+
+
+def _frames(image: Image.Image, stream: IO[bytes]) -> int | None:
+    """How many frames a file has (step 2); None where there are several and counting them would take long."""
+    if image.format == "TIFF":
+        place = stream.tell()
+        found = tiff_samples.frames(stream)
+        stream.seek(place)
+        return found
+    if image.format == "MPO" or not getattr(image, "is_animated", False):
+        return 1
+    return None if image.format == "GIF" else int(getattr(image, "n_frames", 1))
+
+
+def _refuse_frames(count: int | None, where: str) -> None:
+    if count != 1:
+        raise UnreadableImageError(f"holds {count or 'several'} frames", where=where, fix="give one file per frame")
 
 
 def _of_samples(samples: tiff_samples.Packed, spec: PreprocessSpec, where: str) -> Image.Image:
