@@ -352,7 +352,7 @@ def _bound(dataset: Dataset, where: str) -> None:
         raise UnreadableImageError(f"is DICOM whose pixels and header differ: {sizes}", where=where, fix=_RESTORE)
     problem = image_bytes.excess(content)
     if problem is not None:
-        raise UnreadableImageError(f"is DICOM with compressed pixels of {problem}", where=where, fix=_CONVERT)
+        raise UnreadableImageError(f"is DICOM whose pixels are {problem}", where=where, fix=_RESTORE)
 
 
 def _unpacked(content: bytes, pixels: int, samples: int, depth: int) -> bytes:

@@ -21,6 +21,9 @@ _EXIF, _ADOBE, _APP0, _COMMENT = 0xE1, 0xEE, 0xE0, 0xFE
 _SCAN, _END = 0xDA, 0xD9
 _FRAMES = frozenset({0xF7, *range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})
 """Markers of JPEG and JPEG-LS that say the size of the image."""
+_BITS_OF_BLOCKS = {0xC0: 2, 0xC1: 2, 0xC2: 1}
+"""Bits that a block has at least, by the marker of the frame: a code for its mean, and one for the end where it has
+scans of its own for the rest. A decoder fills up what is missing with grey and says nothing."""
 _BARE_MARKERS = frozenset({0x01, 0xD8})
 _MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
 """A marker: neither a byte of a scan nor one that restarts it."""
@@ -60,7 +63,7 @@ def significant_bits(content: bytes) -> int | None:
 def coded_size(content: bytes) -> tuple[int, int, int] | None:
     """Width, height and components that JPEG, JPEG-LS or JPEG 2000 says; None for anything else."""
     if content.startswith(_JPEG):
-        for marker, payload in _markers(content):
+        for marker, payload, _ in _markers(content):
             if marker in _FRAMES and len(payload) >= 6:
                 height, width = struct.unpack_from(">HH", payload, 1)
                 return width, height, payload[5]
@@ -90,14 +93,24 @@ def excess(content: bytes) -> str | None:
 
 
 def _excess_of_jpeg(content: bytes) -> str | None:
-    scans = 0
-    for count, (marker, _) in enumerate(_markers(content), 1):
-        scans += marker == _SCAN
+    scans, coded, least = 0, 0, 0
+    for count, (marker, payload, following) in enumerate(_markers(content), 1):
+        scans, coded = scans + (marker == _SCAN), coded + following
         if scans > _MOST_SCANS:
             return f"more than {_MOST_SCANS} scans"
         if count > _MOST_SEGMENTS:
             return f"more than {_MOST_SEGMENTS:,} segments"
-    return None
+        if marker in _BITS_OF_BLOCKS and not least:
+            least = _blocks_of_jpeg(payload) * _BITS_OF_BLOCKS[marker] // 8
+    return f"{coded:,} bytes of pixels, of at least {least:,} for the size that it declares" if coded < least else None
+
+
+def _blocks_of_jpeg(frame: bytes) -> int:
+    """Blocks of 8 x 8 samples of all components, from the payload of a frame's header (ISO/IEC 10918-1 A.1.1)."""
+    height, width, count = struct.unpack_from(">HHB", frame, 1)
+    factors = [divmod(frame[7 + 3 * index], 16) for index in range(count)]
+    most = [max(1, *(factor[axis] for factor in factors)) for axis in (0, 1)]
+    return sum(-(-width * x // (8 * most[0])) * -(-height * y // (8 * most[1])) for x, y in factors)
 
 
 def _excess_of_jpeg2000(content: bytes, start: int) -> str | None:
@@ -169,18 +182,18 @@ def _codestream(content: bytes) -> int | None:
     return position if len(content) >= position + 42 else None
 
 
-def _markers(content: bytes) -> Iterator[tuple[int, bytes]]:
-    """Marker and payload of the segments of a JPEG, found as a decoder finds them, up to its end."""
-    position = len(_JPEG)
-    while found := _MARKER.search(content, position):
-        marker, position = content[found.end() - 1], found.end()
+def _markers(content: bytes) -> Iterator[tuple[int, bytes, int]]:
+    """Marker, payload and bytes of a scan behind it, of each segment of a JPEG, found as a decoder finds them."""
+    found = _MARKER.search(content, len(_JPEG))
+    while found:
+        marker, end = content[found.end() - 1], found.end()
         if marker == _END:
             return
-        if marker in _BARE_MARKERS:
-            continue
-        length = int.from_bytes(content[position : position + 2], "big")
-        yield marker, content[position + 2 : position + length]
-        position += max(length, 2)
+        length = 0 if marker in _BARE_MARKERS else max(int.from_bytes(content[end : end + 2], "big"), 2)
+        found = _MARKER.search(content, end + length)
+        if length:
+            behind = found.start() if found else len(content)
+            yield marker, content[end + 2 : end + length], max(behind - end - length, 0)
 
 
 def _is_kept(kind: bytes, raw: bytes, whole: bool) -> bool:

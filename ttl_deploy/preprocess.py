@@ -181,7 +181,7 @@ def _refuse_excess(stream: IO[bytes], where: str) -> None:
     problem = image_bytes.excess(stream.read())
     stream.seek(0)
     if problem is not None:
-        raise UnreadableImageError(f"has {problem}", where=where, fix="save it again with an ordinary encoder")
+        raise UnreadableImageError(f"has {problem}", where=where, fix="save it again from its source, or leave it out")
 
 
 def _frames(image: Image.Image, stream: IO[bytes]) -> int | None:

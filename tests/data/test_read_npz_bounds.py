@@ -189,12 +189,12 @@ def test_a_million_images_are_the_most(tmp_path: Path) -> None:
 
 
 PEAK = """
-import resource, sys
+import re, sys
 from pathlib import Path
 from ttl_deploy.data.read_npz import read_npz
 
 def peak():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    return int(re.search(r"VmHWM:\\s*(\\d+)", Path("/proc/self/status").read_text())[1]) // 1024
 
 before = peak()
 entries = read_npz(Path(sys.argv[1]), None).entries
@@ -203,9 +203,13 @@ print(len(digests), peak() - before)
 """
 
 
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 @pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
 def test_a_file_of_sixty_megabytes_takes_half_of_that(tmp_path: Path, method: int) -> None:
-    """Measured in a process of its own, from listing the images to having read every one."""
+    """Measured in a process of its own, from listing the images to having read every one.
+
+    By VmHWM, as the peak that `getrusage` gives begins with that of the process which started this one.
+    """
     images = np.random.default_rng(0).integers(0, 256, (400, 224, 224, 3), dtype=np.uint8)
     path = tmp_path / "a.npz"
     with zipfile.ZipFile(path, "w", method, compresslevel=1) as file:

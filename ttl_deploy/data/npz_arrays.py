@@ -27,8 +27,8 @@ from ttl_deploy.errors import BadInputError
 MOST_IMAGES = 1_000_000
 """Images that an .npz may list: each is about a kilobyte of records, however few its pixels."""
 
-_BLOCK = 2**22
-_MOST_BLOCKS = 256
+_BLOCK = 2**21
+_MOST_BLOCKS = 1024
 """Blocks of a member: the state at the start of each takes about 50 KB."""
 _KEPT = 3
 """Blocks that stay in memory."""
