@@ -29,7 +29,7 @@ import io
 import math
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -40,6 +40,7 @@ from PIL import Image
 
 from ttl_deploy import image_bytes
 from ttl_deploy.errors import MissingDependencyError, TtlDeployError, UnreadableImageError
+from ttl_deploy.row_blocks import in_blocks
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
@@ -64,8 +65,6 @@ _ITEMS, _MOST_ITEMS = (b"\xfe\xff\x00\xe0", b"\xff\xfe\xe0\x00"), 4096
 """How items of a sequence begin in either byte order, and how many of them there may be."""
 _MOST_READS = 200_000
 """Reads that parsing a header may take; an element takes two or three, an item of undefined length about four."""
-_BLOCK = 2**20
-"""Pixels that are computed with at a time."""
 _RESTORE = "restore it or leave it out"
 _CONVERT = "convert it to explicit little endian first"
 
@@ -410,34 +409,23 @@ def _from_high_bit(values: NDArray[Any], dataset: Dataset) -> NDArray[Any]:
     return moved
 
 
-def _in_blocks(values: NDArray[Any], change: Callable[[NDArray[Any]], NDArray[Any]]) -> NDArray[Any]:
-    """What `change` makes of each row, some rows at a time: float64 of a whole large image would take gigabytes."""
-    step = max(1, _BLOCK // values[0].size)
-    first = change(values[:step])
-    result = np.empty((len(values), *first.shape[1:]), first.dtype)
-    result[:step] = first
-    for start in range(step, len(values), step):
-        result[start : start + step] = change(values[start : start + step])
-    return result
-
-
 def _colour(values: NDArray[Any], dataset: Dataset) -> NDArray[Any]:
     """Step 6."""
     from pydicom.pixels.processing import apply_color_lut, convert_color_space
 
     photometric = dataset.PhotometricInterpretation
     if photometric == "PALETTE COLOR":
-        return _in_blocks(values, lambda block: apply_color_lut(block, dataset))
+        return in_blocks(values, lambda block: apply_color_lut(block, dataset))
     if photometric in ("YBR_FULL", "YBR_FULL_422"):
-        values = _in_blocks(values, lambda block: convert_color_space(block, "YBR_FULL", "RGB"))
+        values = in_blocks(values, lambda block: convert_color_space(block, "YBR_FULL", "RGB"))
     bits = int(dataset.BitsStored)
-    return values if bits in (8, 16) else _in_blocks(values, lambda some: _whole_range(some / (2.0**bits - 1), bits))
+    return values if bits in (8, 16) else in_blocks(values, lambda some: _whole_range(some / (2.0**bits - 1), bits))
 
 
 def _grey(values: NDArray[Any], dataset: Dataset, where: str, own_range: bool) -> NDArray[Any]:
     """Steps 2 to 5."""
     bits = int(dataset.BitsStored)
-    result = _in_blocks(values, lambda block: _whole_range(_shown(block, dataset, where), bits))
+    result = in_blocks(values, lambda block: _whole_range(_shown(block, dataset, where), bits))
     if dataset.PhotometricInterpretation == "MONOCHROME1":
         np.subtract(np.iinfo(result.dtype).max, result, out=result)
     padding = _padding(dataset, where)

@@ -30,7 +30,7 @@ import io
 import logging
 import threading
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -41,6 +41,7 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 
 from ttl_deploy import dicom, image_bytes, image_kinds, tiff_samples
 from ttl_deploy.errors import TtlDeployError, UnreadableImageError
+from ttl_deploy.row_blocks import blocks, in_blocks
 from ttl_deploy.spec import PreprocessSpec
 
 MAX_PIXELS = 1024**3 // 4 // 3
@@ -208,8 +209,7 @@ def _of_samples(samples: tiff_samples.Packed, spec: PreprocessSpec, where: str) 
         values, top = samples.unpack(np.asarray(rows)), 2**samples.bits - 1
         values = top - values if samples.white_is_zero else values
         if values.ndim == 3:
-            wide = (values.astype(np.uint64) * (2 * 65535) + top) // (2 * top)
-            values, top = wide.astype(np.uint16), 65535
+            values, top = in_blocks(values, lambda some: _scaled(some, top, 65535).astype(np.uint16)), 65535
         return _upright(Image.fromarray(_eight_bit_array(values, spec, where, top)), rows)
 
 
@@ -340,9 +340,19 @@ def _is_scaled_up(values: NDArray[Any], bits: int) -> bool:
     With zeros below, rounded in proportion, or with the upper bits repeated below (section 12.4 of its third edition).
     """
     shift, top = 16 - bits, 2**bits - 1
-    few = values.astype(np.int64) >> shift
-    ways = (few << shift, (few * (2 * 65535) + top) // (2 * top), few << shift | few >> max(bits - shift, 0))
-    return any(np.array_equal(values, way) for way in ways)
+    ways: tuple[Callable[[NDArray[Any]], NDArray[Any]], ...] = (
+        lambda few: few << shift,
+        lambda few: _scaled(few, top, 65535),
+        lambda few: few << shift | few >> max(bits - shift, 0),
+    )
+    return any(
+        all(np.array_equal(some, way(some.astype(np.int64) >> shift)) for some in blocks(values)) for way in ways
+    )
+
+
+def _scaled(values: NDArray[Any], top: int, to: int) -> NDArray[Any]:
+    """round(`to` v / `top`) in integers, rounded half up."""
+    return np.asarray((values.astype(np.uint64) * (2 * to) + top) // (2 * top))
 
 
 def _eight_bit_array(values: NDArray[Any], spec: PreprocessSpec, where: str, top: int = 65535) -> NDArray[np.uint8]:
@@ -359,8 +369,8 @@ def _own_range(values: NDArray[Any], where: str) -> NDArray[np.uint8]:
     low, high = float(values.min()), float(values.max())
     if not np.isfinite(high - low):
         raise UnreadableImageError("holds values that are not finite numbers", where=where, fix="replace them first")
-    stretched = (values.astype(np.float64) - low) * (255 / (high - low or 1))
-    return (stretched + 0.5).astype(np.uint8)
+    factor = 255 / (high - low or 1)
+    return in_blocks(values, lambda some: ((some.astype(np.float64) - low) * factor + 0.5).astype(np.uint8))
 
 
 def _full_range(values: NDArray[Any], where: str, top: int) -> NDArray[np.uint8]:
@@ -371,15 +381,17 @@ def _full_range(values: NDArray[Any], where: str, top: int) -> NDArray[np.uint8]
     low, high = int(values.min()), int(values.max())
     if low < 0 or high > 65535:
         raise UnreadableImageError(f"values {low} to {high} are outside 0 to 65535", where=where, fix=way_out)
-    return np.minimum((values.astype(np.uint64) * 510 + top) // (2 * top), 255).astype(np.uint8)
+    return in_blocks(values, lambda some: np.minimum(_scaled(some, top, 255), 255).astype(np.uint8))
 
 
 def _flatten(image: Image.Image) -> Image.Image:
     """Steps 4 and 5 and the colour spaces of step 7: mode `L` or `RGB`, transparency over black."""
     if image.has_transparency_data:
-        layer = image.convert("RGBA")
-        black = Image.new("RGB", layer.size)
-        black.paste(layer.convert("RGB"), mask=layer.getchannel("A"))
+        layer = image if image.mode == "RGBA" else image.convert("RGBA")
+        colours, opacity = layer.convert("RGB"), layer.getchannel("A")
+        del layer
+        black = Image.new("RGB", colours.size)
+        black.paste(colours, mask=opacity)
         return black
     return image.convert("L" if image.mode in ("1", "L") else "RGB")
 

@@ -16,6 +16,8 @@ from typing import IO
 import numpy as np
 from numpy.typing import NDArray
 
+from ttl_deploy.row_blocks import in_blocks
+
 _WIDTH, _HEIGHT, _BITS, _PHOTOMETRIC, _SAMPLES = 256, 257, 258, 262, 277
 _PREDICTOR, _TILE_WIDTH, _PLANAR, _FORMAT, _COLOURS = 317, 322, 284, 339, 320
 _SHORT, _LONG = 3, 4
@@ -55,10 +57,15 @@ class Packed:
         if self.bits == 16:
             values = rows.reshape(self.height, -1).view(f"{self.order}u2")[:, :count].astype(np.uint16)
         else:
-            single = np.unpackbits(rows, axis=1)[:, : count * self.bits].reshape(self.height, count, self.bits)
-            values = (single.astype(np.uint32) @ (1 << np.arange(self.bits)[::-1]).astype(np.uint32)).astype(np.uint16)
+            values = in_blocks(rows, lambda some: self._of_bits(some, count))
         shape = (self.height, self.width) if self.samples == 1 else (self.height, self.width, self.samples)
         return values.reshape(shape)
+
+    def _of_bits(self, rows: NDArray[np.uint8], count: int) -> NDArray[np.uint16]:
+        """Samples (H, `count`) of `bits` each."""
+        single = np.unpackbits(rows, axis=1)[:, : count * self.bits].reshape(len(rows), count, self.bits)
+        places = (1 << np.arange(self.bits)[::-1]).astype(np.uint32)
+        return np.asarray(single.astype(np.uint32) @ places, np.uint16)
 
 
 def packed(content: bytes) -> Packed | None:
