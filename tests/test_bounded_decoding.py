@@ -1,6 +1,7 @@
 """Files that would take far more memory or time than they deserve: a result or one line, for every reader."""
 
 import io
+import os
 import struct
 import subprocess
 import sys
@@ -197,6 +198,23 @@ def test_what_would_grow_far_beyond_its_size_is_refused_or_read_at_once(name: st
         except UnreadableImageError as error:
             assert "\n" not in str(error)
     assert time.process_time() - started < 5
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"\xff\xd8\xff\xe0", "2,147,483,648 bytes, more than the limit"),
+        (b"\x89PNG\r\n\x1a\n", "2,147,483,648 bytes, more than the limit"),
+        (dicom(RAMP), "2,147,483,648 bytes, far more than the 128 of the pixels"),
+        (dicom(RAMP, NumberOfFrames=9), "holds 9 frames"),
+    ],
+)
+def test_a_file_far_longer_than_any_image_is_not_read_whole(content: bytes, said: str, tmp_path: Path) -> None:
+    """Two gibibytes, of which a file system with holes stores only the beginning."""
+    (tmp_path / "a.x").write_bytes(content)
+    os.truncate(tmp_path / "a.x", 2**31)
+    with pytest.raises(UnreadableImageError, match=said):
+        load_pixels(tmp_path / "a.x", SPEC)
 
 
 def test_a_png_that_inflates_beyond_its_size_is_the_picture_of_its_size() -> None:

@@ -89,6 +89,7 @@ _DECODERS = (
 """Last parts of the JPEG transfer syntaxes (PS3.6 A), and the packages with which pydicom decodes them."""
 _JPEG = "1.2.840.10008.1.2.4."
 _RLE = "1.2.840.10008.1.2.5"
+_AS_STORED: dict[str, Any] = {"as_rgb": False}
 
 _PALETTES = tuple(f"{c}PaletteColorLookupTable" for c in ("Red", "Green", "Blue"))
 _READ = (
@@ -157,11 +158,11 @@ def _open(source: Path | bytes, where: str, max_pixels: int) -> Dataset:
     from pydicom.filereader import read_partial
     from pydicom.tag import Tag
 
-    wanted = [Tag(name) for name in _READ]
+    wanted: list[Any] = [Tag(name) for name in _READ]
     with io.BytesIO(source) if isinstance(source, bytes) else source.open("rb") as stream:
         bare = _BARE.match(stream.read(HEAD)) is not None
         size = stream.seek(0, os.SEEK_END)
-        counted = _Counted(stream)
+        counted: Any = _Counted(stream)
         try:
             _refuse_deflated(counted, bare, where)
             counted.seek(0)
@@ -221,7 +222,7 @@ def _refuse_bloated(dataset: Dataset, where: str) -> None:
     from pydicom.dataelem import RawDataElement
 
     for tag in dataset.keys():  # noqa: SIM118 - iterating over the data set itself would convert its values
-        element = dataset.get_item(tag)
+        element: Any = dataset.get_item(tag)
         if not isinstance(element, RawDataElement) or tag >> 16 == 0x7FE0:
             continue
         length, items = element.length, max(map((element.value or b"").count, _ITEMS))
@@ -314,7 +315,7 @@ def _photometric(dataset: Dataset, where: str) -> str:
 
 def _decode(dataset: Dataset, where: str) -> NDArray[Any]:
     """The stored values, whose photometric interpretation the data set then names; YBR_FULL is not yet RGB."""
-    from pydicom.pixels import get_decoder
+    from pydicom.pixels.decoders.base import get_decoder
 
     syntax = dataset.file_meta.TransferSyntaxUID
     if syntax.is_encapsulated and syntax != _RLE and not syntax.startswith(_JPEG):
@@ -322,7 +323,7 @@ def _decode(dataset: Dataset, where: str) -> NDArray[Any]:
     try:
         if syntax.is_encapsulated:
             _bound(dataset, where)
-        values, facts = get_decoder(dataset.file_meta.TransferSyntaxUID).as_array(dataset, index=0, as_rgb=False)
+        values, facts = get_decoder(dataset.file_meta.TransferSyntaxUID).as_array(dataset, index=0, **_AS_STORED)
     except (NotImplementedError, RuntimeError) as error:
         # A decoder that is there and says that it does not decode this kind leaves the same to be installed.
         lacking = ("missing dependencies", "does not support", "cannot decode", "are supported", "not supported")

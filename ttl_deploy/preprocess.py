@@ -28,6 +28,7 @@ from __future__ import annotations
 
 import io
 import logging
+import os
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -46,6 +47,9 @@ from ttl_deploy.spec import PreprocessSpec
 
 MAX_PIXELS = 1024**3 // 4 // 3
 """Most pixels (width x height) an image may have: 89,478,485, a quarter gibibyte as RGB, Pillow's own limit."""
+
+_MOST_BYTES = 6 * MAX_PIXELS
+"""Bytes of a file that may be read whole: the largest image in 16-bit colour."""
 
 # Named, because Pillow would otherwise also try formats that run other programs (EPS starts Ghostscript). Its JPEG
 # reader opens MPO too.
@@ -154,7 +158,7 @@ def _decoded(source: Path | bytes, spec: PreprocessSpec, where: str) -> Image.Im
     except (TtlDeployError, Image.DecompressionBombError, FileNotFoundError, PermissionError, IsADirectoryError):
         raise
     except Exception:
-        content = source if isinstance(source, bytes) else source.read_bytes()
+        content = source if isinstance(source, bytes) else _whole(source, where)
         samples = tiff_samples.packed(content)
         if samples is not None:
             _refuse_frames(tiff_samples.frames(samples.rows), where)
@@ -176,9 +180,11 @@ def _opened(stream: IO[bytes], spec: PreprocessSpec, where: str) -> Image.Image:
 def _refuse_excess(stream: IO[bytes], where: str) -> None:
     """Step 1 for JPEG and JPEG 2000, before a decoder sees them."""
     kind = image_bytes.has_excess(stream.read(dicom.HEAD))
+    size = stream.seek(0, os.SEEK_END)
     stream.seek(0)
     if not kind:
         return
+    _refuse_long(size, where)
     problem = image_bytes.excess(stream.read())
     stream.seek(0)
     if problem is not None:
@@ -217,6 +223,17 @@ def _refuse_empty(source: Path | bytes, where: str) -> None:
     size = source.stat().st_size if isinstance(source, Path) else len(source)
     if not size:
         raise UnreadableImageError("is empty (0 bytes)", where=where, fix="restore it or leave it out")
+
+
+def _whole(path: Path, where: str) -> bytes:
+    _refuse_long(path.stat().st_size, where)
+    return path.read_bytes()
+
+
+def _refuse_long(size: int, where: str) -> None:
+    if size > _MOST_BYTES:
+        what = f"has {size:,} bytes, more than the limit of {_MOST_BYTES:,}"
+        raise UnreadableImageError(what, where=where, fix="restore it, or save it as a smaller image")
 
 
 def _refuse_large(size: tuple[int, int], where: str) -> None:

@@ -23,6 +23,13 @@ _PREDICTOR, _TILE_WIDTH, _PLANAR, _FORMAT, _COLOURS = 317, 322, 284, 339, 320
 _SHORT, _LONG = 3, 4
 _NEW_SUBFILE, _SUBFILE = 254, 255
 _MOST_DIRECTORIES, _MOST_ENTRIES = 1000, 2**16
+_FORMS = {
+    b"II*\0": ("<", "H", "I"),
+    b"MM\0*": (">", "H", "I"),
+    b"II+\0": ("<", "Q", "Q"),
+    b"MM\0+": (">", "Q", "Q"),
+}
+"""By how a TIFF or BigTIFF begins: its byte order, and how it writes the count of a directory and an offset."""
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB = 0, 1, 2
 
 
@@ -101,7 +108,7 @@ def frames(stream: IO[bytes]) -> int:
     """
     stream.seek(0)
     head = stream.read(16)
-    form = {b"II*\0": "<HI", b"MM\0*": ">HI", b"II+\0": "<QQ", b"MM\0+": ">QQ"}.get(head[:4])
+    form = _FORMS.get(head[:4])
     if form is None or len(head) < 16:
         return 1
     order, big = form[0], form[2] == "Q"
@@ -118,7 +125,7 @@ def frames(stream: IO[bytes]) -> int:
     return max(count, 1)
 
 
-def _flags(stream: IO[bytes], offset: int, form: str) -> tuple[bool, int] | None:
+def _flags(stream: IO[bytes], offset: int, form: tuple[str, str, str]) -> tuple[bool, int] | None:
     """Whether a directory is of a smaller copy or a mask, and where the next one is; None where it is cut short."""
     order, count_form, number_form = form
     size = struct.calcsize(order + number_form)

@@ -37,6 +37,7 @@ _HEADER = 2**14
 _MOST_WHOLE = 2**28
 """Bytes of an array that is loaded whole."""
 _METHODS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}
+_OTHER_METHODS = {zipfile.ZIP_BZIP2: "bzip2", zipfile.ZIP_LZMA: "lzma"}
 _MOST_RATIO = 1032
 """How many times smaller Deflate can make something at most."""
 
@@ -112,7 +113,7 @@ class NpzRows:
         if info.flag_bits & 1:
             raise self._refusal("is encrypted", "write it without a password")
         if info.compress_type not in _METHODS:
-            method = zipfile.compressor_names.get(info.compress_type, "unknown")
+            method = _OTHER_METHODS.get(info.compress_type, "unknown")
             raise self._refusal(f"is compressed by method {info.compress_type} ({method})", _WRITE)
         self._member = _Member(path, info)
         try:
