@@ -18,7 +18,7 @@ from PIL import Image, ImageSequence
 from test_dicom import RAMP, dicom
 from test_preprocess import chunk, encoded, segment
 
-from ttl_deploy import image_bytes, tiff_samples
+from ttl_deploy import image_bytes, pnm_samples, tiff_samples
 from ttl_deploy.errors import UnreadableImageError
 from ttl_deploy.preprocess import MAX_PIXELS, load_pixels
 from ttl_deploy.spec import PreprocessSpec
@@ -208,6 +208,7 @@ def test_what_would_grow_far_beyond_its_size_is_refused_or_read_at_once(name: st
         (dicom(RAMP), "2,147,483,648 bytes, far more than the 128 of the pixels"),
         (dicom(RAMP, NumberOfFrames=9), "holds 9 frames"),
     ],
+    ids=["JPEG", "PNG", "DICOM", "DICOM of frames"],
 )
 def test_a_file_far_longer_than_any_image_is_not_read_whole(content: bytes, said: str, tmp_path: Path) -> None:
     """Two gibibytes, of which a file system with holes stores only the beginning."""
@@ -256,6 +257,26 @@ def test_rle_of_an_odd_image_may_be_filled_within_its_last_run() -> None:
     tags = {"Rows": 7, "Columns": 7}
     found = load_pixels(rle(bytes([257 - 50, 1234 >> 8]), bytes([257 - 50, 1234 & 255]), **tags), SPEC)
     np.testing.assert_array_equal(found, load_pixels(dicom(values), SPEC))
+
+
+@pytest.mark.parametrize(("magic", "most"), [(b"P5", 100), (b"P5", 4095), (b"P6", 100), (b"P6", 1000)])
+def test_pnm_of_any_largest_value_is_what_pillow_makes_of_it_and_fast(magic: bytes, most: int) -> None:
+    """A sample at a time, sixteen million would take a quarter of a minute."""
+    count = 40 * 40 * (3 if magic == b"P6" else 1)
+    values = (np.arange(count) * 7 % (most + 2)).astype(">u2" if most > 255 else "u1").tobytes()
+    with Image.open(io.BytesIO(magic + b" 40 40 %d\n" % most + values)) as image:
+        ours = pnm_samples.scaled(image, io.BytesIO(magic + b" 40 40 %d\n" % most + values))
+        assert ours is not None
+        assert ours.mode == image.mode
+        np.testing.assert_array_equal(np.asarray(ours), np.asarray(image))
+    started = time.process_time()
+    load_pixels(magic + b" 2000 2000 %d\n" % most + bytes(4_000_000 * (len(values) // 1600)), SPEC)
+    assert time.process_time() - started < 1.5
+
+
+def test_pnm_in_text_has_a_bound() -> None:
+    with pytest.raises(UnreadableImageError, match="10,000,000 samples in text"):
+        load_pixels(b"P3 2000 2000 255\n" + b"0 " * 100, SPEC)
 
 
 def frames(kind: str, count: int = 3, **options: Any) -> bytes:

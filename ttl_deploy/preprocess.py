@@ -40,7 +40,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from ttl_deploy import dicom, image_bytes, image_kinds, tiff_samples
+from ttl_deploy import dicom, image_bytes, image_kinds, pnm_samples, tiff_samples
 from ttl_deploy.errors import TtlDeployError, UnreadableImageError
 from ttl_deploy.row_blocks import blocks, in_blocks
 from ttl_deploy.spec import PreprocessSpec
@@ -174,7 +174,10 @@ def _opened(stream: IO[bytes], spec: PreprocessSpec, where: str) -> Image.Image:
     with Image.open(stream, formats=_FORMATS) as image:
         _refuse_large(image.size, where)
         _refuse_frames(_frames(image, stream), where)
-        return _eight_bit(image, stream, spec, where)
+        if pnm_samples.samples_in_words(image) > pnm_samples.MOST_IN_WORDS:
+            what = f"has more than {pnm_samples.MOST_IN_WORDS:,} samples in text"
+            raise UnreadableImageError(what, where=where, fix="save it as binary PNM first")
+        return _eight_bit(pnm_samples.scaled(image, stream) or image, stream, spec, where)
 
 
 def _refuse_excess(stream: IO[bytes], where: str) -> None:

@@ -276,7 +276,8 @@ class _Member:
                 if not raw:
                     break
                 parts += inflater.decompress(raw, size - len(parts))
-                position += len(raw) - len(inflater.unconsumed_tail) - len(inflater.unused_data)
+                # At the end of the stream the rest may be in both.
+                position += len(raw) - len(inflater.unused_data if inflater.eof else inflater.unconsumed_tail)
                 stream.seek(position)
             content, point = bytes(parts), (position, inflater)
         if len(content) < min(size, self._info.file_size) and not short:
