@@ -3,7 +3,9 @@
 A tag counts when it has a value: one that is present but empty says as much as one that is absent. The rule, in order:
 
 1. Refused: a file without pixels, with several frames, with floating-point pixels, of more pixels than allowed, or of
-   a photometric interpretation that is none of the list below.
+   a photometric interpretation that is none of the list below. The header is read first, so that a file is refused for
+   what it declares before its pixels are; what is compressed is decoded only where it says the same size as the header,
+   and never beyond it. The deflated transfer syntax is refused, as nothing in it can be looked at before inflating.
 2. Grey: the Modality LUT, or else rescale slope (default 1, as for a slope of 0) and intercept (default 0)
    (PS3.3 C.11.1). Then the first VOI LUT, or else the first window with a centre and a width by its function, LINEAR
    where none is named (PS3.3 C.11.2). A width that the standard excludes (below 1 for LINEAR, 0 or less for
@@ -25,16 +27,20 @@ from __future__ import annotations
 import importlib.util
 import io
 import math
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
+from ttl_deploy import image_bytes
 from ttl_deploy.errors import TtlDeployError, UndecodedImageError, UnreadableImageError
+from ttl_deploy.row_blocks import in_blocks
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
@@ -49,8 +55,16 @@ _PREAMBLE, _MAGIC = 128, b"DICM"
 _DEFLATED = "1.2.840.10008.1.2.1.99"
 _DIRECTORY = b"1.2.840.10008.1.3.10"
 """Storage class of a DICOMDIR."""
-_HEADER = 4096
-"""Bytes that hold the file meta group, which names the transfer syntax."""
+_SAMPLE_BYTES = 4
+"""Most bytes of samples per pixel allowed: the memory limit is this times the most pixels."""
+_SPARE = 2**26
+"""Bytes that a file may have beside its pixels."""
+_LARGEST_TAG = 2**21
+"""Most bytes of a tag beside the pixels: a sequence may hold several look-up tables of 128 KiB."""
+_ITEMS, _MOST_ITEMS = (b"\xfe\xff\x00\xe0", b"\xff\xfe\xe0\x00"), 4096
+"""How items of a sequence begin in either byte order, and how many of them there may be."""
+_MOST_READS = 200_000
+"""Reads that parsing a header may take; an element takes two or three, an item of undefined length about four."""
 _RESTORE = "restore it or leave it out"
 _CONVERT = "convert it to explicit little endian first"
 
@@ -74,6 +88,24 @@ _DECODERS = (
 )
 """Last parts of the JPEG transfer syntaxes (PS3.6 A), and the packages with which pydicom decodes them."""
 _JPEG = "1.2.840.10008.1.2.4."
+_RLE = "1.2.840.10008.1.2.5"
+_AS_STORED: dict[str, Any] = {"as_rgb": False}
+
+_PALETTES = tuple(f"{c}PaletteColorLookupTable" for c in ("Red", "Green", "Blue"))
+_READ = (
+    *("SpecificCharacterSet", "SOPClassUID", "PixelPresentation"),
+    *("Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "PlanarConfiguration", "PhotometricInterpretation"),
+    *("BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "PixelPaddingValue", "PixelPaddingRangeLimit"),
+    *("SmallestImagePixelValue", "LargestImagePixelValue"),
+    *("PerFrameFunctionalGroupsSequence", "SharedFunctionalGroupsSequence"),
+    *("ModalityLUTSequence", "RescaleSlope", "RescaleIntercept"),
+    *("VOILUTSequence", "VOILUTFunction", "WindowCenter", "WindowWidth"),
+    *(f"{palette}{part}" for palette in _PALETTES for part in ("Descriptor", "Data")),
+    *(f"Segmented{palette}Data" for palette in _PALETTES),
+    *("ExtendedOffsetTable", "ExtendedOffsetTableLengths"),
+    *("PixelData", "FloatPixelData", "DoubleFloatPixelData"),
+)
+"""The tags that decide pixels, or what is said of them; the others are not read."""
 
 
 def is_dicom(head: bytes) -> bool:
@@ -107,8 +139,7 @@ def read_dicom(source: Path | bytes, where: str, max_pixels: int, *, own_range: 
             "is DICOM, and pydicom is not installed", where=where, packages="'ttl-deploy[medical]'"
         )
     try:
-        dataset = _open(source, where)
-        _refuse(dataset, where, max_pixels)
+        dataset = _open(source, where, max_pixels)
         _complete(dataset, where)
         values = _decode(dataset, where)
         grey = dataset.PhotometricInterpretation.startswith("MONOCHROME")
@@ -121,45 +152,130 @@ def read_dicom(source: Path | bytes, where: str, max_pixels: int, *, own_range: 
         ) from error
 
 
-def _open(source: Path | bytes, where: str) -> Dataset:
-    import pydicom
+def _open(source: Path | bytes, where: str, max_pixels: int) -> Dataset:
+    """A file that step 1 does not refuse; nothing beside the header is read of one that is refused for it."""
     from pydicom.errors import InvalidDicomError
+    from pydicom.filereader import read_partial
+    from pydicom.tag import Tag
 
-    stream = io.BytesIO(source) if isinstance(source, bytes) else source.open("rb")
-    with stream:
-        head = stream.read(_HEADER)
-        if _DEFLATED.encode() in head:
-            # Inflating happens before anything can be checked, and a few bytes may become gigabytes.
-            raise UnreadableImageError(
-                "is DICOM in the deflated transfer syntax", where=where, fix="convert it to explicit little endian"
-            )
-        stream.seek(0)
+    wanted: list[Any] = [Tag(name) for name in _READ]
+    with io.BytesIO(source) if isinstance(source, bytes) else source.open("rb") as stream:
+        bare = _BARE.match(stream.read(HEAD)) is not None
+        size = stream.seek(0, os.SEEK_END)
+        counted: Any = _Counted(stream)
         try:
-            return pydicom.dcmread(stream, force=_BARE.match(head) is not None)
+            _refuse_deflated(counted, bare, where)
+            counted.seek(0)
+            header = read_partial(counted, _is_after_sizes, _LARGEST_TAG, bare, wanted)
+            _refuse_bloated(header, where)
+            _refuse_size(header, size, where, max_pixels)
+            counted.seek(0)
+            dataset: Dataset = read_partial(counted, None, None, bare, wanted)
         except InvalidDicomError as error:
             raise UnreadableImageError("is not DICOM (no DICM mark)", where=where, fix=_RESTORE) from error
+        except OSError as error:
+            if counted.left >= 0:
+                raise
+            what = f"is DICOM of so many elements that its header takes more than {_MOST_READS:,} reads"
+            raise UnreadableImageError(what, where=where, fix=_RESTORE) from error
+    _refuse_bloated(dataset, where)
+    _refuse(dataset, size, where, max_pixels)
+    return dataset
 
 
-def _refuse(dataset: Dataset, where: str, max_pixels: int) -> None:
-    """Step 1."""
-    if "FloatPixelData" in dataset or "DoubleFloatPixelData" in dataset:
-        raise UnreadableImageError("holds floating-point pixels", where=where, fix="convert it to integers first")
-    if not dataset.get("PixelData"):
-        kind = getattr(dataset.get("SOPClassUID"), "name", "") or "no image"
-        raise UnreadableImageError(f"is DICOM without pixels ({kind})", where=where, fix="leave it out")
-    frames = int(_value(dataset, "NumberOfFrames") or 1)
+class _Counted:
+    """A stream that gives up after `_MOST_READS` reads: pydicom makes objects of each sequence item that it passes."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self.seek, self.tell, self._read = stream.seek, stream.tell, stream.read
+        self.left = _MOST_READS
+
+    def read(self, size: int = -1, /) -> bytes:
+        self.left -= 1
+        if self.left < 0:
+            raise OSError("too many reads")
+        return self._read(size)
+
+
+def _refuse_deflated(stream: Any, bare: bool, where: str) -> None:
+    """Inflating would happen before anything could be checked, and a few bytes may become gigabytes."""
+    from pydicom.filereader import read_dataset, read_preamble
+
+    stream.seek(0)
+    read_preamble(stream, bare)
+    start = stream.tell()
+    for is_implicit in (False, True):
+        stream.seek(start)
+        meta = read_dataset(stream, is_implicit, True, stop_when=lambda tag, *_: tag >> 16 != 2)
+        if _value(meta, "TransferSyntaxUID") == _DEFLATED:
+            what = "is DICOM in the deflated transfer syntax"
+            raise UnreadableImageError(what, where=where, fix="convert it to explicit little endian")
+
+
+def _is_after_sizes(tag: int, *_: Any) -> bool:
+    return tag >> 16 > 0x28
+
+
+def _refuse_bloated(dataset: Dataset, where: str) -> None:
+    """Refuses tags whose values are longer than any meaning they could have, before they become objects."""
+    from pydicom.datadict import keyword_for_tag
+    from pydicom.dataelem import RawDataElement
+
+    for tag in dataset.keys():  # noqa: SIM118 - iterating over the data set itself would convert its values
+        element: Any = dataset.get_item(tag)
+        if not isinstance(element, RawDataElement) or tag >> 16 == 0x7FE0:
+            continue
+        length, items = element.length, max(map((element.value or b"").count, _ITEMS))
+        if length > _LARGEST_TAG or items > _MOST_ITEMS:
+            much = f"{length:,} bytes" if length > _LARGEST_TAG else f"{items:,} items"
+            what = f"is DICOM whose {keyword_for_tag(tag)} has {much}"
+            raise UnreadableImageError(what, where=where, fix="correct the tag")
+
+
+def _refuse_size(header: Dataset, size: int, where: str, max_pixels: int) -> None:
+    """What of step 1 the sizes in the header decide.
+
+    Args:
+        header: At least the tags up to group 0028.
+        size: Bytes of the file.
+        where: As for `read_dicom`.
+        max_pixels: As for `read_dicom`.
+    """
+    frames = int(_value(header, "NumberOfFrames") or 1)
     if frames > 1:
         raise UnreadableImageError(f"holds {frames} frames", where=where, fix="give one file per frame")
-    empty = [name for name in ("Rows", "Columns", "BitsAllocated") if not _value(dataset, name)]
-    if empty:
-        raise UnreadableImageError(f"is DICOM whose {empty[0]} has no value", where=where, fix=_RESTORE)
-    width, height = int(dataset.Columns), int(dataset.Rows)
+    width, height = (int(_value(header, name) or 0) for name in ("Columns", "Rows"))
     if width * height > max_pixels:
         raise UnreadableImageError(
             f"{width} x {height} pixels are more than the limit of {max_pixels:,}",
             where=where,
             fix="shrink the image first",
         )
+    declared = width * height * _samples(header) * int(_value(header, "BitsAllocated") or 0) // 8
+    if declared > _SAMPLE_BYTES * max_pixels:
+        what = f"declares {declared:,} bytes of pixels, more than the limit of {_SAMPLE_BYTES * max_pixels:,}"
+        raise UnreadableImageError(what, where=where, fix="shrink the image, or convert it to 8 or 16 bits, first")
+    if declared and size > 2 * declared + _SPARE:
+        what = f"has {size:,} bytes, far more than the {declared:,} of the pixels that it declares"
+        raise UnreadableImageError(what, where=where, fix="correct its size, or give one file per frame")
+
+
+def _samples(dataset: Dataset) -> int:
+    """Samples per pixel; colour where nothing says so."""
+    return int(_value(dataset, "SamplesPerPixel") or 3)
+
+
+def _refuse(dataset: Dataset, size: int, where: str, max_pixels: int) -> None:
+    """Step 1."""
+    if "FloatPixelData" in dataset or "DoubleFloatPixelData" in dataset:
+        raise UnreadableImageError("holds floating-point pixels", where=where, fix="convert it to integers first")
+    if not dataset.get("PixelData"):
+        kind = getattr(dataset.get("SOPClassUID"), "name", "") or "no image"
+        raise UnreadableImageError(f"is DICOM without pixels ({kind})", where=where, fix="leave it out")
+    empty = [name for name in ("Rows", "Columns", "BitsAllocated") if not _value(dataset, name)]
+    if empty:
+        raise UnreadableImageError(f"is DICOM whose {empty[0]} has no value", where=where, fix=_RESTORE)
+    _refuse_size(dataset, size, where, max_pixels)
 
 
 def _complete(dataset: Dataset, where: str) -> None:
@@ -198,16 +314,77 @@ def _photometric(dataset: Dataset, where: str) -> str:
 
 
 def _decode(dataset: Dataset, where: str) -> NDArray[Any]:
-    from pydicom.pixels.utils import pixel_array
+    """The stored values, whose photometric interpretation the data set then names; YBR_FULL is not yet RGB."""
+    from pydicom.pixels.decoders.base import get_decoder
 
+    syntax = dataset.file_meta.TransferSyntaxUID
+    if syntax.is_encapsulated and syntax != _RLE and not syntax.startswith(_JPEG):
+        raise _undecoded(syntax, where)
     try:
-        return _from_high_bit(pixel_array(dataset), dataset)
+        if syntax.is_encapsulated:
+            _bound(dataset, where)
+        values, facts = get_decoder(dataset.file_meta.TransferSyntaxUID).as_array(dataset, index=0, **_AS_STORED)
     except (NotImplementedError, RuntimeError) as error:
         # A decoder that is there and says that it does not decode this kind leaves the same to be installed.
         lacking = ("missing dependencies", "does not support", "cannot decode", "are supported", "not supported")
         if not isinstance(error, NotImplementedError) and not any(words in str(error) for words in lacking):
             raise
-        raise _undecoded(dataset.file_meta.TransferSyntaxUID, where) from error
+        raise _undecoded(syntax, where) from error
+    dataset.PhotometricInterpretation = facts["photometric_interpretation"]
+    return _from_high_bit(values, dataset)
+
+
+def _bound(dataset: Dataset, where: str) -> None:
+    """Refuses compressed pixels that would decode to another size than declared, and unpacks RLE up to that size."""
+    from pydicom.encaps import get_frame
+    from pydicom.uid import ExplicitVRLittleEndian
+
+    content = get_frame(dataset.PixelData, 0, number_of_frames=1)
+    width, height, samples = int(dataset.Columns), int(dataset.Rows), int(dataset.SamplesPerPixel)
+    if dataset.file_meta.TransferSyntaxUID == _RLE:
+        dataset.PixelData = _unpacked(content, width * height, samples, int(dataset.BitsAllocated) // 8)
+        dataset.PlanarConfiguration = 1
+        dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+        return
+    found = image_bytes.coded_size(content)
+    if found is not None and found != (width, height, samples):
+        sizes = " and ".join("{} x {} pixels of {} samples".format(*size) for size in (found, (width, height, samples)))
+        raise UnreadableImageError(f"is DICOM whose pixels and header differ: {sizes}", where=where, fix=_RESTORE)
+    problem = image_bytes.excess(content)
+    if problem is not None:
+        raise UnreadableImageError(f"is DICOM whose pixels are {problem}", where=where, fix=_RESTORE)
+
+
+def _unpacked(content: bytes, pixels: int, samples: int, depth: int) -> bytes:
+    """Pixels of RLE (PS3.5 G), plane after plane, each of `depth` bytes per sample, the least significant first.
+
+    Raises:
+        ValueError: It has other segments, or one of fewer pixels.
+    """
+    count, *starts = (int(number) for number in np.frombuffer(content[:64], "<u4"))
+    edges = [*starts[:count], len(content)]
+    if count != samples * depth or edges != sorted(edges):
+        raise ValueError(f"{count} RLE segments, of which {samples * depth} in ascending order are expected")
+    cells = np.empty((samples, pixels, depth), np.uint8)
+    for index in range(count):
+        plane, byte = divmod(index, depth)
+        cells[plane, :, depth - 1 - byte] = _segment(content[edges[index] : edges[index + 1]], pixels)
+    return cells.tobytes()
+
+
+def _segment(packed: bytes, count: int) -> NDArray[np.uint8]:
+    """The first bytes of a segment. TIFF has the same compression, so that its decoder is used.
+
+    Raises:
+        ValueError: There are fewer.
+    """
+    # Some writers fill up to an even number of bytes before they compress, and the last run then goes beyond the image.
+    for width in (count, count + 1):
+        try:
+            return np.asarray(Image.frombytes("L", (width, 1), packed, "packbits", "L"))[0, :count]
+        except ValueError:
+            continue
+    raise ValueError(f"an RLE segment does not decode to {count:,} bytes")
 
 
 def _undecoded(syntax: Any, where: str) -> TtlDeployError:
@@ -227,28 +404,31 @@ def _from_high_bit(values: NDArray[Any], dataset: Dataset) -> NDArray[Any]:
         return values
     from pydicom.pixels.utils import pixel_array
 
-    cells = pixel_array(dataset, correct_unused_bits=False)
+    cells = pixel_array(dataset, index=0, correct_unused_bits=False)
     above = int(dataset.BitsAllocated) - int(dataset.HighBit) - 1
     moved: NDArray[Any] = np.right_shift(np.left_shift(cells, above), above + shift)
     return moved
 
 
 def _colour(values: NDArray[Any], dataset: Dataset) -> NDArray[Any]:
-    """Step 6; `pixel_array` has turned YBR into RGB already."""
-    from pydicom.pixels.processing import apply_color_lut
+    """Step 6."""
+    from pydicom.pixels.processing import apply_color_lut, convert_color_space
 
-    if dataset.PhotometricInterpretation == "PALETTE COLOR":
-        colours: NDArray[Any] = apply_color_lut(values, dataset)
-        return colours
+    photometric = dataset.PhotometricInterpretation
+    if photometric == "PALETTE COLOR":
+        return in_blocks(values, lambda block: apply_color_lut(block, dataset))
+    if photometric in ("YBR_FULL", "YBR_FULL_422"):
+        values = in_blocks(values, lambda block: convert_color_space(block, "YBR_FULL", "RGB"))
     bits = int(dataset.BitsStored)
-    return values if bits in (8, 16) else _whole_range(values / (2.0**bits - 1), bits)
+    return values if bits in (8, 16) else in_blocks(values, lambda some: _whole_range(some / (2.0**bits - 1), bits))
 
 
 def _grey(values: NDArray[Any], dataset: Dataset, where: str, own_range: bool) -> NDArray[Any]:
     """Steps 2 to 5."""
-    result = _whole_range(_shown(values, dataset, where), int(dataset.BitsStored))
+    bits = int(dataset.BitsStored)
+    result = in_blocks(values, lambda block: _whole_range(_shown(block, dataset, where), bits))
     if dataset.PhotometricInterpretation == "MONOCHROME1":
-        result = np.iinfo(result.dtype).max - result
+        np.subtract(np.iinfo(result.dtype).max, result, out=result)
     padding = _padding(dataset, where)
     if padding is not None:
         rest = result[~padding]
@@ -391,7 +571,7 @@ def _padding(dataset: Dataset, where: str) -> NDArray[np.bool_] | None:
         return None
     limit = _number(dataset, "PixelPaddingRangeLimit", where)
     # The whole cell, because padding may lie outside what the stored bits can hold.
-    cells = pixel_array(dataset, correct_unused_bits=False)
+    cells = pixel_array(dataset, index=0, correct_unused_bits=False)
     ends = np.array([int(value), int(value if limit is None else limit)]).astype(cells.dtype)
     padding: NDArray[np.bool_] = (cells >= ends.min()) & (cells <= ends.max())
     return padding if padding.any() else None

@@ -2,10 +2,12 @@
 
 The rule, in order:
 
-1. Refused before decoding: files of zero bytes, images of more than `MAX_PIXELS` pixels (a decompression bomb).
-   Metadata that is broken or too large is left out: an image whose pixels are whole is read.
-2. A file with several frames gives its first. DICOM (known by its content, or by `.dcm`) follows the rule of
-   `ttl_deploy.dicom` and goes on with step 6; several frames are refused there.
+1. Refused before decoding: files of zero bytes, images of more than `MAX_PIXELS` pixels (a decompression bomb), and
+   compressed ones that would take far longer or more memory than their size. Metadata that is broken or too large is
+   left out: an image whose pixels are whole is read; one with fewer pixels than it declares is refused.
+2. Refused: a file with several frames (pages of a TIFF, an animation), as nothing says which is meant. Smaller copies
+   and masks in a TIFF and the previews that a camera puts into a JPEG (MPO) are no frames. DICOM (known by its
+   content, or by `.dcm`) follows the rule of `ttl_deploy.dicom` and goes on with step 6.
 3. The EXIF orientation is applied; EXIF that cannot be read says nothing.
 4. A palette is expanded to its colours.
 5. Transparency is composited over black.
@@ -27,9 +29,10 @@ from __future__ import annotations
 import ctypes
 import io
 import logging
+import os
 import threading
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
 from pathlib import Path
@@ -39,12 +42,16 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from ttl_deploy import dicom, image_bytes, image_kinds, tiff_samples
+from ttl_deploy import dicom, image_bytes, image_kinds, pnm_samples, tiff_samples
 from ttl_deploy.errors import TtlDeployError, UnreadableImageError
+from ttl_deploy.row_blocks import blocks, in_blocks
 from ttl_deploy.spec import PreprocessSpec
 
 MAX_PIXELS = 1024**3 // 4 // 3
 """Most pixels (width x height) an image may have: 89,478,485, a quarter gibibyte as RGB, Pillow's own limit."""
+
+_MOST_BYTES = 6 * MAX_PIXELS
+"""Bytes of a file that may be read whole: the largest image in 16-bit colour."""
 
 # Named, because Pillow would otherwise also try formats that run other programs (EPS starts Ghostscript). Its JPEG
 # reader opens MPO too.
@@ -153,9 +160,10 @@ def _decoded(source: Path | bytes, spec: PreprocessSpec, where: str) -> Image.Im
     except (TtlDeployError, Image.DecompressionBombError, FileNotFoundError, PermissionError, IsADirectoryError):
         raise
     except Exception:
-        content = source if isinstance(source, bytes) else source.read_bytes()
+        content = source if isinstance(source, bytes) else _whole(source, where)
         samples = tiff_samples.packed(content)
         if samples is not None:
+            _refuse_frames(tiff_samples.frames(samples.rows), where)
             return _of_samples(samples, spec, where)
         bare = image_bytes.without_metadata(content)
         if bare is None:
@@ -164,11 +172,47 @@ def _decoded(source: Path | bytes, spec: PreprocessSpec, where: str) -> Image.Im
 
 
 def _opened(stream: IO[bytes], spec: PreprocessSpec, where: str) -> Image.Image:
+    _refuse_excess(stream, where)
     with Image.open(stream, formats=_FORMATS) as image:
         if image.format == "TIFF":
             _silence_libtiff()
         _refuse_large(image.size, where)
-        return _eight_bit(image, stream, spec, where)
+        _refuse_frames(_frames(image, stream), where)
+        if pnm_samples.samples_in_words(image) > pnm_samples.MOST_IN_WORDS:
+            what = f"has more than {pnm_samples.MOST_IN_WORDS:,} samples in text"
+            raise UnreadableImageError(what, where=where, fix="save it as binary PNM first")
+        return _eight_bit(pnm_samples.scaled(image, stream) or image, stream, spec, where)
+
+
+def _refuse_excess(stream: IO[bytes], where: str) -> None:
+    """Step 1 for JPEG and JPEG 2000, before a decoder sees them."""
+    kind = image_bytes.has_excess(stream.read(dicom.HEAD))
+    size = stream.seek(0, os.SEEK_END)
+    stream.seek(0)
+    if not kind:
+        return
+    _refuse_long(size, where)
+    problem = image_bytes.excess(stream.read())
+    stream.seek(0)
+    if problem is not None:
+        raise UnreadableImageError(f"has {problem}", where=where, fix="save it again from its source, or leave it out")
+
+
+def _frames(image: Image.Image, stream: IO[bytes]) -> int | None:
+    """How many frames a file has (step 2); None where there are several and counting them would take long."""
+    if image.format == "TIFF":
+        place = stream.tell()
+        found = tiff_samples.frames(stream)
+        stream.seek(place)
+        return found
+    if image.format == "MPO" or not getattr(image, "is_animated", False):
+        return 1
+    return None if image.format == "GIF" else int(getattr(image, "n_frames", 1))
+
+
+def _refuse_frames(count: int | None, where: str) -> None:
+    if count != 1:
+        raise UnreadableImageError(f"holds {count or 'several'} frames", where=where, fix="give one file per frame")
 
 
 def _of_samples(samples: tiff_samples.Packed, spec: PreprocessSpec, where: str) -> Image.Image:
@@ -179,8 +223,7 @@ def _of_samples(samples: tiff_samples.Packed, spec: PreprocessSpec, where: str) 
         values, top = samples.unpack(np.asarray(rows)), 2**samples.bits - 1
         values = top - values if samples.white_is_zero else values
         if values.ndim == 3:
-            wide = (values.astype(np.uint64) * (2 * 65535) + top) // (2 * top)
-            values, top = wide.astype(np.uint16), 65535
+            values, top = in_blocks(values, lambda some: _scaled(some, top, 65535).astype(np.uint16)), 65535
         return _upright(Image.fromarray(_eight_bit_array(values, spec, where, top)), rows)
 
 
@@ -204,6 +247,17 @@ def _refuse_empty(source: Path | bytes, where: str) -> None:
     size = source.stat().st_size if isinstance(source, Path) else len(source)
     if not size:
         raise UnreadableImageError("is empty (0 bytes)", where=where, fix="restore it or leave it out")
+
+
+def _whole(path: Path, where: str) -> bytes:
+    _refuse_long(path.stat().st_size, where)
+    return path.read_bytes()
+
+
+def _refuse_long(size: int, where: str) -> None:
+    if size > _MOST_BYTES:
+        what = f"has {size:,} bytes, more than the limit of {_MOST_BYTES:,}"
+        raise UnreadableImageError(what, where=where, fix="restore it, or save it as a smaller image")
 
 
 def _refuse_large(size: tuple[int, int], where: str) -> None:
@@ -327,9 +381,19 @@ def _is_scaled_up(values: NDArray[Any], bits: int) -> bool:
     With zeros below, rounded in proportion, or with the upper bits repeated below (section 12.4 of its third edition).
     """
     shift, top = 16 - bits, 2**bits - 1
-    few = values.astype(np.int64) >> shift
-    ways = (few << shift, (few * (2 * 65535) + top) // (2 * top), few << shift | few >> max(bits - shift, 0))
-    return any(np.array_equal(values, way) for way in ways)
+    ways: tuple[Callable[[NDArray[Any]], NDArray[Any]], ...] = (
+        lambda few: few << shift,
+        lambda few: _scaled(few, top, 65535),
+        lambda few: few << shift | few >> max(bits - shift, 0),
+    )
+    return any(
+        all(np.array_equal(some, way(some.astype(np.int64) >> shift)) for some in blocks(values)) for way in ways
+    )
+
+
+def _scaled(values: NDArray[Any], top: int, to: int) -> NDArray[Any]:
+    """round(`to` v / `top`) in integers, rounded half up."""
+    return np.asarray((values.astype(np.uint64) * (2 * to) + top) // (2 * top))
 
 
 def _eight_bit_array(values: NDArray[Any], spec: PreprocessSpec, where: str, top: int = 65535) -> NDArray[np.uint8]:
@@ -346,8 +410,8 @@ def _own_range(values: NDArray[Any], where: str) -> NDArray[np.uint8]:
     low, high = float(values.min()), float(values.max())
     if not np.isfinite(high - low):
         raise UnreadableImageError("holds values that are not finite numbers", where=where, fix="replace them first")
-    stretched = (values.astype(np.float64) - low) * (255 / (high - low or 1))
-    return (stretched + 0.5).astype(np.uint8)
+    factor = 255 / (high - low or 1)
+    return in_blocks(values, lambda some: ((some.astype(np.float64) - low) * factor + 0.5).astype(np.uint8))
 
 
 def _full_range(values: NDArray[Any], where: str, top: int) -> NDArray[np.uint8]:
@@ -358,15 +422,17 @@ def _full_range(values: NDArray[Any], where: str, top: int) -> NDArray[np.uint8]
     low, high = int(values.min()), int(values.max())
     if low < 0 or high > 65535:
         raise UnreadableImageError(f"values {low} to {high} are outside 0 to 65535", where=where, fix=way_out)
-    return np.minimum((values.astype(np.uint64) * 510 + top) // (2 * top), 255).astype(np.uint8)
+    return in_blocks(values, lambda some: np.minimum(_scaled(some, top, 255), 255).astype(np.uint8))
 
 
 def _flatten(image: Image.Image) -> Image.Image:
     """Steps 4 and 5 and the colour spaces of step 7: mode `L` or `RGB`, transparency over black."""
     if image.has_transparency_data:
-        layer = image.convert("RGBA")
-        black = Image.new("RGB", layer.size)
-        black.paste(layer.convert("RGB"), mask=layer.getchannel("A"))
+        layer = image if image.mode == "RGBA" else image.convert("RGBA")
+        colours, opacity = layer.convert("RGB"), layer.getchannel("A")
+        del layer
+        black = Image.new("RGB", colours.size)
+        black.paste(colours, mask=opacity)
         return black
     return image.convert("L" if image.mode in ("1", "L") else "RGB")
 

@@ -2,7 +2,8 @@
 
 Such an image is shown to the decoder as one of 8-bit samples, whose rows are the bytes of the real ones: whatever the
 compression, strips and tiles, the decoder gives those back, and here they become 9 to 16 bits each (TIFF 6.0: samples
-are packed, the most significant bit first; those of 16 bits are in the file's byte order).
+are packed, the most significant bit first; those of 16 bits are in the file's byte order). And how many images a TIFF
+holds.
 """
 
 from __future__ import annotations
@@ -10,13 +11,25 @@ from __future__ import annotations
 import io
 import struct
 from dataclasses import dataclass
+from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ttl_deploy.row_blocks import in_blocks
+
 _WIDTH, _HEIGHT, _BITS, _PHOTOMETRIC, _SAMPLES = 256, 257, 258, 262, 277
 _PREDICTOR, _TILE_WIDTH, _PLANAR, _FORMAT, _COLOURS = 317, 322, 284, 339, 320
 _SHORT, _LONG = 3, 4
+_NEW_SUBFILE, _SUBFILE = 254, 255
+_MOST_DIRECTORIES, _MOST_ENTRIES = 1000, 2**16
+_FORMS = {
+    b"II*\0": ("<", "H", "I"),
+    b"MM\0*": (">", "H", "I"),
+    b"II+\0": ("<", "Q", "Q"),
+    b"MM\0+": (">", "Q", "Q"),
+}
+"""By how a TIFF or BigTIFF begins: its byte order, and how it writes the count of a directory and an offset."""
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB = 0, 1, 2
 
 
@@ -51,10 +64,15 @@ class Packed:
         if self.bits == 16:
             values = rows.reshape(self.height, -1).view(f"{self.order}u2")[:, :count].astype(np.uint16)
         else:
-            single = np.unpackbits(rows, axis=1)[:, : count * self.bits].reshape(self.height, count, self.bits)
-            values = (single.astype(np.uint32) @ (1 << np.arange(self.bits)[::-1]).astype(np.uint32)).astype(np.uint16)
+            values = in_blocks(rows, lambda some: self._of_bits(some, count))
         shape = (self.height, self.width) if self.samples == 1 else (self.height, self.width, self.samples)
         return values.reshape(shape)
+
+    def _of_bits(self, rows: NDArray[np.uint8], count: int) -> NDArray[np.uint16]:
+        """Samples (H, `count`) of `bits` each."""
+        single = np.unpackbits(rows, axis=1)[:, : count * self.bits].reshape(len(rows), count, self.bits)
+        places = (1 << np.arange(self.bits)[::-1]).astype(np.uint32)
+        return np.asarray(single.astype(np.uint32) @ places, np.uint16)
 
 
 def packed(content: bytes) -> Packed | None:
@@ -81,6 +99,50 @@ def packed(content: bytes) -> Packed | None:
             struct.pack_into(f"{order}HHII", rows, start + 12 * index, tag, _LONG, 1, changed[tag])
     white = tags[_PHOTOMETRIC] == _WHITE_IS_ZERO
     return Packed(tags[_WIDTH], tags[_HEIGHT], samples, bits, white, order, io.BytesIO(bytes(rows)))
+
+
+def frames(stream: IO[bytes]) -> int:
+    """How many images a TIFF or BigTIFF holds, smaller copies and masks of them apart; 1 for what is no TIFF.
+
+    What is damaged ends the count, and so do a chain of directories that runs back into itself and the thousandth.
+    """
+    stream.seek(0)
+    head = stream.read(16)
+    form = _FORMS.get(head[:4])
+    if form is None or len(head) < 16:
+        return 1
+    order, big = form[0], form[2] == "Q"
+    (offset,) = struct.unpack_from(order + form[2], head, 8 if big else 4)
+    seen: set[int] = set()
+    count = 0
+    while offset and offset not in seen and len(seen) < _MOST_DIRECTORIES:
+        seen.add(offset)
+        found = _flags(stream, offset, form)
+        if found is None:
+            break
+        copy, offset = found
+        count += len(seen) == 1 or not copy
+    return max(count, 1)
+
+
+def _flags(stream: IO[bytes], offset: int, form: tuple[str, str, str]) -> tuple[bool, int] | None:
+    """Whether a directory is of a smaller copy or a mask, and where the next one is; None where it is cut short."""
+    order, count_form, number_form = form
+    size = struct.calcsize(order + number_form)
+    entry = np.dtype([("tag", f"{order}u2"), ("kind", f"{order}u2"), ("many", f"V{size}"), ("value", f"S{size}")])
+    stream.seek(min(offset, 2**62))
+    try:
+        (count,) = struct.unpack(order + count_form, stream.read(struct.calcsize(order + count_form)))
+        content = stream.read(min(count, _MOST_ENTRIES) * entry.itemsize)
+        (following,) = struct.unpack(order + number_form, stream.read(size))
+    except struct.error:
+        return None
+    entries = np.frombuffer(content, entry)
+    values = {}
+    for tag, kind, _, value in entries[np.isin(entries["tag"], (_NEW_SUBFILE, _SUBFILE))][:2].tolist():
+        number = value.ljust(size, b"\0")[: 2 if kind == _SHORT else 4]
+        values[tag] = int.from_bytes(number, "little" if order == "<" else "big")
+    return bool(values.get(_NEW_SUBFILE, 0) & 0b101) or values.get(_SUBFILE) == 2, following
 
 
 def _directory(content: bytes, order: str) -> tuple[int, list[tuple[int, int, int, int]]]:

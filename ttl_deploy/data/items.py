@@ -83,6 +83,17 @@ class FileSource:
         return load_pixels(self.path, spec)
 
 
+class Rows(Protocol):
+    """An array, in memory or not, of which single rows are read."""
+
+    def __getitem__(self, row: int, /) -> NDArray[Any]:
+        """A row.
+
+        Raises:
+            BadInputError: It cannot be read.
+        """
+
+
 @dataclass(frozen=True, slots=True)
 class ArraySource:
     """An image that is one row of an array.
@@ -93,12 +104,12 @@ class ArraySource:
         where: What an error calls it.
     """
 
-    array: NDArray[Any]
+    array: Rows
     row: int
     where: str
 
     def stamp(self) -> None:
-        """None: hashing an array is cheap."""
+        """None: hashing an array is about as cheap as reading it."""
 
     def digest(self) -> str:
         """SHA-256 of shape, type and values."""

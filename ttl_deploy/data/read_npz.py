@@ -6,9 +6,7 @@ known, are in an array beside them: `train_patients`, `train_patient_ids` and so
 
 from __future__ import annotations
 
-import zipfile
-import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,26 +16,28 @@ from numpy.typing import NDArray
 from ttl_deploy.data.columns import PATIENT_NAMES, normal
 from ttl_deploy.data.items import ArraySource
 from ttl_deploy.data.listing import Entry, Listing
+from ttl_deploy.data.npz_arrays import MOST_IMAGES, NpzArrays, NpzRows
 from ttl_deploy.data.values import patient_of
 from ttl_deploy.errors import BadInputError
 
 _SIDES = ("train", "val", "test")
 _CHANNELS = (1, 3, 4)
+_LAYOUT = "see MedMNIST's layout: one image and label per row"
 
 
 def read_npz(path: Path, classes: Sequence[str] | None) -> Listing:
-    """Lists the images of an .npz; its arrays are loaded once.
+    """Lists the images of an .npz; labels and patients are loaded, images are read when they are asked for.
 
     Args:
         path: The file.
         classes: Names of the labels 0, 1, …; None: the numbers themselves.
 
     Raises:
-        BadInputError: It is not an .npz, holds pickled objects, or an array is missing or has another shape or type
-            than expected; the error names the array.
+        BadInputError: It is not an .npz, is damaged, holds pickled objects, or an array is missing or has another shape
+            or type than expected; the error names the array.
     """
-    arrays = _load(path)
-    present = [side for side in _SIDES if f"{side}_images" in arrays or f"{side}_labels" in arrays]
+    arrays = NpzArrays(path)
+    present = [side for side in _SIDES if f"{side}_images" in arrays.names or f"{side}_labels" in arrays.names]
     if "train" not in present:
         raise _missing(path, "train_images", arrays)
     entries: list[Entry] = []
@@ -46,29 +46,32 @@ def read_npz(path: Path, classes: Sequence[str] | None) -> Listing:
         split = side if len(present) > 1 else None
         owners = _patients(path, side, arrays, len(images))
         entries += _entries(path, side, split, images, _names(path, side, labels, classes), owners)
-    unused = [name for name in arrays if name not in _known(arrays)]
-    owners_in = ", ".join(name for name in arrays if _patients_of(name) is not None)
+    unused = [name for name in arrays.names if not _is_known(name)]
+    owners_in = ", ".join(name for name in arrays.names if _patients_of(name) is not None)
     return Listing(entries, columns={"patient": owners_in} if owners_in else {}, unused=tuple(unused))
 
 
-def _load(path: Path) -> dict[str, NDArray[Any]]:
-    if not zipfile.is_zipfile(path):
-        raise BadInputError("is not an .npz file", where=path, fix="write it with numpy.savez_compressed")
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            wanted = _known(archive.files)
-            return {name: archive[name] if name in wanted else np.empty(0) for name in archive.files}
-    except ValueError as error:
-        reason = "holds pickled objects, which are never executed" if "pickle" in str(error) else f"is damaged: {error}"
-        raise BadInputError(reason, where=path, fix="write plain integer arrays with numpy.savez_compressed") from error
-    except (OSError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
-        raise BadInputError(f"is damaged: {error}", where=path, fix="restore or download it again") from error
+def images_of(path: Path, arrays: NpzArrays, name: str) -> NpzRows:
+    """The images of an array, which was read through once.
+
+    Raises:
+        BadInputError: It is no array of images, of too many, or damaged.
+    """
+    images = arrays.rows(name)
+    problem = _image_problem(images)
+    if problem:
+        raise BadInputError(f"{name}: {problem}", where=path, fix=_LAYOUT)
+    if len(images) > MOST_IMAGES:
+        what = f"{name}: {len(images):,} images are more than the {MOST_IMAGES:,} that are read from an .npz"
+        raise BadInputError(what, where=path, fix="divide it into several, or write a folder per class")
+    images.check()
+    return images
 
 
-def _known(names: Iterable[str]) -> set[str]:
-    """The arrays that are read."""
-    fixed = {f"{side}_{kind}" for side in _SIDES for kind in ("images", "labels")}
-    return {name for name in names if name in fixed or _patients_of(name) is not None}
+def _is_known(name: str) -> bool:
+    """Whether an array is read."""
+    side, _, kind = name.partition("_")
+    return (side in _SIDES and kind in ("images", "labels")) or _patients_of(name) is not None
 
 
 def _patients_of(name: str) -> str | None:
@@ -78,38 +81,39 @@ def _patients_of(name: str) -> str | None:
     return side if side in _SIDES and {plural, plural.removesuffix("s")} & PATIENT_NAMES else None
 
 
-def _patients(path: Path, side: str, arrays: Mapping[str, NDArray[Any]], count: int) -> list[str | None]:
-    names = [name for name in arrays if _patients_of(name) == side]
+def _patients(path: Path, side: str, arrays: NpzArrays, count: int) -> list[str | None]:
+    names = [name for name in arrays.names if _patients_of(name) == side]
     if not names:
         return [None] * count
     if len(names) > 1:
         what = f"has several arrays that may be the patients: {', '.join(names)}"
         raise BadInputError(what, where=path, fix="remove all but the right one")
-    values = arrays[names[0]].reshape(-1)
+    values = arrays.whole(names[0]).reshape(-1)
     if len(values) != count:
         what = f"{names[0]} has {len(values)} values for {count} images"
         raise BadInputError(what, where=path, fix="give each image its patient, a blank one where it is not known")
     return [patient_of(value.decode(errors="replace") if isinstance(value, bytes) else str(value)) for value in values]
 
 
-def _checked(path: Path, side: str, arrays: Mapping[str, NDArray[Any]]) -> tuple[NDArray[Any], NDArray[Any]]:
+def _checked(path: Path, side: str, arrays: NpzArrays) -> tuple[NpzRows, NDArray[Any]]:
     """Images and labels (N,) of one side."""
     for kind in ("images", "labels"):
-        if f"{side}_{kind}" not in arrays:
+        if f"{side}_{kind}" not in arrays.names:
             raise _missing(path, f"{side}_{kind}", arrays)
-    images, labels = arrays[f"{side}_images"], arrays[f"{side}_labels"]
+    images, labels = arrays.rows(f"{side}_images"), arrays.whole(f"{side}_labels")
     problem = _image_problem(images) or _label_problem(labels)
     if not problem and len(images) != len(labels):
         problem = f"{len(images)} images but {len(labels)} labels"
     if problem:
-        raise BadInputError(f"{side}: {problem}", where=path, fix="see MedMNIST's layout: one image and label per row")
-    return images, labels.reshape(-1)
+        raise BadInputError(f"{side}: {problem}", where=path, fix=_LAYOUT)
+    return images_of(path, arrays, f"{side}_images"), labels.reshape(-1)
 
 
-def _image_problem(images: NDArray[Any]) -> str | None:
+def _image_problem(images: NpzRows) -> str | None:
     if images.dtype.kind != "u" or images.dtype.itemsize > 2:
         return f"images of type {images.dtype}; uint8 and uint16 are supported"
-    if images.ndim not in (3, 4) or (images.ndim == 4 and images.shape[3] not in _CHANNELS):
+    dimensions = len(images.shape)
+    if dimensions not in (3, 4) or (dimensions == 4 and images.shape[3] not in _CHANNELS):
         return f"images of shape {images.shape}; (N, H, W) and (N, H, W, 1, 3 or 4) are supported, volumes not yet"
     return None
 
@@ -141,7 +145,7 @@ def _entries(
     path: Path,
     side: str,
     split: str | None,
-    images: NDArray[Any],
+    images: NpzRows,
     names: Sequence[str],
     patients: Sequence[str | None],
 ) -> list[Entry]:
@@ -152,8 +156,8 @@ def _entries(
     ]
 
 
-def _missing(path: Path, name: str, arrays: Mapping[str, NDArray[Any]]) -> BadInputError:
-    found = ", ".join(sorted(arrays)) or "nothing"
+def _missing(path: Path, name: str, arrays: NpzArrays) -> BadInputError:
+    found = ", ".join(sorted(arrays.names)) or "nothing"
     return BadInputError(
         f"has no array {name}; found: {found}", where=path, fix="name the arrays train_images, train_labels and so on"
     )

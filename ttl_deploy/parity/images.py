@@ -10,14 +10,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
 from ttl_deploy.data.cache import PixelCache
 from ttl_deploy.data.items import ArraySource, Dataset, FileSource, Item
 from ttl_deploy.data.manifest import read_dataset
+from ttl_deploy.data.npz_arrays import NpzArrays
 from ttl_deploy.data.prepared import Prepared, assemble
 from ttl_deploy.data.read_csv import locate, open_table
 from ttl_deploy.data.read_folder import is_leftover
+from ttl_deploy.data.read_npz import images_of
 from ttl_deploy.errors import BadInputError
 from ttl_deploy.image_kinds import is_image
 from ttl_deploy.progress import SILENT, Reporter
@@ -99,12 +99,12 @@ def _listed(table: Path) -> tuple[Item, ...] | None:
 
 def _rows(path: Path) -> tuple[Item, ...] | None:
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            if "test_images" not in archive.files or any(name.endswith("_labels") for name in archive.files):
-                return None
-            images = archive["test_images"]
-    except (OSError, ValueError):
+        arrays = NpzArrays(path)
+    except BadInputError:
         return None  # the reader of labelled arrays says what is wrong
+    if "test_images" not in arrays.names or any(name.endswith("_labels") for name in arrays.names):
+        return None
+    images = images_of(path, arrays, "test_images")
     names = [f"test/{row:05d}" for row in range(len(images))]
     return tuple(
         Item(name, UNKNOWN, None, None, ArraySource(images, row, f"{path}:{name}")) for row, name in enumerate(names)
