@@ -188,7 +188,7 @@ def _why(error: Exception, key: Path) -> str:
         return f"is not what was signed: {said.partition(': ')[2].strip('[]')}"
     if "Key mismatch" in said or type(error).__name__ == "InvalidSignature":
         return f"is not signed by {key}"
-    return f"its {SIGNATURE} is no signature of an elliptic-curve key ({said})"
+    return f"cannot be checked against its {SIGNATURE} ({said})"
 
 
 @contextlib.contextmanager
