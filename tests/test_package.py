@@ -13,6 +13,7 @@ import ttl_deploy
 OPTIONAL = (
     *("tensorrt", "torch_tensorrt", "pydicom", "nibabel", "monai", "ray"),
     *("fastapi", "starlette", "uvicorn", "prometheus_client", "hypothesis", "pytest"),
+    *("model_signing", "sigstore", "OpenSSL"),
 )
 
 

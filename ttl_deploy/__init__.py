@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from ttl_deploy.artifact import open_artifact
+    from ttl_deploy.artifact import open_artifact, sign
     from ttl_deploy.parity.verify import verify
     from ttl_deploy.training.run import open_run
     from ttl_deploy.training.train import DataOptions, Request, resume, train
@@ -27,6 +27,7 @@ __all__ = [
     "predict",
     "quickstart",
     "resume",
+    "sign",
     "train",
     "verify",
 ]
@@ -39,6 +40,7 @@ _HOMES = {
     "predict": "ttl_deploy.workflows.predict",
     "quickstart": "ttl_deploy.workflows.quickstart",
     "resume": "ttl_deploy.training.train",
+    "sign": "ttl_deploy.artifact",
     "train": "ttl_deploy.training.train",
     "verify": "ttl_deploy.parity.verify",
 }

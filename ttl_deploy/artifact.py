@@ -1,21 +1,23 @@
 """An artifact's folder: a manifest, the model's files and their hashes, written whole or not at all.
 
 Nothing of an artifact is used before every file is there, of the recorded size and, unless asked otherwise, of the
-recorded hash. No torch.
+recorded hash. Hashes in a manifest find damage; who can write a file can write its hash too. Against that there is a
+signature (`ttl_deploy.signing`), which covers the manifest and is checked before the manifest is parsed. No torch.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from shlex import quote
 from typing import Any
 
-from ttl_deploy import files
+from ttl_deploy import files, signing
 from ttl_deploy.errors import BadInputError, IntegrityError
 from ttl_deploy.onnx_parts import outside_files
 from ttl_deploy.spec import ArtifactManifest, FileRecord, make_record, read_record
@@ -23,8 +25,8 @@ from ttl_deploy.spec import ArtifactManifest, FileRecord, make_record, read_reco
 MANIFEST = "manifest.json"
 
 _OF_FILE_MANAGERS = frozenset({".DS_Store", "Thumbs.db", "desktop.ini"})
-_LEFTOVER = re.compile(rf"\.{re.escape(MANIFEST)}\.[0-9a-f]+\.tmp")
-"""What a killed `update_manifest` leaves."""
+_LEFTOVER = re.compile(rf"\.({re.escape(MANIFEST)}|{re.escape(signing.SIGNATURE)})\.(\w+-\d+-)?[0-9a-f]+\.tmp")
+"""What a killed `update_manifest` or `sign` leaves."""
 
 _RUN_CONFIG = "config.yaml"
 _AGAIN = "export the run again with `ttl-deploy export`"
@@ -37,41 +39,92 @@ class Artifact:
     Attributes:
         folder: Where it is.
         manifest: What it holds.
+        trusted: Whether native code in it may run: a key that the user gave has signed it, the user said so, or this
+            process made it. See `ttl_deploy.runtime.native`.
+        key: Public key that was found to have signed every file; None where none was given.
+        identities: What tells the files that were signed from any others; empty without a key.
     """
 
     folder: Path
     manifest: ArtifactManifest
+    trusted: bool = field(default=False, compare=False)
+    key: Path | None = field(default=None, compare=False)
+    identities: Mapping[str, tuple[int, ...]] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def model_path(self) -> Path:
         """The file a runtime opens."""
         return self.folder / self.manifest.model_file
 
+    def refuse_changed(self) -> None:
+        """Raises `IntegrityError` where a signed artifact's files are not those any more whose signature was checked.
 
-def open_artifact(path: Path, *, verify: bool = True) -> Artifact:
+        An engine opens files by their names, so between the check and the engine somebody could exchange one.
+        """
+        if self.identities and self.identities != _identities(self.folder):
+            raise IntegrityError("was changed while it was being opened", where=self.folder, fix="run again")
+
+
+def open_artifact(path: Path, *, verify: bool = True, key: str | Path | None = None, trust: bool = False) -> Artifact:
     """Opens an artifact and checks it against its manifest.
 
     Args:
         path: The folder, or a file of the artifact inside it.
         verify: Whether to hash the files; without, only their presence and size are checked.
+        key: Public key that must have signed every file in the folder; checked before any of them is parsed.
+        trust: Native code in it may run, whoever made it.
 
     Raises:
-        BadInputError: There is no such folder, or it is not an artifact.
-        IntegrityError: The manifest is damaged or of a newer schema, a file is missing or has changed, or there is a
-            file that the manifest does not list, or that its model reads without that.
+        BadInputError: There is no such folder, it is not an artifact, or the key cannot be used.
+        IntegrityError: It is not signed by the key, the manifest is damaged or of a newer schema, a file is missing or
+            has changed, or there is a file that the manifest does not list, or that its model reads without that.
+        MissingDependencyError: A key was given and the extra `signing` is not installed.
     """
     try:
         folder = _folder_of(path)
     except OSError as error:
         raise BadInputError(f"cannot be read: {error.strerror}", where=path) from error
-    manifest = _read_manifest(folder / MANIFEST)
+    signer = None if key is None else Path(key).resolve()
+    identities = {} if signer is None else _identities(folder)
+    signed = None if signer is None else signing.signed_files(folder, signer)
+    manifest = _read_manifest(folder / MANIFEST, signed)
     if manifest.model_file not in manifest.files:
         raise IntegrityError(f"does not list its model file {manifest.model_file!r}", where=folder / MANIFEST)
     for name, record in manifest.files.items():
-        _check_file(folder, name, record, verify=verify)
-    _refuse_unlisted(folder, manifest)
+        if signed is not None and signed.get(name) != record.sha256:
+            raise IntegrityError(f"lists another {name} than was signed", where=folder / MANIFEST, fix=_AGAIN)
+        _check_file(folder, name, record, verify=verify and signed is None)
+    _refuse_unlisted(folder, manifest, exactly=signed is not None)
     _refuse_unlisted_weights(folder, manifest)
-    return Artifact(folder, manifest)
+    return Artifact(folder, manifest, trust or signed is not None, signer, identities)
+
+
+def sign(artifact: str | Path, *, key: str | Path, overwrite: bool = False) -> Path:
+    """Signs an artifact, manifest and all, so that `open_artifact` with the public key refuses any other.
+
+    Sign last: whatever is written into the folder afterwards, an export over it included, ends the signature.
+
+    Args:
+        artifact: The folder. It is checked against its manifest first.
+        key: Private elliptic-curve key, PEM.
+        overwrite: Whether a signature that is there is replaced.
+
+    Returns:
+        The signature's file, `model.sig` in the folder.
+
+    Raises:
+        BadInputError: It is signed already, holds a file that belongs to no artifact, or the key cannot be used.
+        IntegrityError: The artifact is damaged.
+        MissingDependencyError: The extra `signing` is not installed.
+        StorageError: The disk is full, read-only or failing; the artifact is as it was.
+    """
+    opened = open_artifact(Path(artifact))
+    for name in (MANIFEST, signing.SIGNATURE):
+        files.recover(opened.folder / name)
+    _refuse_unlisted(opened.folder, opened.manifest, exactly=True)
+    if (opened.folder / signing.SIGNATURE).exists() and not overwrite:
+        raise BadInputError("is signed already", where=opened.folder, fix="pass --overwrite to sign it again")
+    return signing.sign(opened.folder, Path(key))
 
 
 def write_artifact(
@@ -100,11 +153,11 @@ def write_artifact(
             files=_records(temporary),
         )
         files.write_json(temporary / MANIFEST, manifest.model_dump(mode="json"))
-    return Artifact(folder, manifest)
+    return Artifact(folder, manifest, trusted=True)
 
 
 def update_manifest(artifact: Artifact, **changes: Any) -> Artifact:
-    """Replaces fields of the manifest on disk, such as `parity`, atomically.
+    """Replaces fields of the manifest on disk, such as `parity`, atomically; a signature holds no more after that.
 
     Raises:
         BadInputError: A field is unknown or its value is wrong.
@@ -131,9 +184,12 @@ def _folder_of(path: Path) -> Path:
     raise BadInputError(f"is not an artifact (no {MANIFEST})", where=path, fix="make one with `ttl-deploy export`")
 
 
-def _read_manifest(path: Path) -> ArtifactManifest:
+def _read_manifest(path: Path, signed: Mapping[str, str] | None) -> ArtifactManifest:
     try:
-        content = json.loads(path.read_bytes())
+        text = path.read_bytes()
+        if signed is not None and signed.get(MANIFEST) != hashlib.sha256(text).hexdigest():
+            raise IntegrityError("is not the one that was signed", where=path, fix=_AGAIN)
+        content = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise IntegrityError("is not valid JSON", where=path, fix=_AGAIN) from error
     except OSError as error:
@@ -161,14 +217,14 @@ def _compare_file(path: Path, record: FileRecord, *, verify: bool) -> None:
         raise IntegrityError("has changed since the export (its SHA-256 differs)", where=path, fix=_AGAIN)
 
 
-def _refuse_unlisted(folder: Path, manifest: ArtifactManifest) -> None:
-    """A file that nothing describes could be one that an engine reads, such as external weights."""
-    try:
-        found = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir())
-    except OSError as error:
-        raise BadInputError(f"cannot be read: {error.strerror}", where=folder) from error
+def _refuse_unlisted(folder: Path, manifest: ArtifactManifest, *, exactly: bool = False) -> None:
+    """A file that nothing describes could be one that an engine reads, such as external weights.
+
+    `exactly` tolerates nothing besides the manifest and the signature: what is signed is what was made.
+    """
     kit = "kit" in manifest.details
-    unlisted = [name for name in found if name not in manifest.files and not _tolerated(name, kit=kit)]
+    own = {*manifest.files, MANIFEST, signing.SIGNATURE}
+    unlisted = [name for name in _files_in(folder) if name not in own and (exactly or not _tolerated(name, kit=kit))]
     if unlisted:
         more = f" and {len(unlisted) - 1} more" if len(unlisted) > 1 else ""
         raise IntegrityError(
@@ -194,9 +250,28 @@ def _refuse_unlisted_weights(folder: Path, manifest: ArtifactManifest) -> None:
 def _tolerated(name: str, *, kit: bool) -> bool:
     """Whether a file may lie in an artifact unlisted: file managers leave theirs, and a build kit what it built."""
     path = PurePosixPath(name)
-    if name == MANIFEST or path.name in _OF_FILE_MANAGERS or _LEFTOVER.fullmatch(name):
+    if path.name in _OF_FILE_MANAGERS or _LEFTOVER.fullmatch(name):
         return True
     return kit and (path.parts[0] in ("artifact", "__pycache__") or name == "timing.cache")
+
+
+def _files_in(folder: Path) -> list[str]:
+    try:
+        return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir())
+    except OSError as error:
+        raise BadInputError(f"cannot be read: {error.strerror}", where=folder) from error
+
+
+def _identities(folder: Path) -> dict[str, tuple[int, ...]]:
+    """Inode, size and times of change of every file: the last of them cannot be set back by who writes a file."""
+    found: dict[str, tuple[int, ...]] = {}
+    for name in _files_in(folder):
+        try:
+            state = (folder / name).stat()
+        except OSError as error:
+            raise BadInputError(f"cannot be read: {error.strerror}", where=folder / name) from error
+        found[name] = (state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns)
+    return found
 
 
 def _escapes(folder: Path, name: str) -> bool:

@@ -40,6 +40,8 @@ class Job(Record):
         label: What to call it.
         artifact: Path of an artifact's folder; or else `loader`.
         runtime: Runtime of the artifact; None: the default one.
+        key: Public key that must have signed the artifact.
+        trust: Run native code in the artifact, whoever made it.
         device: Device of the artifact's session; a loader finds its own in `argument`.
         loader: `module:function`, called as `function(argument, threads)` and giving a `Session`.
         argument: What the loader gets, plain JSON types.
@@ -62,6 +64,8 @@ class Job(Record):
     label: str
     artifact: PathText | None = None
     runtime: str | None = None
+    key: str | None = None
+    trust: bool = False
     device: str = "cpu"
     loader: str | None = Field(None, pattern=r"^[\w.]+:\w+$")
     argument: dict[str, Any] = Field(default_factory=dict)

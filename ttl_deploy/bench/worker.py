@@ -101,7 +101,7 @@ def measure(job: Job) -> Measurement:
 
 @contextlib.contextmanager
 def _opened(job: Job) -> Iterator[_Open]:
-    artifact = open_artifact(Path(job.artifact)) if job.artifact is not None else None
+    artifact = open_artifact(Path(job.artifact), key=job.key, trust=job.trust) if job.artifact is not None else None
     threads = job.threads or default_threads()
     begin = time.perf_counter()
     session = (

@@ -20,6 +20,24 @@ def device_word(value: str) -> str:
     return device_of(value)
 
 
+Key = Annotated[
+    Path | None,
+    typer.Option(
+        "--key",
+        help="Public key (PEM): refuse an artifact that it has not signed, file by file, before anything of it is "
+        "read (extra signing; see sign).",
+        show_default=False,
+    ),
+]
+Trust = Annotated[
+    bool,
+    typer.Option(
+        "--trust",
+        help="Run native code in the artifact (TensorRT engines, AOTInductor packages), which may do whatever you may. "
+        "Not needed for what --key has signed.",
+    ),
+]
+
 Weights = Annotated[
     str,
     typer.Option(

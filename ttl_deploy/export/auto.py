@@ -131,7 +131,7 @@ def export_auto(
         )
         with files.disk_errors(place):
             files.replace_folder(made.folder, place)
-    return Artifact(place, made.manifest), rows
+    return replace(made, folder=place), rows
 
 
 def _try(
@@ -164,6 +164,7 @@ def _try(
                 runtime=engine.name,
                 device=device,
                 bounds=bounds,
+                trust=True,
                 cache=source.cache,
             )
         except TtlDeployError as error:
@@ -191,6 +192,7 @@ def _measured(
             label=f"{candidate.format} {candidate.precision} in {candidate.runtime}",
             artifact=str(made.folder.resolve()),
             runtime=candidate.runtime,
+            trust=True,
             device=device,
             threads=threads,
             min_samples=min_samples,

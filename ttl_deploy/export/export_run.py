@@ -7,7 +7,7 @@ bound, leaves what was there; one that is undecided only because the test split 
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -136,7 +136,7 @@ def export_one(
     with files.staged_folder(place, overwrite=True) as staged:
         made, engine = write_one(source, exporter, precision, staged, settings=settings, bounds=bounds)
         made = _checked(made, engine, source, bounds)
-    return Artifact(place, made.manifest)
+    return replace(made, folder=place)
 
 
 def write_one(

@@ -14,6 +14,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from ttl_deploy import files
+from ttl_deploy.runtime import RUNTIMES, native_code
 from ttl_deploy.spec import ModelSpec
 from ttl_deploy.training.run import Run
 
@@ -78,9 +79,16 @@ def model_card(run: Run, *, format: str, precision: str, parameters: int, macs: 
         sides={side: metrics[side] for side in ("val", "test")},
         rows=_METRICS,
         weights=config.weights if config.weights in ("imagenet", "random") else "a file or run of the user",
+        native=_native(format),
         hardware=metrics["hardware"],
         libraries=metrics["libraries"],
     )
+
+
+def _native(format: str) -> bool:
+    """Whether every engine that runs such artifacts runs native code in them."""
+    able = [engine.name for engine in RUNTIMES if format in engine.formats]
+    return bool(able) and all(native_code(name) for name in able)
 
 
 def _patients(run: Run) -> dict[str, int]:

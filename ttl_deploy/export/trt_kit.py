@@ -135,8 +135,9 @@ On the machine with the GPU, with `tensorrt` 10 or 11 (10.9 or later for `same-c
     python build_engine.py     # model.onnx -> artifact/model.engine; refused if it does not run {settings.precision}
     python verify_engine.py    # runs the engine on samples.npz and compares; exit code 1 if it differs
 
-`artifact/` is then an artifact for `ttl-deploy predict`, `bench` and `verify --against RUN`; only `verify` on the whole
-test split says whether the engine is still the validated model.
+`artifact/` is then an artifact for `ttl-deploy predict`, `bench` and `verify --against RUN`, each with `--trust`, as an
+engine is native code and it was you who built this one. Only `verify` on the whole test split says whether the engine
+is still the validated model.
 
 | file | is |
 |---|---|

@@ -154,6 +154,8 @@ def verify(
     threads: int | None = None,
     bounds: Bounds | None = None,
     allow_other_preprocessing: bool = False,
+    key: str | Path | None = None,
+    trust: bool = False,
     cache: Path | None = None,
     reporter: Reporter = SILENT,
 ) -> Check:
@@ -172,17 +174,21 @@ def verify(
         threads: Threads for one batch.
         bounds: What is tolerated; what is not given, or None: the default of what the artifact's graph is.
         allow_other_preprocessing: Preprocessing that differs is meant, and the numbers alone decide.
+        key: Public key that must have signed the artifact, and the other one where it is held against one.
+        trust: Run native code in them, whoever made it.
         cache: Folder of the pixel cache.
         reporter: Told what happens.
 
     Raises:
         BadInputError: The reference or the images cannot be found, or images changed.
-        IntegrityError: A file of the artifact or of the run is not the recorded one, or the artifact is of another run.
+        IntegrityError: A file of the artifact or of the run is not the recorded one, the artifact is of another run or
+            not signed by the key, or it holds native code that nobody answers for.
     """
-    opened = open_artifact(Path(artifact))
-    source = open_source(opened, against)
+    opened = open_artifact(Path(artifact), key=key, trust=trust)
+    source = open_source(opened, against, key=key, trust=trust)
     refuse_other_classes(opened, source)
     runtimes.refuse_unbound(opened)
+    runtimes.runtime_for(opened, runtime, device=device)
     pictures = open_pictures(opened, source, data)
     prepared = pictures.prepared(opened.manifest.preprocess, cache=cache, reporter=reporter)
     if pictures.dataset is not None:
@@ -278,19 +284,24 @@ def source_folder(artifact: Artifact) -> Path | None:
     return parent if (parent / CONFIG).exists() else None
 
 
-def open_source(artifact: Artifact, against: str | Path | None) -> Source:
+def open_source(
+    artifact: Artifact, against: str | Path | None, *, key: str | Path | None = None, trust: bool = False
+) -> Source:
     """Opens what an artifact is held against.
 
     Args:
         artifact: The artifact.
         against: Folder of a run or of another artifact; None: the run around the artifact.
+        key: Public key that must have signed the other artifact.
+        trust: Run native code in the other artifact.
 
     Raises:
         BadInputError: There is neither.
-        IntegrityError: The run's weights are not those the artifact was exported from.
+        IntegrityError: The run's weights are not those the artifact was exported from, or the other artifact is not
+            signed by the key.
     """
     if against is not None and ((Path(against) / MANIFEST).exists() or Path(against).is_file()):
-        other = open_artifact(Path(against))
+        other = open_artifact(Path(against), key=key, trust=trust)
         runtimes.refuse_unbound(other)
         folder = source_folder(other) or source_folder(artifact)
         manifest = other.manifest

@@ -15,6 +15,7 @@ from ttl_deploy.runtime.base import (
     suitable,
 )
 from ttl_deploy.runtime.binding import refuse_unbound
+from ttl_deploy.runtime.native import native_code
 
 __all__ = [
     "RUNTIMES",
@@ -23,6 +24,7 @@ __all__ = [
     "Stages",
     "home_device",
     "load",
+    "native_code",
     "refuse_unbound",
     "runtime_for",
     "softmax",

@@ -22,6 +22,7 @@ from ttl_deploy.closing import Closing
 from ttl_deploy.errors import BadInputError, IntegrityError, MissingDependencyError, near
 from ttl_deploy.preprocess import normalise
 from ttl_deploy.registry import Registry
+from ttl_deploy.runtime.native import refuse_native
 from ttl_deploy.spec import ArtifactManifest, PreprocessSpec
 
 
@@ -182,6 +183,7 @@ class Runtime:
         open: Opens an artifact; call it through `load`.
         rank: Where several engines run a format, the lowest is the default.
         lacks: Device and precision of artifacts that it reads and has no kernels for: never the default for them.
+        part: What it runs of an artifact, in the manifest's details; None: the model file.
     """
 
     name: str
@@ -191,10 +193,15 @@ class Runtime:
     open: Load
     rank: int = 100
     lacks: tuple[tuple[str, str], ...] = ()
+    part: str | None = None
 
     def suits(self, format: str, precision: str, device: str) -> bool:
         """Whether it runs such artifacts, if it can be used here."""
         return format in self.formats and device in self.devices and (device, precision) not in self.lacks
+
+    def has_its_part(self, manifest: ArtifactManifest) -> bool:
+        """Whether an artifact of a format that it runs holds what it runs."""
+        return self.part is None or bool(manifest.details.get(self.part))
 
     def load(self, artifact: Artifact, *, threads: int | None = None, device: str = "cpu") -> Session:
         """Opens an artifact.
@@ -207,7 +214,7 @@ class Runtime:
         Raises:
             BadInputError: The runtime does not run this format or know this device, or threads is below 1.
             MissingDependencyError: The engine or the device is not here.
-            IntegrityError: The engine refuses the model.
+            IntegrityError: The engine refuses the model, or it would run native code for which nobody answers.
         """
         if artifact.manifest.format not in self.formats:
             able = [engine.name for engine in RUNTIMES if artifact.manifest.format in engine.formats]
@@ -221,10 +228,17 @@ class Runtime:
             raise BadInputError(f"runtime {self.name} has no device {device!r}", fix=near(device, self.devices))
         if threads is not None and threads < 1:
             raise BadInputError(f"{threads} threads cannot compute anything", fix="pass 1 or more")
+        refuse_native(artifact, self.name)
         reason = self.available()
         if reason is not None:
             raise MissingDependencyError(f"runtime {self.name} cannot be used: {reason}")
-        return self.open(artifact, threads=threads or default_threads(), device=device)
+        session = self.open(artifact, threads=threads or default_threads(), device=device)
+        try:
+            artifact.refuse_changed()
+        except BaseException:
+            session.close()
+            raise
+        return session
 
 
 RUNTIMES: Registry[Runtime] = Registry("runtime", "ttl_deploy.runtime", "ttl_deploy.runtimes", aliases.RUNTIMES)
@@ -242,7 +256,7 @@ def load(artifact: Artifact, runtime: str | None = None, *, threads: int | None 
     Raises:
         BadInputError: Unknown runtime, or it does not run this format or know the device.
         MissingDependencyError: No runtime for the format can be used here; the error says why.
-        IntegrityError: The engine refuses the model.
+        IntegrityError: The engine refuses the model, or it would run native code for which nobody answers.
     """
     device = aliases.device_of(device)
     return runtime_for(artifact, runtime, device=device).load(artifact, threads=threads, device=device)
@@ -254,8 +268,11 @@ def runtime_for(artifact: Artifact, runtime: str | None = None, *, device: str =
     Raises:
         BadInputError: Unknown runtime.
         MissingDependencyError: No runtime for the format can be used here; the error says why.
+        IntegrityError: It would run native code for which nobody answers.
     """
-    return RUNTIMES.get(runtime) if runtime is not None else _first_available(artifact, device)
+    chosen = RUNTIMES.get(runtime) if runtime is not None else _first_available(artifact, aliases.device_of(device))
+    refuse_native(artifact, chosen.name)
+    return chosen
 
 
 def suitable(format: str, precision: str, device: str) -> list[Runtime]:

@@ -22,6 +22,7 @@ from ttl_deploy.errors import MissingDependencyError
 from ttl_deploy.runtime.base import RUNTIMES, Runtime, Session, of_manifest
 from ttl_deploy.runtime.binding import differences, refuse
 from ttl_deploy.runtime.graph_facts import of_onnxruntime
+from ttl_deploy.runtime.native import refuse_context
 from ttl_deploy.runtime.ort import open_graph
 
 NAME = "onnxruntime-tensorrt"
@@ -41,7 +42,7 @@ class OrtTrtSession(Session):
 
     Raises:
         MissingDependencyError: The provider cannot be started.
-        IntegrityError: The graph is refused, or a part of it would run on the CPU.
+        IntegrityError: The graph is refused, holds a compiled engine, or a part of it would run on the CPU.
     """
 
     def __init__(self, artifact: Artifact, *, threads: int, device: str) -> None:
@@ -49,6 +50,7 @@ class OrtTrtSession(Session):
         reason = _missing_library()
         if reason is not None:
             raise MissingDependencyError(f"ONNX Runtime's {PROVIDER} cannot be used: {reason}", fix="pass --device cpu")
+        refuse_context(artifact)
         _preload_tensorrt()
         providers = [(PROVIDER, provider_options(artifact)), ("CUDAExecutionProvider", {})]
         self._input, self._output = artifact.manifest.input_name, artifact.manifest.output_name

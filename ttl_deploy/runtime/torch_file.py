@@ -1,8 +1,8 @@
 """PyTorch running an artifact: exported programs, AOTInductor packages, TorchScript and Torch-TensorRT programs.
 
 No pickle is executed, and nothing else of a program or script either: both are checked by `torch_guard` before PyTorch
-loads them. An AOTInductor package is machine code and a Torch-TensorRT program holds an engine: they are
-as trustworthy as whoever made the artifact, whose hashes were checked when it was opened.
+loads them. An AOTInductor package is machine code and a Torch-TensorRT program holds engines: they are as trustworthy
+as whoever made the artifact, so somebody has to answer for it (`ttl_deploy.runtime.native`).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ttl_deploy import hardware
-from ttl_deploy.artifact import Artifact
+from ttl_deploy.artifact import MANIFEST, Artifact
 from ttl_deploy.errors import BadInputError, IntegrityError, MissingDependencyError
 from ttl_deploy.runtime.base import RUNTIMES, Runtime, Session, of_manifest
 from ttl_deploy.runtime.binding import port_differences, refuse_unbound
@@ -174,6 +174,8 @@ def _load_package(artifact: Artifact, device: str) -> Any:
             where=artifact.folder,
             fix="export it on a processor like this one, or use runtime torch",
         )
+    if built["file"] not in artifact.manifest.files:
+        raise IntegrityError(f"does not list its package {built['file']!r}", where=artifact.folder / MANIFEST)
     path = artifact.folder / built["file"]
     try:
         return torch._inductor.aoti_load_package(str(path))
@@ -220,7 +222,9 @@ def _available_torch_trt() -> str | None:
 
 
 RUNTIMES.register("torch", Runtime("torch", ("pt2", "torchscript"), ("cpu", "cuda"), _available, TorchSession, rank=10))
-RUNTIMES.register("torch-aot", Runtime("torch-aot", ("pt2",), ("cpu", "cuda"), _available, _open_package, rank=50))
+RUNTIMES.register(
+    "torch-aot", Runtime("torch-aot", ("pt2",), ("cpu", "cuda"), _available, _open_package, rank=50, part="aot")
+)
 RUNTIMES.register(
     "torch-tensorrt", Runtime("torch-tensorrt", (TORCH_TRT,), ("cuda",), _available_torch_trt, TorchSession, rank=10)
 )

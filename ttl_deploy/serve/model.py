@@ -63,13 +63,15 @@ class ServedModel(Closing):
         threads: Threads for one batch; None: the physical cores, divided among the sessions.
         max_batch: Most images of one request.
         decode_seconds: Time for the decoding of one image; a process that takes longer is ended.
+        key: Public key that must have signed the artifact.
+        trust: Run native code in the artifact, whoever made it.
 
     Attributes:
         statistics: What the model has done so far.
 
     Raises:
         BadInputError: The name or a number cannot be used.
-        IntegrityError: The artifact was changed.
+        IntegrityError: The artifact was changed, is not signed by the key, or is native code that nobody answers for.
         MissingDependencyError: No engine here runs it.
     """
 
@@ -84,8 +86,11 @@ class ServedModel(Closing):
         threads: int | None = None,
         max_batch: int = 64,
         decode_seconds: float = 30.0,
+        key: str | Path | None = None,
+        trust: bool = False,
     ) -> None:
-        self.artifact = open_artifact(Path(artifact))
+        self.artifact = open_artifact(Path(artifact), key=key, trust=trust)
+        runtimes.runtime_for(self.artifact, runtime, device=device)
         self.name = served_name(self.artifact, name)
         self.max_batch = max_batch
         self.statistics = Statistics()

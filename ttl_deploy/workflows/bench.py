@@ -21,7 +21,7 @@ from ttl_deploy.errors import BadInputError, near
 from ttl_deploy.export.reference import whole_network
 from ttl_deploy.parity.verify import source_folder
 from ttl_deploy.progress import SILENT, Reporter
-from ttl_deploy.runtime import RUNTIMES, refuse_unbound, suitable, torch_variants
+from ttl_deploy.runtime import RUNTIMES, native_code, refuse_unbound, runtime_for, suitable, torch_variants
 from ttl_deploy.spec import ModelSpec
 from ttl_deploy.training.run import finished_run
 
@@ -100,6 +100,8 @@ def bench(
     min_seconds: float = 3.0,
     rounds: int = 3,
     roofline: bool = True,
+    key: str | Path | None = None,
+    trust: bool = False,
     out: Path | None = None,
     cache: Path | None = None,
     reporter: Reporter = SILENT,
@@ -123,12 +125,15 @@ def bench(
         min_seconds: Least seconds per row.
         rounds: How many times the rows take turns.
         roofline: Set the rows against the machine's ceiling, which is measured where it is not known yet.
+        key: Public key that must have signed every artifact.
+        trust: Run native code in the artifacts, whoever made it; without, engines that would are left out unless named.
         out: JSON file for the rows with every raw sample.
         cache: Folder that keeps the exported whole networks and the ceiling.
         reporter: Told what happens.
 
     Raises:
         BadInputError: A path is neither an artifact nor a finished run, or an option does not fit.
+        IntegrityError: An artifact is not signed by the key, or can only run native code that nobody answers for.
         TtlDeployError: A measurement failed.
     """
     if not paths:
@@ -150,8 +155,11 @@ def bench(
     }
     subjects: dict[str, _Subject] = {}
     for path in paths:
-        for key, subject in _subjects(Path(path), runtimes, variants, compare_whole, shared, cache, reporter):
-            subjects.setdefault(key, subject)
+        opened = _artifact_at(Path(path), key, trust)
+        for name, subject in _subjects(
+            opened or Path(path), runtimes, variants, compare_whole, shared, cache, reporter
+        ):
+            subjects.setdefault(name, subject)
     jobs = [
         (subject, job.model_copy(update={"batch": size, "threads": count}))
         for size in _several(batch)
@@ -189,8 +197,17 @@ def describe(spec: ModelSpec) -> str:
     return " ".join(part for part in (spec.backbone, spec.method.upper(), where) if part)
 
 
+def _artifact_at(path: Path, key: str | Path | None, trust: bool) -> Artifact | None:
+    """The artifact, or None for a run."""
+    if not (path / MANIFEST).exists() and (path / "config.yaml").exists():
+        return None
+    artifact = open_artifact(path, key=key, trust=trust)
+    refuse_unbound(artifact)
+    return artifact
+
+
 def _subjects(
-    path: Path,
+    of: Artifact | Path,
     runtimes: Sequence[str] | None,
     variants: Sequence[str],
     compare_whole: bool,
@@ -198,16 +215,15 @@ def _subjects(
     cache: Path | None,
     reporter: Reporter,
 ) -> list[tuple[str, _Subject]]:
-    artifact = open_artifact(path) if (path / MANIFEST).exists() or not (path / "config.yaml").exists() else None
-    if artifact:
-        refuse_unbound(artifact)
-    run_folder = source_folder(artifact) if artifact else path
+    artifact = of if isinstance(of, Artifact) else None
+    run_folder = source_folder(of) if isinstance(of, Artifact) else of
     found: list[tuple[str, _Subject]] = []
-    spec = artifact.manifest.model if artifact else finished_run(path).config.model
+    spec = of.manifest.model if isinstance(of, Artifact) else finished_run(of).config.model
     if run_folder is not None:
         found.append((f"run {run_folder.resolve()}", _run_subject(run_folder, variants, shared)))
     if artifact:
-        found.append((f"artifact {artifact.folder.resolve()}", _artifact_subject(artifact, "own", runtimes, shared)))
+        own = _artifact_subject(artifact, "own", runtimes, shared, reporter)
+        found.append((f"artifact {artifact.folder.resolve()}", own))
     if compare_whole and not (spec.method == "ftl" and artifact):
         found += _whole_subjects(spec, runtimes, variants, shared, cache, reporter)
     return found
@@ -221,13 +237,13 @@ def _run_subject(folder: Path, variants: Sequence[str], shared: dict[str, Any]) 
 
 
 def _artifact_subject(
-    artifact: Artifact, role: str, runtimes: Sequence[str] | None, shared: dict[str, Any]
+    artifact: Artifact, role: str, runtimes: Sequence[str] | None, shared: dict[str, Any], reporter: Reporter
 ) -> _Subject:
     manifest = artifact.manifest
     words = describe(manifest.model)
     jobs = tuple(
-        Job(label=f"{words} {name}", artifact=str(artifact.folder.resolve()), runtime=name, **shared)
-        for name in _engines(artifact, runtimes, shared["device"])
+        Job(label=f"{words} {name}", **opened_again(artifact), runtime=name, **shared)
+        for name in _engines(artifact, runtimes, shared["device"], reporter)
     )
     return _Subject(manifest.model, role, manifest.parameters, manifest.macs, jobs)
 
@@ -244,7 +260,7 @@ def _whole_subjects(
         artifact = whole_network(spec, cache=cache)
     whole = artifact.manifest.model
     torch = torch_jobs(describe(whole), {"spec": whole.model_dump(mode="json")}, variants, shared)
-    exported = _artifact_subject(artifact, WHOLE, runtimes, shared)
+    exported = _artifact_subject(artifact, WHOLE, runtimes, shared, reporter)
     key = f"whole {whole.digest()}"
     return [(key, _Subject(whole, WHOLE, exported.parameters, exported.macs, (*torch, *exported.jobs)))]
 
@@ -272,7 +288,13 @@ def torch_jobs(
     )
 
 
-def _engines(artifact: Artifact, wanted: Sequence[str] | None, device: str) -> list[str]:
+def opened_again(artifact: Artifact) -> dict[str, Any]:
+    """Fields of a `Job` whose process opens an artifact as this one did: with the same key, or the same trust."""
+    key = None if artifact.key is None else str(artifact.key)
+    return {"artifact": str(artifact.folder.resolve()), "key": key, "trust": artifact.trusted}
+
+
+def _engines(artifact: Artifact, wanted: Sequence[str] | None, device: str, reporter: Reporter) -> list[str]:
     able = {engine.name for engine in RUNTIMES if artifact.manifest.format in engine.formats}
     for name in wanted or ():
         if RUNTIMES.get(name).name not in able:
@@ -282,8 +304,16 @@ def _engines(artifact: Artifact, wanted: Sequence[str] | None, device: str) -> l
                 fix=f"valid: {', '.join(sorted(able))}; PyTorch is measured for an artifact in its run: --torch eager",
             )
     if wanted is not None:
-        return [RUNTIMES.get(name).name for name in wanted]
-    return [engine.name for engine in suitable(artifact.manifest.format, artifact.manifest.precision, device)]
+        return [runtime_for(artifact, name).name for name in wanted]
+    found = suitable(artifact.manifest.format, artifact.manifest.precision, device)
+    here = [engine.name for engine in found if engine.has_its_part(artifact.manifest)]
+    refused = [] if artifact.trusted else [name for name in here if native_code(name)]
+    kept = [name for name in here if name not in refused]
+    if refused and not kept:
+        runtime_for(artifact, refused[0])  # which says why
+    if refused:
+        reporter.warn(f"{artifact.folder}: left out {', '.join(refused)}, native code; --key or --trust measures it")
+    return kept
 
 
 def _check_scenario(scenario: str, qps: float | None, latency_bound_ms: float | None) -> None:

@@ -15,9 +15,9 @@ from ttl_deploy.bench.persistent import Block
 from ttl_deploy.errors import BadInputError, near
 from ttl_deploy.parity.verify import source_folder
 from ttl_deploy.progress import SILENT, Reporter
-from ttl_deploy.runtime import RUNTIMES, refuse_unbound, torch_variants
+from ttl_deploy.runtime import RUNTIMES, refuse_unbound, runtime_for, torch_variants
 from ttl_deploy.training.run import CONFIG, finished_run
-from ttl_deploy.workflows.bench import describe, provenance, torch_jobs
+from ttl_deploy.workflows.bench import describe, opened_again, provenance, torch_jobs
 
 BLOCKS = 12
 _LEAST_PER_BLOCK = 5
@@ -58,6 +58,8 @@ def compare(
     min_samples: int = 60,
     min_seconds: float = 3.0,
     most_uncertain: float = MOST_UNCERTAIN,
+    key: str | Path | None = None,
+    trust: bool = False,
     out: Path | None = None,
     reporter: Reporter = SILENT,
 ) -> Duel:
@@ -74,17 +76,20 @@ def compare(
         min_samples: Least samples of each, all blocks together, and at least 5 a block.
         min_seconds: Least seconds of each, all blocks together.
         most_uncertain: Half the interval's width, as a share of the ratio, above which the ratio is withheld.
+        key: Public key that must have signed every artifact.
+        trust: Run native code in the artifacts, whoever made it.
         out: JSON file for the result with every raw sample.
         reporter: Told what happens.
 
     Raises:
         BadInputError: A path or an engine is unknown, or the blocks are too few.
+        IntegrityError: An artifact is not signed by the key, or holds native code that nobody answers for.
         TtlDeployError: A measurement failed.
     """
     if blocks < LEAST_BLOCKS:
         raise BadInputError(f"{blocks} blocks give no interval of 95 %", fix=f"pass --rounds {LEAST_BLOCKS} or more")
     shared = {"batch": batch, "threads": threads, "device": device}
-    jobs = [job_of(text, shared) for text in (a, b)]
+    jobs = [job_of(text, shared, key=key, trust=trust) for text in (a, b)]
     if jobs[0].label == jobs[1].label:
         jobs = [job.model_copy(update={"label": f"{job.label} ({side})"}) for job, side in zip(jobs, "AB", strict=True)]
     block = Block(
@@ -99,26 +104,30 @@ def compare(
     return duel
 
 
-def job_of(text: str, shared: Mapping[str, Any]) -> Job:
+def job_of(text: str, shared: Mapping[str, Any], *, key: str | Path | None = None, trust: bool = False) -> Job:
     """The job that a name such as `PATH@openvino` means.
 
     Args:
         text: Path, and after an `@` the engine.
         shared: Fields of the job.
+        key: Public key that must have signed the artifact.
+        trust: Run native code in the artifact.
 
     Raises:
         BadInputError: There is neither artifact nor run, or it has no such engine.
+        IntegrityError: The artifact is not signed by the key, or holds native code that nobody answers for.
     """
     path, engine = _split(text)
     if (path / MANIFEST).exists() or not (path / CONFIG).exists():
-        artifact = open_artifact(path)
+        artifact = open_artifact(path, key=key, trust=trust)
         refuse_unbound(artifact)
         words = describe(artifact.manifest.model)
         source = source_folder(artifact)
         if not (_variant(engine) and source):
             name = RUNTIMES.get(engine).name if engine else None
+            runtime_for(artifact, name, device=shared["device"])
             label = f"{words} {artifact.manifest.precision} {name or 'default engine'}"
-            return Job(label=label, artifact=str(path.resolve()), runtime=name, **shared)
+            return Job(label=label, **opened_again(artifact), runtime=name, **shared)
         path = source
     variant = _variant(engine or "pytorch")
     if variant is None:

@@ -71,6 +71,7 @@ def _facts(cache: Path | None) -> dict[str, str]:
         "TensorRT": _version("tensorrt", "torch-tensorrt"),
         "onnxruntime": _version("onnxruntime-gpu", "onnxruntime"),
         "openvino": _version("openvino"),
+        "signatures": _signatures(),
         "cache": _disk(cache or default_folder()),
         "C++ compiler": next((name for name in ("g++", "clang++") if shutil.which(name)), "none (pt2 --aot needs one)"),
     }
@@ -116,6 +117,12 @@ def _torch() -> str:
         return "not installed"
     built = re.search(r"cuda\b[^=]*= '([\d.]+)'", Path(spec.origin).with_name("version.py").read_text())
     return f"{_version('torch')}, built for {f'CUDA {built[1]}' if built else 'the CPU'}"
+
+
+def _signatures() -> str:
+    found = _version("model-signing")
+    usable = importlib.util.find_spec("model_signing") and importlib.util.find_spec("OpenSSL")
+    return found if usable else "not installed (extra signing)"
 
 
 def _version(*packages: str) -> str:

@@ -75,6 +75,8 @@ def locate(
     device: str = "cpu",
     threads: int | None = None,
     max_logit_difference: float | None = None,
+    key: str | Path | None = None,
+    trust: bool = False,
     cache: Path | None = None,
     reporter: Reporter = SILENT,
 ) -> Location:
@@ -90,6 +92,8 @@ def locate(
         threads: Threads for one batch.
         max_logit_difference: What a step may change a logit by, in units of the logits' spread; None: 0.0002
             between fp32 and fp32, a quarter where a lower precision is involved.
+        key: As for `verify`.
+        trust: As for `verify`.
         cache: Folder of the pixel cache.
         reporter: Told what happens.
 
@@ -97,8 +101,8 @@ def locate(
         BadInputError: The reference or the images cannot be found.
         IntegrityError: A file is not the recorded one.
     """
-    opened = open_artifact(Path(artifact))
-    source = open_source(opened, against)
+    opened = open_artifact(Path(artifact), key=key, trust=trust)
+    source = open_source(opened, against, key=key, trust=trust)
     other = of_classes(opened, source)
     if other is not None:
         return other

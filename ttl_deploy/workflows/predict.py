@@ -95,6 +95,8 @@ def predict(
     batch_size: int = 8,
     workers: int | None = None,
     skip_unreadable: bool = False,
+    key: str | Path | None = None,
+    trust: bool = False,
     reporter: Reporter = SILENT,
 ) -> Iterator[Prediction]:
     """Class probabilities of images, in their order, as a stream: a million images need no more memory than a hundred.
@@ -109,13 +111,16 @@ def predict(
         batch_size: Images run at once.
         workers: Threads that decode images; None: one per core, at most 8.
         skip_unreadable: Leave out images that cannot be read, with a warning, instead of stopping.
+        key: Public key that must have signed the artifact.
+        trust: Run native code in the artifact, whoever made it.
         reporter: Told of progress.
 
     Raises:
         BadInputError: No image, or an image cannot be read.
-        IntegrityError: The artifact was changed.
+        IntegrityError: The artifact was changed, is not signed by the key, or is native code that nobody answers for.
     """
-    opened = open_artifact(Path(artifact))
+    opened = open_artifact(Path(artifact), key=key, trust=trust)
+    runtimes.runtime_for(opened, runtime, device=device)
     stream, total = stream_of(images, reporter)
     with runtimes.load(opened, runtime, threads=threads, device=device) as session:
         job = _Job(opened.manifest.preprocess, session, batch_size, workers, skip_unreadable, reporter)
@@ -135,6 +140,8 @@ def predict_to_file(
     batch_size: int = 8,
     workers: int | None = None,
     skip_unreadable: bool = False,
+    key: str | Path | None = None,
+    trust: bool = False,
     reporter: Reporter = SILENT,
 ) -> Summary:
     """Predicts into a file that a killed command can go on with: images whose rows are there are skipped.
@@ -151,14 +158,16 @@ def predict_to_file(
         batch_size: Images run at once.
         workers: Threads that decode images; None: one per core, at most 8.
         skip_unreadable: Leave out images that cannot be read, with a warning; they are tried again next time.
+        key: Public key that must have signed the artifact.
+        trust: Run native code in the artifact, whoever made it.
         reporter: Told of progress.
 
     Raises:
         BadInputError: No image, an image cannot be read, or the file was written by another model.
-        IntegrityError: The artifact or the file was changed.
+        IntegrityError: The artifact or the file was changed, or as `predict`.
         StorageError: The disk is full, read-only or failing; what is written stays, and the command can be repeated.
     """
-    opened = open_artifact(Path(artifact))
+    opened = open_artifact(Path(artifact), key=key, trust=trust)
     with runtimes.load(opened, runtime, threads=threads, device=device) as session:
         job = _Job(opened.manifest.preprocess, session, batch_size, workers, skip_unreadable, reporter)
         provenance = provenance_of(opened, session.runtime, session.device)

@@ -49,6 +49,8 @@ def predict_ray(
     skip_unreadable: bool = False,
     address: str | None = None,
     workers: int | None = None,
+    key: str | Path | None = None,
+    trust: bool = False,
     reporter: Reporter = SILENT,
 ) -> Iterator[Prediction]:
     """Class probabilities of images, in their order; the same as `predict` gives with the same threads.
@@ -63,14 +65,19 @@ def predict_ray(
         skip_unreadable: Leave out images that cannot be read, with a warning, instead of stopping.
         address: Of a running cluster; None: one is started here.
         workers: How many; None: one per `threads` cores of the cluster.
+        key: Public key that must have signed the artifact, a file that every node sees.
+        trust: Run native code in the artifact, whoever made it.
         reporter: Told of progress.
 
     Raises:
         MissingDependencyError: Ray is not installed.
         BadInputError: No image, or an image cannot be read.
     """
-    opened, engine = _opened(artifact, runtime, device)
-    job = _Job(opened, engine, device, threads or 1, batch_size, skip_unreadable, address, workers, reporter)
+    opened, engine = _opened(artifact, runtime, device, key, trust)
+    signer = None if key is None else str(Path(key).resolve())
+    job = _Job(
+        opened, engine, device, threads or 1, batch_size, skip_unreadable, address, workers, reporter, signer, trust
+    )
     stream, total = stream_of(images, reporter)
     yield from job.predictions(stream, total, Summary())
 
@@ -89,6 +96,8 @@ def predict_ray_to_file(
     skip_unreadable: bool = False,
     address: str | None = None,
     workers: int | None = None,
+    key: str | Path | None = None,
+    trust: bool = False,
     reporter: Reporter = SILENT,
 ) -> Summary:
     """Predicts over a cluster into the file that `predict_to_file` writes; either goes on with what the other began.
@@ -106,6 +115,8 @@ def predict_ray_to_file(
         skip_unreadable: Leave out images that cannot be read, with a warning; they are tried again next time.
         address: Of a running cluster; None: one is started here.
         workers: How many; None: one per `threads` cores of the cluster.
+        key: Public key that must have signed the artifact, a file that every node sees.
+        trust: Run native code in the artifact, whoever made it.
         reporter: Told of progress.
 
     Raises:
@@ -114,15 +125,20 @@ def predict_ray_to_file(
         IntegrityError: The artifact or the file was changed.
         StorageError: The disk is full, read-only or failing; what is written stays, and the command can be repeated.
     """
-    opened, engine = _opened(artifact, runtime, device)
-    job = _Job(opened, engine, device, threads or 1, batch_size, skip_unreadable, address, workers, reporter)
+    opened, engine = _opened(artifact, runtime, device, key, trust)
+    signer = None if key is None else str(Path(key).resolve())
+    job = _Job(
+        opened, engine, device, threads or 1, batch_size, skip_unreadable, address, workers, reporter, signer, trust
+    )
     provenance = provenance_of(opened, engine, device)
     return write_predictions(job, images, out, provenance, lines=lines, overwrite=overwrite)
 
 
-def _opened(artifact: str | Path, runtime: str | None, device: str) -> tuple[Artifact, str]:
+def _opened(
+    artifact: str | Path, runtime: str | None, device: str, key: str | Path | None, trust: bool
+) -> tuple[Artifact, str]:
     """The artifact, and the engine that every worker will use."""
-    opened = open_artifact(Path(artifact))
+    opened = open_artifact(Path(artifact), key=key, trust=trust)
     return opened, runtimes.runtime_for(opened, runtime, device=device).name
 
 
@@ -134,10 +150,14 @@ class _Predictor:
         runtime: Engine.
         device: `cpu` or `cuda`.
         threads: Threads of one batch.
+        key: Public key that must have signed the artifact.
+        trust: Run native code in the artifact.
     """
 
-    def __init__(self, artifact: str, runtime: str, device: str, threads: int) -> None:
-        opened = open_artifact(Path(artifact))
+    def __init__(
+        self, artifact: str, runtime: str, device: str, threads: int, key: str | None = None, trust: bool = False
+    ) -> None:
+        opened = open_artifact(Path(artifact), key=key, trust=trust)
         self._spec = opened.manifest.preprocess
         self._session = runtimes.load(opened, runtime, threads=threads, device=device)
 
@@ -172,6 +192,8 @@ class _Job:
     address: str | None
     workers: int | None
     reporter: Reporter
+    key: str | None = None
+    trust: bool = False
 
     def predictions(
         self,
@@ -204,7 +226,8 @@ class _Job:
     ) -> Iterator[tuple[ImageRef, Any, str, str]]:
         """The images in their order, with their probabilities or the error of what cannot be read and what would."""
         paths = [str(Path(image.path).resolve()) for image in images]
-        predictor = (str(self.artifact.folder.resolve()), self.runtime, self.device, self.threads)
+        where = str(self.artifact.folder.resolve())
+        predictor = (where, self.runtime, self.device, self.threads, self.key, self.trust)
         with closing(driver.stream(_predict_on_ray, paths, predictor, self.batch_size, workers)) as batches:
             for batch in batches:
                 for place, probabilities, error, packages in batch:
@@ -223,14 +246,14 @@ class _Job:
 
 
 def _predict_on_ray(
-    paths: list[str], predictor: tuple[str, str, str, int], batch_size: int, workers: int
+    paths: list[str], predictor: tuple[str, str, str, int, str | None, bool], batch_size: int, workers: int
 ) -> Iterator[list[tuple[int, NDArray[np.float64], str, str]]]:
     """Runs in the driver: what `_Predictor` says of images, with their places, in their order."""
     data = _ray_data()
     context = data.DataContext.get_current()
     context.enable_progress_bars = False
     context.execution_options.preserve_order = True
-    _, _, device, threads = predictor
+    _, _, device, threads, _, _ = predictor
     rows = [{"place": place, "path": path} for place, path in enumerate(paths)]
     mapped = data.from_items(rows, override_num_blocks=_blocks(len(rows), batch_size, workers)).map_batches(
         _Predictor,

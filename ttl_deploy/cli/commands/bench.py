@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from ttl_deploy.cli import bench_tables, console
-from ttl_deploy.cli.options import device_word, integers
+from ttl_deploy.cli.options import Key, Trust, device_word, integers
 from ttl_deploy.cli.paper import show_paper
 from ttl_deploy.errors import BadInputError
 
@@ -69,6 +69,8 @@ def run(
         Path | None,
         typer.Option(help="Folder that keeps exported whole networks and ceilings.", show_default="the user's"),
     ] = None,
+    key: Key = None,
+    trust: Trust = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON, raw samples included.")] = False,
     allow_inconclusive: Annotated[
         bool,
@@ -217,7 +219,8 @@ def run(
     elif compare is not None:
         length = {"min_samples": min_samples, "min_seconds": min_seconds, "blocks": rounds or COMPARE_ROUNDS}
         single = {"batch": _single(batches, "--batch"), "threads": counts and _single(counts, "--threads")}
-        sure = _compare(compare, {**given, **length, **single, "most_uncertain": max_uncertainty / 100}, as_json)
+        more = {"key": key, "trust": trust, "most_uncertain": max_uncertainty / 100}
+        sure = _compare(compare, {**given, **length, **single, **more}, as_json)
     elif paper_times:
         sure = _paper_times({**given, "threads": counts and _single(counts, "--threads"), "blocks": rounds}, as_json)
     else:
@@ -236,6 +239,8 @@ def run(
             "min_seconds": min_seconds,
             "rounds": rounds or ROW_ROUNDS,
             "roofline": roofline,
+            "key": key,
+            "trust": trust,
             "cache": cache,
         }
         sure = _rows(paths or [], {**given, **options}, target, as_json)

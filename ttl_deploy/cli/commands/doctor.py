@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ttl_deploy.cli import console
+
+if TYPE_CHECKING:
+    from ttl_deploy.workflows.doctor import Usable
 
 NAME = "doctor"
 ORDER = 20
@@ -22,7 +25,8 @@ def run(
 ) -> None:
     """Say which formats and runtimes this machine can use, and why not the others.
 
-    Nothing is exported or run: usable means that what is needed is here.
+    Nothing is exported or run: usable means that what is needed is here. With trust: the runtime runs native code, so
+    artifacts need --key or --trust there.
     """
     from ttl_deploy.workflows.doctor import doctor
 
@@ -31,7 +35,13 @@ def run(
         console.print_json(found.model_dump(mode="json"))
         return
     console.table("this machine", ("", "value"), list(found.facts.items()), right_from=2)
-    rows = [
-        (u.kind, u.name, u.variant, "no" if u.reason else "yes", u.reason) for u in (*found.formats, *found.runtimes)
-    ]
+    rows = [(u.kind, u.name, u.variant, _usable(u), u.reason) for u in (*found.formats, *found.runtimes)]
     console.table("formats and runtimes", ("", "name", "precision / device", "usable", "why not"), rows, right_from=5)
+
+
+def _usable(found: Usable) -> str:
+    from ttl_deploy.runtime import native_code
+
+    if found.reason:
+        return "no"
+    return "with trust" if found.kind == "runtime" and native_code(found.name) else "yes"

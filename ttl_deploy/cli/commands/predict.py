@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ttl_deploy.cli import console
-from ttl_deploy.cli.options import device_word
+from ttl_deploy.cli.options import Key, Trust, device_word
 from ttl_deploy.errors import BadInputError, near, printable
 
 if TYPE_CHECKING:
@@ -70,6 +70,8 @@ def run(
     address: Annotated[
         str | None, typer.Option(help="ray: address of a running cluster.", show_default="one is started here")
     ] = None,
+    key: Key = None,
+    trust: Trust = False,
     as_json: Annotated[bool, typer.Option("--json", help="Same as --format json.")] = False,
 ) -> None:
     """Predict class probabilities of images with an artifact, as a stream in constant memory.
@@ -89,6 +91,8 @@ def run(
         "batch_size": batch_size,
         "workers": workers,
         "skip_unreadable": skip_unreadable,
+        "key": key,
+        "trust": trust,
         "reporter": reporter,
     }
     stream, to_file = _functions(engine, address)

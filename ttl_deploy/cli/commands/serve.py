@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from ttl_deploy.cli import console
-from ttl_deploy.cli.options import device_word
+from ttl_deploy.cli.options import Key, Trust, device_word
 
 NAME = "serve"
 ORDER = 8
@@ -49,6 +49,8 @@ def run(
     keyfile: Annotated[
         Path | None, typer.Option(help="PEM private key.", show_default="in the certificate's file")
     ] = None,
+    key: Key = None,
+    trust: Trust = False,
 ) -> None:
     """Serve an artifact: KServe v2 (as Triton's clients speak it), POST /predict with an image, GET /metrics.
 
@@ -76,6 +78,8 @@ def run(
             threads=threads,
             max_batch=max_batch,
             decode_seconds=timeout,
+            key=key,
+            trust=trust,
         ) as model,
         Server(model, host=host, port=port, limits=limits, grace=grace, token=token, tls=tls) as server,
     ):

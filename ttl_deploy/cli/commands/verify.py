@@ -10,6 +10,7 @@ import typer
 from ttl_deploy.cli import console
 from ttl_deploy.cli.options import (
     BOUNDS,
+    Key,
     MaxAuprcDrop,
     MaxAurocDrop,
     MaxCalibrationShift,
@@ -19,6 +20,7 @@ from ttl_deploy.cli.options import (
     MaxProbabilityDifference,
     MaxScaleChange,
     MinLabelAgreement,
+    Trust,
     bounds_of,
     device_word,
 )
@@ -121,12 +123,15 @@ def run(
     cache: Annotated[
         Path | None, typer.Option(help="Folder of the pixel cache.", show_default="the user's cache folder")
     ] = None,
+    key: Key = None,
+    trust: Trust = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the comparison as JSON.")] = False,
 ) -> int:
     """Compare an artifact with PyTorch, or with another artifact: exit code 0 pass, 1 fail or inconclusive.
 
-    Hashes are checked first. Unless told otherwise the images are the run's own test split, and the reference is what
-    PyTorch said of them, in fp32, when the run was evaluated. Intervals are DeLong's for AUROC and of a paired
+    The signature (--key; of an artifact at --against too) and hashes are checked first. Unless told otherwise the
+    images are the run's own test split, and the reference is what PyTorch said of them, in fp32, when the run was
+    evaluated. Intervals are DeLong's for AUROC and of a paired
     bootstrap for the rest, by patient where patients are known. The default bounds are those of what the graph's
     weights are, whatever the manifest calls them.
     """
@@ -137,7 +142,7 @@ def run(
 
     if report is not None:
         files.refuse_existing(report, overwrite=overwrite, option="--report")
-    precision = open_artifact(artifact, verify=False).manifest.precision
+    precision = open_artifact(artifact, verify=False, key=key).manifest.precision
     bounds = bounds_of(
         precision,
         preset,
@@ -159,6 +164,8 @@ def run(
         "runtime": runtime,
         "device": device,
         "threads": threads,
+        "key": key,
+        "trust": trust,
         "cache": cache,
         "reporter": console.ConsoleReporter(quiet=as_json),
     }
@@ -195,8 +202,8 @@ def _records_only(artifact: Path, shared: dict[str, Any]) -> Location | None:
     from ttl_deploy.parity.verify import open_source
     from ttl_deploy.workflows.locate import of_classes
 
-    opened = open_artifact(artifact)
-    return of_classes(opened, open_source(opened, shared["against"]))
+    opened = open_artifact(artifact, key=shared["key"])
+    return of_classes(opened, open_source(opened, shared["against"], key=shared["key"]))
 
 
 def _json(artifact: Path, result: Check, location: Location | None) -> dict[str, Any]:
