@@ -1,9 +1,5 @@
 """Formats and precisions: every backbone and method in ONNX and OpenVINO, int8 included, against PyTorch."""
 
-import hashlib
-import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -189,38 +185,6 @@ def test_weights_leave_the_file_above_a_size(plain: onnx.ModelProto, tmp_path: P
     assert sorted(p.name for p in tmp_path.iterdir()) == [MODEL_FILE, "model.onnx.data"]
     session = onnxruntime.InferenceSession(tmp_path / MODEL_FILE, providers=["CPUExecutionProvider"])
     np.testing.assert_allclose(session.run(None, {"images": images(2)})[0], in_ort(plain, images(2)), atol=1e-6)
-
-
-TWICE = """
-import hashlib, json, sys
-from pathlib import Path
-from tests.export.test_formats import trained_like, images
-from ttl_deploy.export.exporter import EXPORTERS, ExportJob
-from ttl_deploy.export.onnx_graph import to_onnx
-from ttl_deploy.export.quantise import Quantiser
-from ttl_deploy.spec import PreprocessSpec
-model, found = trained_like("resnet18", "ttl"), {}
-for name, precision in (("onnx", "fp32"), ("onnx", "fp16"), ("openvino", "fp32"), ("openvino", "fp16")):
-    folder = Path(sys.argv[1]) / f"{name}-{precision}"
-    folder.mkdir(parents=True)
-    EXPORTERS.get(name).write(ExportJob(model, PreprocessSpec.of(32), precision), folder)
-    found.update({f"{name} {precision} {p.name}": hashlib.sha256(p.read_bytes()).hexdigest() for p in folder.iterdir()})
-int8 = Quantiser.calibrated(to_onnx(model), [images(4)], method="minmax").quantise()
-found["int8"] = hashlib.sha256(int8.SerializeToString(deterministic=True)).hexdigest()
-print(json.dumps(found, sort_keys=True))
-"""
-
-
-def test_two_processes_write_the_same_bytes(tmp_path: Path) -> None:
-    answers = []
-    for attempt in ("first", "second"):
-        command = [sys.executable, "-c", TWICE, str(tmp_path / attempt)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-        answers.append(json.loads(done.stdout))
-    assert len(answers[0]) == 7
-    assert answers[0] == answers[1]
-    assert hashlib.sha256(b"").hexdigest() not in answers[0].values()
 
 
 def test_options_that_a_format_does_not_have(small: TransferModel, tmp_path: Path) -> None:

@@ -382,10 +382,13 @@ def check_bad_input(program: Program, tmp_path: Path) -> None:
 
 def test_the_dockerfile_installs_what_serving_imports(trained: Path, synthetic: Path) -> None:
     """The image holds no torch and no trainer; what a server imports outside the list would fail there, not here."""
-    text = (ROOT / "export" / "docker" / "Dockerfile").read_text()
-    block = re.search(r"pip install --no-cache-dir (onnxruntime.*?)&&", text, re.DOTALL)
-    assert block is not None
-    installed = {word.lower().replace("-", "_") for word in block[1].replace("\\\n", " ").split()}
+    folder = ROOT / "export" / "docker"
+    assert (
+        "install --no-cache-dir --require-hashes -r export/docker/requirements.lock"
+        in (folder / "Dockerfile").read_text()
+    )
+    wanted = [line for line in (folder / "requirements.in").read_text().splitlines() if not line.startswith("#")]
+    installed = {word.lower().replace("-", "_") for word in wanted}
     image = next((synthetic / "lesion").glob("*.png"))
     code = (
         "import sys, json\nfrom ttl_deploy.cli import main\n"
