@@ -6,7 +6,6 @@ recorded hash. No torch.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -15,7 +14,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from shlex import quote
 from typing import Any
 
-from ttl_deploy import files
+from ttl_deploy import documents, files
 from ttl_deploy.errors import BadInputError, IntegrityError
 from ttl_deploy.spec import ArtifactManifest, FileRecord, make_record, read_record
 
@@ -130,13 +129,7 @@ def _folder_of(path: Path) -> Path:
 
 
 def _read_manifest(path: Path) -> ArtifactManifest:
-    try:
-        content = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise IntegrityError("is not valid JSON", where=path, fix=_AGAIN) from error
-    except OSError as error:
-        raise BadInputError(f"cannot be read: {error.strerror}", where=path) from error
-    return read_record(ArtifactManifest, content, path)
+    return read_record(ArtifactManifest, documents.read_json(path, fix=_AGAIN), path, fix=_AGAIN)
 
 
 def _check_file(folder: Path, name: str, record: FileRecord, *, verify: bool) -> None:

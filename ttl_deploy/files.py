@@ -38,9 +38,21 @@ def disk_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in StorageError.REASONS:
+        if error.errno in StorageError.REASONS:
+            raise StorageError.of(error, path) from error
+        if not _about(error, path):
             raise
-        raise StorageError.of(error, path) from error
+        reason = (error.strerror or str(error)).lower()
+        raise StorageError(f"cannot be written: {reason}", where=path, fix="choose another place") from error
+
+
+def _about(error: OSError, path: Path) -> bool:
+    """Whether an error is about a path, its temporary sibling, or a folder that it lies in."""
+    names = [Path(name) for name in (error.filename, error.filename2) if isinstance(name, str)]
+    return any(
+        name == path or name in path.parents or (name.parent == path.parent and name.name.startswith(f".{path.name}."))
+        for name in names
+    )
 
 
 @contextmanager
@@ -142,6 +154,24 @@ def remove_leftovers(folder: Path) -> None:
     """Removes the temporary files that a killed process left in a folder."""
     for entry in folder.glob(".*.tmp"):
         entry.unlink(missing_ok=True)
+
+
+def exists(path: Path) -> bool:
+    """Whether something is there; no path that the system cannot have, such as one too long, is."""
+    try:
+        return path.exists()
+    except OSError:
+        return False
+
+
+def is_file(path: Path) -> bool:
+    """As `Path.is_file`, of any path; see `exists`."""
+    return exists(path) and path.is_file()
+
+
+def is_folder(path: Path) -> bool:
+    """As `Path.is_dir`, of any path; see `exists`."""
+    return exists(path) and path.is_dir()
 
 
 def sha256(path: Path) -> str:

@@ -180,6 +180,8 @@ def read_split(path: Path) -> tuple[SplitRow, ...]:
         IntegrityError: It is missing or damaged.
     """
     try:
+        if not path.is_file():
+            raise OSError("not a file")
         with path.open(newline="", encoding="utf-8", errors=files.UNDECODED) as handle:
             header, *lines = csv.reader(handle)
         rows = tuple(SplitRow(name, label, patient or None, side, sha) for name, label, patient, side, sha in lines)

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from ttl_deploy import files
+from ttl_deploy import documents, files
 from ttl_deploy.errors import BadInputError, IntegrityError, near
 from ttl_deploy.spec import SCHEMA_VERSION, PathText, Record, read_record
 
@@ -176,11 +176,7 @@ class PredictionFile:
         way_out = "choose another --out, or pass --overwrite to replace it"
         if not self._meta.is_file():
             raise BadInputError("exists and was not written by `predict`", where=self.path, fix=way_out)
-        try:
-            content = json.loads(self._meta.read_bytes())
-        except ValueError as error:
-            raise IntegrityError("is not valid JSON", where=self._meta, fix=way_out) from error
-        before = read_record(Provenance, content, self._meta)
+        before = read_record(Provenance, documents.read_json(self._meta, fix=way_out), self._meta, fix=way_out)
         differing = before.differences(provenance)
         if differing:
             raise BadInputError(
