@@ -12,10 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ttl_deploy.artifact import Artifact
-from ttl_deploy.errors import IntegrityError
+from ttl_deploy.errors import IntegrityError, TtlDeployError
 from ttl_deploy.runtime.base import RUNTIMES, Runtime, Session, of_manifest
 from ttl_deploy.runtime.binding import differences, refuse
 from ttl_deploy.runtime.graph_facts import of_openvino
+from ttl_deploy.runtime.graph_size import openvino_bytes, refuse_many, refuse_oversized
 from ttl_deploy.runtime.ov_core import core
 
 
@@ -63,9 +64,15 @@ def settings(precision: str, threads: int) -> dict[str, str]:
 
 def _compile(artifact: Artifact, threads: int, device: str) -> Any:
     try:
+        if artifact.manifest.format == "onnx":
+            refuse_oversized(artifact.model_path, quick=True)
         model = core().read_model(artifact.model_path)
         facts = of_openvino(model)
+        for put in (put for operation in model.get_ops() for put in operation.outputs()):
+            refuse_many(put.get_node().get_friendly_name(), openvino_bytes(put), artifact.model_path)
         compiled = core().compile_model(model, device.upper(), settings(artifact.manifest.precision, threads))
+    except TtlDeployError:
+        raise
     except Exception as error:
         raise IntegrityError(f"OpenVINO refuses it: {_last_line(error)}", where=artifact.model_path) from error
     refuse(artifact, differences(artifact.manifest, facts))
