@@ -14,6 +14,7 @@ import json
 import pickle
 import random
 import shutil
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -321,7 +322,9 @@ def _saved(make: Callable[[Any], Any], **how: Any) -> Callable[[random.Random], 
         import torch
 
         buffer = io.BytesIO()
-        torch.save(make(torch), buffer, **how)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what PyTorch calls beta
+            torch.save(make(torch), buffer, **how)
         return buffer.getvalue()
 
     return content

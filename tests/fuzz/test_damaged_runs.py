@@ -18,8 +18,8 @@ from ttl_deploy.artifact import Artifact, open_artifact, update_manifest
 from ttl_deploy.data.cache import PixelCache
 from ttl_deploy.spec import FileRecord
 
-CASES = 66
-"""Three of each kind of command and file."""
+CASES = 22
+"""Two of every file; half as many again where the training goes on, which reads them all."""
 
 
 @pytest.fixture(scope="module")
@@ -32,11 +32,13 @@ def test_a_damaged_run_is_named_in_one_line(
     name: str, trained: Path, image: Path, pixel_cache: Path, tmp_path: Path
 ) -> None:
     faults = []
-    for damage in generators.cases(trained, CASES if name == "resume" else CASES // 3, seed=len(name)):
+    for damage in generators.cases(trained, 3 * CASES // 2 if name == "resume" else CASES, seed=len(name)):
         folder = generators.copied(trained, tmp_path / "run")
         damage.apply(folder)
         outcome = generators.command(*generators.commands_on(folder, image, pixel_cache)[name])
-        fault = outcome.fault(damage.file, Path(damage.file).name, str((folder / damage.file).parent))
+        # Where the division names other images than the table, either may be the wrong one.
+        also = ("labels.csv",) if damage.file == "split.csv" else ()
+        fault = outcome.fault(damage.file, Path(damage.file).name, str((folder / damage.file).parent), *also)
         faults += [] if fault is None else [f"{damage.file}, {damage.name}: {fault}"]
     assert not faults, "\n".join(faults)
 

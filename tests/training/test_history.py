@@ -1,4 +1,4 @@
-"""`history.jsonl` is read row by row: a last line cut short is left out and told, everything else refused by its line."""
+"""`history.jsonl`: a last line cut short is left out and told, every other damage refused by its line."""
 
 from __future__ import annotations
 

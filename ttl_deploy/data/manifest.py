@@ -17,7 +17,7 @@ from ttl_deploy.data.listing import Entry, Listing
 from ttl_deploy.data.read_csv import read_csv
 from ttl_deploy.data.read_folder import read_folder
 from ttl_deploy.data.read_npz import read_npz
-from ttl_deploy.data.values import is_missing, merged, one_writing, same_value
+from ttl_deploy.data.values import is_missing, merged, one_writing, same_value, whole_number
 from ttl_deploy.errors import BadInputError, near
 from ttl_deploy.files import exists, is_file, is_folder
 
@@ -126,9 +126,11 @@ def _is_undecoded(name: str) -> bool:
     return any("\udc80" <= letter <= "\udcff" for letter in name)
 
 
-def _by_value(name: str) -> tuple[tuple[int, int, str], ...]:
+def _by_value(name: str) -> tuple[tuple[int, int, str, str], ...]:
     """Sort key that puts grade 2 before grade 10."""
-    return tuple((0, int(p), p) if p.isdecimal() else (1, 0, p) for p in re.split(r"(\d+)", name) if p)
+    parts = [(part, whole_number(part) if part.isdecimal() else "") for part in re.split(r"(\d+)", name) if part]
+    # Of two whole numbers the shorter is the smaller.
+    return tuple((0, len(digits), digits, part) if digits else (1, 0, "", part) for part, digits in parts)
 
 
 def _refuse_unlabelled(listing: Listing, classes: Sequence[str] | None, *, ignore: bool, options: bool) -> None:

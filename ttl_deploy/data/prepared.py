@@ -217,8 +217,9 @@ def _matched(dataset: Dataset, rows: Sequence[SplitRow], fix: str) -> list[Item]
 def _refuse(ids: Sequence[str], how: str, dataset: Dataset, fix: str) -> None:
     if ids:
         more = f" and {len(ids) - _SHOWN} more" if len(ids) > _SHOWN else ""
+        some = ", ".join(f"{id:.80}" for id in ids[:_SHOWN])
         raise BadInputError(
-            f"not the images of this run: {len(ids)} {how} since ({', '.join(ids[:_SHOWN])}{more})",
+            f"not the images of this run: {len(ids)} {how} since ({some}{more})",
             where=dataset.path,
             fix=f"{fix}, or train a new run",
         )

@@ -192,5 +192,5 @@ def openvino_bytes(put: Any) -> int:
     shape = put.get_partial_shape()
     if shape.rank.is_dynamic:
         return 0
-    numbers = math.prod(d.get_length() if d.is_static else 1 for d in shape)
-    return numbers * max(1, put.get_element_type().size)
+    numbers: int = math.prod(d.get_length() if d.is_static else 1 for d in shape)
+    return numbers * max(1, int(put.get_element_type().size))

@@ -34,13 +34,17 @@ class OpenVinoSession(Session):
 
     def __init__(self, artifact: Artifact, *, threads: int, device: str) -> None:
         super().__init__(runtime="openvino", device=device, threads=threads, **of_manifest(artifact.manifest))
+        self._model = artifact.model_path
         compiled = _compile(artifact, threads, device)
         self._output = next(put for put in compiled.outputs if artifact.manifest.output_name in put.get_names())
         self._request = compiled.create_infer_request()
 
     def _run(self, batch: NDArray[Any]) -> NDArray[Any]:
         # The request owns its output buffer and overwrites it in the next call.
-        results = self._request.infer([batch], share_inputs=True, share_outputs=True)
+        try:
+            results = self._request.infer([batch], share_inputs=True, share_outputs=True)
+        except Exception as error:
+            raise IntegrityError(f"OpenVINO cannot run it: {_last_line(error)}", where=self._model) from error
         return np.array(results[self._output])
 
     def _close(self) -> None:
