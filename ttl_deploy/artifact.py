@@ -8,7 +8,6 @@ signature (`ttl_deploy.signing`), which covers the manifest and is checked befor
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -17,7 +16,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from shlex import quote
 from typing import Any
 
-from ttl_deploy import files, signing
+from ttl_deploy import documents, files, signing
 from ttl_deploy.errors import BadInputError, IntegrityError
 from ttl_deploy.onnx_parts import outside_files
 from ttl_deploy.spec import ArtifactManifest, FileRecord, make_record, read_record
@@ -185,16 +184,10 @@ def _folder_of(path: Path) -> Path:
 
 
 def _read_manifest(path: Path, signed: Mapping[str, str] | None) -> ArtifactManifest:
-    try:
-        text = path.read_bytes()
-        if signed is not None and signed.get(MANIFEST) != hashlib.sha256(text).hexdigest():
-            raise IntegrityError("is not the one that was signed", where=path, fix=_AGAIN)
-        content = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise IntegrityError("is not valid JSON", where=path, fix=_AGAIN) from error
-    except OSError as error:
-        raise BadInputError(f"cannot be read: {error.strerror}", where=path) from error
-    return read_record(ArtifactManifest, content, path)
+    text = documents.read_bytes(path, most=documents.DATA.bytes, fix=_AGAIN)
+    if signed is not None and signed.get(MANIFEST) != hashlib.sha256(text).hexdigest():
+        raise IntegrityError("is not the one that was signed", where=path, fix=_AGAIN)
+    return read_record(ArtifactManifest, documents.parse_json(text, path, fix=_AGAIN), path, fix=_AGAIN)
 
 
 def _check_file(folder: Path, name: str, record: FileRecord, *, verify: bool) -> None:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import difflib
 import errno
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from os import PathLike
 from typing import ClassVar
 
@@ -122,10 +123,25 @@ class IntegrityError(TtlDeployError):
     """A file is not the one its record describes (a hash, a schema or a size differs)."""
 
 
+class DamagedError(BadInputError, IntegrityError):
+    """A file that the user names, or one inside what is named, cannot be read as what it should be."""
+
+
 class CheckFailedError(TtlDeployError):
     """A check (parity, regression) gave the verdict fail."""
 
     exit_code = 1
+
+
+@contextmanager
+def about(where: str | PathLike[str]) -> Iterator[None]:
+    """Gives the errors of a block that name no place the place that the wrong value comes from."""
+    try:
+        yield
+    except TtlDeployError as error:
+        if error.where is not None:
+            raise
+        raise type(error)(error.what, where=where, fix=error.fix) from error
 
 
 def near(name: str, options: Iterable[str], count: int = 4) -> str:

@@ -49,9 +49,21 @@ def disk_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in StorageError.REASONS:
+        if error.errno in StorageError.REASONS:
+            raise StorageError.of(error, _failed(error, path)) from error
+        if not _about(error, path):
             raise
-        raise StorageError.of(error, _failed(error, path)) from error
+        reason = (error.strerror or str(error)).lower()
+        raise StorageError(
+            f"cannot be written: {reason}", where=users_path(path), fix="choose another place"
+        ) from error
+
+
+def _about(error: OSError, path: Path) -> bool:
+    """Whether an error is about a path, its temporary sibling, or a folder that it lies in."""
+    names = [users_path(Path(name)) for name in (error.filename, error.filename2) if isinstance(name, str)]
+    wanted = users_path(path)
+    return any(name == wanted or name in wanted.parents for name in names)
 
 
 def users_path(path: Path) -> Path:
@@ -230,6 +242,24 @@ def remove_leftovers(folder: Path) -> None:
     """Removes the temporary files that a killed process left in a folder."""
     for entry in folder.glob(".*.tmp"):
         entry.unlink(missing_ok=True)
+
+
+def exists(path: Path) -> bool:
+    """Whether something is there; no path that the system cannot have, such as one too long, is."""
+    try:
+        return path.exists()
+    except OSError:
+        return False
+
+
+def is_file(path: Path) -> bool:
+    """As `Path.is_file`, of any path; see `exists`."""
+    return exists(path) and path.is_file()
+
+
+def is_folder(path: Path) -> bool:
+    """As `Path.is_dir`, of any path; see `exists`."""
+    return exists(path) and path.is_dir()
 
 
 def sha256(path: Path) -> str:

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationError, model_validator
 
-from ttl_deploy.errors import BadInputError, IntegrityError
+from ttl_deploy.errors import BadInputError, DamagedError
 
 SCHEMA_VERSION = 1
 """Version of the manifest and of the run's config; raised when an older reader would misread the record."""
@@ -21,6 +21,8 @@ SCHEMA_VERSION = 1
 def _any_text(value: object) -> str:
     if not isinstance(value, str):
         raise ValueError(f"{value!r} is no text")
+    if "\0" in value:
+        raise ValueError("holds a zero byte")
     return value
 
 
@@ -197,7 +199,7 @@ class TrainConfig(Record):
     weights: PathText = "imagenet"
     seed: int = 0
     learning_rate: float = Field(1e-4, gt=0)
-    batch_size: int = Field(64, ge=1)
+    batch_size: int = Field(64, ge=1, le=2**20)
     epochs: int | None = Field(None, ge=1)
     max_minutes: float | None = Field(None, gt=0)
     patience: int = Field(10, ge=0)
@@ -205,10 +207,18 @@ class TrainConfig(Record):
     min_learning_rate: float = Field(1e-7, ge=0)
     class_weights: Literal["none", "balanced"] = "none"
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    workers: int = Field(0, ge=0)
+    workers: int = Field(0, ge=0, le=1024)
     accelerator: Literal["cpu", "cuda"] = "cpu"
-    cached_views: int = Field(0, ge=0)
+    cached_views: int = Field(0, ge=0, le=2**20)
     cached_gib: float = Field(8.0, gt=0)
+
+    @model_validator(mode="after")
+    def _one_input(self) -> Self:
+        for name in ("image_size", "channels"):
+            of_model, of_preprocess = getattr(self.model, name), getattr(self.preprocess, name)
+            if of_model != of_preprocess:
+                raise ValueError(f"{name} is {of_model} in model and {of_preprocess} in preprocess")
+        return self
 
 
 class FileRecord(Record):
@@ -344,15 +354,15 @@ class ArtifactManifest(Record):
         return (*positions, channels) if self.input_type == "uint8" else self.model.input_shape
 
 
-def read_record(kind: type[AnyRecord], content: Any, where: Path) -> AnyRecord:
+def read_record(kind: type[AnyRecord], content: Any, where: str | Path, *, fix: str | None = None) -> AnyRecord:
     """Validates a record that was read from a file.
 
     Raises:
-        IntegrityError: It is of a newer schema, or a field is missing or wrong; the error names field and file.
+        DamagedError: It is of a newer schema, or a field is missing or wrong; the error names field and file.
     """
     version = content.get("schema_version", SCHEMA_VERSION) if isinstance(content, dict) else None
     if isinstance(version, int) and version > SCHEMA_VERSION:
-        raise IntegrityError(
+        raise DamagedError(
             f"schema version {version} is newer than this program's {SCHEMA_VERSION}",
             where=where,
             fix="upgrade ttl-deploy",
@@ -360,7 +370,7 @@ def read_record(kind: type[AnyRecord], content: Any, where: Path) -> AnyRecord:
     try:
         return kind.model_validate(content)
     except ValidationError as error:
-        raise IntegrityError(f"not a valid {kind.__name__}: {_first(error)}", where=where) from error
+        raise DamagedError(f"not a valid {kind.__name__}: {_first(error)}", where=where, fix=fix) from error
 
 
 def make_record(kind: type[AnyRecord], **fields: Any) -> AnyRecord:

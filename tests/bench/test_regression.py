@@ -241,7 +241,7 @@ def test_no_baseline_and_no_json(tmp_path: Path) -> None:
     with pytest.raises(BadInputError, match="cannot be read"):
         read_baseline(tmp_path)
     (tmp_path / "half.json").write_text('{"workloads": {')
-    with pytest.raises(IntegrityError, match="not JSON"):
+    with pytest.raises(IntegrityError, match="not valid JSON"):
         read_baseline(tmp_path / "half.json")
 
 

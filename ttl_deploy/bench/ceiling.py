@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import platformdirs
-from pydantic import ValidationError
 
 from ttl_deploy import files, hardware
 from ttl_deploy.bench.isolate import environment, last_words
@@ -26,10 +25,11 @@ from ttl_deploy.bench.machine import MachineState, Watch
 from ttl_deploy.bench.noise import judge
 from ttl_deploy.bench.products import onednn_isa, ways
 from ttl_deploy.bench.roofline import Peaks
-from ttl_deploy.errors import TtlDeployError
+from ttl_deploy.documents import read_json
+from ttl_deploy.errors import BadInputError, TtlDeployError
 from ttl_deploy.progress import SILENT, Reporter
 from ttl_deploy.runtime.base import default_threads
-from ttl_deploy.spec import Record
+from ttl_deploy.spec import Record, read_record
 
 SIZE = {"cpu": 1536, "cuda": 8192}
 """Rows and columns of the matrices: large enough to reach the peak, small enough for many tries."""
@@ -156,8 +156,8 @@ def _place(threads: int, device: str, cache: Path | None) -> Path:
 
 def _read(place: Path) -> Ceiling | None:
     try:
-        return Ceiling.model_validate_json(place.read_bytes())
-    except (OSError, ValidationError):
+        return read_record(Ceiling, read_json(place), place)
+    except BadInputError:
         return None
 
 

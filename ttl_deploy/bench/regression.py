@@ -9,7 +9,6 @@ assuming how they are distributed, so what did not cancel widens it.
 from __future__ import annotations
 
 import gc
-import json
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -21,8 +20,8 @@ from typing import Any, Literal, Self
 import numpy as np
 from pydantic import Field, model_validator
 
-from ttl_deploy import files
-from ttl_deploy.errors import BadInputError, IntegrityError
+from ttl_deploy import documents, files
+from ttl_deploy.errors import BadInputError
 from ttl_deploy.spec import SCHEMA_VERSION, Record, read_record
 
 PAIRS = 12
@@ -237,16 +236,11 @@ def read_baseline(path: Path) -> Baseline:
         BadInputError: There is none.
         IntegrityError: It is damaged or of a newer schema.
     """
-    try:
-        content = json.loads(path.read_bytes())
-    except FileNotFoundError as error:
-        raise BadInputError("no such baseline", where=path, fix="write it with --update-baseline") from error
-    except OSError as error:
-        raise BadInputError(f"cannot be read: {error.strerror}", where=path) from error
-    except ValueError as error:
-        fix = "restore it, or remove it and write it anew with --update-baseline"
-        raise IntegrityError("is damaged: not JSON", where=path, fix=fix) from error
-    return read_record(Baseline, content, path)
+    missing, fix = (
+        "write it with --update-baseline",
+        "restore it, or remove it and write it anew with --update-baseline",
+    )
+    return read_record(Baseline, documents.read_json(path, missing=missing, fix=fix), path, fix=fix)
 
 
 def write_baseline(path: Path, entries: dict[str, BaselineEntry]) -> Baseline:

@@ -6,13 +6,13 @@ the estimate's error is told.
 
 from __future__ import annotations
 
-import tomllib
 from pathlib import Path
 from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
 from ttl_deploy.bench.roofline import Floor, Peaks, Work, floor
+from ttl_deploy.documents import read_toml
 from ttl_deploy.errors import BadInputError, IntegrityError, near
 from ttl_deploy.hardware import Hardware
 from ttl_deploy.resources import data_folder
@@ -119,11 +119,7 @@ def targets_of(machine: Hardware) -> tuple[Target, ...]:
 
 
 def _read(path: Path) -> Target:
-    try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise IntegrityError(f"not valid TOML: {error}", where=path) from error
-    target = read_record(Target, content, path)
+    target = read_record(Target, read_toml(path), path)
     if target.name != path.stem:
         raise IntegrityError(f"calls its device {target.name}", where=path, fix="name the file like the device")
     return target

@@ -169,6 +169,8 @@ def _unforeseen(error: Exception, arguments: list[str]) -> str:
     """One line for what no check foresaw; the ways a disk or a memory fails are known."""
     if isinstance(error, OSError) and error.errno in StorageError.REASONS:
         return str(StorageError.of(error, _place(error)))
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        return f"{_place(error)}: {error.strerror.lower()}; check that it is there and can be used"
     if isinstance(error, MemoryError) or "out of memory" in str(error).lower():
         return f"out of memory; {_ON_MEMORY.get(_command(arguments), 'end other programs, or take a larger machine')}"
     detail = " ".join(str(error).split())[:300]

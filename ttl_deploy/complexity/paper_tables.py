@@ -5,7 +5,6 @@ They lie in `benchmarks/paper/`, one TOML file a table. Reading them needs no to
 
 from __future__ import annotations
 
-import tomllib
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
+from ttl_deploy.documents import read_toml
 from ttl_deploy.errors import IntegrityError
 from ttl_deploy.resources import data_folder
 from ttl_deploy.spec import SCHEMA_VERSION, ModelSpec, Record, read_record
@@ -232,8 +232,4 @@ def run_time_ratios(table: PaperTable) -> list[RunTimeRatio]:
 
 
 def _read(path: Path) -> PaperTable:
-    try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise IntegrityError(f"not valid TOML: {error}", where=path) from error
-    return read_record(PaperTable, content, path)
+    return read_record(PaperTable, read_toml(path), path)

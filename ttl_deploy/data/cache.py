@@ -184,6 +184,17 @@ class PixelCache:
         )
 
     @contextmanager
+    def _still_there(self) -> Iterator[None]:
+        """Whatever fails while the folder is removed, that is why."""
+        try:
+            yield
+        except (OSError, IntegrityError) as error:
+            if self._pixels.is_file() and self._index.is_file():
+                raise
+            what, fix = "was removed while it was filled", "run again"
+            raise StorageError(what, where=self.folder, fix=fix) from error
+
+    @contextmanager
     def _alone(self, reporter: Reporter) -> Iterator[None]:
         from filelock import FileLock, Timeout
 
@@ -216,10 +227,11 @@ class PixelCache:
             reporter.task("reading images", len(items)) as advance,
         ):
             self._drop_lost(index, reporter)
-            for start in range(0, len(items), step):
-                batch = items[start : start + step]
-                decoded = self._fill_batch(index, pool, batch, found, start)
-                advance(len(batch), f"{decoded} decoded" if decoded else "from the cache")
+            with self._still_there():
+                for start in range(0, len(items), step):
+                    batch = items[start : start + step]
+                    decoded = self._fill_batch(index, pool, batch, found, start)
+                    advance(len(batch), f"{decoded} decoded" if decoded else "from the cache")
         return found
 
     def _drop_lost(self, index: CacheIndex, reporter: Reporter) -> None:
@@ -307,6 +319,11 @@ def _make(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:
         raise StorageError("a file is in the way", where=folder, fix="choose another cache folder") from error
+    except OSError as error:
+        fix = f"choose another folder with --cache or {FOLDER_VARIABLE}"
+        raise StorageError(
+            f"cannot be made: {(error.strerror or str(error)).lower()}", where=folder, fix=fix
+        ) from error
 
 
 def _digests(

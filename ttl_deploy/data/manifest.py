@@ -17,8 +17,9 @@ from ttl_deploy.data.listing import Entry, Listing
 from ttl_deploy.data.read_csv import read_csv
 from ttl_deploy.data.read_folder import read_folder
 from ttl_deploy.data.read_npz import read_npz
-from ttl_deploy.data.values import is_missing, merged, one_writing, same_value
+from ttl_deploy.data.values import is_missing, merged, one_writing, same_value, whole_number
 from ttl_deploy.errors import BadInputError, near
+from ttl_deploy.files import exists, is_file, is_folder
 
 __all__ = ["ArraySource", "Dataset", "FileSource", "ImageSource", "Item", "read_dataset"]
 
@@ -79,7 +80,7 @@ def read_dataset(
 
 
 def _list(path: Path, classes: Sequence[str] | None, columns: Columns | None, *, options: bool) -> Listing:
-    if not path.exists():
+    if not exists(path):
         raise BadInputError("no such file or folder", where=path, fix=_neighbours(path))
     named = [role for role in NAMES if columns is not None and getattr(columns, role)]
     if named and path.suffix.lower() not in TABLES:
@@ -94,7 +95,7 @@ def _list(path: Path, classes: Sequence[str] | None, columns: Columns | None, *,
 
 
 def _neighbours(path: Path) -> str:
-    names = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
+    names = [entry.name for entry in path.parent.iterdir()] if is_folder(path.parent) else []
     return near(path.name, sorted(names)) if names else f"{path.parent} has nothing to choose from"
 
 
@@ -125,9 +126,11 @@ def _is_undecoded(name: str) -> bool:
     return any("\udc80" <= letter <= "\udcff" for letter in name)
 
 
-def _by_value(name: str) -> tuple[tuple[int, int, str], ...]:
+def _by_value(name: str) -> tuple[tuple[int, int, str, str], ...]:
     """Sort key that puts grade 2 before grade 10."""
-    return tuple((0, int(p), p) if p.isdecimal() else (1, 0, p) for p in re.split(r"(\d+)", name) if p)
+    parts = [(part, whole_number(part) if part.isdecimal() else "") for part in re.split(r"(\d+)", name) if part]
+    # Of two whole numbers the shorter is the smaller.
+    return tuple((0, len(digits), digits, part) if digits else (1, 0, "", part) for part, digits in parts)
 
 
 def _refuse_unlabelled(listing: Listing, classes: Sequence[str] | None, *, ignore: bool, options: bool) -> None:
@@ -207,7 +210,7 @@ def _refuse_unpopulated(path: Path, listing: Listing, entries: list[Entry], name
 
 def _refuse_missing(path: Path, entries: list[Entry]) -> None:
     sources = [(e.id, e.source) for e in entries]
-    gone = [(name, s.path) for name, s in sources if isinstance(s, FileSource) and not s.path.is_file()]
+    gone = [(name, s.path) for name, s in sources if isinstance(s, FileSource) and not is_file(s.path)]
     if not gone:
         return
     missing = [name for name, _ in gone]
@@ -223,7 +226,7 @@ def _refuse_missing(path: Path, entries: list[Entry]) -> None:
 def _alike(gone: Path) -> str:
     """The files whose names are like that of a missing one: another case, another ending."""
     folder = gone.parent
-    names = [entry.name for entry in folder.iterdir() if entry.is_file()] if folder.is_dir() else []
+    names = [entry.name for entry in folder.iterdir() if entry.is_file()] if is_folder(folder) else []
     alike = [name for name in sorted(names) if Path(name).stem.casefold() == gone.stem.casefold()]
     return f"; beside {gone.name} there is {', '.join(alike[:_SHOWN])}" if alike else ""
 

@@ -180,6 +180,8 @@ def read_split(path: Path) -> tuple[SplitRow, ...]:
         IntegrityError: It is missing or damaged.
     """
     try:
+        if not path.is_file():
+            raise OSError("not a file")
         with path.open(newline="", encoding="utf-8", errors=files.UNDECODED) as handle:
             header, *lines = map(files.plain_cells, csv.reader(handle))
         rows = tuple(SplitRow(name, label, patient or None, side, sha) for name, label, patient, side, sha in lines)
@@ -215,8 +217,9 @@ def _matched(dataset: Dataset, rows: Sequence[SplitRow], fix: str) -> list[Item]
 def _refuse(ids: Sequence[str], how: str, dataset: Dataset, fix: str) -> None:
     if ids:
         more = f" and {len(ids) - _SHOWN} more" if len(ids) > _SHOWN else ""
+        some = ", ".join(f"{id:.80}" for id in ids[:_SHOWN])
         raise BadInputError(
-            f"not the images of this run: {len(ids)} {how} since ({', '.join(ids[:_SHOWN])}{more})",
+            f"not the images of this run: {len(ids)} {how} since ({some}{more})",
             where=dataset.path,
             fix=f"{fix}, or train a new run",
         )

@@ -19,6 +19,7 @@ from ttl_deploy.data.items import FileSource
 from ttl_deploy.data.listing import SIDE_WORDS, Entry, Listing, side_of
 from ttl_deploy.data.values import is_missing, patient_of, tidy
 from ttl_deploy.errors import BadInputError
+from ttl_deploy.files import is_file, is_folder
 from ttl_deploy.image_kinds import IMAGE_SUFFIXES
 
 _COLUMNS = ("path", "label")
@@ -166,7 +167,7 @@ class Endings:
         Raises:
             BadInputError: It may be several images.
         """
-        if path.suffix.lower() in IMAGE_SUFFIXES or path.is_file():
+        if path.suffix.lower() in IMAGE_SUFFIXES or is_file(path):
             return path
         names = self._images(path.parent).get(path.name, [])
         if len(names) > 1:
@@ -185,7 +186,7 @@ class Endings:
 
     def _images(self, folder: Path) -> dict[str, list[str]]:
         if folder not in self._folders:
-            names = sorted(entry.name for entry in folder.iterdir()) if folder.is_dir() else []
+            names = sorted(entry.name for entry in folder.iterdir()) if is_folder(folder) else []
             found: dict[str, list[str]] = defaultdict(list)
             for name in names:
                 stem, ending = os.path.splitext(name)  # noqa: PTH122 - a million Path objects are slow

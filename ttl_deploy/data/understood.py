@@ -5,19 +5,20 @@ A wrong column, a lost side or a copied image is seen at a glance here and nowhe
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
+from pydantic import ConfigDict
 
-from ttl_deploy import files
+from ttl_deploy import documents, files
 from ttl_deploy.data.cache import Cached
 from ttl_deploy.data.items import Dataset, Item, Reading
 from ttl_deploy.progress import Reporter
+from ttl_deploy.spec import Record, read_record
 
 _SHOWN = 3
 """How many images a line names."""
@@ -32,6 +33,14 @@ ALL = ""
 """In place of a class: all of them."""
 
 _SIDES = ("train", "val", "test")
+
+
+class _Columns(Record):
+    """What is read back of a record of `Understood`."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    columns: dict[Literal["path", "label", "patient", "split"], str]
 
 
 @dataclass(frozen=True)
@@ -178,12 +187,16 @@ def write_understood(path: Path, understood: Understood) -> None:
 
 
 def read_columns(path: Path) -> dict[str, str]:
-    """The column of each role in a record; nothing where there is no record, as in runs of earlier versions."""
-    try:
-        found: dict[str, str] = json.loads(path.read_text())["columns"]
-    except (OSError, ValueError, KeyError):
+    """The column of each role in a record; nothing where there is no record, as in runs of earlier versions.
+
+    Raises:
+        DamagedError: The record is damaged.
+    """
+    if not path.exists() and not path.is_symlink():
         return {}
-    return found
+    fix = "restore it, or remove it: the columns are then found by their names"
+    content = documents.read_object(path, "record of the data", fix=fix)
+    return {str(role): name for role, name in read_record(_Columns, content, path, fix=fix).columns.items()}
 
 
 def _count(

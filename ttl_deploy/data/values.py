@@ -69,8 +69,14 @@ def same_value(first: str, second: str) -> bool:
     return _key(tidy(first), True) == _key(tidy(second), True)
 
 
+def whole_number(text: str) -> str:
+    """One writing of a whole number of any length; Python makes no number of thousands of digits."""
+    digits = "".join(str(unicodedata.digit(sign)) for sign in text.lstrip("+-")).lstrip("0")
+    return f"-{digits}" if text.startswith("-") and digits else digits or "0"
+
+
 def _key(text: str, numbers: bool) -> object:
     whole = _WHOLE.fullmatch(text)
     if whole:
-        return int(whole[1]) if numbers else whole[1]
+        return whole_number(whole[1]) if numbers else whole[1]
     return text.casefold()

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ttl_deploy.artifact import Artifact
+from ttl_deploy.errors import IntegrityError
 
 if TYPE_CHECKING:
     import onnx
@@ -44,11 +45,18 @@ def precision_of(artifact: Artifact) -> str | None:
 
     Returns:
         `fp32`, `fp16`, `bf16` or `int8`; None where the format does not show it.
+
+    Raises:
+        IntegrityError: Its graph is of a form that no exporter writes.
     """
     reader = _READERS.get(artifact.manifest.format)
     weights: Counter[str] = Counter()
-    for precision, size in reader(artifact.model_path) if reader else ():
-        weights[precision] += size
+    try:
+        for precision, size in reader(artifact.model_path) if reader else ():
+            weights[precision] += size
+    except Exception as error:
+        # The libraries' errors share no base class, and a graph may have any form.
+        raise IntegrityError("the precision of its weights cannot be read", where=artifact.model_path) from error
     if weights["int8"]:
         return "int8"
     return max(STRICTEST_FIRST, key=weights.__getitem__) if weights.total() else None

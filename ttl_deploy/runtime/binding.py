@@ -7,15 +7,16 @@ do not carry is not compared. No torch.
 
 from __future__ import annotations
 
-import json
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from ttl_deploy import documents
 from ttl_deploy.artifact import MANIFEST, Artifact
-from ttl_deploy.errors import IntegrityError
+from ttl_deploy.errors import DamagedError, IntegrityError
 from ttl_deploy.runtime.graph_facts import GraphFacts, Port, graph_facts
+from ttl_deploy.runtime.graph_size import refuse_oversized
 from ttl_deploy.spec import ArtifactManifest
 
 EXTRA_FILE = "ttl_deploy.json"
@@ -35,11 +36,14 @@ def refuse_unbound(artifact: Artifact) -> None:
     because onnx or openvino is not installed, is left to that.
 
     Raises:
-        IntegrityError: They differ; the error says in what and gives both values.
+        IntegrityError: They differ, and the error says in what and gives both values; or the graph asks for more memory
+            than a network can need.
     """
     if artifact.manifest.format in _ARCHIVES:
         refuse(artifact, metadata_differences(artifact.manifest, archive_metadata(artifact.model_path)))
         return
+    if artifact.manifest.format == "onnx":
+        refuse_oversized(artifact.model_path)
     facts = graph_facts(artifact.model_path, artifact.manifest.format)
     if facts is not None:
         refuse(artifact, differences(artifact.manifest, facts))
@@ -107,8 +111,10 @@ def archive_metadata(path: Path) -> dict[str, str]:
     try:
         with zipfile.ZipFile(path) as archive:
             name = next((n for n in archive.namelist() if n.endswith(f"extra/{EXTRA_FILE}")), None)
-            content = json.loads(archive.read(name)) if name is not None else {}
-    except (OSError, ValueError, zipfile.BadZipFile, RuntimeError):
+            if name is None or archive.getinfo(name).file_size > documents.CONFIG.bytes:
+                return {}
+            content = documents.parse_json(archive.read(name), path, documents.CONFIG)
+    except Exception:  # noqa: BLE001,RUF100 - a zip of any form raises errors of any kind
         return {}
     return content if isinstance(content, dict) else {}
 
@@ -166,9 +172,10 @@ def _size(manifest: ArtifactManifest, numbers: Mapping[str, int]) -> Iterator[st
 
 
 def _parsed(text: str) -> Any:
+    """A text that is no JSON stands for itself."""
     try:
-        return json.loads(text)
-    except ValueError:
+        return documents.parse_json(text, "metadata", documents.CONFIG)
+    except DamagedError:
         return text
 
 

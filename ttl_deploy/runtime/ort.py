@@ -8,17 +8,18 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
 
 from ttl_deploy.artifact import Artifact
-from ttl_deploy.errors import IntegrityError, MissingDependencyError
+from ttl_deploy.errors import IntegrityError, MissingDependencyError, TtlDeployError
 from ttl_deploy.runtime.base import RUNTIMES, Runtime, Session, of_manifest
 from ttl_deploy.runtime.binding import differences, refuse
 from ttl_deploy.runtime.graph_facts import of_onnxruntime
+from ttl_deploy.runtime.graph_size import refuse_oversized
 
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 _OPTIONS: dict[str, dict[str, str]] = {"cpu": {}, "cuda": {"use_tf32": "0"}}
@@ -42,15 +43,35 @@ class OrtSession(Session):
     def __init__(self, artifact: Artifact, *, threads: int, device: str) -> None:
         super().__init__(runtime="onnxruntime", device=device, threads=threads, **of_manifest(artifact.manifest))
         self._input, self._output = artifact.manifest.input_name, artifact.manifest.output_name
+        self._model = artifact.model_path
         self._session = open_graph(artifact, threads, [(_PROVIDERS[device], _OPTIONS[device])])
         refuse(artifact, differences(artifact.manifest, of_onnxruntime(self._session)))
 
     def _run(self, batch: NDArray[Any]) -> NDArray[Any]:
-        logits: NDArray[Any] = self._session.run([self._output], {self._input: batch})[0]
+        with told(self._model):
+            logits: NDArray[Any] = self._session.run([self._output], {self._input: batch})[0]
         return logits
 
     def _close(self) -> None:
         del self._session
+
+
+@contextlib.contextmanager
+def told(model: Path) -> Iterator[None]:
+    """What ONNX Runtime raises when it runs a graph, as one error that names it.
+
+    Raises:
+        TtlDeployError: There is too little memory.
+        IntegrityError: The graph cannot be computed.
+    """
+    try:
+        yield
+    except Exception as error:
+        said = _first_line(error)
+        if isinstance(error, MemoryError) or "allocate" in said.lower() or "out of memory" in said.lower():
+            fix = "lower the batch size, or take a larger machine"
+            raise TtlDeployError(f"out of memory when it was run: {said}", where=model, fix=fix) from error
+        raise IntegrityError(f"ONNX Runtime cannot run it: {said}", where=model) from error
 
 
 def open_graph(
@@ -85,6 +106,7 @@ def open_graph(
     options = _options(onnxruntime, threads)
     for key, value in (entries or {}).items():
         options.add_session_config_entry(key, value)
+    refuse_oversized(artifact.model_path, quick=True)
     try:
         # Silent fallback to the CPU would be measured and reported as the GPU.
         session = onnxruntime.InferenceSession(

@@ -12,10 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ttl_deploy.artifact import Artifact
-from ttl_deploy.errors import IntegrityError
+from ttl_deploy.errors import IntegrityError, TtlDeployError
 from ttl_deploy.runtime.base import RUNTIMES, Runtime, Session, of_manifest
 from ttl_deploy.runtime.binding import differences, refuse
 from ttl_deploy.runtime.graph_facts import of_openvino
+from ttl_deploy.runtime.graph_size import openvino_bytes, refuse_many, refuse_oversized
 from ttl_deploy.runtime.ov_core import core
 
 
@@ -33,13 +34,17 @@ class OpenVinoSession(Session):
 
     def __init__(self, artifact: Artifact, *, threads: int, device: str) -> None:
         super().__init__(runtime="openvino", device=device, threads=threads, **of_manifest(artifact.manifest))
+        self._model = artifact.model_path
         compiled = _compile(artifact, threads, device)
         self._output = next(put for put in compiled.outputs if artifact.manifest.output_name in put.get_names())
         self._request = compiled.create_infer_request()
 
     def _run(self, batch: NDArray[Any]) -> NDArray[Any]:
         # The request owns its output buffer and overwrites it in the next call.
-        results = self._request.infer([batch], share_inputs=True, share_outputs=True)
+        try:
+            results = self._request.infer([batch], share_inputs=True, share_outputs=True)
+        except Exception as error:
+            raise IntegrityError(f"OpenVINO cannot run it: {_last_line(error)}", where=self._model) from error
         return np.array(results[self._output])
 
     def _close(self) -> None:
@@ -63,9 +68,15 @@ def settings(precision: str, threads: int) -> dict[str, str]:
 
 def _compile(artifact: Artifact, threads: int, device: str) -> Any:
     try:
+        if artifact.manifest.format == "onnx":
+            refuse_oversized(artifact.model_path, quick=True)
         model = core().read_model(artifact.model_path)
         facts = of_openvino(model)
+        for put in (put for operation in model.get_ops() for put in operation.outputs()):
+            refuse_many(put.get_node().get_friendly_name(), openvino_bytes(put), artifact.model_path)
         compiled = core().compile_model(model, device.upper(), settings(artifact.manifest.precision, threads))
+    except TtlDeployError:
+        raise
     except Exception as error:
         raise IntegrityError(f"OpenVINO refuses it: {_last_line(error)}", where=artifact.model_path) from error
     refuse(artifact, differences(artifact.manifest, facts))

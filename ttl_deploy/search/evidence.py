@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from ttl_deploy.analysis.svcca import components, random_coefficients, svcca
 from ttl_deploy.complexity import count
 from ttl_deploy.data.prepared import read_split
 from ttl_deploy.data.torch_data import mix_seeds
+from ttl_deploy.documents import read_json
 from ttl_deploy.search.candidates import weightless
 from ttl_deploy.search.score import metric_of
 from ttl_deploy.search.trial import limited_threads, patients_of
@@ -113,8 +113,9 @@ class Inquiry:
 def look(inquiry: Inquiry) -> Evidence:
     """Answers an inquiry; an answered one is only read, unless an earlier version answered it in another way."""
     if inquiry.record.exists():
+        content = read_json(inquiry.record, fix="remove it: it is then found again")
         with contextlib.suppress(ValidationError):
-            return Evidence.model_validate(json.loads(inquiry.record.read_text()))
+            return Evidence.model_validate(content)
     begun, burnt = time.monotonic(), time.process_time()
     with limited_threads(inquiry.threads):
         found = {"probes": _probes, "reuses": _reuses}[inquiry.kind](inquiry)

@@ -6,20 +6,20 @@ with certainty what it finds too slow, and nothing else.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
 from ttl_deploy import files
-from ttl_deploy.bench import Job, run_isolated
+from ttl_deploy.bench import Job, Measurement, run_isolated
 from ttl_deploy.bench.roofline import Work
 from ttl_deploy.bench.targets import get_target
+from ttl_deploy.documents import read_json
 from ttl_deploy.errors import BadInputError, near
 from ttl_deploy.export.reference import untrained
 from ttl_deploy.search.candidates import Candidate
 from ttl_deploy.search.options import MEASURED
-from ttl_deploy.spec import ModelSpec
+from ttl_deploy.spec import ModelSpec, read_record
 
 PRECISION = "fp32"
 """What is timed, and so what is estimated."""
@@ -65,7 +65,9 @@ class Latencies:
             artifact = untrained(spec, cache=self.cache)
             job = Job(label=f"{spec.backbone} {spec.cut}", artifact=str(artifact.folder), device=self.device)
             files.write_json(path, run_isolated(job).model_dump(mode="json"))
-        return float(median(json.loads(path.read_text())["samples_ms"]))
+        again = "remove it: it is then measured again"
+        measured = read_record(Measurement, read_json(path, fix=again), path, fix=again)
+        return float(median(measured.samples_ms))
 
     def _estimated(self, candidate: Candidate) -> float:
         spec, cost = candidate.spec, candidate.cost

@@ -12,10 +12,10 @@ from typing import Any
 
 import filelock
 
-from ttl_deploy import files, hardware
+from ttl_deploy import documents, files, hardware
 from ttl_deploy.data.prepared import Prepared, prepare
 from ttl_deploy.data.understood import write_understood
-from ttl_deploy.errors import BadInputError, IntegrityError
+from ttl_deploy.errors import BadInputError, DamagedError
 from ttl_deploy.progress import SILENT, Reporter
 from ttl_deploy.search.candidates import Candidate, candidates, over_budget
 from ttl_deploy.search.engines import Engine, LocalEngine
@@ -154,11 +154,11 @@ def _begun(out: Path, plan: dict[str, Any], overwrite: bool) -> Iterator[None]:
 
 
 def _read_plan(path: Path) -> dict[str, Any]:
-    try:
-        content: dict[str, Any] = json.loads(path.read_text())
-    except ValueError as error:
-        raise IntegrityError("is not valid JSON", where=path, fix="pass --overwrite to start anew") from error
-    return content
+    fix = "pass --overwrite to start anew"
+    plan = documents.read_object(path, "plan of a search", fix=fix)
+    if not isinstance(plan.get("options", {}), dict):
+        raise DamagedError("is no plan of a search: its options are no object", where=path, fix=fix)
+    return plan
 
 
 def _with_new_options(plan: dict[str, Any]) -> dict[str, Any]:

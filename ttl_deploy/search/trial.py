@@ -7,7 +7,6 @@ cluster, and in a process that goes on where a killed one stopped.
 from __future__ import annotations
 
 import contextlib
-import json
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -21,14 +20,17 @@ from scipy.special import softmax
 
 from ttl_deploy import files
 from ttl_deploy.data.prepared import read_split
+from ttl_deploy.documents import read_json
 from ttl_deploy.search.curve import highest
 from ttl_deploy.search.score import least_error, metric_of
 from ttl_deploy.search.work import training_work
 from ttl_deploy.spec import Record, SplitSpec, read_record
 from ttl_deploy.training.cached import remove_features
 from ttl_deploy.training.loop import Judge
-from ttl_deploy.training.run import TIMING, Predictions, Run, open_run, read_predictions, run_data
+from ttl_deploy.training.run import Predictions, Run, open_run, read_predictions, read_timing, run_data
 from ttl_deploy.training.train import DataOptions, Request, load_model, predict_fp32, resume, train
+
+_AGAIN = "remove it: the trial is then done again"
 
 
 class TrialRecord(Record):
@@ -173,7 +175,7 @@ def read_trial(path: Path, key: str) -> TrialRecord | None:
     """The record of a trial with this key; None where there is none."""
     if not path.exists():
         return None
-    record = read_record(TrialRecord, json.loads(path.read_text()), path)
+    record = read_record(TrialRecord, read_json(path, fix=_AGAIN), path, fix=_AGAIN)
     if record.key != key:
         return None
     if record.floor is not None:
@@ -283,6 +285,4 @@ def _work(run: Run, since: int) -> float:
 
 def _seconds(folder: Path, since: int) -> float:
     """Of the finished epochs after one."""
-    path = folder / TIMING
-    rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-    return float(sum(row["seconds"] for row in rows if row["epoch"] > since))
+    return float(sum(row.seconds for row in read_timing(folder) if row.epoch > since))

@@ -7,20 +7,27 @@ from __future__ import annotations
 
 import io
 import json
-import pickle
+import math
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load, save
+from pydantic import TypeAdapter
+from safetensors.torch import save
+from torch import Tensor
 
 from ttl_deploy import files
-from ttl_deploy.errors import IntegrityError, WeightsError
-from ttl_deploy.training.run import BEST, LAST
+from ttl_deploy.errors import BadInputError, DamagedError, WeightsError
+from ttl_deploy.training.run import BEST, LAST, EpochRow
 from ttl_deploy.transfer import TransferModel
-from ttl_deploy.transfer.initialise import finite
+from ttl_deploy.transfer.weights_file import finite, read_metadata, read_safetensors, read_torch
+
+STATES = ("model", "optimizer", "scheduler", "precision")
+"""Whose state dicts `last.ckpt` holds beside the progress."""
 
 _LENGTH_BYTES = 8
 _ALIGNMENT = 8
@@ -50,6 +57,9 @@ class Progress:
     history: list[dict[str, Any]] = field(default_factory=list)
 
 
+_PROGRESS = TypeAdapter(Progress)
+
+
 def save_last(folder: Path, progress: Progress, states: dict[str, Any]) -> None:
     """Writes `last.ckpt` atomically; `states` holds the state dicts of model, optimizer, scheduler and precision."""
     buffer = io.BytesIO()
@@ -61,19 +71,93 @@ def save_last(folder: Path, progress: Progress, states: dict[str, Any]) -> None:
 def load_last(folder: Path) -> tuple[Progress, dict[str, Any]] | None:
     """Reads `last.ckpt`; None where no epoch was finished.
 
+    Returns:
+        How far the training is, and the state dicts of `save_last`; what is in these is for `taken_up` to check.
+
     Raises:
-        IntegrityError: It is damaged, or holds weights that are not finite numbers.
+        DamagedError: It is damaged, or holds weights that are not finite numbers.
     """
     path = folder / LAST
-    if not path.exists():
+    if not path.exists() and not path.is_symlink():
         return None
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+    with taking_up(path):
+        content = dict(read_torch(path))
         finite(content["model"], path)
-        return Progress(**content.pop("progress")), content
-    except (WeightsError, pickle.UnpicklingError, RuntimeError, EOFError, KeyError, TypeError) as error:
-        what = error.what if isinstance(error, WeightsError) else "is damaged"
-        raise IntegrityError(what, where=path, fix="start the run again with --overwrite") from error
+        progress = _PROGRESS.validate_python(content.pop("progress"))
+        _refuse_contradictions(progress)
+        return progress, {name: content[name] for name in STATES}
+
+
+@contextmanager
+def taking_up(path: Path) -> Iterator[None]:
+    """Whatever a checkpoint of another form makes PyTorch raise becomes one error that names it.
+
+    Raises:
+        DamagedError: The checkpoint is damaged or of another training.
+    """
+    fix = "start the run again with --overwrite"
+    try:
+        yield
+    except DamagedError:
+        raise
+    except WeightsError as error:
+        what = "is damaged" if error.what.startswith("is damaged") else error.what
+        raise DamagedError(what, where=path, fix=fix) from error
+    except Exception as error:
+        raise DamagedError("is damaged, or of another training", where=path, fix=fix) from error
+
+
+def refuse_other_form(now: Any, before: Any) -> None:
+    """Raises `ValueError` where a state that was read is not of the form of the one that it replaces.
+
+    Keys that only one of them has are another version's; a tensor's shape and type, and every value's type, are the
+    same.
+    """
+    if isinstance(now, Mapping):
+        for key in now.keys() & dict(before).keys():
+            refuse_other_form(now[key], before[key])
+    elif isinstance(now, list | tuple):
+        for one, other in zip(now, before, strict=True):
+            refuse_other_form(one, other)
+    elif isinstance(now, Tensor):
+        if (now.shape, now.dtype) != (before.shape, before.dtype) or not bool(torch.isfinite(before).all()):
+            raise ValueError("a tensor of another form")
+    elif not _alike(now, before):
+        raise ValueError(f"{before!r:.80} in place of {now!r:.80}")
+
+
+def refuse_other_moments(parameter: Tensor, moments: Mapping[str, Any]) -> None:
+    """Raises an error of any kind where Adam's state of a parameter is not one."""
+    for name in ("exp_avg", "exp_avg_sq"):
+        if moments[name].shape != parameter.shape or not bool(torch.isfinite(moments[name]).all()):
+            raise ValueError(f"{name} of another form")
+    if not 0 < float(moments["step"]) < math.inf:
+        raise ValueError("a step that is no number")
+
+
+def written_row(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row of the history as it is written: what is no finite number of the validation side is None."""
+    return {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in row.items()
+    }
+
+
+def _alike(now: Any, before: Any) -> bool:
+    """None may stand for a value that another version or device sets."""
+    if now is None or before is None:
+        return True
+    if isinstance(now, bool) or isinstance(before, bool):
+        return type(now) is type(before)
+    if isinstance(now, int | float) and isinstance(before, int | float):
+        return not math.isnan(before)
+    return type(now) is type(before)
+
+
+def _refuse_contradictions(progress: Progress) -> None:
+    rows = [EpochRow.model_validate(written_row(row)) for row in progress.history]
+    counted = [row.epoch for row in rows] == list(range(1, progress.epoch + 1))
+    if not counted or not 1 <= progress.best_epoch <= progress.epoch or not math.isfinite(progress.seconds):
+        raise ValueError("its epochs contradict each other")
 
 
 def save_best(folder: Path, model: TransferModel, epoch: int) -> None:
@@ -101,25 +185,48 @@ def in_order(content: bytes) -> bytes:
 
 
 def best_epoch(folder: Path) -> int:
-    """The epoch that `best.safetensors` is of; 0 where there is none."""
+    """The epoch that `best.safetensors` is of; 0 where there is none.
+
+    Raises:
+        DamagedError: It is damaged.
+    """
     path = folder / BEST
-    if not path.exists():
+    if not path.exists() and not path.is_symlink():
         return 0
-    with path.open("rb") as handle:
-        header = json.loads(handle.read(int.from_bytes(handle.read(8), "little")))
-    return int(header.get("__metadata__", {}).get("epoch", 0))
+    with _of_a_run(path):
+        epoch = read_metadata(path).get("epoch", "0")
+        if not re.fullmatch(r"\d{1,9}", epoch):
+            raise WeightsError(f"is of the epoch {epoch!r:.80}", where=path)
+        return int(epoch)
 
 
 def load_best(folder: Path, model: TransferModel) -> None:
     """Loads `best.safetensors` into a model of the same spec.
 
     Raises:
-        IntegrityError: It is damaged, or holds weights that are not finite numbers.
+        DamagedError: It is missing or damaged, of another model, or holds weights that are not finite numbers.
     """
     path = folder / BEST
+    with _of_a_run(path):
+        model.load_network_state(read_safetensors(path)[0])
+
+
+def refuse_other_best(folder: Path, model: TransferModel, epoch: int) -> None:
+    """Raises `DamagedError` unless `best.safetensors` holds the weights of an epoch of this model."""
+    path = folder / BEST
+    with _of_a_run(path):
+        found = best_epoch(folder)
+        if found != epoch:
+            raise WeightsError(f"is of epoch {found}, the best is {epoch}", where=path)
+        model.refuse_other_state(read_safetensors(path)[0])
+
+
+@contextmanager
+def _of_a_run(path: Path) -> Iterator[None]:
     try:
-        model.load_network_state(finite(load(path.read_bytes()), path))
-    except WeightsError as error:
-        raise IntegrityError(error.what, where=path, fix="train the run again") from error
-    except SafetensorError as error:
-        raise IntegrityError("is damaged", where=path, fix="train the run again") from error
+        yield
+    except DamagedError:
+        raise
+    except BadInputError as error:
+        what = "is damaged" if error.what.startswith("is damaged") else error.what
+        raise DamagedError(what, where=path, fix="restore it, or train the run again") from error

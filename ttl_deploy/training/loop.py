@@ -30,9 +30,19 @@ from ttl_deploy.errors import TrainingError
 from ttl_deploy.progress import Reporter
 from ttl_deploy.spec import TrainConfig
 from ttl_deploy.training.cached import UpperPart, cached_batches
-from ttl_deploy.training.checkpoint import Progress, best_epoch, load_last, save_best, save_last
+from ttl_deploy.training.checkpoint import (
+    Progress,
+    load_last,
+    refuse_other_best,
+    refuse_other_form,
+    refuse_other_moments,
+    save_best,
+    save_last,
+    taking_up,
+    written_row,
+)
 from ttl_deploy.training.metrics import auprc, auroc
-from ttl_deploy.training.run import HISTORY, TIMING, still_there
+from ttl_deploy.training.run import HISTORY, LAST, TIMING, still_there
 from ttl_deploy.transfer import TransferModel
 
 Judge = Callable[[Sequence[dict[str, Any]]], str | None]
@@ -112,17 +122,31 @@ class Trainer:
         if found is None:
             return
         self._progress, states = found
-        state = self._state
-        state.module.load_state_dict(states["model"])
-        state.raw_optimizer.load_state_dict(states["optimizer"])
-        state.scheduler.load_state_dict(states["scheduler"])
-        state.fabric.strategy.precision.load_state_dict(states["precision"])
+        with taking_up(self._folder / LAST):
+            self._take_up(states)
         # A kill between the two files leaves best.safetensors one improvement behind.
-        if self._progress.best_epoch == self._progress.epoch != best_epoch(self._folder):
+        if self._progress.best_epoch == self._progress.epoch:
             self._save_best()
+        else:
+            refuse_other_best(self._folder, self._state.module, self._progress.best_epoch)
         self._write_history()
         self._reporter.info(f"resumed after epoch {self._progress.epoch}")
         self._started = time.monotonic() - self._progress.seconds
+
+    def _take_up(self, states: dict[str, Any]) -> None:
+        """Raises whatever PyTorch raises where a state is of another form."""
+        state = self._state
+        state.module.load_state_dict(states["model"])
+        optimizer, parameters = state.raw_optimizer, {}
+        refuse_other_form(optimizer.state_dict()["param_groups"], states["optimizer"]["param_groups"])
+        optimizer.load_state_dict(states["optimizer"])
+        for group in optimizer.param_groups:
+            parameters.update({id(parameter): parameter for parameter in group["params"]})
+        for parameter, moments in optimizer.state.items():
+            refuse_other_moments(parameters[id(parameter)], moments)
+        refuse_other_form(state.scheduler.state_dict(), states["scheduler"])
+        state.scheduler.load_state_dict(states["scheduler"])
+        state.fabric.strategy.precision.load_state_dict(states["precision"])
 
     def run(self) -> Progress:
         """Trains until the rate is too small, the epochs or the minutes are used up.
@@ -255,7 +279,7 @@ class Trainer:
             handle.write(json.dumps({"epoch": progress.epoch, "seconds": round(seconds, 3)}) + "\n")
 
     def _write_history(self) -> None:
-        rows = "".join(json.dumps(row) + "\n" for row in self._progress.history)
+        rows = "".join(json.dumps(written_row(row)) + "\n" for row in self._progress.history)
         files.write_text(self._folder / HISTORY, rows)
 
     def _save_best(self) -> None:

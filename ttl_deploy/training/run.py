@@ -9,25 +9,28 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from shlex import quote
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import yaml
 from numpy.typing import NDArray
+from pydantic import ConfigDict, Field, model_validator
 
-from ttl_deploy import files
+from ttl_deploy import documents, files
 from ttl_deploy.data.columns import Columns
 from ttl_deploy.data.manifest import Dataset, read_dataset
 from ttl_deploy.data.prepared import Prepared, prepare_like, read_split
 from ttl_deploy.data.understood import read_columns
-from ttl_deploy.errors import BadInputError, IntegrityError, TrainingError
+from ttl_deploy.errors import BadInputError, DamagedError, IntegrityError, TrainingError
 from ttl_deploy.progress import SILENT, Reporter
-from ttl_deploy.spec import PreprocessSpec, TrainConfig, read_record
+from ttl_deploy.spec import AnyRecord, PreprocessSpec, Record, TrainConfig, read_record
 from ttl_deploy.training import evidence
+from ttl_deploy.training.metrics import Metrics
 
 CONFIG = "config.yaml"
 SPLIT = "split.csv"
@@ -51,6 +54,95 @@ EVIDENCE = (CONFIG, SPLIT, PREDICTIONS)
 
 MOVED = "where the same images lie elsewhere now, say where with --data"
 """The way out where a run's images are gone."""
+
+
+_TRAIN_AGAIN = "restore it, or train the run again"
+
+SIDES = ("train", "val", "test")
+
+
+class RunRecord(Record):
+    """What is read back of `metrics.json`; fields of other versions are kept as they are.
+
+    Attributes:
+        val: Of the validation side.
+        test: Of the test side.
+        images: How many are on each side.
+        unreadable: How many were left out because they cannot be read.
+        best_epoch: Of the weights.
+        epochs: How many were trained.
+        stopped: Why training ended.
+        seconds: Time of the training.
+        parameters: Of the model.
+        trainable: Of these, those that were trained.
+        macs: Multiply-adds for one image.
+        weights_sha256: Of the weights file.
+        files: SHA-256 of the run's other files by name; empty in runs of earlier versions.
+        hardware: Where it was trained.
+        libraries: With which versions.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    val: Metrics
+    test: Metrics
+    images: dict[str, int]
+    unreadable: int = 0
+    best_epoch: int = Field(ge=0)
+    epochs: int = Field(ge=0)
+    stopped: str | None
+    seconds: float = Field(ge=0)
+    parameters: int = Field(ge=0)
+    trainable: int = Field(ge=0)
+    macs: int = Field(ge=0)
+    weights_sha256: str
+    files: dict[str, str] = Field(default_factory=dict)
+    hardware: dict[str, Any]
+    libraries: dict[str, str]
+
+    @model_validator(mode="after")
+    def _names(self) -> Self:
+        if set(self.images) != set(SIDES):
+            raise ValueError(f"images has the sides {', '.join(self.images)}")
+        strange = set(self.files) - set(EVIDENCE)
+        if strange:
+            raise ValueError(f"files has the name {min(strange)!r:.80}")
+        return self
+
+
+class EpochRow(Record):
+    """A line of `history.jsonl`.
+
+    Attributes:
+        epoch: From 1.
+        learning_rate: Of its steps.
+        train_loss: Mean over the images.
+        val_loss: Likewise; None where it was no finite number.
+        val_auroc: Headline.
+        val_auprc: Headline.
+        best: Whether no earlier epoch had as good an AUPRC.
+        part: How far a first epoch came that the minutes ended.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+    epoch: int = Field(ge=1)
+    learning_rate: float = Field(ge=0)
+    train_loss: float
+    val_loss: float | None
+    val_auroc: float | None
+    val_auprc: float | None
+    best: bool
+    part: str | None = None
+
+
+class TimingRow(Record):
+    """A line of `timing.jsonl`: the seconds that an epoch took, from 1."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+    epoch: int = Field(ge=1)
+    seconds: float = Field(ge=0)
 
 
 @dataclass(frozen=True)
@@ -97,16 +189,12 @@ class Run:
         """The content of `metrics.json`.
 
         Raises:
-            IntegrityError: It is not valid JSON.
+            BadInputError: There is none.
+            DamagedError: It is damaged.
         """
         path = self.folder / METRICS
-        try:
-            content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        except (ValueError, OSError) as error:
-            raise IntegrityError("cannot be read", where=path, fix="train the run again") from error
-        if not isinstance(content, dict):
-            raise IntegrityError("is no record of a run", where=path, fix="train the run again")
-        return content
+        content = documents.read_object(path, "record of a run", fix=_TRAIN_AGAIN)
+        return read_record(RunRecord, content, path, fix=_TRAIN_AGAIN).model_dump(mode="json")
 
     @property
     def hashes_recorded(self) -> bool:
@@ -114,9 +202,44 @@ class Run:
         return bool(self.metrics().get(evidence.FILES))
 
     def history(self) -> list[dict[str, Any]]:
-        """One row per epoch."""
+        """One row per epoch; none where none is finished.
+
+        Raises:
+            DamagedError: A line is damaged, or no epoch follows the one before; the error names the line.
+        """
         path = self.folder / HISTORY
-        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+        rows = list(_lines(EpochRow, path, "remove it: `ttl-deploy train --resume` writes it anew from last.ckpt"))
+        for number, row in enumerate(rows, 1):
+            if row.epoch != number:
+                raise DamagedError(f"has epoch {row.epoch} where {number} is due", where=f"{path}:{number}")
+        return [row.model_dump(exclude_unset=True) for row in rows]
+
+
+def read_timing(folder: Path) -> tuple[TimingRow, ...]:
+    """The seconds of the epochs of a run, in the order in which they were trained.
+
+    Raises:
+        DamagedError: A line is damaged; the error names it.
+    """
+    return tuple(_lines(TimingRow, folder / TIMING, "remove it: only the time of its epochs is lost"))
+
+
+def mend_lines(folder: Path, reporter: Reporter) -> None:
+    """Cuts off a last line that was not finished when its process was killed, and tells it."""
+    for name in (HISTORY, TIMING):
+        path = folder / name
+        if path.is_file():
+            size = documents.unfinished(documents.read_bytes(path))
+            if size:
+                os.truncate(path, path.stat().st_size - size)
+                reporter.warn(f"{path}: the last line was cut short by a crash and is left out")
+
+
+def _lines(kind: type[AnyRecord], path: Path, fix: str) -> Iterator[AnyRecord]:
+    """The records of a file of lines; none where there is no file."""
+    if path.exists() or path.is_symlink():
+        for number, content in documents.read_json_lines(path, fix=fix):
+            yield read_record(kind, content, f"{path}:{number}", fix=fix)
 
 
 @dataclass(frozen=True)
@@ -159,7 +282,7 @@ def open_run(folder: Path) -> Run:
         raise BadInputError(
             "is not a run (no config.yaml)", where=folder, fix="pass a folder made by `ttl-deploy train`"
         )
-    return Run(folder, read_record(TrainConfig, _read_config(folder), path))
+    return Run(folder, read_record(TrainConfig, _read_config(folder), path, fix=_TRAIN_AGAIN))
 
 
 def finished_run(folder: Path) -> Run:
@@ -174,7 +297,7 @@ def finished_run(folder: Path) -> Run:
         raise BadInputError(
             "is not finished", where=folder, fix=f"finish it with `ttl-deploy train --resume {quote(str(folder))}`"
         )
-    if not run.weights.exists() or files.sha256(run.weights) != run.metrics().get("weights_sha256"):
+    if not run.weights.is_file() or files.sha256(run.weights) != run.metrics().get("weights_sha256"):
         raise IntegrityError("is not the file that was evaluated", where=run.weights, fix="train the run again")
     _refuse_forged(run)
     return run
@@ -209,7 +332,7 @@ def run_data(
     Raises:
         BadInputError: An image is missing or changed since.
     """
-    if data is None and not Path(run.config.data).exists():
+    if data is None and not files.exists(Path(run.config.data)):
         raise BadInputError(f"the images of {run.folder} are no longer there", where=run.config.data, fix=MOVED)
     rule = preprocess or run.config.preprocess
     fix = "pass the images that the run was trained on" if data is not None else f"restore them; {MOVED}"
@@ -289,19 +412,17 @@ def read_predictions(run: Run) -> Predictions:
         with path.open(newline="", encoding="utf-8", errors=files.UNDECODED) as handle:
             header, *lines = map(files.plain_cells, csv.reader(handle))
         rows = [dict(zip(header, cells, strict=True)) for cells in lines]
-        logits = np.array([[float(row[f"logit_{name}"]) for name in classes] for row in rows], dtype=np.float32)
+        with np.errstate(over="ignore"):  # what is too large is infinite, and told
+            logits = np.array([[float(row[f"logit_{name}"]) for name in classes] for row in rows], dtype=np.float32)
         labels = np.array([classes.index(row["label"]) for row in rows], dtype=np.int64)
         return Predictions(tuple(r["id"] for r in rows), tuple(r["split"] for r in rows), labels, logits)
-    except (OSError, KeyError, ValueError, TypeError) as error:
+    except (OSError, KeyError, ValueError, TypeError, csv.Error) as error:
         raise IntegrityError("is missing or damaged", where=path, fix="train the run again") from error
 
 
 def _read_config(folder: Path) -> Any:
     path = folder / CONFIG
-    try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise IntegrityError("is not valid YAML", where=path) from error
+    return documents.read_yaml(path, fix=_TRAIN_AGAIN)
 
 
 def _members(folder: Path) -> list[str]:

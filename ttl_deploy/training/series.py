@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from ttl_deploy import files
+from ttl_deploy import documents, files
 from ttl_deploy.data.prepared import prepare
-from ttl_deploy.errors import BadInputError, IntegrityError
+from ttl_deploy.errors import BadInputError
 from ttl_deploy.progress import SILENT, Reporter
 from ttl_deploy.spec import SplitSpec
 from ttl_deploy.training.plans import refuse_other_plan
@@ -167,13 +167,7 @@ def _planned(out: Path) -> dict[str, Any] | None:
     path = out / SERIES
     if not path.exists():
         return None
-    try:
-        content = json.loads(path.read_text())
-    except ValueError as error:
-        raise IntegrityError("is not valid JSON", where=path, fix="choose another --out") from error
-    if not isinstance(content, dict):
-        raise IntegrityError("is no plan of a series", where=path, fix="choose another --out")
-    return content
+    return documents.read_object(path, "plan of a series", fix="choose another --out")
 
 
 def _one(data: DataOptions, member: Member, folder: Path, reporter: Reporter) -> Run:

@@ -25,7 +25,7 @@ from ttl_deploy.data.manifest import Dataset, read_dataset
 from ttl_deploy.data.prepared import Prepared, prepare, prepare_like, write_split
 from ttl_deploy.data.torch_data import ImageBatches, mix_seeds
 from ttl_deploy.data.understood import write_understood
-from ttl_deploy.errors import TtlDeployError
+from ttl_deploy.errors import TtlDeployError, about
 from ttl_deploy.progress import SILENT, Reporter
 from ttl_deploy.spec import ModelSpec, PreprocessSpec, SplitSpec, TrainConfig, make_record
 from ttl_deploy.training import evidence
@@ -199,6 +199,8 @@ def resume(
         IntegrityError: Its files are damaged.
     """
     run = folders.open_run(folder)
+    folders.mend_lines(folder, reporter)
+    run.history()
     moved = None if data is None else str(folders.place_of_data(run, data).resolve())
     changes = {"epochs": epochs, "max_minutes": max_minutes, "data": moved}
     config = run.config.model_copy(update={k: v for k, v in changes.items() if v is not None})
@@ -209,7 +211,8 @@ def resume(
     files.remove_leftovers(folder)
     started = (folder / folders.LAST).exists()
     # The cached features come from the starting weights, which the checkpoint's frozen layers still are.
-    model, weights = (build(config.model), "") if started and not config.cached_views else _model(config, reporter)
+    with about(folder / folders.CONFIG):
+        model, weights = (build(config.model), "") if started and not config.cached_views else _model(config, reporter)
     return _carry_out(fabric, Run(folder, config), prepared, model, weights, reporter, finish, judge)
 
 
@@ -244,7 +247,8 @@ def _normalisation(backbone: Backbone, channels: int) -> dict[str, Any]:
 
 def load_model(run: Run) -> TransferModel:
     """The run's best model on the CPU, in evaluation mode."""
-    model = build(run.config.model)
+    with about(run.folder / folders.CONFIG):
+        model = build(run.config.model)
     load_best(run.folder, model)
     return model.eval()
 

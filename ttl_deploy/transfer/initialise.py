@@ -5,20 +5,18 @@ Nothing is ever unpickled. Loading refuses when none of the layers that should b
 
 from __future__ import annotations
 
-import pickle
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load
 from torch import Tensor
 
+from ttl_deploy import files
 from ttl_deploy.errors import WeightsError
 from ttl_deploy.transfer.model import HEAD, TransferModel
+from ttl_deploy.transfer.weights_file import finite, read_safetensors, read_torch, state_of
 from ttl_deploy.zoo import BACKBONES, Backbone
 
 RUN_WEIGHTS = "best.safetensors"
@@ -83,61 +81,21 @@ def read_weights(path: Path) -> Mapping[str, Tensor]:
     Raises:
         WeightsError: It is missing, damaged, or holds anything but tensors of finite numbers.
     """
-    file = path / RUN_WEIGHTS if path.is_dir() else path
-    if not file.exists():
-        hint = "the folder is not a finished run" if path.is_dir() else "no such file"
+    folder = files.is_folder(path)
+    file = path / RUN_WEIGHTS if folder else path
+    if not files.exists(file):
+        hint = "the folder is not a finished run" if folder else "no such file"
         raise WeightsError(hint, where=path, fix="pass imagenet, random, a .safetensors or .pth file, or a run folder")
-    try:
-        if file.suffix == ".safetensors":
-            # From memory: the library opens no path that is not UTF-8.
-            return finite(load(file.read_bytes()), file)
-        with warnings.catch_warnings():
-            # The one error line below says more than the library's notes on how the file was pickled.
-            warnings.simplefilter("ignore")
-            content = torch.load(file, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise WeightsError(
-            "holds Python objects besides tensors, which are never loaded",
-            where=file,
-            fix="save it again as torch.save(model.state_dict(), FILE) or as .safetensors",
-        ) from error
-    except (SafetensorError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        raise WeightsError(
-            "is damaged or not a file of weights", where=file, fix="fetch or save it again, or choose another"
-        ) from error
-    return finite(_tensors_of(content, file), file)
-
-
-def finite(state: Mapping[str, Tensor], source: str | Path) -> Mapping[str, Tensor]:
-    """The same tensors.
-
-    Raises:
-        WeightsError: One of them, used or not, holds NaN or an infinity, and so would the model's answers.
-    """
-    bad = [name for name, tensor in state.items() if not _all_finite(tensor)]
-    if bad:
-        more = f" and {len(bad) - 1} more tensors" if len(bad) > 1 else ""
-        raise WeightsError(
-            f"holds values that are not finite numbers, in {bad[0]!r}{more}",
-            where=source,
-            fix="save it again from a sound training, or choose another",
-        )
-    return state
-
-
-def _all_finite(tensor: Tensor) -> bool:
-    if not tensor.is_floating_point() and not tensor.is_complex():
-        return True
-    # PyTorch does not look at numbers of 8 bits itself.
-    wide = tensor.float() if tensor.element_size() == 1 else tensor
-    return bool(torch.isfinite(wide).all())
+    if file.suffix == ".safetensors":
+        return read_safetensors(file)[0]
+    return finite(_tensors_of(read_torch(file), file), file)
 
 
 def _tensors_of(content: Any, file: Path) -> Mapping[str, Tensor]:
     for wrapper in _WRAPPERS:
         if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
             content = content[wrapper]
-    tensors = {str(k): v for k, v in content.items() if isinstance(v, Tensor)} if isinstance(content, Mapping) else {}
+    tensors = state_of(content)
     if not tensors:
         raise WeightsError("holds no named tensors", where=file, fix="pass a state dict")
     return tensors
@@ -170,7 +128,7 @@ def _adapt_channels(
 ) -> tuple[Mapping[str, Tensor], bool]:
     """Sums the first convolution over its input channels for grey input, so that a grey image acts as before."""
     first = state.get(backbone.first_weight)
-    if first is None or first.shape[1] == channels or channels != 1:
+    if first is None or first.ndim < 2 or first.shape[1] == channels or channels != 1:
         return state, False
     return {**state, backbone.first_weight: first.sum(1, keepdim=True)}, True
 
@@ -183,6 +141,13 @@ def _copy(model: TransferModel, state: Mapping[str, Tensor], source: str, adapte
             f"none of the {len(wanted)} tensors of the layers kept from {model.spec.backbone} is in it",
             where=source,
             fix=f"pass weights of a {model.spec.backbone} (it holds names like {next(iter(state), '')!r})",
+        )
+    other = [name for name in found if state[name].is_floating_point() != wanted[name].is_floating_point()]
+    if other:
+        raise WeightsError(
+            f"holds {other[0]!r} as {str(state[other[0]].dtype).removeprefix('torch.')}, which are no weights",
+            where=source,
+            fix="save it again as floating-point numbers, or choose another",
         )
     with torch.no_grad():
         for name in found:

@@ -100,17 +100,21 @@ class TransferModel(nn.Module):
         """Loads what `network_state` gave.
 
         Raises:
-            BadInputError: A tensor is missing, superfluous or of another shape.
+            BadInputError: A tensor is missing, superfluous or of another shape or type.
         """
+        self.refuse_other_state(state)
+        with torch.no_grad():
+            for name, tensor in self._named_tensors():
+                tensor.copy_(state[name])
+
+    def refuse_other_state(self, state: Mapping[str, Tensor]) -> None:
+        """Raises `BadInputError` where a tensor is missing, superfluous or of another shape or type."""
         own = dict(self._named_tensors())
-        wrong = [k for k in own if k not in state or own[k].shape != state[k].shape] + [
+        wrong = [k for k in own if k not in state or _form(own[k]) != _form(state[k])] + [
             k for k in state if k not in own
         ]
         if wrong:
             raise BadInputError(f"weights do not fit the model: {len(wrong)} tensors, first {wrong[0]!r}")
-        with torch.no_grad():
-            for name, tensor in own.items():
-                tensor.copy_(state[name])
 
     def _named_tensors(self) -> Iterator[tuple[str, Tensor]]:
         for unit in self.chain:
@@ -118,6 +122,10 @@ class TransferModel(nn.Module):
                 yield unit.prefix + name, tensor
         for name, tensor in self.head.state_dict(keep_vars=True).items():
             yield f"{HEAD}.{name}", tensor
+
+
+def _form(tensor: Tensor) -> tuple[torch.Size, torch.dtype]:
+    return tensor.shape, tensor.dtype
 
 
 def normalise_spec(spec: ModelSpec) -> ModelSpec:

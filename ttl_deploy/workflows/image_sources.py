@@ -18,6 +18,7 @@ from pathlib import Path
 from ttl_deploy.data.read_csv import Endings, open_table
 from ttl_deploy.data.read_folder import is_leftover, real_folder
 from ttl_deploy.errors import BadInputError
+from ttl_deploy.files import is_file, is_folder
 from ttl_deploy.image_kinds import is_image, kind_of
 
 SORTED_UP_TO = 10_000
@@ -168,11 +169,11 @@ def _source_of(source: str) -> _File | _Folder | _Pattern | _Table:
     if not source:
         raise BadInputError("an empty name is no image", fix=_NO_MATCH)
     path = Path(source)
-    if path.is_file():
+    if is_file(path):
         if path.suffix.lower() in (".csv", ".tsv"):
             return _table(path)
         return _File(str(path))
-    if path.is_dir():
+    if is_folder(path):
         return _Folder(str(path))
     if not glob.has_magic(source):
         raise BadInputError("no such image or folder", where=source)

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from ttl_deploy import files
+from ttl_deploy import documents, files
 from ttl_deploy.errors import BadInputError, IntegrityError, TtlDeployError, near, printable
 from ttl_deploy.spec import SCHEMA_VERSION, PathText, Record, read_record
 
@@ -234,14 +234,10 @@ class PredictionFile:
         """What made the rows that are there.
 
         Raises:
-            OSError: Nothing says so.
-            IntegrityError: The record is damaged.
+            BadInputError: Nothing says so.
+            DamagedError: The record is damaged.
         """
-        try:
-            content = json.loads(self._meta.read_bytes())
-        except ValueError as error:
-            raise IntegrityError("is not valid JSON", where=self._meta, fix=_ANOTHER) from error
-        return read_record(Provenance, content, self._meta)
+        return read_record(Provenance, documents.read_json(self._meta, fix=_ANOTHER), self._meta, fix=_ANOTHER)
 
     def _checked(self, provenance: Provenance) -> Provenance:
         """What made the rows that are there, which is the same that makes those to come."""
