@@ -76,6 +76,14 @@ def encapsulated(picture: bytes, syntax: str, **tags: Any) -> bytes:
     return dicom(eight, **({"syntax": f"1.2.840.10008.1.2.4.{syntax}", "PixelData": encapsulate([picture])} | tags))
 
 
+def one_tile() -> bytes:
+    """The first of sixteen tiles."""
+    content = encoded(Image.new("L", (512, 512), 7), "JPEG2000", tile_size=(128, 128), no_jp2=True)
+    second = content.index(b"\xff\x90", content.index(b"\xff\x90") + 2)
+    load_pixels(content, SPEC)
+    return content[:second] + b"\xff\xd9"
+
+
 WIDE = struct.pack(">HH", SIDE, SIDE)
 
 FEW: dict[str, Callable[[], bytes]] = {
@@ -83,6 +91,9 @@ FEW: dict[str, Callable[[], bytes]] = {
     "JPEG": lambda: declared(SMALL, "JPEG", struct.pack(">HH", 16, 10), WIDE),
     "progressive JPEG": lambda: declared(SMALL, "JPEG", struct.pack(">HH", 16, 10), WIDE, progressive=True),
     "GIF": lambda: declared(SMALL, "GIF", struct.pack("<HH", 10, 16), struct.pack("<HH", SIDE, SIDE)),
+    "GIF of a small frame": lambda: encoded(SMALL, "GIF").replace(
+        struct.pack("<HH", 10, 16), struct.pack("<HH", SIDE, SIDE), 1
+    ),
     "BMP": lambda: declared(SMALL, "BMP", struct.pack("<II", 10, 16), struct.pack("<II", SIDE, SIDE)),
     "TIFF": tiff,
     "TIFF of LZW": lambda: tiff(compression="tiff_lzw"),
@@ -96,6 +107,7 @@ FEW: dict[str, Callable[[], bytes]] = {
         .replace(struct.pack(">II", 10, 16), struct.pack(">II", SIDE, SIDE))
         .replace(struct.pack(">II", 16, 10), struct.pack(">II", SIDE, SIDE))
     ),
+    "JPEG 2000 of one tile": one_tile,
     "DICOM": lambda: dicom(np.zeros((16, 10), np.uint8), Rows=SIDE, Columns=SIDE),
     "DICOM of RLE": lambda: rle(packed(bytes(160)), packed(bytes(160)), Rows=SIDE, Columns=SIDE),
     "DICOM of JPEG": lambda: encapsulated(encoded(SMALL, "JPEG"), "50", Rows=SIDE, Columns=SIDE),
@@ -120,11 +132,15 @@ def scans(count: int) -> bytes:
 
 
 def jpeg2000(style: bytes) -> bytes:
-    """A codestream of 4000 x 4000 pixels whose coding style ends so (levels, code block, two bytes, precincts)."""
+    """A codestream of one empty tile of 4000 x 4000 pixels.
+
+    Its coding style ends as given: levels, code block, two bytes, precincts.
+    """
     size = struct.pack(">HIIIIIIIIH", 0, 4000, 4000, 0, 0, 4000, 4000, 0, 0, 1) + b"\7\1\1"
     siz = b"\xff\x51" + struct.pack(">H", len(size) + 2) + size
     payload = bytes([len(style) > 5, 0, 0, 1, 0]) + style
-    return b"\xff\x4f" + siz + b"\xff\x52" + struct.pack(">H", len(payload) + 2) + payload + b"\xff\xd9"
+    tile = b"\xff\x90" + struct.pack(">HHIBB", 10, 0, 14, 0, 1) + b"\xff\x93"
+    return b"\xff\x4f" + siz + b"\xff\x52" + struct.pack(">H", len(payload) + 2) + payload + tile + b"\xff\xd9"
 
 
 def items(count: int) -> bytes:
@@ -346,7 +362,8 @@ def test_the_largest_image_takes_less_than_two_gibibytes(kind: str, tmp_path: Pa
     """Measured in a process of its own; float64 of one such image alone would be 0.7 GB, and there were four."""
     side = int(MAX_PIXELS**0.5)
     if kind == "DICOM":
-        content = dicom(np.ones((side, side), np.uint16))
+        runs = b"\x81\0" * (side * side // 128 + 1)
+        content = rle(runs, runs, Rows=side, Columns=side)
     else:
         compressor, row = zlib.compressobj(1), bytes(2 * side + 1)
         data = b"".join(compressor.compress(row) for _ in range(side)) + compressor.flush()

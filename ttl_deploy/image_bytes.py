@@ -124,7 +124,10 @@ def _excess_of_jpeg2000(content: bytes, start: int) -> str | None:
         return f"{tiles:,} tiles"
     if components > 4:
         return f"{components:,} components"
-    blocks = max((_blocks(width, height, style) for style in _coding_styles(content, start)), default=0) * components
+    styles, present = _coding_styles(content, start)
+    if len(present) < tiles:
+        return f"{len(present):,} of the {tiles:,} tiles that it declares"
+    blocks = max((_blocks(width, height, style) for style in styles), default=0) * components
     return f"{blocks:,} precincts and code blocks" if blocks > _MOST_BLOCKS else None
 
 
@@ -148,24 +151,27 @@ def _blocks(width: int, height: int, style: bytes) -> int:
     return total
 
 
-def _coding_styles(content: bytes, start: int) -> Iterator[bytes]:
-    """The coding styles (`_blocks`) of all components and tiles, from the main header and those of the tile parts."""
+def _coding_styles(content: bytes, start: int) -> tuple[set[bytes], set[int]]:
+    """The coding styles (`_blocks`) in the main header and in those of the tile parts, and the tiles that are there."""
     position, tile_part, components = start + 2, 0, int.from_bytes(content[start + 40 : start + 42], "big")
+    skipped = {_COD: 5, _COC: 2 if components < 257 else 3}
+    styles, tiles = set(), set()
     while position + 4 <= len(content):
         marker, length = struct.unpack_from(">HH", content, position)
-        payload = content[position + 4 : position + 2 + length]
         if marker == _DATA:
-            (size,) = struct.unpack_from(">I", content, tile_part + 6)
+            size = int.from_bytes(content[tile_part + 6 : tile_part + 10], "big")
             if size < 14:
-                return
+                break
             position = tile_part + size
             continue
+        payload = content[position + 4 : position + 2 + length]
         if marker == _TILE_PART:
             tile_part = position
-        skipped = {_COD: 5, _COC: 2 if components < 257 else 3}.get(marker)
-        if skipped is not None and len(payload) >= skipped + 5:
-            yield payload[skipped:]
+            tiles.add(int.from_bytes(payload[:2], "big"))
+        elif marker in skipped and len(payload) >= skipped[marker] + 5:
+            styles.add(payload[skipped[marker] :])
         position += 2 + max(length, 2)
+    return styles, tiles
 
 
 def _codestream(content: bytes) -> int | None:

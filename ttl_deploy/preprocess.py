@@ -53,6 +53,9 @@ MAX_PIXELS = 1024**3 // 4 // 3
 _MOST_BYTES = 6 * MAX_PIXELS
 """Bytes of a file that may be read whole: the largest image in 16-bit colour."""
 
+_SPARSE = 4
+"""How many times larger than its frame a GIF may be."""
+
 # Named, because Pillow would otherwise also try formats that run other programs (EPS starts Ghostscript). Its JPEG
 # reader opens MPO too.
 _FORMATS = ("PNG", "JPEG", "BMP", "DIB", "TIFF", "WEBP", "GIF", "PPM", "JPEG2000")
@@ -178,6 +181,7 @@ def _opened(stream: IO[bytes], spec: PreprocessSpec, where: str) -> Image.Image:
             _silence_libtiff()
         _refuse_large(image.size, where)
         _refuse_frames(_frames(image, stream), where)
+        _refuse_sparse(image, where)
         if pnm_samples.samples_in_words(image) > pnm_samples.MOST_IN_WORDS:
             what = f"has more than {pnm_samples.MOST_IN_WORDS:,} samples in text"
             raise UnreadableImageError(what, where=where, fix="save it as binary PNM first")
@@ -196,6 +200,17 @@ def _refuse_excess(stream: IO[bytes], where: str) -> None:
     stream.seek(0)
     if problem is not None:
         raise UnreadableImageError(f"has {problem}", where=where, fix="save it again from its source, or leave it out")
+
+
+def _refuse_sparse(image: Image.Image, where: str) -> None:
+    """Step 1 for GIF, whose frame may be a small part of the size that it declares."""
+    tiles = getattr(image, "tile", ())
+    if image.format != "GIF" or not tiles:
+        return
+    left, top, right, bottom = tiles[0].extents
+    if _SPARSE * (right - left) * (bottom - top) < image.width * image.height:
+        what = f"has {right - left} x {bottom - top} of the {image.width} x {image.height} pixels that it declares"
+        raise UnreadableImageError(what, where=where, fix="save it again from its source, or leave it out")
 
 
 def _frames(image: Image.Image, stream: IO[bytes]) -> int | None:
