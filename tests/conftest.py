@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import onnx
@@ -18,6 +19,11 @@ from signal_stack_check import clear_signal_stack, fault, signal_frame, signal_s
 from ttl_deploy.artifact import Artifact, write_artifact
 from ttl_deploy.data.synthetic import write_synthetic
 from ttl_deploy.spec import ModelSpec, PreprocessSpec, SourceRun
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # The workers take the cores. OpenMP's threads wait for each other by spinning: two workers of two threads on two
+    # cores trained for five times as long as two of one. Read when torch is imported, here and by children.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 SLOW_TIMEOUT_S = 1800
 """Seconds that a test marked slow may take; on a busy machine the real thing takes many times its usual minutes."""
@@ -154,6 +160,48 @@ def trained(synthetic: Path, pixel_cache: Path, tmp_path_factory: pytest.TempPat
 def run_copy(trained: Path, tmp_path: Path) -> Path:
     """A copy of `trained` that a test may change."""
     return Path(shutil.copytree(trained, tmp_path / "run"))
+
+
+class WorkerHere:
+    """Stands for a `PersistentWorker`: the job's session in this process."""
+
+    def __init__(self, job: Any) -> None:
+        self.job = job
+
+    def __enter__(self) -> Self:
+        from ttl_deploy.bench import worker
+
+        self._opening = worker._opened(self.job)
+        self._opened = self._opening.__enter__()
+        return self
+
+    def __exit__(self, *reason: Any) -> None:
+        self._opening.__exit__(*reason)
+
+    def measure(self, block: Any) -> Any:
+        from ttl_deploy.bench.measure import measure_session, standard_batch
+
+        session, precision = self._opened.session, self._opened.precision
+        batch = standard_batch(session, self.job.batch)
+        return measure_session(session, batch, label=self.job.label, precision=precision, **block.model_dump())
+
+
+@pytest.fixture
+def measured_here(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Latencies are taken in this process: one of its own, with PyTorch, takes seconds to start.
+
+    Processes of their own are what `test_measure.py` and `test_duel.py` in `tests/bench` test; `cli/test_flow.py` and
+    `workflows/test_bench_compare.py` measure in them too.
+    """
+    import torch
+
+    from ttl_deploy.bench import duel, isolate, worker
+
+    monkeypatch.setattr(isolate, "run_isolated", worker.measure)
+    monkeypatch.setattr(duel, "PersistentWorker", WorkerHere)
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")

@@ -259,6 +259,5 @@ def test_a_file_size_limit_while_training(images: Path, tmp_path: Path) -> None:
     assert done.returncode == 2, done.stderr
     assert done.stderr.splitlines()[-1].startswith("error: ")
     assert "larger than the file system allows" in done.stderr.splitlines()[-1]
-    resumed = [sys.executable, "-m", "ttl_deploy", "train", "--resume", str(out), "--cache", str(tmp_path / "cache")]
-    assert subprocess.run(resumed, capture_output=True, check=False).returncode == 0
+    assert run(["train", "--resume", str(out), "--cache", str(tmp_path / "cache")]) == 0
     assert open_run(out).metrics()["epochs"] == 1

@@ -15,9 +15,11 @@ import psutil
 import pytest
 
 from ttl_deploy.bench import ceiling as ceiling_room
-from ttl_deploy.bench import run_isolated
+from ttl_deploy.bench import worker
 from ttl_deploy.cli import bench_tables
 from ttl_deploy.cli.main import run
+
+pytestmark = pytest.mark.usefixtures("measured_here")
 
 BRIEF = ("--min-samples", "3", "--min-seconds", "0.01", "--threads", "1")
 ACCEPT = "--allow-inconclusive"
@@ -106,7 +108,7 @@ def test_a_comparison_that_cannot_tell_is_exit_code_1_unless_allowed(
     inconclusive = Ratio(a="a", b="b", ratio=None, low=0.5, high=2, blocks=6, verdict="inconclusive", reason="restless")
     monkeypatch.setattr(room, "compare_blocks", lambda *_, **__: inconclusive)
     pair = ["bench", "--compare", *[f"{trained / 'onnx-fp32'}@onnxruntime"] * 2, *BRIEF, "--rounds", "6"]
-    monkeypatch.setattr(room, "measure_in_turns", lambda jobs, **_: [run_isolated(job) for job in jobs])
+    monkeypatch.setattr(room, "measure_in_turns", lambda jobs, **_: [worker.measure(job) for job in jobs])
     assert run(pair) == 1
     assert run([*pair, ACCEPT]) == 0
 

@@ -175,7 +175,8 @@ def test_sessions_tell_their_variant() -> None:
 def test_compiled_equals_eager() -> None:
     from ttl_deploy.transfer import build
 
-    model = build(SPEC).eval()
+    # One residual unit: the compiler of C++ takes seconds per layer.
+    model = build(SPEC.model_copy(update={"cut": "layer1.0"})).eval()
     images = torch.randn(1, 3, 32, 32)
     with torch.inference_mode():
         expected = model(images)

@@ -64,14 +64,14 @@ def served_artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def tiny(served_artifact: Path) -> Iterator[ServedModel]:
     """The artifact, opened; its name is `tiny`."""
-    with ServedModel(served_artifact, name="tiny", threads=1, max_batch=8, decode_seconds=1.5) as opened:
+    with ServedModel(served_artifact, name="tiny", threads=1, max_batch=8, decode_seconds=10.0) as opened:
         yield opened
 
 
 @pytest.fixture(scope="module")
 def tiny_client(tiny: ServedModel) -> Iterator[httpx.Client]:
     """A client of a server with the usual limits."""
-    with Server(tiny, port=0) as running, httpx.Client(base_url=running.url, timeout=30, trust_env=False) as client:
+    with Server(tiny, port=0) as running, httpx.Client(base_url=running.url, timeout=120, trust_env=False) as client:
         yield client
 
 
@@ -82,7 +82,7 @@ def connect() -> Iterator[Callable[..., socket.socket]]:
 
     def one(server: Server, sent: bytes = b"") -> socket.socket:
         host, port = server.url.partition("://")[2].rsplit(":", 1)
-        lines.append(socket.create_connection((host, int(port)), timeout=20))
+        lines.append(socket.create_connection((host, int(port)), timeout=120))
         lines[-1].sendall(sent)
         return lines[-1]
 

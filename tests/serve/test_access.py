@@ -33,7 +33,7 @@ class TestToken:
     def guarded(self, tiny: ServedModel, token_file: Path) -> Iterator[httpx.Client]:
         with (
             Server(tiny, port=0, token=read_token(token_file)) as running,
-            httpx.Client(base_url=running.url, timeout=20, trust_env=False) as client,
+            httpx.Client(base_url=running.url, timeout=120, trust_env=False) as client,
         ):
             yield client
 
@@ -103,16 +103,16 @@ class TestTls:
         trust = ssl.create_default_context(cafile=str(pair[0]))
         with Server(tiny, port=0, tls=tls_context(*pair)) as running:
             assert running.url.startswith("https://127.0.0.1:")
-            answer = httpx.post(f"{running.url}/predict", content=png, verify=trust, trust_env=False)
+            answer = httpx.post(f"{running.url}/predict", content=png, verify=trust, timeout=120, trust_env=False)
             assert answer.status_code == 200
             with pytest.raises(httpx.TransportError):
-                httpx.get(running.url.replace("https", "http"), trust_env=False)
+                httpx.get(running.url.replace("https", "http"), timeout=120, trust_env=False)
 
     def test_a_client_that_never_shakes_hands_is_dropped(self, tiny: ServedModel, pair: tuple[Path, Path]) -> None:
         limits = Limits(header_timeout=0.3)
         with Server(tiny, port=0, tls=tls_context(*pair), limits=limits) as running:
             host, port = running.url.removeprefix("https://").split(":")
-            with socket.create_connection((host, int(port)), timeout=20) as silent:
+            with socket.create_connection((host, int(port)), timeout=120) as silent:
                 assert silent.recv(100) == b""
 
     def test_the_key_may_be_in_the_certificates_file(self, pair: tuple[Path, Path], tmp_path: Path) -> None:

@@ -57,7 +57,7 @@ def hanging(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "import ttl_deploy.preprocess as p, os, time\n"
         "honest = p.load_pixels\n"
         "def load_pixels(content, spec, *, where=None):\n"
-        "    if content == b'hang':\n        time.sleep(60)\n"
+        "    if content == b'hang':\n        time.sleep(600)\n"
         "    if content == b'crash':\n        os.abort()\n"
         "    if content == b'greedy':\n        bytearray(4 * 2**30)\n"
         "    return honest(content, spec, where=where)\n"
@@ -67,10 +67,10 @@ def hanging(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_decoder_that_hangs_crashes_or_takes_all_memory_is_told_and_replaced(hanging: None, png: bytes) -> None:
-    with Decoders(SPEC, 1, 0.5) as pool:
+    with Decoders(SPEC, 1, 2.0) as pool:
         pool.wait()
         for content, said in (
-            (b"hang", "not decoded within 0.5 s"),
+            (b"hang", "not decoded within 2 s"),
             (b"crash", "its decoder crashed"),
             (b"greedy", "needs more memory"),
         ):
@@ -80,7 +80,7 @@ def test_a_decoder_that_hangs_crashes_or_takes_all_memory_is_told_and_replaced(h
 
 
 def test_an_interruption_ends_what_hangs_and_nothing_else(hanging: None, png: bytes) -> None:
-    with Decoders(SPEC, 1, 60) as pool:
+    with Decoders(SPEC, 1, 600) as pool:
         pool.wait()
         found: list[object] = []
 
@@ -94,7 +94,7 @@ def test_an_interruption_ends_what_hangs_and_nothing_else(hanging: None, png: by
         thread.start()
         time.sleep(0.2)
         pool.interrupt()
-        thread.join(10)
+        thread.join(120)
         assert isinstance(found[0], RequestError)
         assert pool.pixels(png, "image 0").shape == (16, 16, 3)
 

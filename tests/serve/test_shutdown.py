@@ -34,17 +34,17 @@ def test_a_request_beyond_the_grace_is_refused_with_503(
 
     def stuck(_: Any) -> Any:
         begun.set()
-        go.wait(20)
+        go.wait(120)
 
     monkeypatch.setattr(tiny, "of_images", stuck)
     with ThreadPoolExecutor(1) as pool:
         with Server(tiny, port=0, grace=0.3) as server:
-            late = pool.submit(lambda: httpx.post(f"{server.url}/predict", content=b"x", timeout=20, trust_env=False))
-            assert begun.wait(10)
+            late = pool.submit(lambda: httpx.post(f"{server.url}/predict", content=b"x", timeout=120, trust_env=False))
+            assert begun.wait(120)
             body = connect(server, SLOW_BODY)
             half = connect(server, b"GET /v2 HTTP/1.1\r\nX: ")
-            time.sleep(0.1)
-        refused = late.result(10)
+            time.sleep(0.5)
+        refused = late.result(120)
         assert server.has_abandoned
         go.set()
     assert refused.status_code == 503
@@ -63,7 +63,7 @@ def test_the_command_ends_within_the_grace_and_a_second_while_a_decoder_and_clie
         "    import ttl_deploy.preprocess as p\n"
         "    honest = p.load_pixels\n"
         "    def load_pixels(content, *rest, **more):\n"
-        "        return time.sleep(60) if content == b'hang' else honest(content, *rest, **more)\n"
+        "        return time.sleep(600) if content == b'hang' else honest(content, *rest, **more)\n"
         "    p.load_pixels = load_pixels\n"
     )
     command = [sys.executable, "-m", "ttl_deploy", "serve", str(served_artifact), "--port", "0", "--grace", str(GRACE)]
@@ -79,18 +79,18 @@ def test_the_command_ends_within_the_grace_and_a_second_while_a_decoder_and_clie
         assert children
         with ThreadPoolExecutor(8) as pool:
             hung = [
-                pool.submit(lambda: httpx.post(f"{url}/predict", content=b"hang", timeout=30, trust_env=False))
+                pool.submit(lambda: httpx.post(f"{url}/predict", content=b"hang", timeout=120, trust_env=False))
                 for _ in range(6)
             ]
-            lines = [socket.create_connection((host, int(port)), timeout=20) for _ in range(3)]
+            lines = [socket.create_connection((host, int(port)), timeout=120) for _ in range(3)]
             for line, sent in zip(lines, (SLOW_BODY, b"GET /v2 HTTP/1.1\r\nX: ", b""), strict=True):
                 line.sendall(sent)
             until_in_flight(url, 6)
             process.send_signal(signal.SIGTERM)
             begin = time.monotonic()
-            _, errors = process.communicate(timeout=30)
+            _, errors = process.communicate(timeout=120)
             took = time.monotonic() - begin
-            answers = [task.result(10).status_code for task in hung]
+            answers = [task.result(120).status_code for task in hung]
         assert lines[0].recv(4096).startswith(b"HTTP/1.1 503 ")
         for line in lines:
             line.close()
@@ -101,12 +101,12 @@ def test_the_command_ends_within_the_grace_and_a_second_while_a_decoder_and_clie
     assert answers == [503] * 6
     # A machine that is busy with other things gets two seconds more.
     assert took < GRACE + 1 + 2
-    assert psutil.wait_procs(children, timeout=5)[1] == []
+    assert psutil.wait_procs(children, timeout=120)[1] == []
 
 
 def until_in_flight(url: str, requests: int) -> None:
-    end = time.monotonic() + 20
-    while f"ttl_deploy_in_flight {requests}.0" not in httpx.get(f"{url}/metrics", trust_env=False).text:
+    end = time.monotonic() + 120
+    while f"ttl_deploy_in_flight {requests}.0" not in httpx.get(f"{url}/metrics", timeout=120, trust_env=False).text:
         assert time.monotonic() < end, "waited in vain"
         time.sleep(0.02)
 
@@ -114,7 +114,7 @@ def until_in_flight(url: str, requests: int) -> None:
 def test_a_second_stop_does_not_wait_for_the_grace(tiny: ServedModel, connect: Connect) -> None:
     with Server(tiny, port=0, grace=60) as server:
         line = connect(server, SLOW_BODY)
-        time.sleep(0.2)
+        time.sleep(0.5)
         server.stop()
         server.stop()
     assert line.recv(4096).startswith(b"HTTP/1.1 503 ")

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -18,6 +19,7 @@ import torch
 from safetensors.torch import load_file
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
+from ttl_deploy.cli.main import run as cli
 from ttl_deploy.data.synthetic import write_synthetic
 from ttl_deploy.errors import BadInputError, IntegrityError, MissingDependencyError, TrainingError, WeightsError
 from ttl_deploy.progress import SILENT
@@ -146,11 +148,14 @@ def test_a_run_killed_at_any_moment_resumes_to_the_same_history(images: Path, tm
             *["--cache", str(tmp_path / "cache"), "--out", str(out)],
         ]
 
-    subprocess.run(command(tmp_path / "whole"), check=True, capture_output=True)
+    assert cli(command(tmp_path / "whole")[3:]) == 0
     killed = tmp_path / "killed"
     arguments = command(killed)
+    # In as many threads, so that sums are added in the same order.
+    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
     for pause, wait_for in ((0.0, 2), (0.05, 5), (0.15, 8)):
-        with subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as child:
+        silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        with subprocess.Popen(arguments, env=environment, **silent) as child:
             while child.poll() is None and _epochs(killed) < wait_for:
                 time.sleep(0.01)
             time.sleep(pause)
@@ -158,7 +163,7 @@ def test_a_run_killed_at_any_moment_resumes_to_the_same_history(images: Path, tm
         arguments = [
             sys.executable, "-m", "ttl_deploy", "train", "--resume", str(killed), "--cache", str(tmp_path / "cache")
         ]  # fmt: skip
-    subprocess.run(arguments, check=True, capture_output=True)
+    assert cli(arguments[3:]) == 0
     for name in ("history.jsonl", "predictions.csv"):
         assert (killed / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
     ours, theirs = (load_file(folder / "best.safetensors") for folder in (killed, tmp_path / "whole"))

@@ -17,6 +17,8 @@ from ttl_deploy.workflows import bench as room
 from ttl_deploy.workflows.bench import bench
 from ttl_deploy.workflows.estimate import estimate
 
+pytestmark = pytest.mark.usefixtures("measured_here")
+
 FAST: dict[str, Any] = {"min_samples": 3, "min_seconds": 0.01, "rounds": 1, "roofline": False}
 
 
