@@ -1,5 +1,11 @@
 """Formats and precisions: every backbone and method in ONNX and OpenVINO, int8 included, against PyTorch."""
 
+import copy
+import hashlib
+import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +17,7 @@ from onnx import numpy_helper
 
 from tests.export.test_onnx_graph import made
 from ttl_deploy.errors import BadInputError
+from ttl_deploy.export import onnx_graph
 from ttl_deploy.export.exporter import EXPORTERS, ExportJob, make_options
 from ttl_deploy.export.graph_ends import add_activation, embed_preprocessing
 from ttl_deploy.export.graph_tidy import TRAINING_LEFTOVERS, expected_parameters, held
@@ -26,7 +33,17 @@ from ttl_deploy.transfer import METHODS, TransferModel
 from ttl_deploy.zoo import BACKBONES
 
 SIZE = 32
-QUICK = {("resnet18", "ttl"), ("efficientnet_b0", "ttl"), ("tf_efficientnet_lite0", "ttl"), ("densenet121", "ttl")}
+WHOLE = ("resnet18", "resnet34", "resnet50", "densenet121", "efficientnet_b0", "tf_efficientnet_lite0")
+"""The backbones whose whole network is exported; `resnet101` and `densenet201` are built of the same units and differ
+in how often these are repeated, and each node costs the exporter the same again."""
+
+CASES = [
+    *[(backbone, "ttl") for backbone in BACKBONES.names()],
+    *[(backbone, method) for backbone in WHOLE for method in METHODS.names() if method not in ("ttl", "lwft")],
+    ("resnet18", "lwft"),
+    ("tf_efficientnet_lite0", "lwft"),
+]
+"""What LWFT freezes, its graph computes like FTL's (`test_lwft_computes_what_ftl_computes`): two suffice of it."""
 
 
 def spec(backbone: str, method: str) -> ModelSpec:
@@ -61,14 +78,7 @@ def in_openvino(proto: onnx.ModelProto, batch: np.ndarray, precision: str = "fp3
     return np.array(compiled(batch)[0])
 
 
-@pytest.mark.parametrize(
-    ("backbone", "method"),
-    [
-        pytest.param(b, m, marks=() if (b, m) in QUICK else pytest.mark.slow)
-        for b in BACKBONES.names()
-        for m in METHODS.names()
-    ],
-)
+@pytest.mark.parametrize(("backbone", "method"), CASES)
 def test_every_backbone_and_method_agrees_with_pytorch(backbone: str, method: str) -> None:
     model = trained_like(backbone, method)
     batch = images(4)
@@ -88,6 +98,17 @@ def test_every_backbone_and_method_agrees_with_pytorch(backbone: str, method: st
     for run in (in_ort, in_openvino):
         # Calibrated on these very images, int8 is off by a fraction of how much logits vary at all.
         assert np.abs(run(int8, batch) - expected).mean() < 0.12 * max(spread, np.abs(expected).max())
+
+
+@pytest.mark.parametrize("backbone", BACKBONES.names())
+def test_lwft_computes_what_ftl_computes(backbone: str) -> None:
+    ftl, lwft = trained_like(backbone, "ftl"), trained_like(backbone, "lwft")
+    lwft.load_network_state(ftl.network_state())
+    assert str(lwft) == str(ftl)
+    assert {p.requires_grad for p in lwft.parameters()} == {True, False}
+    batch = torch.from_numpy(images(2))
+    with torch.inference_mode():
+        assert torch.equal(lwft(batch), ftl(batch))
 
 
 @pytest.fixture(scope="module")
@@ -185,6 +206,43 @@ def test_weights_leave_the_file_above_a_size(plain: onnx.ModelProto, tmp_path: P
     assert sorted(p.name for p in tmp_path.iterdir()) == [MODEL_FILE, "model.onnx.data"]
     session = onnxruntime.InferenceSession(tmp_path / MODEL_FILE, providers=["CPUExecutionProvider"])
     np.testing.assert_allclose(session.run(None, {"images": images(2)})[0], in_ort(plain, images(2)), atol=1e-6)
+
+
+def written(folder: Path) -> dict[str, str]:
+    """SHA-256 of everything that the ONNX and OpenVINO exporters write of one model, by precision and file."""
+    model, found = trained_like("resnet18", "ttl"), {}
+    plain = to_onnx(model)
+    for name, precision in (("onnx", "fp32"), ("onnx", "fp16"), ("openvino", "fp32"), ("openvino", "fp16")):
+        place = folder / f"{name}-{precision}"
+        place.mkdir(parents=True)
+        # PyTorch's part is the same for all and takes seconds.
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(onnx_graph, "to_onnx", lambda *_: copy.deepcopy(plain))
+            EXPORTERS.get(name).write(ExportJob(model, PreprocessSpec.of(SIZE), precision), place)
+        found.update({f"{name} {precision} {p.name}": _digest(p.read_bytes()) for p in place.iterdir()})
+    int8 = Quantiser.calibrated(plain, [images(4)], method="minmax").quantise()
+    return {**found, "int8": _digest(int8.SerializeToString(deterministic=True))}
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def test_two_processes_write_the_same_bytes(tmp_path: Path) -> None:
+    """This process, whatever it did before, and a new one whose sets and dictionaries of text are in another order."""
+    code = (
+        "import json, sys\nfrom pathlib import Path\nfrom tests.export.test_formats import written\n"
+        "print(json.dumps(written(Path(sys.argv[1]))))"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "theirs")]
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, env={**os.environ, "PYTHONHASHSEED": "12345"}
+    )
+    assert done.returncode == 0, done.stderr
+    theirs = json.loads(done.stdout)
+    assert len(theirs) == 7
+    assert written(tmp_path / "ours") == theirs
+    assert _digest(b"") not in theirs.values()
 
 
 def test_options_that_a_format_does_not_have(small: TransferModel, tmp_path: Path) -> None:

@@ -9,10 +9,8 @@ from typing import Any
 import pytest
 from torch import nn
 
-from ttl_deploy.complexity import Complexity, count
 from ttl_deploy.search.options import SearchOptions
 from ttl_deploy.training.train import DataOptions, Request
-from ttl_deploy.transfer import TransferModel
 
 REQUEST = Request(
     backbone="resnet18",
@@ -23,22 +21,6 @@ REQUEST = Request(
     precision="fp32",
     settings={"epochs": 2, "batch_size": 16, "learning_rate": 1e-3},
 )
-
-
-_COSTS: dict[tuple[str, tuple[int, ...]], Complexity] = {}
-
-
-@pytest.fixture(autouse=True)
-def counted_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each candidate's cost is counted in the first search that has it; it follows from the candidate's spec."""
-
-    def once(model: TransferModel, shape: Sequence[int]) -> Complexity:
-        key = (model.spec.digest(), tuple(shape))
-        if key not in _COSTS:
-            _COSTS[key] = count(model, shape)
-        return _COSTS[key]
-
-    monkeypatch.setattr("ttl_deploy.search.candidates.count", once)
 
 
 @pytest.fixture

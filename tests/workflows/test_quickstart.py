@@ -3,6 +3,7 @@
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -10,12 +11,32 @@ from PIL import Image
 from ttl_deploy.artifact import open_artifact
 from ttl_deploy.cli.main import run
 from ttl_deploy.errors import BadInputError
+from ttl_deploy.training.run import Run
 from ttl_deploy.workflows import quickstart as workflow
+from ttl_deploy.workflows.bench import Row, bench
 from ttl_deploy.workflows.quickstart import quickstart
 
 
-@pytest.mark.slow
+@pytest.fixture
+def brief(monkeypatch: pytest.MonkeyPatch, measured_here: None) -> None:
+    """Smaller images, one epoch of the whole network, of which nothing is asked but its size, and few calls."""
+    trained, usual = workflow._train, {**workflow._SETTINGS, "batch_size": 16}
+
+    def train(data: Path, work: Path, method: str, *more: Any) -> Run:
+        monkeypatch.setattr(workflow, "_SETTINGS", {**usual, **({"epochs": 1} if method == "ftl" else {})})
+        return trained(data, work, method, *more)
+
+    def measured(*artifacts: Any, **options: Any) -> list[Row]:
+        return bench(*artifacts, **{**options, "min_samples": 10, "min_seconds": 0.05, "rounds": 1})
+
+    monkeypatch.setattr(workflow, "_IMAGE_SIZE", 64)
+    monkeypatch.setattr(workflow, "_train", train)
+    monkeypatch.setattr(workflow, "bench", measured)
+
+
+@pytest.mark.usefixtures("brief")
 def test_it_learns_exports_verifies_benchmarks_and_reports(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A newcomer's own, of the full size, is what CI runs first of all."""
     report, kept = tmp_path / "report.html", tmp_path / "kept"
     assert run(["quickstart", "--images", "240", "--report", str(report), "--keep", str(kept)]) == 0
     small, whole = (json.loads((kept / "runs" / name / "metrics.json").read_text()) for name in ("ttl", "ftl"))

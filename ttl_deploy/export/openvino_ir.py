@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,9 @@ class OpenVinoExporter(Exporter):
 
 EXPORTERS.register("openvino", OpenVinoExporter())
 
+_NUMBERED = re.compile(r"[A-Z][A-Za-z0-9]*_\d+")
+"""How OpenVINO names an operation that has no name: its type and a number."""
+
 
 def _write(model: Any, job: ExportJob, options: GraphOptions, path: Path) -> None:
     import openvino
@@ -100,6 +104,6 @@ def model_info(job: ExportJob, options: GraphOptions) -> dict[str, str]:
 def _name_operations(model: Any) -> None:
     """Names what OpenVINO numbered itself: its numbers go on counting in a process, so two exports would differ."""
     for position, operation in enumerate(model.get_ordered_ops()):
-        name = operation.get_friendly_name()
-        if name.startswith(f"{operation.get_type_name()}_"):
+        # A constant that was folded keeps the name of what it replaced: `Reshape_26`.
+        if _NUMBERED.fullmatch(operation.get_friendly_name()):
             operation.set_friendly_name(f"{operation.get_type_name()}.{position}")
