@@ -270,8 +270,8 @@ def test_rle_is_what_was_packed(tail: int) -> None:
 
 def test_rle_of_an_odd_image_may_be_filled_within_its_last_run() -> None:
     values = np.full((7, 7), 1234, np.uint16)
-    tags = {"Rows": 7, "Columns": 7}
-    found = load_pixels(rle(bytes([257 - 50, 1234 >> 8]), bytes([257 - 50, 1234 & 255]), **tags), SPEC)
+    high, low = bytes([257 - 50, 1234 >> 8]), bytes([257 - 50, 1234 & 255])
+    found = load_pixels(rle(high, low, Rows=7, Columns=7), SPEC)
     np.testing.assert_array_equal(found, load_pixels(dicom(values), SPEC))
 
 
