@@ -82,7 +82,7 @@ def test_listed_weights_are_read(artifact: Artifact, images: NDArray[np.float32]
     for one in (artifact, written):
         with load(one, "onnxruntime", threads=1) as session:
             outputs.append(session.run(images))
-    np.testing.assert_array_equal(*outputs)
+    np.testing.assert_array_equal(outputs[0], outputs[1])
 
 
 @pytest.mark.parametrize("location", [".DS_Store", "manifest.json", "../w.bin", "/tmp/w.bin", "link/w.bin"])

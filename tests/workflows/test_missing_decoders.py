@@ -72,17 +72,11 @@ def test_the_cache_of_training_passes_them_over_too(mixed: Path, tmp_path: Path)
 
 def test_it_is_both_kinds_of_error_and_crosses_processes() -> None:
     error = UndecodedImageError("is odd", where="a.dcm", packages="x y")
-    again = pickle.loads(pickle.dumps(error))
-    assert isinstance(again, UnreadableImageError)
-    assert isinstance(again, MissingDependencyError)
-    assert (
-        (str(again), again.packages)
-        == (str(error), "x y")
-        == (
-            "a.dcm: is odd; pip install x y, or decompress the file",
-            "x y",
-        )
-    )
+    again: UndecodedImageError = pickle.loads(pickle.dumps(error))
+    assert issubclass(UndecodedImageError, UnreadableImageError)
+    assert issubclass(UndecodedImageError, MissingDependencyError)
+    assert str(again) == str(error) == "a.dcm: is odd; pip install x y, or decompress the file"
+    assert again.packages == "x y"
 
 
 def damaged_tiff() -> bytes:
