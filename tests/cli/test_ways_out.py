@@ -37,6 +37,7 @@ CALLED_BY = {
     "ttl_deploy.files": {"train", "export", "search"},
     "ttl_deploy.parity.evidence": {"verify"},
     "ttl_deploy.parity.verify": {"verify"},
+    "ttl_deploy.runtime.native": RUNNING - {"export"},
     "ttl_deploy.runtime.ort": RUNNING,
     "ttl_deploy.runtime.ort_trt": RUNNING,
     "ttl_deploy.runtime.torch_file": RUNNING,
