@@ -17,7 +17,7 @@ from shlex import quote
 from typing import Any
 
 from ttl_deploy import documents, files, signing
-from ttl_deploy.errors import BadInputError, IntegrityError
+from ttl_deploy.errors import BadInputError, DamagedError, IntegrityError
 from ttl_deploy.onnx_parts import outside_files
 from ttl_deploy.spec import ArtifactManifest, FileRecord, make_record, read_record
 
@@ -192,12 +192,14 @@ def _read_manifest(path: Path, signed: Mapping[str, str] | None) -> ArtifactMani
 
 def _check_file(folder: Path, name: str, record: FileRecord, *, verify: bool) -> None:
     path = folder / name
-    if _escapes(folder, name):
-        raise IntegrityError(f"names a file outside the artifact: {name!r}", where=folder / MANIFEST)
     try:
+        if _escapes(folder, name):
+            raise IntegrityError(f"names a file outside the artifact: {name!r:.200}", where=folder / MANIFEST)
         _compare_file(path, record, verify=verify)
-    except OSError as error:
-        raise BadInputError(f"cannot be read: {error.strerror}", where=path) from error
+    except (OSError, RuntimeError) as error:
+        # Of a link to itself Python 3.11 says so in a RuntimeError, later versions in an OSError.
+        reason = getattr(error, "strerror", None) or "a link that leads to itself"
+        raise DamagedError(f"cannot be read: {reason}", where=f"{path!s:.1000}") from error
 
 
 def _compare_file(path: Path, record: FileRecord, *, verify: bool) -> None:

@@ -7,7 +7,6 @@ With at least as many views as epochs, or without augmentation, training is the 
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,7 +20,8 @@ from torch import Tensor, nn
 
 from ttl_deploy import files
 from ttl_deploy.data.torch_data import Batch, ImageBatches, evaluation_loader
-from ttl_deploy.errors import BadInputError
+from ttl_deploy.documents import read_json
+from ttl_deploy.errors import BadInputError, DamagedError
 from ttl_deploy.progress import Reporter
 from ttl_deploy.spec import TrainConfig
 from ttl_deploy.training.run import FEATURES, FEATURES_RECORD
@@ -155,7 +155,9 @@ def cached_batches(
     fabric.barrier()
     dtype, _stored = _DTYPES[config.precision]
     return {
-        side: FeatureBatches(np.load(folder / FEATURES.format(side), mmap_mode="r"), labels, dtype)
+        side: FeatureBatches(
+            _opened(folder / FEATURES.format(side), (views[side], counts[side], *shape)), labels, dtype
+        )
         for side, (_images, labels) in sides.items()
     }
 
@@ -172,8 +174,21 @@ def _record(config: TrainConfig) -> dict[str, Any]:
 
 
 def _valid(folder: Path, config: TrainConfig) -> bool:
-    path = folder / FEATURES_RECORD
-    return path.exists() and json.loads(path.read_text()) == _record(config)
+    try:
+        return bool(read_json(folder / FEATURES_RECORD) == _record(config))
+    except BadInputError:
+        return False
+
+
+def _opened(path: Path, shape: tuple[int, ...]) -> NDArray[Any]:
+    fix = f"remove it and {FEATURES_RECORD}: they are then computed again"
+    try:
+        found: NDArray[Any] = np.load(path, mmap_mode="r")
+    except (OSError, ValueError, EOFError) as error:
+        raise DamagedError("is missing or damaged", where=path, fix=fix) from error
+    if found.shape != shape:
+        raise DamagedError(f"holds features of the shape {found.shape}, not {shape}", where=path, fix=fix)
+    return found
 
 
 def _fill(
