@@ -3,10 +3,12 @@
     python benchmarks/search_comparison.py ../shared/data/cxr3/labels.csv --classes no_finding,covid --task covid \
         --pretrain ../shared/data/pneumonia28.npz --seeds 0,1,2 --out comparison --report reports/search.md
 
-The report shows all tasks whose searches lie at --out, finished seeds only, so several commands with other --task names
-make one report. A strategy takes over every training that another one has done identically (same model, seed, images,
-starting weights and epochs) together with what it cost there; so a strategy costs what it would have cost alone, and
-six of them do not cost six times as much. Started again with the same options it goes on where it was.
+The report shows all tasks whose searches lie at --out, finished searches only, so several commands with other --task
+names make one report. Its numbers are kept beside it as JSON, with those of earlier commands whose searches are no more
+at --out: more seeds can be added later, on another machine. A strategy takes over every training that another one has
+done identically (same model, seed, images, starting weights and epochs) together with what it cost there; so a strategy
+costs what it would have cost alone, and six of them do not cost six times as much. Started again with the same options
+it goes on where it was.
 
 Costs are counted in multiply-adds, which a busy machine does not change, and in processor seconds; wall time is shown
 beside them. A strategy written as `halving+early-stop` ends trainings whose learning curve cannot reach the best.
@@ -19,7 +21,7 @@ import json
 import shlex
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -31,6 +33,9 @@ from ttl_deploy.search.search import search
 from ttl_deploy.spec import SplitSpec
 from ttl_deploy.training.run import METRICS, open_run
 from ttl_deploy.training.train import DataOptions, Request, resume, train
+
+Known = dict[str, Any]
+"""Title of a task -> its facts, and its seeds: of each, the strategies' numbers."""
 
 _FIRST, _TASK = "exhaustive", "task.json"
 
@@ -71,7 +76,7 @@ def main() -> int:
     """Runs what is missing, and writes the report after every search."""
     options = _parser().parse_args()
     if options.data is None:
-        files.write_text(options.report, report(options.out))
+        _write_report(options)
         return 0
     for seed in (int(text) for text in options.seeds.split(",")):
         for backbone in options.backbones.split(","):
@@ -79,8 +84,15 @@ def main() -> int:
             weights = _weights(options, backbone)
             for strategy in options.strategies.split(","):
                 _search(options, backbone, weights, strategy, seed)
-                files.write_text(options.report, report(options.out))
+                _write_report(options)
     return 0
+
+
+def _write_report(options: argparse.Namespace) -> None:
+    numbers = options.report.with_suffix(".json")
+    known = gathered(options.out, json.loads(numbers.read_text()) if numbers.exists() else {})
+    files.write_json(numbers, known)
+    files.write_text(options.report, report(known))
 
 
 def _home(options: argparse.Namespace, backbone: str) -> Path:
@@ -160,10 +172,25 @@ def _search(options: argparse.Namespace, backbone: str, weights: str, strategy: 
     )
 
 
-def report(out: Path) -> str:
-    """The Markdown page of every task, seed and strategy that is finished at a folder."""
-    tasks = sorted(out.glob(f"*/*/{_TASK}"))
-    commands = [json.loads(task.read_text())["command"] for task in tasks]
+def gathered(out: Path, known: Known) -> Known:
+    """What is known, and what is finished at a folder; a task under other conditions is another one, and replaced."""
+    found = dict(known)
+    for task in sorted(out.glob(f"*/*/{_TASK}")):
+        facts = json.loads(task.read_text())
+        name = facts["title"]
+        before = found.get(name, {})
+        same = before.get("conditions") == facts["conditions"]
+        seeds = dict(before["seeds"]) if same else {}
+        for folder in sorted(task.parent.glob("seed-*")):
+            rows = {row.strategy: asdict(row) for row in _compared(folder)}
+            seeds[folder.name] = {**seeds.get(folder.name, {}), **rows}
+        machine = f"{hardware.describe().name}; {hardware.library_words()}"
+        found[name] = {**facts, "machine": machine, "seeds": seeds}
+    return found
+
+
+def report(known: Known) -> str:
+    """The Markdown page of every task, seed and strategy that is known."""
     return "\n".join(
         [
             "# Searching the cut: strategies compared",
@@ -177,17 +204,15 @@ def report(out: Path) -> str:
             "for both. What is not listed, of six strategies and three seeds, was not finished when this page was "
             "made.",
             "",
-            *(text for task in tasks for text in _section(task)),
-            *(f"Made by `python {command}`." for command in commands),
-            f"On {hardware.describe().name}; {hardware.library_words()}.",
+            *(text for name in sorted(known) for text in _section(known[name])),
+            *(f"Made by `python {known[name]['command']}` on {known[name]['machine']}." for name in sorted(known)),
             "",
         ]
     )
 
 
-def _section(task: Path) -> Iterator[str]:
-    facts = json.loads(task.read_text())
-    by_seed = {folder.name: list(_compared(folder)) for folder in sorted(task.parent.glob("seed-*"))}
+def _section(facts: dict[str, Any]) -> Iterator[str]:
+    by_seed = {seed: _rows(found) for seed, found in sorted(facts["seeds"].items())}
     yield from (f"## {facts['title']}", "", facts["conditions"], "")
     header = (
         "strategy",
@@ -207,6 +232,11 @@ def _section(task: Path) -> Iterator[str]:
             yield from (f"{seed.replace('-', ' ')}:", "", f"| {' | '.join(header)} |", f"|{'---|' * len(header)}")
             yield from (*(_line(row) for row in rows), "")
     yield from _means(by_seed)
+
+
+def _rows(found: dict[str, dict[str, Any]]) -> list[Compared]:
+    strategies = sorted(found, key=lambda name: (name != _FIRST, name))
+    return [Compared(**found[strategy]) for strategy in strategies]
 
 
 def _means(by_seed: dict[str, list[Compared]]) -> Iterator[str]:

@@ -54,3 +54,24 @@ def test_the_report_shows_what_is_finished_and_costs_against_every_cut_once(tmp_
     )
     second = "| svcca | `layer1.0` | 0.800 | 0.700 | not compared | `layer1.0` 0.600 | 0.900 ± 0.050 (1) | 1.0 | 0.25 |"
     assert lines == [f"{first} 5 | 6 |", f"{second} 5 | 6 |"]
+
+
+def test_what_an_earlier_folder_showed_stays_in_the_report(tmp_path: Path) -> None:
+    report = tmp_path / "report.md"
+    for seed, place in (("seed-0", "first"), ("seed-1", "second")):
+        task = tmp_path / place / "few" / "resnet18"
+        write(task / "task.json", {"title": "few: resnet18", "conditions": "32 pixels.", "command": "x.py"})
+        searched(task / seed / "svcca", "layer1.0", ["layer1.0"], 1e12, told=None)
+        run = task / seed / "svcca" / "trials" / "layer1.0"
+        record = {"name": "layer1.0", "run": str(run), "finished": True, "work": 1e12}
+        write(task / seed / "svcca" / "records" / "layer1.0@8.json", record)
+        write(run / "metrics.json", {"test": {"auroc": 0.6}})
+        command = [sys.executable, str(SCRIPT), "--out", str(tmp_path / place), "--report", str(report)]
+        assert subprocess.run(command, capture_output=True, text=True, check=False).returncode == 0
+    text = report.read_text()
+    assert text.count("| svcca | `layer1.0` | 0.800 |") == 2
+    assert text.index("seed 0:") < text.index("seed 1:")
+    assert "| svcca | 0.800 | 0.600 |  |" in text, "the mean of both seeds"
+    write(task / "task.json", {"title": "few: resnet18", "conditions": "64 pixels.", "command": "x.py"})
+    assert subprocess.run(command, capture_output=True, text=True, check=False).returncode == 0
+    assert report.read_text().count("| svcca | `layer1.0` | 0.800 |") == 1, "other conditions are another task"
