@@ -12,14 +12,18 @@ import generators
 import numpy as np
 import onnx
 import pytest
+import torch
 
 from ttl_deploy import files
 from ttl_deploy.artifact import Artifact, open_artifact, update_manifest
 from ttl_deploy.data.cache import PixelCache
-from ttl_deploy.spec import FileRecord
+from ttl_deploy.errors import BadInputError
+from ttl_deploy.spec import FileRecord, ModelSpec
+from ttl_deploy.transfer import build
+from ttl_deploy.transfer.initialise import initialise
 
 CASES = 22
-"""Two of every file; half as many again where the training goes on, which reads them all."""
+"""Two of every file where the training goes on, which reads them all; else one."""
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +36,7 @@ def test_a_damaged_run_is_named_in_one_line(
     name: str, trained: Path, image: Path, pixel_cache: Path, tmp_path: Path
 ) -> None:
     faults = []
-    for damage in generators.cases(trained, 3 * CASES // 2 if name == "resume" else CASES, seed=len(name)):
+    for damage in generators.cases(trained, CASES if name == "resume" else CASES // 2, seed=len(name)):
         folder = generators.copied(trained, tmp_path / "run")
         damage.apply(folder)
         outcome = generators.command(*generators.commands_on(folder, image, pixel_cache)[name])
@@ -53,16 +57,25 @@ def test_an_undamaged_run_is_taken_by_every_command(
         assert outcome.code == 0 or generators.SOUND in outcome.err, f"{name}: {outcome.err}"
 
 
-def test_files_of_weights_that_are_none(synthetic: Path, pixel_cache: Path, tmp_path: Path) -> None:
-    options = ("--backbone", "resnet18", "--cut", "layer1.0", "--image-size", "32", "--device", "cpu")
+def test_files_of_weights_that_are_none(tmp_path: Path) -> None:
+    model = build(ModelSpec(backbone="resnet18", method="ttl", cut="layer1.0", classes=("a", "b"), image_size=32))
     for name, content in generators.weights_cases(36, seed=0):
         file = tmp_path / name
         file.write_bytes(content)
-        arguments = ("train", synthetic, *options, "--weights", file, "--cache", pixel_cache, "--out", tmp_path / "out")
-        outcome = generators.command(*arguments)
-        assert outcome.fault(file.name) is None, f"{name}: {outcome.fault(file.name)}"
-        assert outcome.code == 2, name
-        assert not (tmp_path / "out").exists()
+        with pytest.raises(BadInputError) as error:
+            initialise(model, str(file))
+        assert file.name in str(error.value), name
+
+
+def test_a_training_from_weights_that_are_none(synthetic: Path, pixel_cache: Path, tmp_path: Path) -> None:
+    options = ("--backbone", "resnet18", "--cut", "layer1.0", "--image-size", "32", "--device", "cpu")
+    file = tmp_path / "sparse.pth"
+    torch.save({"conv1.weight": torch.eye(3).to_sparse()}, file)
+    arguments = ("train", synthetic, *options, "--weights", file, "--cache", pixel_cache, "--out", tmp_path / "out")
+    outcome = generators.command(*arguments)
+    assert outcome.code == 2
+    assert outcome.fault("sparse.pth") is None
+    assert not (tmp_path / "out").exists()
 
 
 def test_tables_that_are_none(synthetic: Path, pixel_cache: Path, tmp_path: Path) -> None:
