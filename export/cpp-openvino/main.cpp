@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "artifact.hpp"
+#include "csv.hpp"
 #include "decode.hpp"
 #include "error.hpp"
 #include "preprocess.hpp"
@@ -59,21 +60,11 @@ std::vector<double> softmax(const float* logits, std::size_t count) {
     return result;
 }
 
-std::string quoted(const std::string& cell) {
-    if (cell.find_first_of(",\"\r\n") == std::string::npos) {
-        return cell;
-    }
-    std::string result = "\"";
-    for (const char c : cell) {
-        result += c == '"' ? std::string("\"\"") : std::string(1, c);
-    }
-    return result + '"';
-}
-
 // Names of the classes' columns; none is that of another column.
 std::vector<std::string> columns(const std::vector<std::string>& classes) {
     std::vector<std::string> taken = {"id", "image", "label"};
-    for (std::string name : classes) {
+    for (const std::string& shown : classes) {
+        std::string name = ttl::printable(shown);
         while (std::find(taken.begin(), taken.end(), name) != taken.end()) {
             name = "probability_" + name;
         }
@@ -84,7 +75,7 @@ std::vector<std::string> columns(const std::vector<std::string>& classes) {
 
 void print_row(const std::string& image, const ttl::Artifact& artifact, const std::vector<double>& probabilities) {
     const auto best = std::max_element(probabilities.begin(), probabilities.end()) - probabilities.begin();
-    std::cout << quoted(image) << ',' << quoted(artifact.classes[static_cast<std::size_t>(best)]);
+    std::cout << ttl::cell(image) << ',' << ttl::cell(ttl::printable(artifact.classes[static_cast<std::size_t>(best)]));
     for (const double p : probabilities) {
         char text[32];
         std::snprintf(text, sizeof text, ",%.8f", p);
@@ -103,7 +94,7 @@ void run(const std::string& folder, const std::vector<std::string>& images) {
     ov::Tensor input(ov::element::f32, {1, static_cast<std::size_t>(artifact.preprocess.channels), size, size});
     std::cout << "image,label";
     for (const std::string& name : columns(artifact.classes)) {
-        std::cout << ',' << quoted(name);
+        std::cout << ',' << ttl::cell(name);
     }
     std::cout << '\n';
     for (const std::string& image : images) {
@@ -132,7 +123,7 @@ int main(int count, char** arguments) {
     } catch (const std::exception& error) {
         std::string line = error.what();
         std::replace(line.begin(), line.end(), '\n', ' ');
-        std::cerr << "error: " << line << '\n';
+        std::cerr << "error: " << ttl::printable(line) << '\n';
         return 2;
     }
     return 0;

@@ -10,6 +10,7 @@ import csv
 import hashlib
 import io
 import json
+import re
 import sys
 import zlib
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -24,6 +25,8 @@ FORMATS = ("PNG", "JPEG", "BMP", "DIB", "TIFF", "WEBP", "GIF", "PPM", "JPEG2000"
 PREPROCESS_FIELDS = {"image_size", "channels", "crop", "high_bit_depth", "mean", "std"}
 PNG = b"\x89PNG\r\n\x1a\n"
 TURNS = dict(zip(range(2, 9), (0, 3, 1, 5, 4, 6, 2), strict=True))  # EXIF orientation to Pillow's Transpose
+CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
+FORMULA = re.compile("'*[=+\\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
 QUIET = 4  # ONNX Runtime's log level for fatal errors only
 
 
@@ -205,7 +208,7 @@ def open_session(folder, manifest):
 def columns(classes):
     """The header, in which no name is there twice."""
     names = ["id", "image", "label"]
-    for name in classes:
+    for name in map(printable, classes):
         while name in names:
             name = f"probability_{name}"
         names.append(name)
@@ -223,7 +226,7 @@ def predict(folder, images):
         logits = session.run([manifest["output_name"]], {manifest["input_name"]: batch})[0][0].astype(np.float64)
         powers = np.exp(logits - logits.max())
         probabilities = powers / powers.sum()
-        yield [image, classes[int(probabilities.argmax())], *(f"{p:.8f}" for p in probabilities)]
+        yield [image, printable(classes[int(probabilities.argmax())]), *(f"{p:.8f}" for p in probabilities)]
 
 
 def main(arguments):
@@ -231,13 +234,37 @@ def main(arguments):
     if len(arguments) < 2:
         sys.stderr.write("usage: python predict.py ARTIFACT IMAGE...\n")
         return 2
-    writer = csv.writer(sys.stdout, lineterminator="\n")
     try:
-        writer.writerows(predict(Path(arguments[0]), arguments[1:]))
+        for cells in predict(Path(arguments[0]), arguments[1:]):
+            sys.stdout.write(row(cells))
     except BadInput as error:
-        sys.stderr.write(f"error: {' '.join(str(error).split())}\n")
+        sys.stderr.write(f"error: {printable(' '.join(str(error).split()))}\n")
         return 2
     return 0
+
+
+def printable(text):
+    """Control characters spelled out, so that no name steers the terminal that it is shown on."""
+    return CONTROLS.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def row(cells):
+    """A line of CSV; what a spreadsheet would run as a formula gets an apostrophe in front."""
+    buffer = io.StringIO()
+    # Python quotes a carriage return only where the row's own end has one.
+    csv.writer(buffer, lineterminator="\r\n").writerow(map(inert, cells))
+    return buffer.getvalue().removesuffix("\r\n") + "\n"
+
+
+def inert(cell):
+    """A cell that is text to a spreadsheet, or the number that it is."""
+    if not FORMULA.match(cell):
+        return cell
+    try:
+        float(cell)
+    except ValueError:
+        return f"'{cell}"
+    return cell if cell == cell.strip() else f"'{cell}"
 
 
 if __name__ == "__main__":
