@@ -44,14 +44,15 @@ _MLPERF = {"mlperf-99": 0.99, "mlperf-99.9": 0.999}
 _EXACT = 1e-12
 """A number on its bound is inside, whatever the last bit says."""
 
-# Chosen from the distribution of sound exports in `reports/parity-gate.md`, which also shows what they catch.
+# Each at least twice what the worst sound export of any backbone moved, see `reports/parity-gate.md`, which also shows
+# what they catch, and what they say of networks that were trained otherwise.
 _HALF = {
     "max_calibration_shift": 0.005,
     "max_probability_difference": 0.02,
-    "max_p99_difference": 0.01,
-    "max_mean_shift": 0.001,
+    "max_p99_difference": 0.015,
+    "max_mean_shift": 0.002,
     "max_scale_change": 0.005,
-    "max_logit_offset": 0.005,
+    "max_logit_offset": 0.01,
 }
 _DEFAULTS: dict[str, dict[str, float]] = {
     "fp32": {
@@ -69,15 +70,15 @@ _DEFAULTS: dict[str, dict[str, float]] = {
     "bf16": {
         "max_calibration_shift": 0.01,
         "max_probability_difference": 0.2,
-        "max_p99_difference": 0.08,
-        "max_mean_shift": 0.005,
+        "max_p99_difference": 0.1,
+        "max_mean_shift": 0.015,
         "max_scale_change": 0.03,
         "max_logit_offset": 0.03,
     },
     "int8": {
         "max_calibration_shift": 0.02,
-        "max_probability_difference": 0.2,
-        "max_p99_difference": 0.1,
+        "max_probability_difference": 0.35,
+        "max_p99_difference": 0.3,
         "max_mean_shift": 0.01,
         "max_scale_change": 0.05,
         "max_logit_offset": 0.05,
