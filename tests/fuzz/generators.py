@@ -144,7 +144,7 @@ Kind = Callable[[str, Path, random.Random], Damage]
 def _kinds_of(name: str) -> Sequence[Kind]:
     special: Sequence[Kind] = ()
     if name in DOCUMENTS:
-        special = (_wrong_value,) * 12 + (_lost_key, _double_key, _bomb, _not_utf8)
+        special = (wrong_value,) * 12 + (_lost_key, _double_key, _bomb, _not_utf8)
     elif name in LINES:
         special = (_damaged_line,) * 6 + (_swapped_lines, _cut_last_line)
     elif name in TABLES:
@@ -201,7 +201,7 @@ def _loop(name: str, folder: Path, draw: random.Random) -> Damage:
     return Damage("a link to itself", name, apply)
 
 
-def _wrong_value(name: str, folder: Path, draw: random.Random) -> Damage:
+def wrong_value(name: str, folder: Path, draw: random.Random) -> Damage:
     content = _document(folder / name)
     place, value = draw.choice(list(_places(content))), draw.choice(_VALUES)
     text = json.dumps(_replaced(content, place, _MARK), indent=1).replace(f'"{_MARK}"', value)

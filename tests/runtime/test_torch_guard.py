@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import pickle
 import warnings
 import zipfile
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from torch.export import Dim
 
 from ttl_deploy.errors import IntegrityError
 from ttl_deploy.export.pt2 import save_program
+from ttl_deploy.runtime.script_tensors import misplaced
 from ttl_deploy.runtime.torch_guard import check_program, check_script
 
 Change = Callable[[dict[str, Any]], None]
@@ -235,3 +237,53 @@ def test_a_script_that_does_more_than_compute_is_refused(script: Path, tmp_path:
 
     with pytest.raises(IntegrityError, match="could run any code"):
         check_script(rewritten(script, tmp_path / "h.pt", change))
+
+
+@pytest.mark.parametrize(
+    ("record", "change"),
+    [
+        ("constants/0", lambda content: content[:-4]),
+        ("constants/0", lambda content: b""),
+        ("constants/0", lambda content: content + bytes(4)),
+        ("constants.pkl", lambda content: content.replace(b"FloatStorage", b"LongStorage")),
+        ("constants.pkl", lambda content: content.replace(b"X\x01\x00\x00\x000", b"X\x01\x00\x00\x009")),
+    ],
+)
+def test_a_script_whose_records_do_not_hold_its_tensors_is_refused(
+    script: Path, tmp_path: Path, record: str, change: Callable[[bytes], bytes]
+) -> None:
+    """LibTorch compares neither with the other, and reads on behind the end of a record."""
+
+    def changed(name: str, content: bytes) -> bytes:
+        if not name.endswith(f"/{record}"):
+            return content
+        assert change(content) != content
+        return change(content)
+
+    with pytest.raises(IntegrityError, match="of another size than its tensor"):
+        check_script(rewritten(script, tmp_path / "h.pt", changed))
+
+
+class Anything:
+    def __reduce__(self) -> Any:
+        return print, ("called",)
+
+
+def test_a_pickle_of_a_script_calls_nothing(script: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    content = pickle.dumps(Anything(), protocol=2)
+
+    def changed(name: str, old: bytes) -> bytes:
+        return content if name.endswith("/constants.pkl") else old
+
+    with pytest.raises(IntegrityError, match=r"holds the name \w+\.print in a pickle"):
+        check_script(rewritten(script, tmp_path / "h.pt", changed))
+    assert capsys.readouterr().out == ""
+
+
+def test_a_tensor_that_steps_beyond_its_numbers_is_refused() -> None:
+    """The pickle of a tensor, written by hand: 4 numbers, of which it takes 2 by 2 in steps of 3 and 1."""
+    storage = b"((X\x07\x00\x00\x00storageq\x01ctorch\nFloatStorage\nq\x02X\x01\x00\x00\x000X\x03\x00\x00\x00cpuK\x04tQ"
+    tensor = b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\n" + storage + b"K\x00(K\x02K\x02t(K%cK\x01t\x89)tR."
+    for step, expected in ((2, None), (3, "a tensor beyond its numbers")):
+        content = tensor.replace(b"%c", bytes([step]))
+        assert misplaced({"data.pkl": len(content), "data/0": 16}, {"data.pkl": content}.__getitem__) == expected

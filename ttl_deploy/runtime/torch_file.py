@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import logging
 import warnings
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ from numpy.typing import NDArray
 
 from ttl_deploy import hardware
 from ttl_deploy.artifact import MANIFEST, Artifact
-from ttl_deploy.errors import BadInputError, IntegrityError, MissingDependencyError
+from ttl_deploy.errors import BadInputError, IntegrityError, MissingDependencyError, TtlDeployError
 from ttl_deploy.runtime.base import RUNTIMES, Runtime, Session, of_manifest
 from ttl_deploy.runtime.binding import port_differences, refuse_unbound
 from ttl_deploy.runtime.graph_facts import Port
@@ -104,15 +106,37 @@ def _load(artifact: Artifact, device: str, packaged: bool) -> Any:
     engines = artifact.manifest.format == TORCH_TRT
     if engines:
         _import_torch_tensorrt()
-    try:
-        with warnings.catch_warnings():
-            # TorchScript is deprecated, which who runs such an artifact has decided to bear.
-            warnings.simplefilter("ignore")
+    with warnings.catch_warnings(), _logged() as reasons:
+        # TorchScript is deprecated, which who runs such an artifact has decided to bear.
+        warnings.simplefilter("ignore")
+        try:
             if artifact.manifest.format == "torchscript":
                 return _load_script(artifact.model_path, device)
             return _load_program(artifact, device, engines)
-    except (RuntimeError, ValueError, KeyError, AssertionError) as error:
-        raise IntegrityError(f"PyTorch refuses it: {_first_line(error)}", where=artifact.model_path) from error
+        except TtlDeployError:
+            raise
+        except Exception as error:
+            reason = _first_line(reasons[-1] if reasons else error)
+            raise IntegrityError(f"PyTorch refuses it: {reason}", where=artifact.model_path) from error
+
+
+@contextmanager
+def _logged() -> Iterator[list[Exception]]:
+    """Keeps the errors that PyTorch logs with their tracebacks, and then raises another that only points at the log."""
+    found: list[Exception] = []
+
+    def keep(record: logging.LogRecord) -> bool:
+        error = record.exc_info[1] if record.exc_info else None
+        if isinstance(error, Exception):
+            found.append(error)
+        return False
+
+    logger = logging.getLogger("torch.export")
+    logger.addFilter(keep)
+    try:
+        yield found
+    finally:
+        logger.removeFilter(keep)
 
 
 def _load_program(artifact: Artifact, device: str, engines: bool) -> Any:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from ttl_deploy.errors import IntegrityError
+from ttl_deploy.runtime.script_tensors import misplaced
 
 _NAMES = """
     _adaptive_avg_pool2d _assert_tensor_metadata _convolution _native_batch_norm_legit_no_training _softmax
@@ -47,7 +48,8 @@ _SCRIPT_RECORD = re.compile(
     r"data\.pkl|constants\.pkl|constants/\d+|data/\d+|code/__torch__/[\w/]+\.py|version|byteorder"
     r"|\.data/(version|serialization_id)|\.format_version|\.storage_alignment|extra/\w+\.json"
 )
-"""Records of a TorchScript archive. Its pickles are read by LibTorch's own unpickler, which knows no Python objects."""
+"""Records of a TorchScript archive. Its pickles are read by LibTorch's own unpickler, which knows no Python objects;
+`script_tensors` checks what that does not."""
 
 _ENGINE = re.compile(r"custom_obj_\d+")
 _TARGET = re.compile(r"torch\.ops\.aten\.(\w+)\.\w+")
@@ -98,6 +100,16 @@ def check_script(path: Path) -> None:
                 raise _RefusedError(f"the record {name!r}")
             if name.endswith(".py"):
                 _check_source(content)
+        _check_tensors(path)
+
+
+def _check_tensors(path: Path) -> None:
+    with zipfile.ZipFile(path) as archive:
+        members = {entry.filename.partition("/")[2]: entry for entry in archive.infolist()}
+        sizes = {name: entry.file_size for name, entry in members.items()}
+        problem = misplaced(sizes, lambda name: archive.read(members[name]))
+    if problem is not None:
+        raise IntegrityError(f"holds {problem}", where=path, fix="export the run again")
 
 
 @contextmanager
