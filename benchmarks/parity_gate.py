@@ -130,7 +130,7 @@ def _note_conditions(options: argparse.Namespace) -> None:
     start = "random weights" if options.weights == "random" else Path(options.weights).name
     words = (
         f"{options.data.name if options.data else 'synthetic images'}, {options.size} pixels, {options.epochs} epochs "
-        f"from {start}, seed {options.seed}"
+        f"from {start}, seed {options.seed}{options.note and f'; {options.note}'}"
     )
     files.write_json(options.work / _CONDITIONS, {"words": words})
 
@@ -657,6 +657,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--precisions", default=",".join(PRECISIONS), help="to plant faults in, in this order")
     parser.add_argument("--held-out", type=Path, action="append", default=[], help="another --work, to report beside")
     parser.add_argument("--weights", default="random", help="of the start: random, or a file")
+    parser.add_argument("--note", default="", help="what else to say of a folder that is held out")
     parser.add_argument("--rate", type=float, default=1e-3, help="learning rate")
     parser.add_argument("--size", type=int, default=32, help="pixels")
     parser.add_argument("--images", type=int, default=200, help="most test images")

@@ -163,7 +163,7 @@ MaxProbabilityDifference = Annotated[
     float | None,
     typer.Option(
         help="Most that any probability of any image may change.",
-        show_default="by precision: fp32 0.0001, fp16 0.02, bf16 0.2, int8 0.35",
+        show_default="by precision: fp32 0.0001, fp16 0.1, bf16 0.2, int8 0.35",
         rich_help_panel=BOUNDS,
     ),
 ]
@@ -171,7 +171,7 @@ MaxP99Difference = Annotated[
     float | None,
     typer.Option(
         help="Most that the probabilities of 99 % of the images may change.",
-        show_default="fp32 0.00005, fp16 0.015, bf16 0.1, int8 0.3",
+        show_default="fp32 0.00005, fp16 0.1, bf16 0.1, int8 0.3",
         rich_help_panel=BOUNDS,
     ),
 ]
@@ -179,7 +179,7 @@ MaxMeanShift = Annotated[
     float | None,
     typer.Option(
         help="Most that a class's mean probability may change, to either side.",
-        show_default="fp32 0.00002, fp16 0.002, bf16 0.015, int8 0.01",
+        show_default="fp32 0.00002, fp16 0.005, bf16 0.015, int8 0.01",
         rich_help_panel=BOUNDS,
     ),
 ]
@@ -187,7 +187,7 @@ MaxScaleChange = Annotated[
     float | None,
     typer.Option(
         help="Most that the logits may be stretched or shrunk: 0.1 is by a tenth.",
-        show_default="fp32 0.00005, fp16 0.005, bf16 0.03, int8 0.05",
+        show_default="fp32 0.00005, fp16 0.02, bf16 0.03, int8 0.05",
         rich_help_panel=BOUNDS,
     ),
 ]
@@ -195,7 +195,7 @@ MaxLogitOffset = Annotated[
     float | None,
     typer.Option(
         help="Most that a class's logits may be moved, in units of how much logits vary between images.",
-        show_default="fp32 0.00005, fp16 0.01, bf16 0.03, int8 0.05",
+        show_default="fp32 0.00005, fp16 0.02, bf16 0.03, int8 0.05",
         rich_help_panel=BOUNDS,
     ),
 ]
@@ -203,7 +203,7 @@ MaxCalibrationShift = Annotated[
     float | None,
     typer.Option(
         help="Most that the calibration error (ECE) may change and the Brier score rise; judged by their intervals.",
-        show_default="fp32 0.0001, fp16 0.005, bf16 0.01, int8 0.02",
+        show_default="fp32 0.0001, fp16 0.015, bf16 0.015, int8 0.02",
         rich_help_panel=BOUNDS,
     ),
 ]

@@ -47,12 +47,12 @@ _EXACT = 1e-12
 # Each at least twice what the worst sound export of any backbone moved, see `reports/parity-gate.md`, which also shows
 # what they catch, and what they say of networks that were trained otherwise.
 _HALF = {
-    "max_calibration_shift": 0.005,
-    "max_probability_difference": 0.02,
-    "max_p99_difference": 0.015,
-    "max_mean_shift": 0.002,
-    "max_scale_change": 0.005,
-    "max_logit_offset": 0.01,
+    "max_calibration_shift": 0.015,
+    "max_probability_difference": 0.1,
+    "max_p99_difference": 0.1,
+    "max_mean_shift": 0.005,
+    "max_scale_change": 0.02,
+    "max_logit_offset": 0.02,
 }
 _DEFAULTS: dict[str, dict[str, float]] = {
     "fp32": {
@@ -68,7 +68,7 @@ _DEFAULTS: dict[str, dict[str, float]] = {
     "fp16": _HALF,
     "tf32": _HALF,
     "bf16": {
-        "max_calibration_shift": 0.01,
+        "max_calibration_shift": 0.015,
         "max_probability_difference": 0.2,
         "max_p99_difference": 0.1,
         "max_mean_shift": 0.015,
