@@ -130,11 +130,11 @@ def _work(place: hostile.Place, category: str, count: int, seed: int, first: int
     _, make = hostile.CATEGORIES[category]
     for number, (name, attempt) in enumerate(make(place, count, seed)):
         if number >= first:
-            stream.write(json.dumps({"name": name, **_judged(attempt)}) + "\n")
+            stream.write(json.dumps({"name": name, **judged(attempt)}) + "\n")
             stream.flush()
 
 
-def _judged(attempt: hostile.Attempt) -> dict[str, Any]:
+def judged(attempt: hostile.Attempt) -> dict[str, Any]:
     _forget_peak()
     memory, started = _status("VmRSS"), time.process_time()
     try:
