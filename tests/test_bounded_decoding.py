@@ -196,6 +196,10 @@ BOMBS: dict[str, tuple[Callable[[], bytes], str]] = {
         "more than 4,096 segments",
     ),
     "JPEG 2000 of small precincts": (lambda: jpeg2000(b"\1\4\4\0\1\x00\x00"), "precincts and code blocks"),
+    "JPEG 2000 whose tile part ends before its data": (
+        lambda: jpeg2000(b"\1\4\4\0\1").replace(b"\xff\x93", segment(0x64, bytes(20)) + b"\xff\x93"),
+        "damaged",
+    ),
     "JPEG 2000 of many samples": (lambda: jpeg2000(b"\1\4\4\0\1").replace(b"\0\1\7", b"\0\7\7"), "samples"),
 }
 

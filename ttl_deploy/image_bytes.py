@@ -84,7 +84,7 @@ def excess(content: bytes) -> str | None:
     """What of a JPEG or JPEG 2000 image would take far longer or more memory than its size; None where nothing would.
 
     Raises:
-        struct.error: It is cut short.
+        struct.error: It is cut short, or a part of it ends before it begins.
     """
     if content.startswith(_JPEG):
         return _excess_of_jpeg(content)
@@ -162,6 +162,8 @@ def _coding_styles(content: bytes, start: int) -> tuple[set[bytes], set[int]]:
             size = int.from_bytes(content[tile_part + 6 : tile_part + 10], "big")
             if size < 14:
                 break
+            if tile_part + size <= position:
+                raise struct.error("a tile part ends before its data begin")
             position = tile_part + size
             continue
         payload = content[position + 4 : position + 2 + length]
