@@ -36,6 +36,10 @@ SPECS = {
     "efficientnet_b0": ModelSpec(
         backbone="efficientnet_b0", method="ttl", cut="block:1", classes=("a", "b"), image_size=32
     ),
+    # Whole: its padding follows the size of the image, in every layer with a stride.
+    "tf_efficientnet_lite0": ModelSpec(
+        backbone="tf_efficientnet_lite0", method="ftl", classes=("a", "b"), image_size=32
+    ),
 }
 FORMATS = [("pt2", "fp32"), ("pt2", "bf16"), ("pt2", "fp16"), ("torchscript", "fp32")]
 TOLERANCE = {"fp32": 1e-4, "bf16": 5e-2, "fp16": 5e-3}
@@ -96,7 +100,7 @@ def test_the_numbers_are_pytorch_s_for_any_batch(export: Callable[..., Artifact]
 
 
 @pytest.mark.parametrize("format", ["pt2", "torchscript"])
-@pytest.mark.parametrize("backbone", ["densenet121", "efficientnet_b0"])
+@pytest.mark.parametrize("backbone", ["densenet121", "efficientnet_b0", "tf_efficientnet_lite0"])
 def test_other_families_too(export: Callable[..., Artifact], format: str, backbone: str) -> None:
     model = made(SPECS[backbone])
     batch = images(model.spec, 3)

@@ -179,7 +179,7 @@ MaxMeanShift = Annotated[
     float | None,
     typer.Option(
         help="Most that a class's mean probability may change, to either side.",
-        show_default="fp32 0.00002, fp16 0.005, bf16 0.015, int8 0.01",
+        show_default="fp32 0.00002, fp16 0.005, bf16 0.015, int8 0.02",
         rich_help_panel=BOUNDS,
     ),
 ]
@@ -187,7 +187,7 @@ MaxScaleChange = Annotated[
     float | None,
     typer.Option(
         help="Most that the logits may be stretched or shrunk: 0.1 is by a tenth.",
-        show_default="fp32 0.00005, fp16 0.02, bf16 0.03, int8 0.05",
+        show_default="fp32 0.00005, fp16 0.02, bf16 0.03, int8 0.15",
         rich_help_panel=BOUNDS,
     ),
 ]

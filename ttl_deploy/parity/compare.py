@@ -79,8 +79,8 @@ _DEFAULTS: dict[str, dict[str, float]] = {
         "max_calibration_shift": 0.02,
         "max_probability_difference": 0.35,
         "max_p99_difference": 0.3,
-        "max_mean_shift": 0.01,
-        "max_scale_change": 0.05,
+        "max_mean_shift": 0.02,
+        "max_scale_change": 0.15,
         "max_logit_offset": 0.05,
     },
 }

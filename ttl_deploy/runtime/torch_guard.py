@@ -23,16 +23,16 @@ from ttl_deploy.errors import IntegrityError
 from ttl_deploy.runtime.script_tensors import misplaced
 
 _NAMES = """
-    _adaptive_avg_pool2d _assert_tensor_metadata _convolution _native_batch_norm_legit_no_training _softmax
-    _to_copy _unsafe_view adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d adaptive_max_pool2d
-    adaptive_max_pool3d add add_ addmm alias amax amin avg_pool2d avg_pool3d batch_norm bmm cat chunk clamp clamp_
-    clone constant_pad_nd contiguous conv2d conv3d convolution detach detach_ div div_ dropout dropout_ elu elu_
-    expand flatten gelu gelu_ group_norm hardsigmoid hardsigmoid_ hardswish hardswish_ hardtanh hardtanh_ layer_norm
-    leaky_relu leaky_relu_ linear log_softmax matmul max_pool2d max_pool3d mean mm mul mul_ narrow native_batch_norm
-    native_group_norm native_layer_norm neg pad permute pow prelu relu relu6 relu6_ relu_ reshape roll
-    scaled_dot_product_attention select sigmoid sigmoid_ silu silu_ slice softmax split split_with_sizes sqrt squeeze
-    stack sub sub_ sum t tanh tanh_ to transpose unbind unflatten unsqueeze upsample_bilinear2d upsample_nearest2d
-    view
+    _adaptive_avg_pool2d _assert_tensor_metadata _convolution _native_batch_norm_legit_no_training _softmax _to_copy
+    _unsafe_view adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d adaptive_max_pool2d adaptive_max_pool3d
+    add add_ addmm alias amax amin avg_pool2d avg_pool3d batch_norm bmm cat ceil chunk clamp clamp_ clone
+    constant_pad_nd contiguous conv2d conv3d convolution detach detach_ div div_ dropout dropout_ elu elu_ expand
+    flatten floor_divide gelu gelu_ group_norm hardsigmoid hardsigmoid_ hardswish hardswish_ hardtanh hardtanh_
+    layer_norm leaky_relu leaky_relu_ linear log_softmax matmul max_pool2d max_pool3d mean mm mul mul_ narrow
+    native_batch_norm native_group_norm native_layer_norm neg pad permute pow prelu relu relu6 relu6_ relu_ reshape
+    roll scaled_dot_product_attention select sigmoid sigmoid_ silu silu_ size slice softmax split split_with_sizes
+    sqrt squeeze stack sub sub_ sum t tanh tanh_ to transpose unbind unflatten unsqueeze upsample_bilinear2d
+    upsample_nearest2d view
 """
 OPERATORS = frozenset(_NAMES.split())
 """Names in `torch.ops.aten` that compute from their inputs and do nothing else. Others there open files."""
@@ -402,5 +402,10 @@ def _is_operator(function: ast.expr) -> bool:
     match function:
         case ast.Attribute(value=ast.Name(id="torch"), attr=name):
             return name in OPERATORS
+        case ast.Name(id="int"):
+            return True
+        case ast.Attribute(value=ast.Attribute(value=ast.Name(id="ops"), attr="prim"), attr="NumToTensor"):
+            # Where padding follows the size of the image, as in networks from TensorFlow, sizes are computed so.
+            return True
         case _:
             return False
