@@ -68,7 +68,7 @@ class _Thing:
     def __setstate__(self, _: Any) -> None: ...
 
 
-class _Names(pickle._Unpickler):  # type: ignore[misc,name-defined]
+class _Names(pickle._Unpickler):
     """Python's own reader in Python, whose memo no index can make gigabytes of; it calls nothing but what is here."""
 
     def __init__(self, content: bytes, folder: str, records: Mapping[str, int]) -> None:
