@@ -29,6 +29,7 @@ _INSIDE: dict[str, dict[int, str]] = {
 """The fields of each message that lead to tensors, by number, and the messages they hold."""
 
 _KEY, _VALUE = 1, 2
+_LOCATION = b"location"
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
 
@@ -41,7 +42,8 @@ def outside_files(model: Path) -> tuple[str, ...]:
     if not model.stat().st_size:
         return ()
     with model.open("rb") as handle, mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        return tuple(dict.fromkeys(_places(content)))
+        # Few models have any, and their bytes are searched in a fraction of the time that their messages take.
+        return tuple(dict.fromkeys(_places(content))) if content.find(_LOCATION) >= 0 else ()
 
 
 def _places(content: mmap.mmap) -> Iterator[str]:
@@ -53,7 +55,7 @@ def _places(content: mmap.mmap) -> Iterator[str]:
             following = inside.get(number)
             if following == "outside":
                 entry = {n: bytes(content[a:b]) for n, a, b in _fields(content, first, last)}
-                if entry.get(_KEY) == b"location":
+                if entry.get(_KEY) == _LOCATION:
                     yield entry.get(_VALUE, b"").decode("utf-8", "surrogateescape")
             elif following is not None:
                 left.append((following, first, last))
@@ -78,9 +80,9 @@ def _fields(content: mmap.mmap, start: int, end: int) -> Iterator[tuple[int, int
 
 
 def _varint(content: mmap.mmap, position: int, end: int) -> tuple[int, int]:
-    """A number of seven bits a byte, the lowest first, and where it ends; cut short it is 0."""
+    """A number of seven bits a byte, the lowest first, and where it ends; 0 where it is cut short or too long."""
     value = shift = 0
-    while position < end:
+    while position < end and shift < 64:
         byte = content[position]
         value |= (byte & 127) << shift
         position += 1
