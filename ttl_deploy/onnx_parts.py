@@ -1,4 +1,4 @@
-"""The files in which an ONNX model keeps weights outside itself, read from its bytes alone: neither onnx nor an engine.
+"""The parts of an ONNX model and the files of its outside weights, from its bytes alone: neither onnx nor an engine.
 
 Only the messages of `onnx.proto` that can hold a tensor are entered; everything else is stepped over.
 """
@@ -51,18 +51,24 @@ def _places(content: mmap.mmap) -> Iterator[str]:
     while left:
         kind, start, end = left.pop()
         inside = _INSIDE[kind]
-        for number, first, last in _fields(content, start, end):
+        for number, first, last in fields(content, start, end):
             following = inside.get(number)
             if following == "outside":
-                entry = {n: bytes(content[a:b]) for n, a, b in _fields(content, first, last)}
+                entry = {n: bytes(content[a:b]) for n, a, b in fields(content, first, last)}
                 if entry.get(_KEY) == _LOCATION:
                     yield entry.get(_VALUE, b"").decode("utf-8", "surrogateescape")
             elif following is not None:
                 left.append((following, first, last))
 
 
-def _fields(content: mmap.mmap, start: int, end: int) -> Iterator[tuple[int, int, int]]:
-    """Number, begin and end of the fields of a message that have a length; stops where the bytes are no message."""
+def fields(content: mmap.mmap, start: int, end: int) -> Iterator[tuple[int, int, int]]:
+    """Number, begin and end of the fields of a message that have a length; stops where the bytes are no message.
+
+    Args:
+        content: A file of protocol buffers.
+        start: Where the message begins.
+        end: Where it ends.
+    """
     position = start
     while position < end:
         tag, position = _varint(content, position, end)

@@ -25,6 +25,8 @@ import generators
 import numpy as np
 from PIL import Image
 
+from ttl_deploy.errors import TtlDeployError
+
 Attempt = Callable[[], str | None]
 Cases = Iterator[tuple[str, Attempt]]
 
@@ -130,6 +132,12 @@ def _pixels_of(file: Path, content: bytes) -> Attempt:
     return attempt
 
 
+def _unclear(error: TtlDeployError, file: Path) -> str | None:
+    """What an error says, where that is not one line with the file's name, or not bad input."""
+    said = str(error)
+    return None if error.exit_code == 2 and file.name in said and "\n" not in said else f"said {said[:300]}"
+
+
 def _encoded(kind: str, draw: random.Random) -> bytes:
     generator = np.random.default_rng(draw.getrandbits(32))
     shape = (draw.choice((9, 24)), draw.choice((7, 32)), 3)
@@ -208,7 +216,6 @@ def _npz(draw: random.Random) -> bytes:
 def _set_of(place: Place, file: Path, content: bytes) -> Attempt:
     from ttl_deploy.data.manifest import read_dataset
     from ttl_deploy.data.prepared import prepare
-    from ttl_deploy.errors import TtlDeployError
     from ttl_deploy.spec import PreprocessSpec, SplitSpec
 
     def attempt() -> str | None:
@@ -217,8 +224,7 @@ def _set_of(place: Place, file: Path, content: bytes) -> Attempt:
             dataset = read_dataset(file)
             prepare(dataset, PreprocessSpec(image_size=8), SplitSpec(), cache_folder=place.cache)
         except TtlDeployError as error:
-            said = str(error)
-            return None if error.exit_code == 2 and file.name in said and "\n" not in said else f"said {said[:300]}"
+            return _unclear(error, file)
         finally:
             file.unlink()
         return None
@@ -281,7 +287,6 @@ def weights(place: Place, count: int, seed: int) -> Cases:
 
 
 def _start_from(file: Path, content: bytes) -> Attempt:
-    from ttl_deploy.errors import TtlDeployError
     from ttl_deploy.spec import ModelSpec
     from ttl_deploy.transfer import build
     from ttl_deploy.transfer.initialise import initialise
@@ -293,8 +298,7 @@ def _start_from(file: Path, content: bytes) -> Attempt:
         try:
             initialise(model, str(file))
         except TtlDeployError as error:
-            said = str(error)
-            return None if error.exit_code == 2 and file.name in said and "\n" not in said else f"said {said[:300]}"
+            return _unclear(error, file)
         finally:
             file.unlink()
         return None

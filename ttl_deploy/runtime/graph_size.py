@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ttl_deploy.errors import IntegrityError
+from ttl_deploy.onnx_parts import fields
 
 if TYPE_CHECKING:
     import onnx
@@ -35,7 +36,6 @@ _SIZED = ("ConstantOfShape", "EyeLike", "Expand", "OneHot", "Pad", "Range", "Res
 _LOOKED_AT = frozenset({*_SIZED, "Concat", "If", "Loop", "Scan", _FUNCTION})
 
 _MODEL_GRAPH, _MODEL_FUNCTION, _GRAPH_NODE, _NODE_OPERATOR = 7, 25, 1, 4
-_VARINT, _LENGTH, _MOST_BITS = 0, 2, 70
 
 _DATA = ("raw_data", "float_data", "int32_data", "string_data", "int64_data", "double_data", "uint64_data")
 
@@ -88,47 +88,20 @@ def _inferred(path: Path) -> onnx.ModelProto | None:
 def _operators(path: Path) -> set[str]:
     """The operators of a graph, read from the file without onnx; empty where it is no such file.
 
-    Protocol buffers are fields of (number, length, content): a model's 7 is its graph and its 25 a function, a graph's
-    1 a node, a node's 4 its operator (`onnx.proto`). Weights are passed over unread.
+    Of the fields of `onnx.proto` a model's 7 is its graph and its 25 a function, a graph's 1 a node, a node's 4 its
+    operator. Weights are passed over unread.
     """
     try:
         with path.open("rb") as handle, mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ) as data:
             found = set()
-            for number, start, end in _fields(data, 0, len(data)):
+            for number, start, end in fields(data, 0, len(data)):
                 found |= {_FUNCTION} if number == _MODEL_FUNCTION else set()
-                for inner, begin, stop in _fields(data, start, end) if number == _MODEL_GRAPH else ():
-                    for field, first, last in _fields(data, begin, stop) if inner == _GRAPH_NODE else ():
+                for inner, begin, stop in fields(data, start, end) if number == _MODEL_GRAPH else ():
+                    for field, first, last in fields(data, begin, stop) if inner == _GRAPH_NODE else ():
                         found |= {data[first:last].decode()} if field == _NODE_OPERATOR else set()
             return found
-    except (OSError, ValueError, IndexError):
+    except (OSError, ValueError):
         return set()
-
-
-def _fields(data: mmap.mmap, position: int, end: int) -> Iterator[tuple[int, int, int]]:
-    """Number, begin and end of the fields that have a length."""
-    while position < end:
-        key, position = _varint(data, position)
-        kind = key & 7
-        if kind == _LENGTH:
-            length, position = _varint(data, position)
-            yield key >> 3, position, position + length
-            position += length
-        elif kind == _VARINT:
-            _value, position = _varint(data, position)
-        else:
-            position += {1: 8, 5: 4}[kind] if kind in (1, 5) else end
-    if position != end:
-        raise ValueError("a field passes the end")
-
-
-def _varint(data: mmap.mmap, position: int) -> tuple[int, int]:
-    value = shift = 0
-    while shift < _MOST_BITS:
-        byte = data[position]
-        value, shift, position = value | (byte & 127) << shift, shift + 7, position + 1
-        if byte < 128:  # noqa: PLR2004,RUF100 - the eighth bit says that more follow
-            return value, position
-    raise ValueError("a number of more than 64 bits")
 
 
 def _oversized(model: onnx.ModelProto | None) -> Iterator[str]:
