@@ -177,7 +177,7 @@ def _measure_apart(threads: int, device: str) -> Ceiling:
 
 def measure_here(threads: int, device: str) -> Ceiling:
     """Measures in this process, in every way there is (`ttl_deploy.bench.products`): the best is the ceiling."""
-    isa = onednn_isa() if device == "cpu" else None  # first: oneDNN says it once in a process
+    isa = onednn_isa() if device == "cpu" else None  # first: the products make oneDNN speak too
     watch = Watch()
     tries = [*_tries(threads, device), *_torch_memory(threads, device)]
     machine = watch.stop(gpu=device == "cuda")

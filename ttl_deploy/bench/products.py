@@ -57,6 +57,7 @@ def ways(threads: int, device: str, size: int) -> Iterator[Way]:
             yield from library(threads, size)
 
 
+@functools.cache  # oneDNN says it once in a process, at the first call that asks it to speak
 def onednn_isa() -> str | None:
     """The instruction set that oneDNN chose for this processor, in its own words; None where PyTorch lacks oneDNN."""
     import torch
