@@ -1,6 +1,17 @@
-"""`python -m ttl_deploy` is the console script `ttl-deploy`."""
+"""The program: `ttl-deploy`, or `python -m ttl_deploy`."""
 
-from ttl_deploy.cli.main import main
+import signal
+from typing import NoReturn
+
+
+def main() -> NoReturn:
+    """Runs the command line; Ctrl-C while Python still imports it ends the process without a traceback."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    from ttl_deploy.cli.main import main as command_line
+
+    command_line()
+
 
 if __name__ == "__main__":
     main()

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -89,6 +90,21 @@ def test_whatever_goes_wrong_is_one_line(
 def test_debug_shows_the_traceback() -> None:
     with pytest.raises(Exception, match="unknown backbone"):
         run(["cuts", "resnet51", "--debug"])
+
+
+def test_an_interruption_while_the_program_is_imported_leaves_no_traceback() -> None:
+    code = """
+import os, runpy, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+class Interrupts:
+    def find_spec(self, name, *_):
+        if name == "ttl_deploy.cli.main":
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Interrupts())
+runpy.run_module("ttl_deploy", run_name="__main__")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (-signal.SIGINT, "")
 
 
 def test_the_module_is_the_program() -> None:

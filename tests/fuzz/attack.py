@@ -1,10 +1,11 @@
-"""The whole attack by one command: thousands of hostile inputs and what became of them, counted.
+"""The whole attack by one command: thousands of hostile inputs and interruptions, and what became of them, counted.
 
     python tests/fuzz/attack.py --work attack --report reports/reliability.json
 
-The cases are those of `hostile.py`, drawn from `--seed`. Each runs in a worker process with others of its category; a
-case survives where the program gave a right result or one line that names the input, in at most 5 seconds of processor
-time and 2 GiB of memory more than it began with. A worker that dies, or says nothing for a minute, is a case that did
+The cases are those of `hostile.py` and, with kills, full disks and commands that run twice at once, of
+`../faults/interrupted.py`, drawn from `--seed`. Each runs in a worker process with others of its category; a case
+survives where the program gave a right result or one line that names the input, in at most 5 seconds of processor time
+and 2 GiB of memory more than it began with. A worker that dies, or says nothing for four minutes, is a case that did
 not survive, and another worker goes on with the next. Ends with exit code 1 where any case did not survive.
 """
 
@@ -18,21 +19,43 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
+sys.path.append(str(Path(__file__).parents[1] / "faults"))  # run as a program, only this file's folder is there
+
 import hostile
+import interrupted
 
 LONGEST_S = 5.0
 """Processor time of a case, seconds."""
 MOST_BYTES = 2 * 2**30
 """Memory that a case may take on top of what its process had."""
-SILENCE_S = 60.0
-"""Seconds of wall time after which a worker that says nothing is ended."""
+SILENCE_S = 240.0
+"""Seconds of wall time after which a worker that says nothing is ended; some cases train twice."""
 SHOWN = 20
 """So many of the cases that did not survive are shown of each category."""
+
+
+def _commands(make: Callable[..., hostile.Cases]) -> Callable[[hostile.Place, int, int], hostile.Cases]:
+    """A category of `interrupted` as one of `hostile`."""
+
+    def cases(place: hostile.Place, count: int, seed: int) -> hostile.Cases:
+        what = interrupted.commands(place.data.absolute(), place.run.absolute(), place.artifacts["onnx"].absolute())
+        return make(what, place.scratch.absolute() / make.__name__, count, seed)
+
+    return cases
+
+
+CATEGORIES: Mapping[str, tuple[int, Callable[[hostile.Place, int, int], hostile.Cases]]] = {
+    **hostile.CATEGORIES,
+    "kills": (60, _commands(interrupted.kills)),
+    "full disks": (40, _commands(interrupted.disks)),
+    "two at once": (25, _commands(interrupted.pairs)),
+}
+"""By name: how many of 10,225 cases, and what makes them."""
 
 
 @dataclass
@@ -69,10 +92,13 @@ def main(arguments: list[str]) -> int:
     if options.worker:
         _work(place, options.worker, options.cases, options.seed, options.first)
         return 0
-    share = options.cases / sum(count for count, _ in hostile.CATEGORIES.values())
+    share = options.cases / sum(count for count, _ in CATEGORIES.values())
     tallies = {}
-    for name, (count, _) in hostile.CATEGORIES.items():
+    for name, (count, _) in CATEGORIES.items():
         if options.only and name not in options.only.split(","):
+            continue
+        if name == "full disks" and (why := interrupted.why_no_disks(options.work)):
+            print(f"{name}: left out: {why}", flush=True)
             continue
         tallies[name] = tally = attacked(options.work, name, max(1, round(count * share)), options.seed)
         print(f"{name}: {tally.cases} cases, {tally.survived} survived", flush=True)
@@ -127,7 +153,7 @@ def _pump(source: IO[str], lines: queue.Queue[str | None]) -> None:
 def _work(place: hostile.Place, category: str, count: int, seed: int, first: int) -> None:
     """One line of JSON on standard output per case."""
     stream = os.fdopen(os.dup(1), "w")
-    _, make = hostile.CATEGORIES[category]
+    _, make = CATEGORIES[category]
     for number, (name, attempt) in enumerate(make(place, count, seed)):
         if number >= first:
             stream.write(json.dumps({"name": name, **judged(attempt)}) + "\n")
@@ -162,7 +188,7 @@ def _status(name: str) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, required=True, help="folder of the sound run and of what attempts write")
-    parser.add_argument("--cases", type=int, default=sum(count for count, _ in hostile.CATEGORIES.values()))
+    parser.add_argument("--cases", type=int, default=sum(count for count, _ in CATEGORIES.values()))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", help="categories, comma-separated")
     parser.add_argument("--report", type=Path, help="counts and faults, as JSON")

@@ -478,7 +478,7 @@ CATEGORIES: Mapping[str, tuple[int, Callable[[Place, int, int], Cases]]] = {
     "graphs": (100, graphs),
     "requests": (1000, requests),
 }
-"""By name: how many of 10,100 cases, and what makes them."""
+"""By name: how many cases, and what makes them."""
 
 
 def made_place(folder: Path) -> Place:

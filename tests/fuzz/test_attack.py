@@ -94,11 +94,11 @@ def test_the_program_counts_and_reports(tmp_path: Path, monkeypatch: pytest.Monk
 
     def here(work: Path, category: str, count: int, seed: int) -> attack.Tally:
         tally = attack.Tally()
-        for name, attempt in hostile.CATEGORIES[category][1](place, count, seed):
+        for name, attempt in attack.CATEGORIES[category][1](place, count, seed):
             tally.add(name, **attack.judged(attempt))
         return tally
 
-    monkeypatch.setattr(hostile, "CATEGORIES", {"odd": (2, two)})
+    monkeypatch.setattr(attack, "CATEGORIES", {"odd": (2, two)})
     monkeypatch.setattr(hostile, "made_place", lambda folder: place)
     monkeypatch.setattr(attack, "attacked", here)
     report = tmp_path / "report.json"

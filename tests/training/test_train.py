@@ -176,6 +176,21 @@ def _epochs(folder: Path) -> int:
     return len(history.read_text().splitlines()) if history.exists() else 0
 
 
+def test_the_same_command_on_a_run_that_never_began_names_the_one_that_goes_on(
+    data: DataOptions, tmp_path: Path
+) -> None:
+    whole = train(data, REQUEST, tmp_path / "whole")
+    begun = tmp_path / "begun"
+    begun.mkdir()
+    for name in ("config.yaml", "data.json", "split.csv"):
+        (begun / name).write_bytes((whole.folder / name).read_bytes())
+    with pytest.raises(BadInputError, match=r"exists already; go on with `ttl-deploy train --resume .*begun`"):
+        train(data, REQUEST, begun)
+    assert resume(begun, cache=data.cache).history() == whole.history()
+    with pytest.raises(BadInputError, match=r"exists already; choose another --out"):
+        train(data, REQUEST, whole.folder)
+
+
 def test_resume_lengthens_a_finished_run(data: DataOptions, tmp_path: Path) -> None:
     train(data, REQUEST, tmp_path / "short")
     longer = resume(tmp_path / "short", epochs=5, cache=data.cache)

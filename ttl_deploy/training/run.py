@@ -285,6 +285,13 @@ def open_run(folder: Path) -> Run:
     return Run(folder, read_record(TrainConfig, _read_config(folder), path, fix=_TRAIN_AGAIN))
 
 
+def refuse_existing_run(folder: Path, *, overwrite: bool) -> None:
+    """Raises `BadInputError` where `folder` holds something and `overwrite` is false; an unfinished run can go on."""
+    unfinished = (folder / CONFIG).exists() and not (folder / METRICS).exists()
+    go_on = f"go on with `ttl-deploy train --resume {quote(str(folder))}`, or pass --overwrite to begin anew"
+    files.refuse_existing(folder, overwrite=overwrite, fix=go_on if unfinished else None)
+
+
 def finished_run(folder: Path) -> Run:
     """Opens a run whose training has ended, and checks that its files are those that were evaluated.
 

@@ -35,7 +35,7 @@ from ttl_deploy.training.checkpoint import Progress, load_best
 from ttl_deploy.training.engine import make_fabric, resolve_device, resolve_precision
 from ttl_deploy.training.loop import Judge, Trainer, predict
 from ttl_deploy.training.metrics import Metrics, evaluate
-from ttl_deploy.training.run import Predictions, Run
+from ttl_deploy.training.run import Predictions, Run, refuse_existing_run
 from ttl_deploy.transfer import TransferModel, build, initialise, normalise_spec
 from ttl_deploy.zoo import BACKBONES, Backbone
 
@@ -138,7 +138,7 @@ def train(
         TtlDeployError: Bad data, options or weights (nothing was written), or training failed (the finished epochs
             are kept).
     """
-    files.refuse_existing(out, overwrite=overwrite)
+    refuse_existing_run(out, overwrite=overwrite)
     spec_for, fabric = _plan(request, reporter)
     dataset = data.read()
     model_spec, preprocess = spec_for(dataset)
