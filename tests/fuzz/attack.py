@@ -29,6 +29,8 @@ sys.path.append(str(Path(__file__).parents[1] / "faults"))  # run as a program, 
 import hostile
 import interrupted
 
+from ttl_deploy import hardware
+
 LONGEST_S = 5.0
 """Processor time of a case, seconds."""
 MOST_BYTES = 2 * 2**30
@@ -105,7 +107,12 @@ def main(arguments: list[str]) -> int:
         for case, fault in tally.faults[:SHOWN]:
             print(f"  {case}: {fault}", flush=True)
     if options.report is not None:
-        found = {"seed": options.seed, "categories": {name: asdict(tally) for name, tally in tallies.items()}}
+        found = {
+            "command": " ".join(sys.argv),
+            "categories": {name: asdict(tally) for name, tally in tallies.items()},
+            "hardware": hardware.describe().as_dict(),
+            "libraries": hardware.library_versions(),
+        }
         options.report.write_text(json.dumps(found, indent=1, ensure_ascii=True) + "\n")
     cases, survived = (sum(getattr(tally, what) for tally in tallies.values()) for what in ("cases", "survived"))
     print(f"{cases} cases, {survived} survived")
