@@ -187,6 +187,26 @@ def test_killed_between_the_two_renames_the_old_folder_comes_back(tmp_path: Path
     assert [p.name for p in tmp_path.iterdir()] == ["artifact"]
 
 
+def test_what_was_staged_within_what_was_staged_is_removed_too(tmp_path: Path) -> None:
+    target = tmp_path / "artifact"
+    code = f"""
+        import os, signal
+        from pathlib import Path
+        from ttl_deploy import files
+        with files.staged_folder(Path({str(target)!r})) as outer, files.atomic_folder(outer):
+            os.kill(os.getpid(), signal.SIGKILL)
+    """
+    subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=False)
+    (left,) = tmp_path.iterdir()
+    assert left.name.startswith("..artifact.")
+    other = tmp_path / left.name.replace("..artifact.", "..other.")
+    of_dotted = tmp_path / f"{left.name.split('.tmp')[0]}.old"  # of a target that is called `.artifact`
+    for folder in (other, of_dotted):
+        folder.mkdir()
+    files.recover(target)
+    assert {path.name for path in tmp_path.iterdir()} == {other.name, of_dotted.name}
+
+
 def test_leftovers_of_another_machine_are_left_alone_for_a_day(tmp_path: Path) -> None:
     other = tmp_path / ".artifact.elsewhere-1-0a0b0c0d.tmp"
     strange = tmp_path / ".artifact.more.elsewhere-1-0a0b0c0d.tmp"

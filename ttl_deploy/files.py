@@ -300,7 +300,7 @@ def recover(path: Path) -> None:
     if not path.parent.is_dir():
         return
     for entry in sorted(_leftovers(path), key=_age):
-        if entry.suffix == ".old" and not path.exists():
+        if _made_for(entry.name) == path.name and entry.suffix == ".old" and not path.exists():
             entry.rename(path)
         else:
             _remove(entry)
@@ -314,15 +314,31 @@ def _machine() -> str:
     return re.sub(r"[^A-Za-z0-9]", "_", platform.node())[:32] or "_"
 
 
+_SIBLING = re.compile(r"\.(.+)\.(?:(\w+)-(\d+)-)?[0-9a-f]{8}\.(?:tmp|old)")
+
+
 def _leftovers(path: Path) -> list[Path]:
-    """Siblings made for `path` whose process is gone; names of earlier versions say no process."""
-    pattern = re.compile(rf"\.{re.escape(path.name)}\.(?:(\w+)-(\d+)-)?[0-9a-f]{{8}}\.(?:tmp|old)")
+    """Siblings made for `path`, or for one of them, whose process is gone; older versions name no process."""
     found = []
     for entry in path.parent.iterdir():
-        match = pattern.fullmatch(entry.name)
-        if match and _abandoned(entry, match[1], match[2]):
+        match = _SIBLING.fullmatch(entry.name)
+        if match and _belongs(entry.name, path.name) and _abandoned(entry, match[2], match[3]):
             found.append(entry)
     return found
+
+
+def _made_for(name: str) -> str | None:
+    match = _SIBLING.fullmatch(name)
+    return match[1] if match else None
+
+
+def _belongs(name: str | None, target: str) -> bool:
+    """Whether a sibling is the target's, or that of another sibling of it, which is staged within it."""
+    while name is not None:
+        name = _made_for(name)
+        if name == target:
+            return True
+    return False
 
 
 def _abandoned(entry: Path, machine: str | None, process: str | None) -> bool:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
@@ -197,11 +198,11 @@ class TrainConfig(Record):
     split: SplitSpec = SplitSpec()
     augment: AugmentSpec = AugmentSpec()
     weights: PathText = "imagenet"
-    seed: int = 0
-    learning_rate: float = Field(1e-4, gt=0)
+    seed: int = Field(0, ge=0, lt=2**63)
+    learning_rate: float = Field(1e-4, gt=0, le=3e38)  # of float32
     batch_size: int = Field(64, ge=1, le=2**20)
     epochs: int | None = Field(None, ge=1)
-    max_minutes: float | None = Field(None, gt=0)
+    max_minutes: float | None = Field(None, gt=0, allow_inf_nan=False)
     patience: int = Field(10, ge=0)
     factor: float = Field(0.5, gt=0, lt=1)
     min_learning_rate: float = Field(1e-7, ge=0)
@@ -210,7 +211,7 @@ class TrainConfig(Record):
     workers: int = Field(0, ge=0, le=1024)
     accelerator: Literal["cpu", "cuda"] = "cpu"
     cached_views: int = Field(0, ge=0, le=2**20)
-    cached_gib: float = Field(8.0, gt=0)
+    cached_gib: float = Field(8.0, gt=0, allow_inf_nan=False)
 
     @model_validator(mode="after")
     def _one_input(self) -> Self:
@@ -373,8 +374,8 @@ def read_record(kind: type[AnyRecord], content: Any, where: str | Path, *, fix: 
         raise DamagedError(f"not a valid {kind.__name__}: {_first(error)}", where=where, fix=fix) from error
 
 
-def make_record(kind: type[AnyRecord], **fields: Any) -> AnyRecord:
-    """Builds a record from the user's options.
+def make_record(kind: Callable[..., AnyRecord], **fields: Any) -> AnyRecord:
+    """Builds a record, by its class or another constructor of it, from the user's options.
 
     Raises:
         BadInputError: A value is out of its range; the error names it.

@@ -105,7 +105,7 @@ Classes = Annotated[
         rich_help_panel=DATA,
     ),
 ]
-SplitSeed = Annotated[int, typer.Option(help="Seed of the split.", rich_help_panel=DATA)]
+SplitSeed = Annotated[int, typer.Option(help="Seed of the split.", min=0, rich_help_panel=DATA)]
 LearningRate = Annotated[
     float, typer.Option("--learning-rate", "--lr", help="Adam's base rate.", rich_help_panel=PROTOCOL)
 ]
@@ -123,7 +123,7 @@ ClassWeights = Annotated[
 ]
 Rotation = Annotated[float, typer.Option(help="Largest random rotation, degrees; 0: none.", rich_help_panel=PROTOCOL)]
 CropScale = Annotated[float, typer.Option(help="Smallest area of the random crop; 1: none.", rich_help_panel=PROTOCOL)]
-Seed = Annotated[int, typer.Option(help="Seed of weights, order and augmentation.", rich_help_panel=PROTOCOL)]
+Seed = Annotated[int, typer.Option(help="Seed of weights, order and augmentation.", min=0, rich_help_panel=PROTOCOL)]
 TrainingPrecision = Annotated[
     str,
     typer.Option(

@@ -235,17 +235,26 @@ def _with_patients(path: Path, listing: Listing, entries: list[Entry], pattern: 
     if any(entry.patient is not None for entry in entries):
         column = listing.columns.get("patient", "of patients")
         raise BadInputError(f"has patients already: {column}", where=path, fix="leave --patient-pattern out")
+    expression = pattern_of_patients(pattern)
+    return [replace(entry, patient=_patient(entry, expression)) for entry in entries]
+
+
+def pattern_of_patients(pattern: str) -> re.Pattern[str]:
+    """The regular expression that finds the patient in an image's id.
+
+    Raises:
+        BadInputError: It is none, or has not one group.
+    """
+    fix = r"put one pair of parentheses around the patient, as in (P\d+)_"
     try:
         expression = re.compile(pattern)
-    except re.error as error:
-        raise BadInputError(f"{pattern!r} is not a regular expression: {error}", where="--patient-pattern") from error
+    except (re.error, RecursionError, OverflowError) as error:
+        fault = f"{pattern!r:.80} is not a regular expression: {error}"
+        raise BadInputError(fault, where="--patient-pattern", fix=fix) from error
     if expression.groups != 1:
-        raise BadInputError(
-            f"{pattern!r} has {expression.groups} groups",
-            where="--patient-pattern",
-            fix=r"put one pair of parentheses around the patient, as in (P\d+)_",
-        )
-    return [replace(entry, patient=_patient(entry, expression)) for entry in entries]
+        fault = f"{pattern!r:.80} has {expression.groups} groups"
+        raise BadInputError(fault, where="--patient-pattern", fix=fix)
+    return expression
 
 
 def _patient(entry: Entry, expression: re.Pattern[str]) -> str:

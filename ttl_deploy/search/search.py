@@ -26,9 +26,10 @@ from ttl_deploy.search.settle import settle
 from ttl_deploy.search.state import State
 from ttl_deploy.search.strategies import STRATEGIES
 from ttl_deploy.spec import ModelSpec, SplitSpec
+from ttl_deploy.training.engine import resolve_device, resolve_precision
 from ttl_deploy.training.plans import refuse_other_plan
 from ttl_deploy.training.run import DATA, Run, open_run
-from ttl_deploy.training.train import DataOptions, Request, specs
+from ttl_deploy.training.train import DataOptions, Request, check, specs
 from ttl_deploy.zoo import BACKBONES
 
 PLAN, WINNER = "search.json", "winner"
@@ -105,9 +106,11 @@ def _understand(
         raise BadInputError(f"method {request.method} {_CANNOT[request.method]}", fix="pass --method ttl, tf or lwft")
     if request.cut is not None or request.trained_layers is not None:
         raise BadInputError("a search finds the cut itself", fix="leave cut and trained_layers of the request out")
-    first = BACKBONES.get(request.backbone).cut_points[0].name
+    first = replace(request, cut=BACKBONES.get(request.backbone).cut_points[0].name)
+    check(first, data)
+    resolve_precision(request.precision, resolve_device(request.device))
     dataset = data.read()
-    spec, preprocess = specs(replace(request, cut=first), dataset.classes)
+    spec, preprocess = specs(first, dataset.classes)
     prepared = prepare(
         dataset,
         preprocess,

@@ -21,7 +21,7 @@ from ttl_deploy.progress import SILENT, Reporter
 from ttl_deploy.spec import SplitSpec
 from ttl_deploy.training.plans import refuse_other_plan
 from ttl_deploy.training.run import BEST, SERIES, SUMMARY, Run, finished_run, open_run
-from ttl_deploy.training.train import DataOptions, Request, resume, specs, train
+from ttl_deploy.training.train import DataOptions, Request, check, resume, specs, train
 from ttl_deploy.zoo import BACKBONES
 
 _SUMMARISED = ("auroc", "auprc", "accuracy", "balanced_accuracy", "brier", "ece")
@@ -70,6 +70,7 @@ def train_series(
         TtlDeployError: As `train`; finished members are kept.
     """
     planned = members(request, split, repeats, folds)
+    check(planned[0].request, data)
     series = {"repeats": repeats, "folds": folds, "members": [m.name for m in planned]}
     _begin(out, {**series, **_plan(data, request, planned[0])}, overwrite, reporter)
     runs = [_one(data, member, out / member.name, reporter) for member in planned]
@@ -105,6 +106,7 @@ def train_incremental(
     if request.method != "lwft":
         raise BadInputError(f"--incremental is LWFT's procedure, not {request.method}'s", fix="pass --method lwft")
     first = Member("layers-1", replace(request, cut=None, trained_layers=1), split)
+    check(first.request, data)
     series = {"incremental": True, "target_auprc": target_auprc}
     _begin(out, {**series, **_plan(data, request, first)}, overwrite, reporter)
     runs: list[Run] = []

@@ -21,11 +21,11 @@ from lightning_fabric import Fabric
 from ttl_deploy import __version__, files, hardware
 from ttl_deploy.complexity import count
 from ttl_deploy.data.columns import Columns
-from ttl_deploy.data.manifest import Dataset, read_dataset
+from ttl_deploy.data.manifest import Dataset, pattern_of_patients, read_dataset
 from ttl_deploy.data.prepared import Prepared, prepare, prepare_like, write_split
 from ttl_deploy.data.torch_data import ImageBatches, mix_seeds
 from ttl_deploy.data.understood import write_understood
-from ttl_deploy.errors import TtlDeployError, about
+from ttl_deploy.errors import BadInputError, TtlDeployError, about
 from ttl_deploy.progress import SILENT, Reporter
 from ttl_deploy.spec import ModelSpec, PreprocessSpec, SplitSpec, TrainConfig, make_record
 from ttl_deploy.training import evidence
@@ -37,7 +37,10 @@ from ttl_deploy.training.loop import Judge, Trainer, predict
 from ttl_deploy.training.metrics import Metrics, evaluate
 from ttl_deploy.training.run import Predictions, Run, refuse_existing_run
 from ttl_deploy.transfer import TransferModel, build, initialise, normalise_spec
+from ttl_deploy.transfer.initialise import weights_file
 from ttl_deploy.zoo import BACKBONES, Backbone
+
+_NAMED_WEIGHTS = ("imagenet", "random")
 
 
 @dataclass(frozen=True)
@@ -139,9 +142,10 @@ def train(
             are kept).
     """
     refuse_existing_run(out, overwrite=overwrite)
-    spec_for, fabric = _plan(request, reporter)
+    check(request, data)
+    fabric = _device(request, reporter)
     dataset = data.read()
-    model_spec, preprocess = spec_for(dataset)
+    model_spec, preprocess = specs(request, dataset.classes)
     prepared = _on_first(
         fabric,
         lambda: (
@@ -157,7 +161,7 @@ def train(
             )
         ),
     )
-    config = _configure(request, data, model_spec, preprocess, split or SplitSpec(), prepared, fabric)
+    config = _configure(request, model_spec, preprocess, split or SplitSpec(), data, prepared.data_digest())
     model, weights = _model(config, reporter)
     if config.cached_views:
         check_size(config, feature_shape(model), len(prepared.indices("train")), len(prepared.indices("val")))
@@ -203,7 +207,7 @@ def resume(
     run.history()
     moved = None if data is None else str(folders.place_of_data(run, data).resolve())
     changes = {"epochs": epochs, "max_minutes": max_minutes, "data": moved}
-    config = run.config.model_copy(update={k: v for k, v in changes.items() if v is not None})
+    config = make_record(TrainConfig, **{**dict(run.config), **{k: v for k, v in changes.items() if v is not None}})
     fabric = make_fabric(resolve_device(config.accelerator), config.precision)
     prepared = _on_first(fabric, lambda: folders.run_data(run, data=data, cache=cache, reporter=reporter))
     if config != run.config:
@@ -216,6 +220,25 @@ def resume(
     return _carry_out(fabric, Run(folder, config), prepared, model, weights, reporter, finish, judge)
 
 
+def check(request: Request, data: DataOptions) -> None:
+    """Refuses whatever can be seen to be wrong before the data is read.
+
+    Args:
+        request: What is to be trained; a search asks with any cut.
+        data: How its images will be read.
+
+    Raises:
+        BadInputError: An option out of its range, or one of another method's.
+        WeightsError: The starting weights are missing.
+    """
+    model, preprocess = specs(request, ("a", "b"))
+    _configure(request, model, preprocess, SplitSpec(), data, "")
+    if request.weights not in _NAMED_WEIGHTS:
+        weights_file(Path(request.weights))
+    if data.patient_pattern is not None:
+        pattern_of_patients(data.patient_pattern)
+
+
 def specs(request: Request, classes: Sequence[str]) -> tuple[ModelSpec, PreprocessSpec]:
     """The model and the preprocessing that a request means.
 
@@ -223,7 +246,8 @@ def specs(request: Request, classes: Sequence[str]) -> tuple[ModelSpec, Preproce
         BadInputError: Unknown backbone, method, head or cut, or a number out of range.
     """
     backbone = BACKBONES.get(request.backbone)
-    size = request.image_size or backbone.input_size
+    _refuse_options_of_other_methods(request)
+    size = backbone.input_size if request.image_size is None else request.image_size
     more = {**_normalisation(backbone, request.channels), **(request.settings or {}).get("preprocess", {})}
     fields = {name: getattr(request, name) for name in ("method", "cut", "trained_layers", "head", "slim")}
     record = make_record(
@@ -234,8 +258,15 @@ def specs(request: Request, classes: Sequence[str]) -> tuple[ModelSpec, Preproce
         channels=request.channels,
         **fields,
     )
-    preprocess = PreprocessSpec.of(size, request.channels, **more)  # type: ignore[arg-type]
+    preprocess = make_record(PreprocessSpec.of, image_size=size, channels=request.channels, **more)
     return normalise_spec(record), preprocess
+
+
+def _refuse_options_of_other_methods(request: Request) -> None:
+    if request.trained_layers is not None and request.method != "lwft":
+        raise BadInputError(f"--layers is LWFT's, not {request.method}'s", fix="leave it out, or pass --method lwft")
+    if request.slim != Request.slim and request.method != "tf":
+        raise BadInputError(f"--slim is TransFusion's, not {request.method}'s", fix="leave it out, or pass --method tf")
 
 
 def _normalisation(backbone: Backbone, channels: int) -> dict[str, Any]:
@@ -282,35 +313,27 @@ def _without_tf32() -> Iterator[None]:
         torch.backends.cudnn.allow_tf32 = before
 
 
-def _plan(request: Request, reporter: Reporter) -> tuple[Callable[[Dataset], tuple[ModelSpec, PreprocessSpec]], Fabric]:
-    """Checks what can be checked without the data, and starts the device."""
-    specs(request, ("a", "b"))
+def _device(request: Request, reporter: Reporter) -> Fabric:
+    """Starts the device."""
     accelerator = resolve_device(request.device)
     precision, sentence = resolve_precision(request.precision, accelerator)
     reporter.info(f"{hardware.describe().name}; {sentence}")
-    fabric = make_fabric(accelerator, precision)
-    return lambda dataset: specs(request, dataset.classes), fabric
+    return make_fabric(accelerator, precision)
 
 
 def _configure(
-    request: Request,
-    data: DataOptions,
-    model: ModelSpec,
-    preprocess: PreprocessSpec,
-    split: SplitSpec,
-    prepared: Prepared,
-    fabric: Fabric,
+    request: Request, model: ModelSpec, preprocess: PreprocessSpec, split: SplitSpec, data: DataOptions, digest: str
 ) -> TrainConfig:
     accelerator = resolve_device(request.device)
     settings = {k: v for k, v in (request.settings or {}).items() if k != "preprocess"}
     return make_record(
         TrainConfig,
         data=str(data.path.resolve()),
-        data_digest=prepared.data_digest(),
+        data_digest=digest,
         model=model,
         preprocess=preprocess,
         split=split,
-        weights=request.weights if request.weights in ("imagenet", "random") else str(Path(request.weights).resolve()),
+        weights=request.weights if request.weights in _NAMED_WEIGHTS else str(Path(request.weights).resolve()),
         precision=resolve_precision(request.precision, accelerator)[0],
         accelerator=accelerator,
         **settings,

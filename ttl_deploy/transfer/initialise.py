@@ -81,14 +81,24 @@ def read_weights(path: Path) -> Mapping[str, Tensor]:
     Raises:
         WeightsError: It is missing, damaged, or holds anything but tensors of finite numbers.
     """
+    file = weights_file(path)
+    if file.suffix == ".safetensors":
+        return read_safetensors(file)[0]
+    return finite(_tensors_of(read_torch(file), file), file)
+
+
+def weights_file(path: Path) -> Path:
+    """The file of a path that is one, or a run's folder.
+
+    Raises:
+        WeightsError: It is missing.
+    """
     folder = files.is_folder(path)
     file = path / RUN_WEIGHTS if folder else path
     if not files.exists(file):
         hint = "the folder is not a finished run" if folder else "no such file"
         raise WeightsError(hint, where=path, fix="pass imagenet, random, a .safetensors or .pth file, or a run folder")
-    if file.suffix == ".safetensors":
-        return read_safetensors(file)[0]
-    return finite(_tensors_of(read_torch(file), file), file)
+    return file
 
 
 def _tensors_of(content: Any, file: Path) -> Mapping[str, Tensor]:

@@ -93,6 +93,8 @@ def run(
             help="Arrivals per second (server).",
             show_default="search the highest rate that holds the bound",
             rich_help_panel=_SCENARIO,
+            min=0.001,
+            max=1e6,
         ),
     ] = None,
     latency_bound: Annotated[
@@ -100,9 +102,11 @@ def run(
         typer.Option(
             help="Milliseconds that the 99th percentile may take, queueing included (server).",
             rich_help_panel=_SCENARIO,
+            min=0.001,
+            max=1e7,
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the arrivals.", rich_help_panel=_SCENARIO)] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the arrivals.", min=0, rich_help_panel=_SCENARIO)] = 0,
     compare: Annotated[
         tuple[str, str] | None,
         typer.Option(

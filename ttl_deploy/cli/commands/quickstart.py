@@ -20,7 +20,7 @@ def run(
         Path | None, typer.Option(help="Keep images, runs and artifact in this folder.", show_default="removed")
     ] = None,
     images: Annotated[int, typer.Option(help="Synthetic images.", min=60)] = 600,
-    seed: Annotated[int, typer.Option(help="Seed of images, weights and training.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of images, weights and training.", min=0)] = 0,
 ) -> None:
     """Train, export, verify and benchmark on synthetic images, and write a report: a few minutes on two cores.
 

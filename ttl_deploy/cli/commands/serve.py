@@ -32,15 +32,16 @@ def run(
         int | None, typer.Option(help="Threads for one batch.", show_default="the cores, divided", min=1)
     ] = None,
     max_batch: Annotated[int, typer.Option(help="Most images of one request; more: 400.", min=1)] = 64,
-    max_body_mib: Annotated[float, typer.Option(help="Largest body, MiB; larger: 413.", min=0.001)] = 32.0,
+    max_body_mib: Annotated[float, typer.Option(help="Largest body, MiB; larger: 413.", min=0.001, max=4096)] = 32.0,
     timeout: Annotated[
-        float, typer.Option(help="Seconds for one request; a slow body: 408, a slow answer: 504.", min=0.01)
+        float, typer.Option(help="Seconds for one request; a slow body: 408, a slow answer: 504.", min=0.01, max=86400)
     ] = 30.0,
     max_concurrency: Annotated[
         int, typer.Option(help="Requests under way or waiting; more: 503 with Retry-After.", min=1)
     ] = 64,
     grace: Annotated[
-        float, typer.Option(help="Seconds for requests under way when the server stops; later: 503.", min=0.1)
+        float,
+        typer.Option(help="Seconds for requests under way when the server stops; later: 503.", min=0.1, max=86400),
     ] = 10.0,
     token_file: Annotated[
         Path | None, typer.Option(help="File with a secret; requests need `Authorization: Bearer SECRET`.")

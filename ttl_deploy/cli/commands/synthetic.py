@@ -19,7 +19,7 @@ def run(
     folder: Annotated[Path, typer.Argument(help="Folder to write: one folder per class, and labels.csv.")],
     images: Annotated[int, typer.Option(help="How many images.", min=12)] = 600,
     size: Annotated[int, typer.Option(help="Pixels.", min=32)] = 96,
-    seed: Annotated[int, typer.Option(help="Seed.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed.", min=0)] = 0,
 ) -> None:
     """Write synthetic images with texture lesions, to try the other commands on."""
     from ttl_deploy.data.synthetic import write_synthetic
