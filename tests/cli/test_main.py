@@ -107,6 +107,26 @@ runpy.run_module("ttl_deploy", run_name="__main__")
     assert (done.returncode, done.stderr) == (-signal.SIGINT, "")
 
 
+@pytest.mark.parametrize(("how", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_command_that_is_stopped_while_a_library_is_loaded_ends_at_once(
+    how: signal.Signals, code: int, tmp_path: Path
+) -> None:
+    """A library that is stopped half way can crash the process; here it would go on, and say so."""
+    (tmp_path / "torch.py").write_text(
+        "import os, time\n"
+        f"os.kill(os.getpid(), {int(how)})\n"
+        "try:\n    time.sleep(60)\nexcept KeyboardInterrupt:\n    print('raised into the library')\n"
+    )
+    command = [sys.executable, "-m", "ttl_deploy", "cuts", "resnet18"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *filter(None, sys.path)])}
+    heard = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's `&` would have it ignored
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, timeout=120)
+    signal.signal(signal.SIGINT, heard)
+    assert done.returncode == code
+    assert "raised" not in done.stdout
+    assert done.stderr.splitlines()[-1].startswith("error: "), done.stderr
+
+
 def test_the_module_is_the_program() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "ttl_deploy", "cuts", "resnet51"], capture_output=True, text=True, check=False

@@ -26,7 +26,7 @@ from occasion import content, files
 Attempt = Callable[[], str | None]
 Cases = Iterator[tuple[str, Attempt]]
 
-_LONGEST_S = 50.0
+_LONGEST_S = 180.0
 """Of one command, wall time; it needs a few seconds."""
 _MARK = "TTL_DEPLOY_ATTEMPT"
 """Variable of the environment by which an attempt knows its processes again."""

@@ -5,7 +5,7 @@
 The cases are those of `hostile.py` and, with kills, full disks and commands that run twice at once, of
 `../faults/interrupted.py`, drawn from `--seed`. Each runs in a worker process with others of its category; a case
 survives where the program gave a right result or one line that names the input, in at most 5 seconds of processor time
-and 2 GiB of memory more than it began with. A worker that dies, or says nothing for four minutes, is a case that did
+and 2 GiB of memory more than it began with. A worker that dies, or says nothing for ten minutes, is a case that did
 not survive, and another worker goes on with the next. Ends with exit code 1 where any case did not survive.
 """
 
@@ -35,7 +35,7 @@ LONGEST_S = 5.0
 """Processor time of a case, seconds."""
 MOST_BYTES = 2 * 2**30
 """Memory that a case may take on top of what its process had."""
-SILENCE_S = 240.0
+SILENCE_S = 600.0
 """Seconds of wall time after which a worker that says nothing is ended; some cases train twice."""
 SHOWN = 20
 """So many of the cases that did not survive are shown of each category."""
@@ -53,11 +53,11 @@ def _commands(make: Callable[..., hostile.Cases]) -> Callable[[hostile.Place, in
 
 CATEGORIES: Mapping[str, tuple[int, Callable[[hostile.Place, int, int], hostile.Cases]]] = {
     **hostile.CATEGORIES,
-    "kills": (60, _commands(interrupted.kills)),
-    "full disks": (40, _commands(interrupted.disks)),
-    "two at once": (25, _commands(interrupted.pairs)),
+    "kills": (40, _commands(interrupted.kills)),
+    "full disks": (20, _commands(interrupted.disks)),
+    "two at once": (10, _commands(interrupted.pairs)),
 }
-"""By name: how many of 10,225 cases, and what makes them."""
+"""By name: how many of 10,170 cases, and what makes them."""
 
 
 @dataclass

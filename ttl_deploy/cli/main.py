@@ -76,7 +76,7 @@ def _add_commands() -> None:
 def main() -> NoReturn:
     """Runs the command line and exits."""
     console.accept_any_text()
-    with stopping.by_signals():
+    with stopping.by_signals(lambda: f"error: {_stopped(sys.argv[1:])}"):
         code = run(sys.argv[1:])
     try:
         sys.stdout.flush()
@@ -119,8 +119,12 @@ def _ended_by(error: BaseException, arguments: list[str]) -> int:
 
 
 def _interrupted(arguments: list[str]) -> int:
-    console.error(f"{stopping.how()}; {_left(arguments)}")
+    console.error(_stopped(arguments))
     return stopping.exit_code()
+
+
+def _stopped(arguments: list[str]) -> str:
+    return f"{stopping.how()}; {_left(arguments)}"
 
 
 def _left(arguments: list[str]) -> str:

@@ -1,6 +1,7 @@
 """SIGTERM ends a command as Ctrl-C does: a KeyboardInterrupt, so that what the one leaves the other leaves.
 
-The first signal lets the command put its files in order; the second ends the process at once.
+The first signal lets the command put its files in order; the second ends the process at once. So does the first where a
+library is just being loaded: one that is stopped half way may leave native code in a state that crashes the process.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -26,19 +27,25 @@ class _Came:
 
 
 @contextmanager
-def by_signals() -> Iterator[None]:
+def by_signals(line: Callable[[], str]) -> Iterator[None]:
     """Raises `KeyboardInterrupt` at SIGINT and SIGTERM in the block; after it both end the process without a word.
 
     A signal that who started the process had it ignore, as `nohup` and a shell's `&` do, stays ignored.
+
+    Args:
+        line: What to say where the process ends at once, in the middle of an import.
     """
     owner = os.getpid()
 
-    def stop(number: int, _frame: FrameType | None) -> None:
+    def stop(number: int, frame: FrameType | None) -> None:
         now = time.monotonic()
         if os.getpid() != owner or (_Came.number is not None and now - _Came.at > _ONE_CALL_S):
             _end_by(number)
         if _Came.number is None:
             _Came.number, _Came.at = number, now
+            if _imports(frame):
+                os.write(2, f"{line()}\n".encode(errors="backslashreplace"))
+                os._exit(exit_code())
             raise KeyboardInterrupt
 
     heard = [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
@@ -49,6 +56,14 @@ def by_signals() -> Iterator[None]:
     finally:
         for number in heard:
             signal.signal(number, signal.SIG_DFL)
+
+
+def _imports(frame: FrameType | None) -> bool:
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib._bootstrap"):
+            return True
+        frame = frame.f_back
+    return False
 
 
 def came() -> bool:
