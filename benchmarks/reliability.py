@@ -92,9 +92,9 @@ def held(record: Mapping[str, Any]) -> str:
     ]
     rows += [
         f"| {count} | {row['per_second']} | {row['p50_ms']} | {row['p99_ms']} | {row['refused']} |"
-        for count, row in record["clients"].items()
+        for count, row in sorted(record["clients"].items(), key=lambda pair: int(pair[0]))
     ]
-    counts = list(record["clients"])
+    counts = sorted(record["clients"], key=int)
     low, high = record["ratio_interval"]
     lines = [
         "## `serve` under load",

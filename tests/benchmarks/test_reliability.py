@@ -43,7 +43,7 @@ def test_every_category_has_its_words(program: ModuleType) -> None:
 def test_it_adds_up_and_hides_no_case_that_did_not_survive(tmp_path: Path) -> None:
     made = {**MADE, "libraries": {"torch": "2"}}
     kills = tally(3, [["train at 2 s", "said nothing"]])
-    load = {"bare_engine": ROW, "clients": {"8": ROW, "32": ROW}, "ratio": 1.0, "ratio_interval": [0.9, 1.1]}
+    load = {"bare_engine": ROW, "clients": {"32": ROW, "8": ROW}, "ratio": 1.0, "ratio_interval": [0.9, 1.1]}
     soak = {"seconds": 1800, "requests": 5, "wrong": ["a"], "answers": {"good 200": 5}, "server_ended_by_itself": False}
     records = {
         "attack": {**made, "categories": {"images": tally(7, []), "kills": kills}},
