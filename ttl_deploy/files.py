@@ -33,8 +33,8 @@ _FORGOTTEN = 24 * 3600
 """Seconds after which a leftover of another machine, whose processes cannot be seen here, counts as abandoned."""
 
 
-_SIBLING = re.compile(r"\.(?P<name>.+)\.\w+-\d+-[0-9a-f]{8}\.(?:tmp|old)", re.DOTALL)
-"""Names that `_sibling` makes."""
+_SIBLING = re.compile(r"\.(?P<name>.+)\.(?:(?P<machine>\w+)-(?P<process>\d+)-)?[0-9a-f]{8}\.(?:tmp|old)", re.DOTALL)
+"""Names that `_sibling` makes; those of earlier versions say no process."""
 
 _WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)
 """How a file system says that it has none."""
@@ -314,22 +314,19 @@ def _machine() -> str:
     return re.sub(r"[^A-Za-z0-9]", "_", platform.node())[:32] or "_"
 
 
-_SIBLING = re.compile(r"\.(.+)\.(?:(\w+)-(\d+)-)?[0-9a-f]{8}\.(?:tmp|old)")
-
-
 def _leftovers(path: Path) -> list[Path]:
     """Siblings made for `path`, or for one of them, whose process is gone; older versions name no process."""
     found = []
     for entry in path.parent.iterdir():
         match = _SIBLING.fullmatch(entry.name)
-        if match and _belongs(entry.name, path.name) and _abandoned(entry, match[2], match[3]):
+        if match and _belongs(entry.name, path.name) and _abandoned(entry, match["machine"], match["process"]):
             found.append(entry)
     return found
 
 
 def _made_for(name: str) -> str | None:
     match = _SIBLING.fullmatch(name)
-    return match[1] if match else None
+    return match["name"] if match else None
 
 
 def _belongs(name: str | None, target: str) -> bool:

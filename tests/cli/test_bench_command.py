@@ -123,7 +123,10 @@ def test_a_comparison_that_cannot_tell_is_exit_code_1_unless_allowed(
         (("RUN", "--target", "quadro"), "unknown target device 'quadro'"),
         (("RUN", "--scenario", "server"), "needs a latency bound"),
         (("RUN", "--scenario", "serve"), "unknown scenario 'serve'; valid"),
-        (("RUN", "--scenario", "server", "--latency-bound", "5", "--qps", "-1"), "--qps: -1 is not above 0"),
+        (
+            ("RUN", "--scenario", "server", "--latency-bound", "5", "--qps", "-1"),
+            "'--qps': Input should be greater than or equal to 0.001",
+        ),
         (("RUN", "--ceiling"), "--ceiling and paths to measure cannot be combined"),
         (("--compare", "RUN", "nowhere"), "nowhere"),
         (("--compare", "RUN", "RUN", "--rounds", "5"), "5 blocks give no interval of 95 %; pass --rounds 6 or more"),

@@ -324,7 +324,7 @@ def _check_scenario(scenario: str, qps: float | None, latency_bound_ms: float | 
     if scenario == "server" and latency_bound_ms is None:
         raise BadInputError("the server scenario needs a latency bound", fix="pass --latency-bound MILLISECONDS")
     for option, value in (("--qps", qps), ("--latency-bound", latency_bound_ms)):
-        if value is not None and value <= 0:
+        if value is not None and not value > 0:
             raise BadInputError(f"{value:g} is not above 0", where=option)
 
 
