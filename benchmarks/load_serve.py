@@ -6,8 +6,7 @@ starts the server on a free port of this machine, lets so many clients ask witho
 once, as the worst client does), in turns over several rounds, and runs the engine alone on the same images in between.
 Prints requests per second, p50 and p99 of the answers, refusals, and the ratio of the throughput at the most clients to
 that at the second most, with its interval of 95 % from the pairs of rounds; exit code 1 if the interval lies below
-`--least-ratio`, or any answer was wrong. Times are only worth
-something on a machine that does nothing else.
+`--least-ratio`, or any answer was wrong. Times are only worth something on a machine that does nothing else.
 """
 
 from __future__ import annotations

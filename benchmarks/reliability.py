@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ttl_deploy import documents, files
+from ttl_deploy import documents, files, hardware
 
 WHAT = {
     "images": "PNG, JPEG, BMP, GIF, TIFF, WebP, PPM, JPEG 2000 with bytes changed, lost, doubled, taken from others",
@@ -86,15 +86,14 @@ def _memory(tally: Mapping[str, Any]) -> str:
 
 def held(record: Mapping[str, Any]) -> str:
     """Throughput and times of `serve` by number of clients."""
-    bare = record["bare_engine"]
+    bare, counts = record["bare_engine"], sorted(record["clients"], key=int)
     rows = [
         f"| bare engine, one image after the other | {bare['per_second']} | {bare['p50_ms']} | {bare['p99_ms']} | |"
     ]
     rows += [
         f"| {count} | {row['per_second']} | {row['p50_ms']} | {row['p99_ms']} | {row['refused']} |"
-        for count, row in sorted(record["clients"].items(), key=lambda pair: int(pair[0]))
+        for count, row in ((count, record["clients"][count]) for count in counts)
     ]
-    counts = sorted(record["clients"], key=int)
     low, high = record["ratio_interval"]
     lines = [
         "## `serve` under load",
@@ -135,10 +134,9 @@ def soaked(record: Mapping[str, Any]) -> str:
 def made_by(record: Mapping[str, Any]) -> str:
     """How to make the record again, and on what machine it was made."""
     machine = record["hardware"]
-    libraries = ", ".join(f"{name} {version}" for name, version in record["libraries"].items())
     return (
         f"Made by `python {record['command']}` on {machine['cpu']} ({machine['physical_cores']} cores), "
-        f"{machine['system'].rpartition(', ')[2]}; {libraries}."
+        f"{machine['system'].rpartition(', ')[2]}; {hardware.library_words(record['libraries'])}."
     )
 
 

@@ -300,7 +300,8 @@ def recover(path: Path) -> None:
     if not path.parent.is_dir():
         return
     for entry in sorted(_leftovers(path), key=_age):
-        if _made_for(entry.name) == path.name and entry.suffix == ".old" and not path.exists():
+        # A sibling of a sibling begins with two dots; it never stood at `path`.
+        if entry.name.startswith(f".{path.name}.") and entry.suffix == ".old" and not path.exists():
             entry.rename(path)
         else:
             _remove(entry)
@@ -319,23 +320,9 @@ def _leftovers(path: Path) -> list[Path]:
     found = []
     for entry in path.parent.iterdir():
         match = _SIBLING.fullmatch(entry.name)
-        if match and _belongs(entry.name, path.name) and _abandoned(entry, match["machine"], match["process"]):
+        if match and _users_name(entry.name) == path.name and _abandoned(entry, match["machine"], match["process"]):
             found.append(entry)
     return found
-
-
-def _made_for(name: str) -> str | None:
-    match = _SIBLING.fullmatch(name)
-    return match["name"] if match else None
-
-
-def _belongs(name: str | None, target: str) -> bool:
-    """Whether a sibling is the target's, or that of another sibling of it, which is staged within it."""
-    while name is not None:
-        name = _made_for(name)
-        if name == target:
-            return True
-    return False
 
 
 def _abandoned(entry: Path, machine: str | None, process: str | None) -> bool:

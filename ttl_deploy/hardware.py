@@ -12,6 +12,7 @@ import platform
 import re
 import shutil
 import subprocess
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -137,9 +138,9 @@ def library_versions() -> dict[str, str]:
     return versions
 
 
-def library_words() -> str:
-    """The versions of `library_versions` as text, for a report's last line."""
-    return ", ".join(f"{name} {version}" for name, version in library_versions().items())
+def library_words(versions: Mapping[str, str] | None = None) -> str:
+    """Versions, by default those of `library_versions`, as text for a report's last line."""
+    return ", ".join(f"{name} {version}" for name, version in (versions or library_versions()).items())
 
 
 def _cpuinfo(key: str) -> str:

@@ -2,28 +2,18 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import onnx
+import planted_faults
 import pytest
-
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 
 @pytest.fixture(scope="module")
 def planted() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("planted_faults", BENCHMARKS / "planted_faults.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    # Dataclasses look their module up.
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    return planted_faults
 
 
 def test_there_are_thirty_kinds_for_every_precision(planted: ModuleType) -> None:

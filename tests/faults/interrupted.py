@@ -103,18 +103,25 @@ def _older(artifact: Path) -> Callable[[Path], object]:
     return copy
 
 
-def kills(what: tuple[Command, ...], scratch: Path, count: int, seed: int) -> Cases:
-    """SIGKILL, SIGTERM or SIGINT at a moment drawn from the time that the command takes."""
-    draw = random.Random(seed)
+def _making(what: tuple[Command, ...]) -> tuple[Command, ...]:
+    return tuple(command for command in what if command.made)
+
+
+def _turns(what: tuple[Command, ...], scratch: Path, count: int) -> Iterator[tuple[Command, Whole, Path]]:
+    """Commands in turns, each with what it makes undisturbed, and a folder for the attempt."""
     whole = {command.name: undisturbed(command, scratch) for command in what}
     for number in range(count):
         command = what[number % len(what)]
+        yield command, whole[command.name], scratch / f"attempt-{number}"
+
+
+def kills(what: tuple[Command, ...], scratch: Path, count: int, seed: int) -> Cases:
+    """SIGKILL, SIGTERM or SIGINT at a moment drawn from the time that the command takes."""
+    draw = random.Random(seed)
+    for command, whole, folder in _turns(what, scratch, count):
         how = draw.choice((signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT))
-        after = draw.uniform(0, whole[command.name].seconds)
-        yield (
-            f"{command.name} {how.name} after {after:.2f} s",
-            _killed(command, whole[command.name], scratch / f"kill-{number}", how, after),
-        )
+        after = draw.uniform(0, whole.seconds)
+        yield f"{command.name} {how.name} after {after:.2f} s", _killed(command, whole, folder, how, after)
 
 
 def _killed(command: Command, whole: Whole, folder: Path, how: signal.Signals, after: float) -> Attempt:
@@ -138,12 +145,9 @@ def _killed(command: Command, whole: Whole, folder: Path, how: signal.Signals, a
 def disks(what: tuple[Command, ...], scratch: Path, count: int, seed: int) -> Cases:
     """A disk that is full at a size drawn from what the command writes, and that has enough space afterwards."""
     draw = random.Random(seed)
-    what = tuple(command for command in what if command.made)
-    whole = {command.name: undisturbed(command, scratch) for command in what}
-    for number in range(count):
-        command = what[number % len(what)]
-        size = draw.randrange(8192, max(16384, round(1.2 * whole[command.name].bytes)))
-        yield f"{command.name} with {size} bytes", _full(command, whole[command.name], scratch / f"disk-{number}", size)
+    for command, whole, folder in _turns(_making(what), scratch, count):
+        size = draw.randrange(8192, max(16384, round(1.2 * whole.bytes)))
+        yield f"{command.name} with {size} bytes", _full(command, whole, folder, size)
 
 
 def _full(command: Command, whole: Whole, folder: Path, size: int) -> Attempt:
@@ -178,15 +182,9 @@ def _on_full_disk(command: Command, whole: Whole, folder: Path) -> str | None:
 def pairs(what: tuple[Command, ...], scratch: Path, count: int, seed: int) -> Cases:
     """The same command twice at once, the second begun a moment later."""
     draw = random.Random(seed)
-    what = tuple(command for command in what if command.made)
-    whole = {command.name: undisturbed(command, scratch) for command in what}
-    for number in range(count):
-        command = what[number % len(what)]
-        later = draw.uniform(0, whole[command.name].seconds)
-        yield (
-            f"{command.name} and again after {later:.2f} s",
-            _twice(command, whole[command.name], scratch / f"pair-{number}", later),
-        )
+    for command, whole, folder in _turns(_making(what), scratch, count):
+        later = draw.uniform(0, whole.seconds)
+        yield f"{command.name} and again after {later:.2f} s", _twice(command, whole, folder, later)
 
 
 def _twice(command: Command, whole: Whole, folder: Path, later: float) -> Attempt:
