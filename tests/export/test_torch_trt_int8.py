@@ -1,6 +1,6 @@
 """int8 modules for Torch-TensorRT: ModelOpt's ranges, and the operators in the graph that is compiled.
 
-No engine can be built without a GPU, so the operator is computed here by PyTorch's own fake quantisation.
+No engine can be built without a GPU, so the operator is computed here as TensorRT documents it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ttl_deploy.errors import MissingDependencyError, TtlDeployError
 from ttl_deploy.export import torch_trt, torch_trt_int8
 from ttl_deploy.export.exporter import ExportJob
 from ttl_deploy.export.images import RunImages
-from ttl_deploy.export.program import example, export_program
+from ttl_deploy.export.program import export_program
 from ttl_deploy.export.torch_trt import TorchTrtExporter, TorchTrtOptions
 from ttl_deploy.spec import ModelSpec
 from ttl_deploy.training.run import open_run, run_data
@@ -57,10 +57,7 @@ def images(count: int = 8) -> NDArray[np.float32]:
 def rounded(tensor: torch.Tensor, largest: torch.Tensor) -> torch.Tensor:
     """What TensorRT computes for the operator: symmetric, +127 at the range's end (its documentation of int8)."""
     scale = (largest / 127).clamp_min(1e-12)
-    if largest.numel() == 1:
-        return torch.fake_quantize_per_tensor_affine(tensor, float(scale), 0, -128, 127)
-    zeros = torch.zeros(largest.numel(), dtype=torch.int32)
-    return torch.fake_quantize_per_channel_affine(tensor, scale.flatten(), zeros, 0, -128, 127)
+    return (tensor / scale).round().clamp(-128, 127) * scale
 
 
 def computed(program: torch.export.ExportedProgram, given: torch.Tensor) -> torch.Tensor:
@@ -80,17 +77,19 @@ def computed(program: torch.export.ExportedProgram, given: torch.Tensor) -> torc
     [("resnet18", "ttl"), ("resnet50", "tf"), ("densenet121", "ttl"), ("efficientnet_b0", "ttl")],
 )
 def test_the_traced_graph_computes_what_modelopt_calibrated(backbone: str, method: str) -> None:
-    model = network(backbone, method)
-    given = torch.from_numpy(images())
-    module = torch_trt_int8.calibrated(model, [images()])
+    # In float64: a sum of float32 depends on the processor, and so does on which side of a step's border it falls.
+    model = network(backbone, method).double()
+    given = torch.from_numpy(images()).double()
+    module = torch_trt_int8.calibrated(model, [given.numpy()])
     simulated, plain = module(given), model(given)
     expected = roundings(model)
     assert torch_trt_int8.with_operators(module) == expected
     with torch_trt_int8.traceable():
-        program = export_program(module, example(model))
+        program = export_program(module, given)
     assert sum("quantize_op" in str(node.target) for node in program.graph.nodes) == expected
-    # A value on the border of two steps may fall either way, as the scales are computed in another order.
-    torch.testing.assert_close(computed(program, given), simulated, rtol=0, atol=0.02 * float(plain.std()))
+    off = (computed(program, given) - simulated).abs().amax(1) / plain.std()
+    # A value on the border itself may fall either way, as the scales are computed in another order: an image or two.
+    assert float(off.median()) < 1e-5
     assert not torch.equal(simulated, plain)
     assert float((simulated - plain).abs().mean()) < 0.2 * float(plain.std())
 
