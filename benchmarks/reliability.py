@@ -30,6 +30,8 @@ WHAT = {
     "full disks": "a disk that is full at a random size, then has space",
     "two at once": "the same command twice, on one folder",
 }
+INTERRUPTED = ("kills", "full disks", "two at once")
+"""Categories whose commands are processes of their own; no one measures those."""
 
 
 def main() -> int:
@@ -55,7 +57,7 @@ def attacked(record: Mapping[str, Any]) -> str:
     tallies = record["categories"]
     cases, survived = (sum(tally[what] for tally in tallies.values()) for what in ("cases", "survived"))
     rows = [
-        f"| {name} | {WHAT[name]} | {tally['cases']} | {tally['survived']} | {_time(tally)} | {_memory(tally)} |"
+        f"| {name} | {WHAT[name]} | {tally['cases']} | {tally['survived']} | {_costs(name, tally)} |"
         for name, tally in tallies.items()
     ]
     faults = [f"- {name}: {case}: {fault}" for name, tally in tallies.items() for case, fault in tally["faults"]]
@@ -76,12 +78,9 @@ def attacked(record: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _time(tally: Mapping[str, Any]) -> str:
-    return f"{tally['longest_s']:.2f}" if tally["most_bytes"] else ""
-
-
-def _memory(tally: Mapping[str, Any]) -> str:
-    return f"{tally['most_bytes'] / 2**20:.0f}" if tally["most_bytes"] else ""
+def _costs(name: str, tally: Mapping[str, Any]) -> str:
+    """Two cells: processor time and memory, which are measured in the attack's own process alone."""
+    return " | " if name in INTERRUPTED else f"{tally['longest_s']:.2f} | {tally['most_bytes'] / 2**20:.0f}"
 
 
 def held(record: Mapping[str, Any]) -> str:
