@@ -187,7 +187,7 @@ def _unnamed(proto: Any) -> Any:
     """A graph without what it says of itself: NNCF would keep it in an int8 model, float precision included."""
     copied = type(proto)()
     copied.CopyFrom(proto)
-    del copied.metadata_props[:]
+    copied.ClearField("metadata_props")
     return copied
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import attack
+import hostile
 import reliability
 
 PROGRAM = Path(__file__).parents[2] / "benchmarks" / "reliability.py"
@@ -26,6 +27,7 @@ def tally(cases: int, faults: list[list[str]]) -> dict[str, Any]:
 
 def test_every_category_has_its_words() -> None:
     assert list(reliability.WHAT) == list(attack.CATEGORIES)
+    assert set(reliability.INTERRUPTED) == attack.CATEGORIES.keys() - hostile.CATEGORIES.keys()
 
 
 def test_it_adds_up_and_hides_no_case_that_did_not_survive(tmp_path: Path) -> None:

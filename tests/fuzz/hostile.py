@@ -31,7 +31,7 @@ Attempt = Callable[[], str | None]
 Cases = Iterator[tuple[str, Attempt]]
 
 MODELS = {"onnx": "model.onnx", "openvino": "model.xml", "pt2": "model.pt2", "torchscript": "model.pt"}
-_IMAGE_KINDS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM", "JPEG2000")
+IMAGE_KINDS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM", "JPEG2000")
 _TIFF_WAYS = ("raw", "tiff_lzw", "tiff_adobe_deflate", "packbits")
 _STRANGE: tuple[Any, ...] = (
     None, True, 0, -1, 2**64, 0.5, "", "x", "FP32", [], [[]], {}, {"a": [1]}, [5], ["x"], 1e308, "\ud800", "9" * 5000,
@@ -70,12 +70,12 @@ class Place:
 def images(place: Place, count: int, seed: int) -> Cases:
     """Images of every kind with bytes changed, lost, doubled or taken from another."""
     draw = random.Random(seed)
-    bases = [(kind, _encoded(kind, draw)) for kind in _IMAGE_KINDS for _ in range(4)]
+    bases = [(kind, encoded(kind, draw)) for kind in IMAGE_KINDS for _ in range(4)]
     for number in range(count):
         kind, content = bases[number % len(bases)]
         damaged = _mutated(content, draw, draw.choice(bases)[1])
         file = place.scratch / f"{kind.lower()}-{number}"
-        yield f"{kind} {number}", _pixels_of(file, damaged)
+        yield f"{kind} {number}", pixels_of(file, damaged)
 
 
 def dicom(place: Place, count: int, seed: int) -> Cases:
@@ -90,7 +90,7 @@ def dicom(place: Place, count: int, seed: int) -> Cases:
         content = base.read_bytes()
         change = draw.choice((_mutated, _mutated, _other_tag))
         file = place.scratch / f"dicom-{number}.dcm"
-        yield f"{base.name} {number}", _pixels_of(file, change(content, draw, content))
+        yield f"{base.name} {number}", pixels_of(file, change(content, draw, content))
 
 
 def _other_tag(content: bytes, draw: random.Random, _other: bytes) -> bytes:
@@ -112,7 +112,8 @@ def _other_tag(content: bytes, draw: random.Random, _other: bytes) -> bytes:
     return content
 
 
-def _pixels_of(file: Path, content: bytes) -> Attempt:
+def pixels_of(file: Path, content: bytes) -> Attempt:
+    """Reads an image of these bytes."""
     from ttl_deploy.errors import UnreadableImageError
     from ttl_deploy.preprocess import load_pixels
     from ttl_deploy.spec import PreprocessSpec
@@ -132,13 +133,19 @@ def _pixels_of(file: Path, content: bytes) -> Attempt:
     return attempt
 
 
-def _unclear(error: TtlDeployError, file: Path) -> str | None:
+def unclear(error: TtlDeployError, file: Path) -> str | None:
     """What an error says, where that is not one line with the file's name, or not bad input."""
     said = str(error)
     return None if error.exit_code == 2 and file.name in said and "\n" not in said else f"said {said[:300]}"
 
 
-def _encoded(kind: str, draw: random.Random) -> bytes:
+def encoded(kind: str, draw: random.Random) -> bytes:
+    """A sound image of a few hundred bytes.
+
+    Args:
+        kind: One of `IMAGE_KINDS`.
+        draw: Decides size, mode and how it is packed.
+    """
     generator = np.random.default_rng(draw.getrandbits(32))
     shape = (draw.choice((9, 24)), draw.choice((7, 32)), 3)
     picture = Image.fromarray(generator.integers(0, 256, shape, dtype=np.uint8))
@@ -188,13 +195,14 @@ def archives(place: Place, count: int, seed: int) -> Cases:
     """`.npz` files whose bytes, headers or members are not what they should be."""
     draw = random.Random(seed)
     for number in range(count):
-        content = _npz(draw)
+        content = npz(draw)
         if draw.random() < 0.7:
             content = _mutated(content, draw, content)
-        yield f"npz {number}", _set_of(place, place.scratch / f"set-{number}.npz", content)
+        yield f"npz {number}", set_of(place, place.scratch / f"set-{number}.npz", content)
 
 
-def _npz(draw: random.Random) -> bytes:
+def npz(draw: random.Random) -> bytes:
+    """A set of three sides; in some, an array's header lies about its shape."""
     generator = np.random.default_rng(draw.getrandbits(32))
     buffer = io.BytesIO()
     how = draw.choice((zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED))
@@ -213,7 +221,8 @@ def _npz(draw: random.Random) -> bytes:
     return buffer.getvalue()
 
 
-def _set_of(place: Place, file: Path, content: bytes) -> Attempt:
+def set_of(place: Place, file: Path, content: bytes) -> Attempt:
+    """Reads a `.npz` set of these bytes, its pixels too."""
     from ttl_deploy.data.manifest import read_dataset
     from ttl_deploy.data.prepared import prepare
     from ttl_deploy.spec import PreprocessSpec, SplitSpec
@@ -224,7 +233,7 @@ def _set_of(place: Place, file: Path, content: bytes) -> Attempt:
             dataset = read_dataset(file)
             prepare(dataset, PreprocessSpec(image_size=8), SplitSpec(), cache_folder=place.cache)
         except TtlDeployError as error:
-            return _unclear(error, file)
+            return unclear(error, file)
         finally:
             file.unlink()
         return None
@@ -298,7 +307,7 @@ def _start_from(file: Path, content: bytes) -> Attempt:
         try:
             initialise(model, str(file))
         except TtlDeployError as error:
-            return _unclear(error, file)
+            return unclear(error, file)
         finally:
             file.unlink()
         return None
