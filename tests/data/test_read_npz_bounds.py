@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from odd_archives import of_two_disks
 
 from ttl_deploy.data import npz_arrays
 from ttl_deploy.data.npz_arrays import NpzArrays
@@ -131,6 +132,11 @@ def lying_directory(path: Path) -> Path:
     return changed(path, struct.pack("<I", len(claim) + 100_000), struct.pack("<I", size))
 
 
+def two_disks(path: Path) -> Path:
+    path.write_bytes(of_two_disks(archive(path, usual()).read_bytes()))
+    return path
+
+
 def objects(path: Path) -> Path:
     np.savez(path, train_images=np.array([{}, None], dtype=object), train_labels=LABELS)
     return path
@@ -144,6 +150,7 @@ BROKEN: dict[str, tuple[Callable[[Path], Path], str]] = {
     "objects": (objects, "pickled objects"),
     "cut short": (truncated, "not an .npz|damaged"),
     "other bytes": (cut, "train_images is damaged: its checksum differs"),
+    "two disks": (two_disks, "damaged: zipfiles that span multiple disks"),
     "two of a name": (twice, "2 arrays named train_images"),
     "a shape too large": (
         lambda p: archive(p, usual(header((2**40, 8, 8)) + bytes(64))),

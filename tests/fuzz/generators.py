@@ -458,6 +458,14 @@ _GRAPHS: dict[str, Callable[[int], bytes]] = {
     "a computed shape": _graph(
         lambda node, g: node("ConstantOfShape", node("Mul", g["constant"](g["size"]), g["constant"](2)))
     ),
+    "a computed shape, cast": _graph(
+        lambda node, g: node(
+            "Cast", node("ConstantOfShape", node("Mul", g["constant"](g["size"]), g["constant"](2))), to=1
+        )
+    ),
+    "a long constant, cast": _graph(
+        lambda node, g: node("Cast", node("ConstantOfShape", g["constant"](g["size"])), to=7)
+    ),
     "a shape that is not told": _graph(
         lambda node, g: node("ConstantOfShape", node("Pow", g["constant"](g["size"]), g["constant"](1)))
     ),
@@ -468,6 +476,9 @@ _GRAPHS: dict[str, Callable[[int], bytes]] = {
     ),
     "an unknown operator": _graph(lambda node, g: node("NoSuchOperator", "images")),
 }
+
+
+GRAPH_KINDS = len(_GRAPHS)
 
 
 def copied(folder: Path, target: Path) -> Path:

@@ -180,13 +180,46 @@ def pth(place: hostile.Place) -> Reader:
     return Reader(_of_file(place.scratch / "guided.pth", _weights), seeds)
 
 
+def program(place: hostile.Place) -> Reader:
+    """Programs of torch.export, whose records are looked through before PyTorch sees them."""
+    from ttl_deploy.runtime.torch_guard import check_program
+
+    return Reader(_of_file(place.scratch / "guided.pt2", check_program), _torch_archives())
+
+
+def script(place: hostile.Place) -> Reader:
+    """Programs of TorchScript, likewise."""
+    from ttl_deploy.runtime.torch_guard import check_script
+
+    return Reader(_of_file(place.scratch / "guided.pt", check_script), _torch_archives())
+
+
+def _torch_archives() -> list[bytes]:
+    """Archives by PyTorch's own writer, with records such as both kinds of program have."""
+    import torch
+
+    model = b'{"graph_module": {"graph": {"nodes": [{"target": "torch.ops.aten.relu.default", "inputs": []}]}}}'
+    code = b"class M(Module):\n  def forward(self, x: Tensor) -> Tensor:\n    return torch.relu(x)\n"
+    of_program = {"archive_format": b"pt2", "models/model.json": model, "data/weights/model_weights_config.json": b"{}"}
+    of_script = {"code/__torch__.py": code, "data.pkl": b"\x80\x02}q\x00.", "constants.pkl": b"\x80\x02)."}
+    found = []
+    for records in (of_program, of_script):
+        buffer = io.BytesIO()
+        writer = torch._C.PyTorchFileWriter(buffer)
+        for name, content in records.items():
+            writer.write_record(name, content, len(content))
+        writer.write_end_of_file()
+        found.append(buffer.getvalue())
+    return found
+
+
 def graph(place: hostile.Place) -> Reader:
     """ONNX graphs, whose sizes are inferred before an engine allocates them."""
     import generators
 
     from ttl_deploy.runtime.graph_size import refuse_oversized
 
-    seeds = [content for _, content in generators.graph_cases(10, 0)]
+    seeds = [content for _, content in generators.graph_cases(generators.GRAPH_KINDS, 0)]
     return Reader(_of_file(place.scratch / "guided.onnx", refuse_oversized), seeds)
 
 
@@ -268,7 +301,8 @@ def _weights(file: Path) -> object:
 READERS: Mapping[str, Callable[[hostile.Place], Reader]] = {
     make.__name__: make
     for make in (
-        images, dicom, npz, table, yaml, toml, manifest, history, safetensors, pth, graph, form, inference,
+        images, dicom, npz, table, yaml, toml, manifest, history, safetensors, pth, program, script, graph, form,
+        inference,
     )
 }  # fmt: skip
 

@@ -91,7 +91,7 @@ def test_tables_that_are_none(synthetic: Path, pixel_cache: Path, tmp_path: Path
 
 
 def test_a_graph_that_asks_for_terabytes(artifact: Artifact, image: Path, tmp_path: Path) -> None:
-    for name, content in generators.graph_cases(10, seed=0):
+    for name, content in generators.graph_cases(generators.GRAPH_KINDS, seed=0):
         files.write_bytes(artifact.model_path, content)
         record = FileRecord(sha256=files.sha256(artifact.model_path), size=len(content))
         update_manifest(artifact, files={artifact.manifest.model_file: record})

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from odd_archives import of_two_disks
 from torch import Tensor, nn
 from torch.export import Dim
 
@@ -205,6 +206,19 @@ def test_a_second_record_of_one_name_is_refused(program: Path, tmp_path: Path) -
         archive.writestr(next(n for n in archive.namelist() if n.endswith("model.json")), "{}")
     with pytest.raises(IntegrityError, match="records of one name"):
         check_program(twice)
+
+
+@pytest.mark.parametrize("check", [check_program, check_script])
+def test_an_archive_that_no_reader_understands_is_none(
+    check: Callable[[Path], None], program: Path, tmp_path: Path
+) -> None:
+    sound = program.read_bytes()
+    # The first name in the directory is said to be longer than the file.
+    at = sound.rindex(b"PK\1\2") + 28
+    for content in (of_two_disks(sound), sound[:at] + b"\xff\xff" + sound[at + 2 :], sound[:-9]):
+        (tmp_path / "odd.pt2").write_bytes(content)
+        with pytest.raises(IntegrityError, match=r"odd\.pt2: is not an archive of PyTorch"):
+            check(tmp_path / "odd.pt2")
 
 
 def test_a_program_as_it_was_written_passes_and_runs(program: Path) -> None:

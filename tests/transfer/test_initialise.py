@@ -1,8 +1,11 @@
+import io
 import pickle
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from odd_archives import of_two_disks
 from safetensors.torch import save_file
 from torch import nn
 from torchvision import models
@@ -93,6 +96,16 @@ def test_damaged_files_are_refused(tmp_path: Path, name: str, content: bytes) ->
     (tmp_path / name).write_bytes(content)
     with pytest.raises(WeightsError):
         initialise(ttl(), str(tmp_path / name))
+
+
+@pytest.mark.parametrize("damage", [of_two_disks, lambda archive: archive + bytes(2**17), lambda archive: archive[:-1]])
+def test_an_archive_with_an_odd_end_is_damaged(tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
+    """PyTorch may see an archive where Python's reader, which counts what it claims to hold, sees none."""
+    sound = io.BytesIO()
+    torch.save({"conv1.weight": torch.ones(2, 3)}, sound)
+    (tmp_path / "w.pth").write_bytes(damage(sound.getvalue()))
+    with pytest.raises(WeightsError, match=r"w\.pth: is damaged or not a file of weights"):
+        initialise(ttl(), str(tmp_path / "w.pth"))
 
 
 def test_missing_files_and_unfinished_runs_are_told(tmp_path: Path) -> None:

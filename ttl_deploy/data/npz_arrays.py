@@ -57,11 +57,13 @@ class NpzArrays:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        if not zipfile.is_zipfile(path):
-            raise BadInputError("is not an .npz file", where=path, fix="write it with numpy.savez_compressed")
         try:
+            if not zipfile.is_zipfile(path):
+                raise BadInputError("is not an .npz file", where=path, fix="write it with numpy.savez_compressed")
             with zipfile.ZipFile(path) as archive:
                 infos = archive.infolist()
+        except BadInputError:
+            raise
         except Exception as error:  # on damaged files zipfile raises anything from struct.error to UnicodeDecodeError
             raise BadInputError(f"is damaged: {error}", where=path, fix=_RESTORE) from error
         names = Counter(_name(info) for info in infos)

@@ -80,7 +80,9 @@ def _inferred(path: Path) -> onnx.ModelProto | None:
                 for field in _DATA:
                     tensor.ClearField(field)
         whole = inliner.inline_local_functions(model) if model.functions else model
-        return shape_inference.infer_shapes(whole, data_prop=True)
+        # Without following the values of shapes, for which onnx would make an object per element of a tensor of one
+        # dimension: 140 bytes each, of as many as a graph says. A size that only they would tell is refused.
+        return shape_inference.infer_shapes(whole)
     except Exception:  # noqa: BLE001,RUF100 - protobuf's and onnx's errors share no base class but this
         return None
 

@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ttl_deploy.errors import IntegrityError
+from ttl_deploy.errors import IntegrityError, TtlDeployError
 from ttl_deploy.runtime.script_tensors import misplaced
 
 _NAMES = """
@@ -121,7 +121,9 @@ def _refusing(path: Path) -> Iterator[None]:
         raise IntegrityError(
             f"holds {error}, which could run any code", where=path, fix="export the run again"
         ) from error
-    except (OSError, ValueError, RuntimeError, zipfile.BadZipFile) as error:
+    except TtlDeployError:
+        raise
+    except Exception as error:  # on damaged archives zipfile raises anything from struct.error to KeyError
         raise IntegrityError("is not an archive of PyTorch", where=path, fix="export the run again") from error
 
 

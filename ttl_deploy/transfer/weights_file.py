@@ -28,6 +28,9 @@ _LENGTH_BYTES = 8
 _HEADER = documents.Limits(bytes=100 * 2**20, depth=8)
 """Of a safetensors header; the library takes no longer one."""
 
+_ARCHIVE = b"PK\x03\x04"
+"""How an archive begins that holds anything."""
+
 Result = TypeVar("Result")
 
 
@@ -155,7 +158,12 @@ def _parsed(parse: Callable[[], Result], path: Path) -> Result:
 
 def _refuse_compressed(path: Path) -> None:
     """PyTorch stores its records as they are; a few compressed bytes can become any number."""
-    if not zipfile.is_zipfile(path):
+    if not _parsed(lambda: zipfile.is_zipfile(path), path):
+        # PyTorch goes by the first bytes, and looks for the end of an archive where Python does not.
+        with path.open("rb") as handle:
+            begins = handle.read(len(_ARCHIVE)) == _ARCHIVE
+        if begins:
+            raise WeightsError(_DAMAGED, where=path, fix=_AGAIN)
         return
     size = path.stat().st_size
     held = _parsed(lambda: _claimed(path), path)
