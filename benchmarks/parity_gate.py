@@ -45,8 +45,9 @@ from ttl_deploy.parity.compare import Bounds, Comparison, Verdict, compare, verd
 from ttl_deploy.parity.precision import judged_precision
 from ttl_deploy.parity.run_session import logits_of
 from ttl_deploy.runtime import suitable
+from ttl_deploy.spec import Data, Model, Protocol
 from ttl_deploy.training.run import finished_run
-from ttl_deploy.training.train import DataOptions, Request, train
+from ttl_deploy.training.train import train
 from ttl_deploy.zoo import BACKBONES
 
 _BATCH = 32
@@ -138,16 +139,16 @@ def _note_conditions(options: argparse.Namespace) -> None:
 def _trained(options: argparse.Namespace, name: str) -> Path:
     folder: Path = options.work / "runs" / name
     if not (folder / "metrics.json").exists():
-        request = Request(
-            backbone=name,
-            method="ftl",
-            image_size=options.size,
-            weights=options.weights,
+        model = Model(backbone=name, method="ftl", image_size=options.size, weights=options.weights)
+        protocol = Protocol(
+            epochs=options.epochs,
+            batch_size=16,
+            learning_rate=options.rate,
+            seed=options.seed,
             device="cpu",
             precision="fp32",
-            settings={"epochs": options.epochs, "batch_size": 16, "learning_rate": options.rate, "seed": options.seed},
         )
-        train(DataOptions(_images(options), cache=options.work / "cache"), request, folder, overwrite=True)
+        train(Data(path=_images(options), cache=options.work / "cache"), model, protocol, folder, overwrite=True)
     return folder
 
 

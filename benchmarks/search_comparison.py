@@ -28,11 +28,11 @@ from typing import Any
 
 from ttl_deploy import files, hardware
 from ttl_deploy.cli.console import ConsoleReporter, line
-from ttl_deploy.search.options import SearchOptions
 from ttl_deploy.search.search import search
-from ttl_deploy.spec import SplitSpec
+from ttl_deploy.spec import Data, Model, Network, Protocol
+from ttl_deploy.spec.search import SearchOptions, SearchProtocol
 from ttl_deploy.training.run import METRICS, open_run
-from ttl_deploy.training.train import DataOptions, Request, resume, train
+from ttl_deploy.training.train import resume, train
 
 Known = dict[str, Any]
 """Title of a task -> its facts, and its seeds: of each, the strategies' numbers."""
@@ -118,16 +118,11 @@ def _weights(options: argparse.Namespace, backbone: str) -> str:
     if options.pretrain is None:
         return str(options.weights)
     folder = _home(options, backbone) / "pretrained"
-    request = Request(
-        backbone,
-        "ftl",
-        image_size=options.image_size,
-        weights=str(options.weights),
-        settings={"epochs": options.pretrain_epochs, "batch_size": 64, "learning_rate": 1e-3},
-    )
+    model = Model(backbone=backbone, method="ftl", image_size=options.image_size, weights=str(options.weights))
+    protocol = Protocol(epochs=options.pretrain_epochs, batch_size=64, learning_rate=1e-3)
     reporter = ConsoleReporter()
     if not folder.exists():
-        train(DataOptions(options.pretrain, cache=options.cache), request, folder, reporter=reporter)
+        train(Data(path=options.pretrain, cache=options.cache), model, protocol, folder, reporter=reporter)
     elif not open_run(folder).finished:
         resume(folder, cache=options.cache, reporter=reporter)
     return str(folder)
@@ -135,18 +130,13 @@ def _weights(options: argparse.Namespace, backbone: str) -> str:
 
 def _search(options: argparse.Namespace, backbone: str, weights: str, strategy: str, seed: int) -> None:
     line(f"== {options.task} {backbone} seed {seed} {strategy}")
-    request = Request(
-        backbone,
-        options.method,
-        image_size=options.image_size,
-        weights=weights,
+    network = Network(backbone=backbone, method=options.method, image_size=options.image_size, weights=weights)
+    protocol = SearchProtocol(
+        epochs=options.epochs,
+        batch_size=options.batch_size,
+        learning_rate=options.learning_rate,
+        seed=seed,
         precision=options.precision,
-        settings={
-            "epochs": options.epochs,
-            "batch_size": options.batch_size,
-            "learning_rate": options.learning_rate,
-            "seed": seed,
-        },
     )
     classes = options.classes.split(",") if options.classes else None
     name, _, variant = strategy.partition("+")
@@ -154,8 +144,15 @@ def _search(options: argparse.Namespace, backbone: str, weights: str, strategy: 
         raise SystemExit(f"unknown variant {variant!r} of {name}; valid: early-stop")
     home = _home(options, backbone) / f"seed-{seed}"
     search(
-        DataOptions(options.data, classes, ignore_other_labels=classes is not None, cache=options.cache),
-        request,
+        Data(
+            path=options.data,
+            classes=classes,
+            ignore_other_labels=classes is not None,
+            split_seed=seed,
+            cache=options.cache,
+        ),
+        network,
+        protocol,
         home / strategy,
         options=SearchOptions(
             strategy=name,
@@ -166,7 +163,6 @@ def _search(options: argparse.Namespace, backbone: str, weights: str, strategy: 
             divisions=options.divisions,
             early_stop=True if variant else None,
         ),
-        split=SplitSpec(seed=seed),
         reuse=[other for other in sorted(home.glob("*")) if other.name != strategy],
         reporter=ConsoleReporter(),
     )

@@ -23,10 +23,11 @@ from pathlib import Path
 from ttl_deploy import files, hardware
 from ttl_deploy.cli.console import line
 from ttl_deploy.search.engines import open_engine
-from ttl_deploy.search.options import Budget, SearchOptions
 from ttl_deploy.search.search import search
+from ttl_deploy.spec import Data, Model, Network, Protocol
+from ttl_deploy.spec.search import Budget, SearchOptions, SearchProtocol
 from ttl_deploy.training.run import TIMING
-from ttl_deploy.training.train import DataOptions, Request, train
+from ttl_deploy.training.train import train
 
 _TURNS = ("a", "b", "b", "a")
 
@@ -80,22 +81,22 @@ def main() -> int:
     return 0
 
 
-def _data(options: argparse.Namespace) -> DataOptions:
+def _data(options: argparse.Namespace) -> Data:
     classes = options.classes.split(",") if options.classes else None
-    return DataOptions(options.data, classes, ignore_other_labels=classes is not None, cache=options.cache)
+    return Data(path=options.data, classes=classes, ignore_other_labels=classes is not None, cache=options.cache)
 
 
 def _lwft(options: argparse.Namespace, folder: Path, views: int) -> Training:
-    request = Request(
-        options.backbone,
-        "lwft",
+    model = Model(
+        backbone=options.backbone,
+        method="lwft",
         trained_layers=options.layers,
         image_size=options.image_size,
         weights=str(options.weights),
-        settings={"epochs": options.epochs, "batch_size": 32, "learning_rate": 1e-3, "cached_views": views},
     )
+    protocol = Protocol(epochs=options.epochs, batch_size=32, learning_rate=1e-3, cached_views=views)
     begin = time.monotonic()
-    run = train(_data(options), request, folder)
+    run = train(_data(options), model, protocol, folder)
     whole = time.monotonic() - begin
     epochs = [json.loads(row)["seconds"] for row in (folder / TIMING).read_text().splitlines()]
     return Training(whole, statistics.median(epochs), run.metrics()["test"]["auprc"])
@@ -103,19 +104,15 @@ def _lwft(options: argparse.Namespace, folder: Path, views: int) -> Training:
 
 def _search(options: argparse.Namespace, folder: Path, engine: str) -> Searched:
     threads = hardware.usable_cores()
-    request = Request(
-        "resnet18",
-        image_size=64,
-        weights="random",
-        settings={"epochs": 2, "batch_size": 32, "learning_rate": 1e-3},
-    )
+    network = Network(backbone="resnet18", image_size=64, weights="random")
+    protocol = SearchProtocol(epochs=2, batch_size=32, learning_rate=1e-3)
     wanted = SearchOptions(
         strategy="exhaustive", threads=threads, latency=False, divisions=1, budget=Budget(parameters=700_000)
     )
     begin = time.monotonic()
     with open_engine(engine, threads=threads, workers=1) as opened:
         started = time.monotonic()
-        outcome = search(_data(options), request, folder, options=wanted, engine=opened)
+        outcome = search(_data(options), network, protocol, folder, options=wanted, engine=opened)
         ended = time.monotonic()
     trials = sum(row.value is not None for row in outcome.rows)
     answer = str(outcome.result["cut"]), float(outcome.result["test"]["auprc"])

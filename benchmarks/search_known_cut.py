@@ -14,10 +14,10 @@ from pathlib import Path
 from ttl_deploy import files, hardware
 from ttl_deploy.cli.console import ConsoleReporter, line
 from ttl_deploy.search.known_cut import CLASSES, best_cut, write_known_cut
-from ttl_deploy.search.options import SearchOptions
 from ttl_deploy.search.outcome import Outcome
 from ttl_deploy.search.search import search
-from ttl_deploy.training.train import DataOptions, Request
+from ttl_deploy.spec import AugmentSpec, Data, Network
+from ttl_deploy.spec.search import SearchOptions, SearchProtocol
 
 
 def main() -> int:
@@ -41,24 +41,19 @@ def find(options: argparse.Namespace, seed: int) -> Outcome:
     data = options.out / f"images-{seed}.npz"
     if not data.exists():
         write_known_cut(data, distance=options.distance, images=options.images, seed=seed)
-    request = Request(
-        backbone=options.backbone,
-        image_size=64,
-        channels=1,
-        weights="random",
+    protocol = SearchProtocol(
+        epochs=options.epochs,
+        batch_size=32,
+        learning_rate=1e-3,
+        seed=seed,
         device="cpu",
-        settings={
-            "epochs": options.epochs,
-            "batch_size": 32,
-            "learning_rate": 1e-3,
-            "seed": seed,
-            # Augmentation resamples the dots; what is asked here is which cut sees both.
-            "augment": {"crop_scale": 1.0, "rotation": 0.0},
-        },
+        # Augmentation resamples the dots; what is asked here is which cut sees both.
+        augment=AugmentSpec(crop_scale=1.0, rotation=0.0),
     )
     return search(
-        DataOptions(data, CLASSES, cache=options.out / "cache"),
-        request,
+        Data(path=data, classes=CLASSES, cache=options.out / "cache"),
+        Network(backbone=options.backbone, image_size=64, channels=1, weights="random"),
+        protocol,
         folder,
         # The lowest cut that sees both dots is what is asked for, so of those that are not told apart the smallest.
         options=SearchOptions(

@@ -15,6 +15,7 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from signal_stack_check import clear_signal_stack, fault, signal_frame, signal_stack
+from small import MODEL, PROTOCOL, but
 
 from ttl_deploy.artifact import Artifact, write_artifact
 from ttl_deploy.data.synthetic import write_synthetic
@@ -138,20 +139,12 @@ def pixel_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def trained(synthetic: Path, pixel_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a tiny finished run with its ONNX artifact inside. Tests that change it work on a copy."""
     from ttl_deploy.export.export_run import export_run
-    from ttl_deploy.training.train import DataOptions, Request, train
+    from ttl_deploy.spec import Data
+    from ttl_deploy.training.train import train
 
-    request = Request(
-        backbone="resnet18",
-        method="ttl",
-        cut="layer1.1",
-        image_size=32,
-        weights="random",
-        device="cpu",
-        precision="fp32",
-        settings={"epochs": 2, "batch_size": 16, "learning_rate": 1e-3},
-    )
     folder = tmp_path_factory.mktemp("runs") / "tiny"
-    train(DataOptions(synthetic / "labels.csv", cache=pixel_cache), request, folder)
+    model, protocol = but(MODEL, cut="layer1.1"), but(PROTOCOL, epochs=2)
+    train(Data(path=synthetic / "labels.csv", cache=pixel_cache), model, protocol, folder)
     export_run(folder, cache=pixel_cache)
     return folder
 

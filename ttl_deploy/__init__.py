@@ -14,14 +14,16 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from ttl_deploy.artifact import open_artifact, sign
     from ttl_deploy.parity.verify import verify
+    from ttl_deploy.spec import Data, Model, Protocol
     from ttl_deploy.training.run import open_run
-    from ttl_deploy.training.train import DataOptions, Request, resume, train
+    from ttl_deploy.training.train import resume, train
     from ttl_deploy.workflows.predict import predict
     from ttl_deploy.workflows.quickstart import quickstart
 
 __all__ = [
-    "DataOptions",
-    "Request",
+    "Data",
+    "Model",
+    "Protocol",
     "open_artifact",
     "open_run",
     "predict",
@@ -33,8 +35,9 @@ __all__ = [
 ]
 
 _HOMES = {
-    "DataOptions": "ttl_deploy.training.train",
-    "Request": "ttl_deploy.training.train",
+    "Data": "ttl_deploy.spec",
+    "Model": "ttl_deploy.spec",
+    "Protocol": "ttl_deploy.spec",
     "open_artifact": "ttl_deploy.artifact",
     "open_run": "ttl_deploy.training.run",
     "predict": "ttl_deploy.workflows.predict",

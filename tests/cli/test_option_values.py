@@ -66,7 +66,7 @@ def refused(
         raise Reached
 
     for place in (
-        "ttl_deploy.training.train.read_dataset",
+        "ttl_deploy.data.manifest.read_dataset",
         "ttl_deploy.training.run.run_data",
         "ttl_deploy.export.export_run.run_data",
         "ttl_deploy.runtime.load",

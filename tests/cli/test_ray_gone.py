@@ -70,7 +70,7 @@ def test_a_search_whose_cluster_goes_says_so_in_one_line(
     before = _caught()
     out = tmp_path / "found"
     command = ["search", synthetic, "--backbone", "resnet18", "--weights", "random", "--image-size", "32"]
-    command += ["--strategy", "exhaustive", "--max-params", "100k", "--no-latency", "--train-device", "cpu"]
+    command += ["--strategy", "exhaustive", "--max-params", "100k", "--no-latency", "--device", "cpu"]
     command += ["--epochs", "2000", "--patience", "2000", "--batch-size", "16", "--threads", "1", "--engine", "ray"]
     command += ["--cache", pixel_cache, "--out", out]
     assert _loses_its_head(command, lambda: any(out.glob("trials/*/last.ckpt"))) == 2

@@ -10,7 +10,7 @@ from ttl_deploy.cli.main import run
 TINY = [
     *["--backbone", "resnet18", "--strategy", "exhaustive", "--max-params", "0.05M", "--no-latency"],
     *["--image-size", "32", "--weights", "random", "--epochs", "1", "--batch-size", "16", "--threads", "1"],
-    *["--train-device", "cpu", "--precision", "fp32"],
+    *["--device", "cpu", "--precision", "fp32"],
 ]
 
 
@@ -33,12 +33,15 @@ def test_a_search_ends_with_a_table_a_line_and_a_run_to_export(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--max-latency", "fast"], "--max-latency 'fast' is not a number with one of the units ms, s, us"),
-        (["--max-params", "8Q"], "--max-params '8Q' is not a number"),
-        (["--strategy", "guess"], "strategy: Input should be"),
+        (["--max-latency", "fast"], "--max-latency: 'fast' is not a number with one of the units ms, s, us"),
+        (["--max-params", "8Q"], "--max-params: '8Q' is not a number"),
+        (["--strategy", "guess"], "unknown strategy 'guess'; valid: exhaustive"),
         (["--method", "ftl"], "there is no cut to find"),
         (["--engine", "slurm"], "unknown engine 'slurm'"),
-        (["--device", "tpu", "--max-latency", "5ms"], "unknown device 'tpu'; pass --device cpu or cuda, or a target"),
+        (
+            ["--latency-device", "tpu", "--max-latency", "5ms"],
+            "unknown device 'tpu'; pass --device cpu or cuda, or a target",
+        ),
     ],
 )
 def test_wrong_options_are_one_line(

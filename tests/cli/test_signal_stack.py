@@ -28,7 +28,7 @@ COMMANDS: dict[str, list[str]] = {
     ],
     "search": [
         *["search", "{data}", *SMALL, *BRIEF, "--strategy", "exhaustive", "--max-params", "10k", "--no-latency"],
-        *["--threads", "1", "--train-device", "cpu", "--out", "{work}/found"],
+        *["--threads", "1", "--device", "cpu", "--out", "{work}/found"],
     ],
     "export to ONNX": ["export", "{run}", "--out", "{run}/onnx"],
     "export to int8": ["export", "{run}", "--precision", "int8", "--out", "{run}/int8"],

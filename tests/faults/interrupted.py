@@ -76,7 +76,7 @@ def commands(data: Path, run: Path, artifact: Path) -> tuple[Command, ...]:
 
     training += ["--cache", "cache", "--out", "out"]
     train = ["train", table, *training, "--cut", "stem", "--device", "cpu", "--epochs", "4"]
-    search = ["search", table, *training, "--train-device", "cpu", "--threads", "1", "--epochs", "2", "--no-latency"]
+    search = ["search", table, *training, "--device", "cpu", "--threads", "1", "--epochs", "2", "--no-latency"]
     search += ["--strategy", "exhaustive", "--divisions", "1", "--max-params", "0.1M"]
     export = ["export", str(run), "--format", "onnx", "--cache", "cache", "--out", "out"]
     predict = ["predict", str(artifact), table, "--batch-size", "1", "--out", "out.csv"]

@@ -33,16 +33,17 @@ from ttl_deploy.export.export_run import export_run
 from ttl_deploy.export.images import RunImages
 from ttl_deploy.parity import Bounds
 from ttl_deploy.runtime.ov_core import core, kept_signal_stack
-from ttl_deploy.search.options import Budget, SearchOptions
+from ttl_deploy.spec import Data, Model, Network, Protocol
+from ttl_deploy.spec.search import Budget, SearchOptions, SearchProtocol
 from ttl_deploy.search.search import search
 from ttl_deploy.training.run import finished_run, run_data
-from ttl_deploy.training.train import DataOptions, Request, train
+from ttl_deploy.training.train import train
 
 table, cache = Path(sys.stdin.read()), Path("cache")
-request = Request(backbone="resnet18", method="ttl", cut="layer1.0", image_size=32, weights="random", device="cpu",
-                  precision="fp32", settings={"epochs": 2, "batch_size": 16, "learning_rate": 1e-3})
-data, out = DataOptions(table, cache=cache), Path("files")
-run = train(data, request, out / "run")
+network = {"backbone": "resnet18", "image_size": 32, "weights": "random"}
+training = {"epochs": 2, "batch_size": 16, "learning_rate": 1e-3, "device": "cpu", "precision": "fp32"}
+data, out = Data(path=table, cache=cache), Path("files")
+run = train(data, Model(cut="layer1.0", **network), Protocol(**training), out / "run")
 lax = Bounds.preset("mlperf-99", "int8").model_copy(update={"min_metric_ratio": 0.01})
 for format, precision in (("onnx", "fp32"), ("onnx", "fp16"), ("openvino", "fp32"), ("openvino", "fp16"),
                           ("pt2", "fp32"), ("torchscript", "fp32")):
@@ -52,7 +53,7 @@ for name, format, more in (("onnx-int8", "onnx", {}), ("openvino-int8", "openvin
     export_run(run.folder, format=format, precision="int8", out=out / name, bounds=lax, cache=cache, **more)
 options = SearchOptions(strategy="exhaustive", latency=False, threads=1, divisions=2,
                         budget=Budget(parameters=100_000))
-search(data, replace(request, cut=None), out / "found", options=options)
+search(data, Network(**network), SearchProtocol(**training), out / "found", options=options)
 images = RunImages(run_data(finished_run(run.folder), cache=cache), run.config.preprocess).calibration(8, batch_size=4)
 with kept_signal_stack():
     floats = core().read_model(out / "run/onnx-fp32/model.onnx")

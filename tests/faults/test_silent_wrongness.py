@@ -16,13 +16,13 @@
 import csv
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
 from numpy.typing import NDArray
+from small import MODEL, PROTOCOL, but
 
 from ttl_deploy import runtime as runtimes
 from ttl_deploy.artifact import open_artifact
@@ -31,8 +31,9 @@ from ttl_deploy.parity import Bounds
 from ttl_deploy.preprocess import normalise
 from ttl_deploy.runtime import softmax
 from ttl_deploy.search.trial import limited_threads
+from ttl_deploy.spec import Data
 from ttl_deploy.training.run import Run, finished_run, read_predictions, run_data
-from ttl_deploy.training.train import DataOptions, Request, load_model, predict_fp32, train
+from ttl_deploy.training.train import load_model, predict_fp32, train
 from ttl_deploy.workflows.predict import predict
 
 Floats = NDArray[np.floating]
@@ -144,16 +145,7 @@ def test_neither_the_cache_nor_batches_nor_threads_change_what_pytorch_says(trai
         np.testing.assert_allclose(softmax(other), softmax(empty), rtol=0, atol=TOLERANCE)
 
 
-REQUEST = Request(
-    backbone="resnet18",
-    method="ttl",
-    cut="layer1.0",
-    image_size=32,
-    weights="random",
-    device="cpu",
-    precision="fp32",
-    settings={"epochs": 2, "batch_size": 16, "learning_rate": 1e-3},
-)
+SHORT = but(PROTOCOL, epochs=2)
 
 
 def divided(trained: Path, synthetic: Path, table: Path, *, flipped: str | None = None) -> Path:
@@ -185,7 +177,7 @@ def test_labels_of_the_test_split_change_no_bit_of_what_is_trained_or_calibrated
     for flipped in (None, "test", "train"):
         table = divided(trained, synthetic, tmp_path / f"{flipped}.csv", flipped=flipped)
         with limited_threads(1):
-            runs[flipped] = train(DataOptions(table, cache=pixel_cache), REQUEST, tmp_path / str(flipped))
+            runs[flipped] = train(Data(path=table, cache=pixel_cache), MODEL, SHORT, tmp_path / str(flipped))
     honest, blind = runs[None], runs["test"]
     assert blind.weights.read_bytes() == honest.weights.read_bytes()
     assert blind.history() == honest.history()
@@ -203,8 +195,8 @@ def test_neither_workers_nor_the_cache_nor_the_images_place_change_a_bit_of_what
     elsewhere = Path(shutil.copytree(synthetic, tmp_path / "elsewhere"))
     runs = []
     for place, workers, cache in ((synthetic, 0, pixel_cache), (elsewhere, 2, tmp_path / "cold")):
-        request = replace(REQUEST, settings={**(REQUEST.settings or {}), "epochs": 1, "workers": workers})
+        protocol, data = but(SHORT, epochs=1, workers=workers), Data(path=place / "labels.csv", cache=cache)
         with limited_threads(1):
-            runs.append(train(DataOptions(place / "labels.csv", cache=cache), request, tmp_path / f"{workers} workers"))
+            runs.append(train(data, MODEL, protocol, tmp_path / f"{workers} workers"))
     for name in ("best.safetensors", "history.jsonl", "split.csv", "predictions.csv"):
         assert (runs[0].folder / name).read_bytes() == (runs[1].folder / name).read_bytes()

@@ -494,15 +494,16 @@ def made_place(folder: Path) -> Place:
     """Trains a tiny network and exports it in every format that data travels in; what is there is taken."""
     from ttl_deploy.data.synthetic import write_synthetic
     from ttl_deploy.export.export_run import export_run
-    from ttl_deploy.training.train import DataOptions, Request, train
+    from ttl_deploy.spec import Data, Model, Protocol
+    from ttl_deploy.training.train import train
 
     data, run, scratch = folder / "data", folder / "run", folder / "scratch"
     if not (data / "labels.csv").exists():
         write_synthetic(data, images=60, size=32, seed=1)
-    settings = {"epochs": 2, "batch_size": 16, "learning_rate": 1e-3}
     if not (run / "metrics.json").exists():
-        request = Request("resnet18", "ttl", cut="layer1.1", image_size=32, weights="random", settings=settings)
-        train(DataOptions(data / "labels.csv", cache=scratch / "cache"), request, run, overwrite=True)
+        model = Model(backbone="resnet18", cut="layer1.1", image_size=32, weights="random")
+        protocol = Protocol(epochs=2, batch_size=16, learning_rate=1e-3)
+        train(Data(path=data / "labels.csv", cache=scratch / "cache"), model, protocol, run, overwrite=True)
     for kind in MODELS:
         out = run / generators.ARTIFACT if kind == "onnx" else folder / kind
         if not (out / "manifest.json").exists():

@@ -1,7 +1,6 @@
 """A small search: a network of the zoo with few cuts, cut out of ResNet-18, on the synthetic images."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -9,18 +8,8 @@ from typing import Any
 import pytest
 from torch import nn
 
-from ttl_deploy.search.options import SearchOptions
-from ttl_deploy.training.train import DataOptions, Request
-
-REQUEST = Request(
-    backbone="resnet18",
-    method="ttl",
-    image_size=32,
-    weights="random",
-    device="cpu",
-    precision="fp32",
-    settings={"epochs": 2, "batch_size": 16, "learning_rate": 1e-3},
-)
+from ttl_deploy.spec import Data
+from ttl_deploy.spec.search import SearchOptions
 
 
 @pytest.fixture
@@ -36,18 +25,8 @@ def uncounted(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def data(synthetic: Path, pixel_cache: Path) -> DataOptions:
-    return DataOptions(synthetic / "labels.csv", cache=pixel_cache)
-
-
-@pytest.fixture
-def request_of() -> Callable[..., Request]:
-    """The request with other settings or fields."""
-
-    def make(settings: dict[str, Any] | None = None, **fields: Any) -> Request:
-        return replace(REQUEST, settings={**(REQUEST.settings or {}), **(settings or {})}, **fields)
-
-    return make
+def data(synthetic: Path, pixel_cache: Path) -> Data:
+    return Data(path=synthetic / "labels.csv", cache=pixel_cache)
 
 
 @pytest.fixture

@@ -4,10 +4,11 @@ import json
 from pathlib import Path
 
 import pytest
+from small import NETWORK, TRIALS
 
 from ttl_deploy.errors import BadInputError
 from ttl_deploy.search import search as room
-from ttl_deploy.training.train import DataOptions, Request
+from ttl_deploy.spec import Data
 
 
 def test_the_folder_of_a_search_says_what_was_understood_of_the_data(
@@ -19,10 +20,10 @@ def test_the_folder_of_a_search_says_what_was_understood_of_the_data(
         raise BadInputError("no candidate meets the budget")
 
     monkeypatch.setattr(room, "_exclude", no_budget)
-    request = Request(backbone="resnet18", image_size=32, weights="random", device="cpu", precision="fp32")
+    data = Data(path=synthetic / "labels.csv", cache=pixel_cache)
     record = tmp_path / "search" / "data.json"
     for _ in range(2):
         with pytest.raises(BadInputError, match="no candidate"):
-            room.search(DataOptions(synthetic / "labels.csv", cache=pixel_cache), request, tmp_path / "search")
+            room.search(data, NETWORK, TRIALS, tmp_path / "search")
         assert json.loads(record.read_text())["images"]["all"] == 60
         record.unlink()

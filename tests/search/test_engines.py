@@ -11,15 +11,15 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from small import NETWORK, TRIALS, but
 
 from ttl_deploy.errors import BadInputError
 from ttl_deploy.search.engines import Engine, LocalEngine, open_engine
-from ttl_deploy.search.options import Budget, SearchOptions
 from ttl_deploy.search.search import search
 from ttl_deploy.search.trial import Trial, TrialRecord, run_trial
-from ttl_deploy.training.train import DataOptions, Request
+from ttl_deploy.spec import Data
+from ttl_deploy.spec.search import Budget, SearchOptions
 
-Make = Callable[..., Request]
 Opt = Callable[..., SearchOptions]
 
 
@@ -61,12 +61,12 @@ class KillingEngine:
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # Ray's own, of its own dependencies
 def test_ray_gives_the_local_engines_numbers_to_the_last_bit_even_after_sigkill(
-    cluster: Engine, data: DataOptions, request_of: Make, options_of: Opt, tmp_path: Path
+    cluster: Engine, data: Data, options_of: Opt, tmp_path: Path
 ) -> None:
-    request, options = request_of({"epochs": 4}), options_of(strategy="exhaustive", budget=Budget(parameters=100_000))
+    options = options_of(strategy="exhaustive", budget=Budget(parameters=100_000))
     engines = {"local": LocalEngine(), "ray": cluster, "killed": KillingEngine(cluster)}
     for name, engine in engines.items():
-        search(data, request, tmp_path / name, options=options, engine=engine)
+        search(data, NETWORK, but(TRIALS, epochs=4), tmp_path / name, options=options, engine=engine)
     assert {path.name for path in (tmp_path / "killed" / "trials").glob("*.killed")} == {"stem.killed", "layer1.killed"}
     for name in ("ray", "killed"):
         for cut in ("stem", "layer1.0"):

@@ -4,11 +4,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from small import NETWORK, TRIALS, but
 
 from ttl_deploy.search.known_cut import CLASSES, best_cut, receptive_fields, write_known_cut
-from ttl_deploy.search.options import Budget, SearchOptions
 from ttl_deploy.search.search import search
-from ttl_deploy.training.train import DataOptions, Request
+from ttl_deploy.spec import AugmentSpec, Data
+from ttl_deploy.spec.search import Budget, SearchOptions
 
 
 def test_receptive_fields_are_where_gradients_reach() -> None:
@@ -61,18 +62,10 @@ def test_classes_differ_across_the_distance_and_nowhere_else(tmp_path: Path) -> 
 def test_the_default_strategy_finds_the_smallest_cut_that_suffices(tmp_path: Path) -> None:
     """One seed; `benchmarks/search_known_cut.py` runs ten."""
     data = write_known_cut(tmp_path / "set.npz", images=400, seed=3)
-    settings = {
-        "epochs": 8,
-        "batch_size": 16,
-        "learning_rate": 1e-3,
-        "augment": {"crop_scale": 1.0, "rotation": 0.0},
-    }
-    request = Request(
-        "resnet18", image_size=64, channels=1, weights="random", device="cpu", precision="fp32", settings=settings
-    )
     outcome = search(
-        DataOptions(data, CLASSES, cache=tmp_path / "cache"),
-        request,
+        Data(path=data, classes=CLASSES, cache=tmp_path / "cache"),
+        but(NETWORK, image_size=64, channels=1),
+        but(TRIALS, epochs=8, augment=AugmentSpec(crop_scale=1.0, rotation=0.0)),
         tmp_path / "search",
         options=SearchOptions(
             threads=1, latency=False, prefer="smaller", divisions=1, budget=Budget(parameters=700_000)

@@ -7,7 +7,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,29 +14,33 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from small import MODEL, NETWORK, PROTOCOL, TRIALS, but
 
 from ttl_deploy.bench.targets import get_target
 from ttl_deploy.cli.main import run
 from ttl_deploy.complexity import count
 from ttl_deploy.errors import BadInputError
 from ttl_deploy.search.candidates import Candidate, around, block_ends, candidates
-from ttl_deploy.search.options import Budget, SearchOptions
 from ttl_deploy.search.score import Score
 from ttl_deploy.search.search import search
 from ttl_deploy.search.state import _waves
 from ttl_deploy.search.strategies import STRATEGIES, _Purse
 from ttl_deploy.search.trial import limited_threads
 from ttl_deploy.search.work import training_work
-from ttl_deploy.spec import ModelSpec
+from ttl_deploy.spec import Data, ModelSpec
+from ttl_deploy.spec.search import Budget, SearchOptions, SearchProtocol
 from ttl_deploy.training.run import finished_run, read_predictions
-from ttl_deploy.training.train import DataOptions, Request, specs, train
+from ttl_deploy.training.train import specs, train
 from ttl_deploy.transfer import build
 
-Make = Callable[..., Request]
 Opt = Callable[..., SearchOptions]
 
 SMALL = Budget(parameters=700_000)
 """Leaves the first five of ResNet-18's nine cuts."""
+
+
+def trials(epochs: int) -> SearchProtocol:
+    return but(TRIALS, epochs=epochs)
 
 
 def cuts(result: dict[str, object], status: str) -> list[str]:
@@ -47,9 +50,9 @@ def cuts(result: dict[str, object], status: str) -> list[str]:
 
 
 def test_what_auto_trained_alone_is_not_said_to_be_told_from_others(
-    data: DataOptions, request_of: Make, options_of: Opt, tmp_path: Path
+    data: Data, options_of: Opt, tmp_path: Path
 ) -> None:
-    outcome = search(data, request_of({"epochs": 3}), tmp_path / "s", options=options_of(strategy="auto", budget=SMALL))
+    outcome = search(data, NETWORK, trials(3), tmp_path / "s", options=options_of(strategy="auto", budget=SMALL))
     scored = [row.cut for row in outcome.rows if row.value is not None]
     assert scored == [outcome.result["cut"]]
     assert outcome.result["notes"][-1] == f"{scored[0]} alone was trained, so it was compared with no other cut"
@@ -66,11 +69,13 @@ def test_candidates_cost_what_the_models_cost() -> None:
         assert candidate.cost == count(build(candidate.spec), candidate.spec.input_shape)
 
 
-def test_tf_has_no_candidate_with_nothing_left_to_slim(
-    data: DataOptions, request_of: Make, options_of: Opt, tmp_path: Path
-) -> None:
+def test_tf_has_no_candidate_with_nothing_left_to_slim(data: Data, options_of: Opt, tmp_path: Path) -> None:
     outcome = search(
-        data, request_of({"epochs": 1}, method="tf"), tmp_path / "s", options=options_of(strategy="hierarchical")
+        data,
+        but(NETWORK, method="tf"),
+        trials(1),
+        tmp_path / "s",
+        options=options_of(strategy="hierarchical"),
     )
     tried = [row.cut for row in outcome.rows]
     assert (tried[0], tried[-2], tried[-1], len(tried)) == ("stem", "layer4.0", "ftl", 9)
@@ -103,12 +108,12 @@ def test_lwft_that_trains_everything_and_ftl_are_candidates() -> None:
 
 
 def test_everything_trained_wins_a_search_of_lwft_as_an_ordinary_run(
-    data: DataOptions, request_of: Make, options_of: Opt, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    data: Data, options_of: Opt, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = candidates(ModelSpec(backbone="resnet18", method="lwft", classes=("a", "b"), image_size=32))[:2]
     monkeypatch.setattr("ttl_deploy.search.search.candidates", lambda _spec: found[1:])
-    request = request_of({"epochs": 1, "cached_views": 1}, method="lwft")
-    outcome = search(data, request, tmp_path / "s", options=options_of(strategy="exhaustive"))
+    lwft, protocol = but(NETWORK, method="lwft"), but(TRIALS, epochs=1, cached_views=1)
+    outcome = search(data, lwft, protocol, tmp_path / "s", options=options_of(strategy="exhaustive"))
     model = finished_run(outcome.winner.folder).config.model
     assert (outcome.result["cut"], model.cut, model.trained_layers) == ("all", None, 10)
     assert outcome.answer.startswith("do not cut resnet18 (LWFT)")
@@ -130,10 +135,10 @@ def test_stage_two_looks_between_the_neighbouring_block_ends() -> None:
 
 
 def test_hierarchical_trains_block_ends_then_their_neighbours_within_the_budget(
-    data: DataOptions, request_of: Make, options_of: Opt, tmp_path: Path
+    data: Data, options_of: Opt, tmp_path: Path
 ) -> None:
     outcome = search(
-        data, request_of({"epochs": 1}), tmp_path / "s", options=options_of(strategy="hierarchical", budget=SMALL)
+        data, NETWORK, trials(1), tmp_path / "s", options=options_of(strategy="hierarchical", budget=SMALL)
     )
     result = json.loads((tmp_path / "s" / "result.json").read_text())
     tried = cuts(result, "trained")
@@ -149,16 +154,12 @@ def test_hierarchical_trains_block_ends_then_their_neighbours_within_the_budget(
     assert (tmp_path / "s" / "pareto.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_the_value_is_of_the_validation_side_alone(
-    data: DataOptions, request_of: Make, options_of: Opt, tmp_path: Path
-) -> None:
+def test_the_value_is_of_the_validation_side_alone(data: Data, options_of: Opt, tmp_path: Path) -> None:
     from scipy.special import softmax
     from sklearn.metrics import average_precision_score
 
     budget = Budget(parameters=100_000)
-    outcome = search(
-        data, request_of({"epochs": 1}), tmp_path / "s", options=options_of(strategy="exhaustive", budget=budget)
-    )
+    outcome = search(data, NETWORK, trials(1), tmp_path / "s", options=options_of(strategy="exhaustive", budget=budget))
     for row in outcome.rows[:2]:
         predictions = read_predictions(finished_run(tmp_path / "s" / "trials" / row.cut)).side("val")
         positive = softmax(predictions.logits.astype(float), axis=1)[:, 1]
@@ -166,29 +167,28 @@ def test_the_value_is_of_the_validation_side_alone(
 
 
 def test_a_survivor_of_halving_is_the_run_that_undivided_training_gives(
-    data: DataOptions, request_of: Make, options_of: Opt, tmp_path: Path
+    data: Data, options_of: Opt, tmp_path: Path
 ) -> None:
-    outcome = search(
-        data, request_of({"epochs": 4}), tmp_path / "s", options=options_of(strategy="halving", budget=SMALL)
-    )
+    outcome = search(data, NETWORK, trials(4), tmp_path / "s", options=options_of(strategy="halving", budget=SMALL))
     assert [row.epochs for row in outcome.rows[:5]].count(4) == 2
     assert [row.epochs for row in outcome.rows[:5]].count(2) == 3
     cut = outcome.winner.config.model.cut
     with limited_threads(1):
-        alone = train(data, request_of({"epochs": 4}, cut=cut), tmp_path / "alone")
+        alone = train(data, but(MODEL, cut=cut), but(PROTOCOL, epochs=4), tmp_path / "alone")
     assert outcome.winner.history() == alone.history()
     ours, theirs = load_file(outcome.winner.weights), load_file(alone.weights)
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
 def test_a_training_that_cannot_reach_the_best_is_ended(
-    data: DataOptions, request_of: Make, options_of: Opt, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    data: Data, options_of: Opt, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A forecast that gives the second epoch no hope ends every training but the first, which has no rival."""
     monkeypatch.setattr("ttl_deploy.search.trial.highest", lambda values, horizon: 1.0 if len(values) < 2 else -1.0)
     outcome = search(
         data,
-        request_of({"epochs": 4}),
+        NETWORK,
+        trials(4),
         tmp_path / "s",
         options=options_of(strategy="exhaustive", budget=SMALL, early_stop=True),
     )
@@ -206,12 +206,8 @@ def test_waves_are_as_large_as_all_before() -> None:
     assert [list(wave) for wave in _waves([0])] == [[0]]
 
 
-def test_svcca_trains_the_whole_network_and_one_cut(
-    data: DataOptions, request_of: Make, options_of: Opt, tmp_path: Path
-) -> None:
-    outcome = search(
-        data, request_of({"epochs": 1}), tmp_path / "s", options=options_of(strategy="svcca", budget=SMALL)
-    )
+def test_svcca_trains_the_whole_network_and_one_cut(data: Data, options_of: Opt, tmp_path: Path) -> None:
+    outcome = search(data, NETWORK, trials(1), tmp_path / "s", options=options_of(strategy="svcca", budget=SMALL))
     assert len(list((tmp_path / "s" / "trials").iterdir())) == 2
     evidence = json.loads((tmp_path / "s" / "records" / "reuses@1.json").read_text())["reuses"]
     assert [record["cut"] for record in evidence] == [row.cut for row in outcome.rows[:5]]
@@ -224,10 +220,8 @@ def test_svcca_trains_the_whole_network_and_one_cut(
     assert "too few images to tell" in outcome.result["notes"][0]
 
 
-def test_auto_trains_few_and_carries_one_to_the_end(
-    data: DataOptions, request_of: Make, options_of: Opt, tmp_path: Path
-) -> None:
-    outcome = search(data, request_of({"epochs": 8}), tmp_path / "s", options=options_of(strategy="auto", budget=SMALL))
+def test_auto_trains_few_and_carries_one_to_the_end(data: Data, options_of: Opt, tmp_path: Path) -> None:
+    outcome = search(data, NETWORK, trials(8), tmp_path / "s", options=options_of(strategy="auto", budget=SMALL))
     assert sum(row.status == "trained" for row in outcome.rows) == 1
     assert 1 <= sum(row.status == "trained in part" for row in outcome.rows) <= 2
     assert outcome.result["steps"].keys() >= {"ftl@2", "probes@2"}
@@ -253,19 +247,19 @@ def test_auto_may_spend_a_quarter_of_exhaustives_work() -> None:
 
 
 def test_lwft_searches_on_cached_features_and_repeats_count_together(
-    data: DataOptions, request_of: Make, options_of: Opt, tmp_path: Path
+    data: Data, options_of: Opt, tmp_path: Path
 ) -> None:
-    request = request_of({"epochs": 1, "cached_views": 1, "seed": 5}, method="lwft")
+    lwft, protocol = but(NETWORK, method="lwft"), but(TRIALS, epochs=1, cached_views=1, seed=5)
     options = options_of(strategy="exhaustive", repeats=2, budget=Budget(macs=1))
     with pytest.raises(BadInputError, match="no candidate meets the budget"):
-        search(data, request, tmp_path / "none", options=options)
+        search(data, lwft, protocol, tmp_path / "none", options=options)
     plain = options_of(strategy="hierarchical", repeats=2)
     from ttl_deploy.search import candidates as room
 
     few = room.candidates(ModelSpec(backbone="resnet18", method="lwft", classes=("a", "b"), image_size=32))[-2:]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("ttl_deploy.search.search.candidates", lambda _spec: few)
-        outcome = search(data, request, tmp_path / "s", options=plain)
+        outcome = search(data, lwft, protocol, tmp_path / "s", options=plain)
     folders = {path.name for path in (tmp_path / "s" / "trials").iterdir()}
     assert folders == {"layer4.0", "layer4.0-r1", "layer4.1", "layer4.1-r1"}
     seeds = {finished_run(tmp_path / "s" / "trials" / name).config.seed for name in folders}
@@ -273,48 +267,53 @@ def test_lwft_searches_on_cached_features_and_repeats_count_together(
     assert outcome.winner.config.cached_views == 1
 
 
-def test_finished_trials_of_another_search_are_taken_over(
-    data: DataOptions, request_of: Make, options_of: Opt, tmp_path: Path
-) -> None:
-    request, budget = request_of({"epochs": 1}), Budget(parameters=160_000)
-    first = search(data, request, tmp_path / "a", options=options_of(strategy="exhaustive", budget=budget))
+def test_finished_trials_of_another_search_are_taken_over(data: Data, options_of: Opt, tmp_path: Path) -> None:
+    once, budget = trials(1), Budget(parameters=160_000)
+    first = search(data, NETWORK, once, tmp_path / "a", options=options_of(strategy="exhaustive", budget=budget))
     second = search(
-        data, request, tmp_path / "b", options=options_of(strategy="exhaustive", budget=budget), reuse=[tmp_path / "a"]
+        data,
+        NETWORK,
+        once,
+        tmp_path / "b",
+        options=options_of(strategy="exhaustive", budget=budget),
+        reuse=[tmp_path / "a"],
     )
     assert second.result["steps"] == first.result["steps"]
     weights = [tmp_path / name / "trials" / "stem" / "best.safetensors" for name in ("a", "b")]
     assert weights[0].stat().st_ino == weights[1].stat().st_ino
-    other = request_of({"epochs": 1, "seed": 1})
+    other = but(once, seed=1)
     third = search(
-        data, other, tmp_path / "c", options=options_of(strategy="exhaustive", budget=budget), reuse=[tmp_path / "a"]
+        data,
+        NETWORK,
+        other,
+        tmp_path / "c",
+        options=options_of(strategy="exhaustive", budget=budget),
+        reuse=[tmp_path / "a"],
     )
     assert third.result["steps"] != first.result["steps"]
 
 
 def test_latency_decides_before_training(
-    data: DataOptions, request_of: Make, options_of: Opt, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    data: Data, options_of: Opt, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     order = ["stem", "layer1.0", "layer1.1", "layer2.0", "layer2.1", "layer3.0", "layer3.1", "layer4.0", "layer4.1"]
     monkeypatch.setattr("ttl_deploy.search.latency.Latencies.of", lambda _self, spec: 1.0 + order.index(str(spec.cut)))
     options = options_of(strategy="exhaustive", budget=Budget(latency_ms=2.5))
-    outcome = search(data, request_of({"epochs": 1}), tmp_path / "s", options=options)
+    outcome = search(data, NETWORK, trials(1), tmp_path / "s", options=options)
     assert [row.cut for row in outcome.rows if row.value is not None] == ["stem", "layer1.0"]
     assert outcome.rows[2].status == "over budget: 3.00 ms on cpu, more than 2.5 ms"
     assert [row.latency_ms for row in outcome.rows] == [1.0 + i for i in range(9)]
 
 
-def test_on_a_target_device_the_rooflines_least_time_rules_out(
-    data: DataOptions, request_of: Make, options_of: Opt, tmp_path: Path
-) -> None:
+def test_on_a_target_device_the_rooflines_least_time_rules_out(data: Data, options_of: Opt, tmp_path: Path) -> None:
     rate = get_target("raspberry-pi-5").gop_s["fp32"]
-    request = request_of({"epochs": 1})
-    spec, _ = specs(replace(request, cut="stem"), ("a", "b"))
+    spec, _ = specs(but(MODEL, cut="stem"), data, ("a", "b"))
     macs = {c.cut: c.cost.macs for c in candidates(spec)}
     # By hand: two operations per multiply-add at the peak rate; these networks are too small for the memory to count.
     least = {cut: 2 * each / (rate * 1e6) for cut, each in macs.items()}
     bound = (least["layer1.0"] + least["layer1.1"]) / 2
     options = options_of(strategy="exhaustive", budget=Budget(latency_ms=bound, device="raspberry-pi-5"))
-    outcome = search(data, request, tmp_path / "b", options=options)
+    outcome = search(data, NETWORK, trials(1), tmp_path / "b", options=options)
     assert [row.cut for row in outcome.rows if row.value is not None] == ["stem", "layer1.0"]
     assert outcome.rows[1].latency_ms == pytest.approx(least["layer1.0"])
     assert "ms on raspberry-pi-5, estimated, not measured, more than" in outcome.rows[2].status
@@ -323,39 +322,38 @@ def test_on_a_target_device_the_rooflines_least_time_rules_out(
     assert not (outcome.folder / "latency").exists()
 
 
-def test_an_unknown_device_is_refused_before_anything_is_made(
-    data: DataOptions, request_of: Make, options_of: Opt, tmp_path: Path
-) -> None:
+def test_an_unknown_device_is_refused_before_anything_is_made(data: Data, options_of: Opt, tmp_path: Path) -> None:
     options = options_of(budget=Budget(latency_ms=10, device="quadro-rtx-600"))
     with pytest.raises(BadInputError, match=r"unknown device 'quadro-rtx-600'.*cpu or cuda.*quadro-rtx-6000"):
-        search(data, request_of({"epochs": 1}), tmp_path / "a", options=options)
+        search(data, NETWORK, trials(1), tmp_path / "a", options=options)
     assert not (tmp_path / "a").exists()
 
 
 @pytest.mark.parametrize(
-    ("fields", "options", "message"),
+    ("network", "epochs", "options", "message"),
     [
-        ({"method": "ftl"}, {}, "no cut to find"),
-        ({"cut": "layer1.0"}, {}, "leave cut and trained_layers of the request out"),
-        ({"backbone": "resnet19"}, {}, "unknown backbone"),
-        ({"settings": {"epochs": None}}, {"strategy": "halving"}, "pass --epochs"),
+        ({"method": "ftl"}, 2, {}, "no cut to find"),
+        ({"backbone": "resnet19"}, 2, {}, "unknown backbone"),
+        ({}, None, {"strategy": "halving"}, "pass --epochs"),
     ],
 )
 def test_what_cannot_be_searched_is_refused(
-    data: DataOptions, request_of: Make, options_of: Opt, tmp_path: Path, fields: dict, options: dict, message: str
+    data: Data, options_of: Opt, tmp_path: Path, network: dict, epochs: int | None, options: dict, message: str
 ) -> None:
     with pytest.raises(BadInputError, match=message):
-        search(data, request_of(**fields), tmp_path / "s", options=options_of(**options))
+        search(data, but(NETWORK, **network), but(TRIALS, epochs=epochs), tmp_path / "s", options=options_of(**options))
 
 
-def test_another_search_is_not_gone_on_with(
-    data: DataOptions, request_of: Make, options_of: Opt, tmp_path: Path
-) -> None:
+def test_another_search_is_not_gone_on_with(data: Data, options_of: Opt, tmp_path: Path) -> None:
     budget = Budget(parameters=50_000)
-    search(data, request_of({"epochs": 1}), tmp_path / "s", options=options_of(strategy="exhaustive", budget=budget))
-    with pytest.raises(BadInputError, match=r"request\.settings\.epochs was 1, now 2"):
+    search(data, NETWORK, trials(1), tmp_path / "s", options=options_of(strategy="exhaustive", budget=budget))
+    with pytest.raises(BadInputError, match=r"protocol\.epochs was 1, now 2"):
         search(
-            data, request_of({"epochs": 2}), tmp_path / "s", options=options_of(strategy="exhaustive", budget=budget)
+            data,
+            NETWORK,
+            trials(2),
+            tmp_path / "s",
+            options=options_of(strategy="exhaustive", budget=budget),
         )
 
 
@@ -366,7 +364,7 @@ def test_a_search_killed_again_and_again_repeats_no_finished_trial(
     arguments = [
         *["search", str(synthetic / "labels.csv"), "--backbone", "resnet18", "--strategy", "exhaustive"],
         *["--max-params", "0.1M", "--no-latency", "--image-size", "32", "--weights", "random"],
-        *["--train-device", "cpu", "--precision", "fp32", "--threads", "1", "--epochs", "4", "--batch-size", "16"],
+        *["--device", "cpu", "--precision", "fp32", "--threads", "1", "--epochs", "4", "--batch-size", "16"],
         *["--learning-rate", "0.001", "--cache", str(pixel_cache), "--json", "--out"],
     ]
     out = tmp_path / "killed"
@@ -433,26 +431,24 @@ def test_stage_one_takes_the_best_block_cutoff_and_not_the_smallest_within_an_er
     assert few.asked[1] == ["layer3.4", "layer4.0"]
 
 
-def test_the_minutes_of_a_trial_end_within_its_first_epoch(
-    data: DataOptions, request_of: Make, options_of: Opt, tmp_path: Path
-) -> None:
+def test_the_minutes_of_a_trial_end_within_its_first_epoch(data: Data, options_of: Opt, tmp_path: Path) -> None:
     options = options_of(strategy="exhaustive", budget=Budget(parameters=50_000))
-    outcome = search(data, request_of({"epochs": 3, "max_minutes": 1e-9}), tmp_path / "s", options=options)
+    outcome = search(data, NETWORK, but(TRIALS, epochs=3, max_minutes=1e-9), tmp_path / "s", options=options)
     assert outcome.rows[0].epochs == 1
     assert "of the first epoch" in outcome.winner.metrics()["stopped"]
 
 
 def test_a_strategy_that_takes_trainings_over_decides_and_costs_as_if_alone(
-    data: DataOptions, request_of: Make, options_of: Opt, tmp_path: Path
+    data: Data, options_of: Opt, tmp_path: Path
 ) -> None:
     """The finalists of halving come from exhaustive, charged for the epochs that the short rounds had not trained."""
-    request, halving = request_of({"epochs": 4}), options_of(strategy="halving", budget=SMALL, divisions=1)
+    longer, halving = trials(4), options_of(strategy="halving", budget=SMALL, divisions=1)
     exhaustive = halving.model_copy(update={"strategy": "exhaustive"})
-    everything = search(data, request, tmp_path / "all", options=exhaustive)
+    everything = search(data, NETWORK, longer, tmp_path / "all", options=exhaustive)
     assert everything.result["share"] == 1
     assert "100% of the work of training every one" in everything.answer
-    alone = search(data, request, tmp_path / "alone", options=halving)
-    shared = search(data, request, tmp_path / "shared", options=halving, reuse=[tmp_path / "all"])
+    alone = search(data, NETWORK, longer, tmp_path / "alone", options=halving)
+    shared = search(data, NETWORK, longer, tmp_path / "shared", options=halving, reuse=[tmp_path / "all"])
     assert [(row.cut, row.value, row.error, row.epochs) for row in shared.rows] == [
         (row.cut, row.value, row.error, row.epochs) for row in alone.rows
     ]
@@ -461,7 +457,9 @@ def test_a_strategy_that_takes_trainings_over_decides_and_costs_as_if_alone(
     cut = shared.result["cut"]
     begun = (tmp_path / "shared" / "trials" / cut / "timing.jsonl").read_text().splitlines()
     assert len(begun) == 2
-    twice = search(data, request, tmp_path / "twice", options=halving, reuse=[tmp_path / "alone", tmp_path / "all"])
+    twice = search(
+        data, NETWORK, longer, tmp_path / "twice", options=halving, reuse=[tmp_path / "alone", tmp_path / "all"]
+    )
     assert twice.result["work"] == alone.result["work"]
     assert not any(
         (tmp_path / "twice" / "trials" / row.cut / "last.ckpt").exists() for row in twice.rows if row.epochs == 2
@@ -470,7 +468,7 @@ def test_a_strategy_that_takes_trainings_over_decides_and_costs_as_if_alone(
 
 def test_work_is_counted_forward_and_backward_and_frozen_layers_only_forward() -> None:
     """By hand: three passes of every training image, one of every validation image; frozen layers run forward only."""
-    ttl, _preprocess = specs(Request(cut="layer3", backbone="resnet18", image_size=64), ("a", "b"))
+    ttl, _preprocess = specs(but(MODEL, cut="layer3", image_size=64), Data(path=Path("none")), ("a", "b"))
     lwft = ttl.model_copy(update={"method": "lwft"})
     whole = count(build(lwft), lwft.input_shape).macs
     bottom = count(build(ttl), ttl.input_shape).macs

@@ -8,19 +8,18 @@ from typing import Any
 import numpy as np
 import pytest
 from scipy import stats
+from small import NETWORK, TRIALS, but
 
 from ttl_deploy.data.manifest import read_dataset
 from ttl_deploy.data.prepared import prepare, read_split
 from ttl_deploy.search.candidates import Candidate, candidates, usual
 from ttl_deploy.search.divisions import write_divisions
-from ttl_deploy.search.options import Budget, SearchOptions
 from ttl_deploy.search.score import Score, choose, combine, least_error, metric_of, pooled, refuted, tied
 from ttl_deploy.search.search import search
 from ttl_deploy.search.settle import settle
-from ttl_deploy.spec import ModelSpec, PreprocessSpec, SplitSpec
-from ttl_deploy.training.train import DataOptions, Request
+from ttl_deploy.spec import Data, ModelSpec, PreprocessSpec, SplitSpec
+from ttl_deploy.spec.search import Budget, SearchOptions
 
-Make = Callable[..., Request]
 Opt = Callable[..., SearchOptions]
 
 
@@ -212,11 +211,11 @@ def test_further_divisions_leave_the_test_side_and_the_patients_as_they_are(
 
 
 def test_a_search_that_cannot_tell_says_so_and_tests_nothing_but_its_candidates(
-    data: DataOptions, request_of: Make, options_of: Opt, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    data: Data, options_of: Opt, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("ttl_deploy.search.trial.least_error", lambda *_arguments: 0.5)
     options = options_of(strategy="exhaustive", budget=Budget(parameters=100_000), prefer="smaller", divisions=3)
-    outcome = search(data, request_of({"epochs": 1}), tmp_path / "s", options=options)
+    outcome = search(data, NETWORK, but(TRIALS, epochs=1), tmp_path / "s", options=options)
     assert outcome.result["told_apart"] is False
     assert outcome.result["open"] == ["stem", "layer1.0"]
     assert outcome.result["divisions"] == 3
@@ -226,5 +225,5 @@ def test_a_search_that_cannot_tell_says_so_and_tests_nothing_but_its_candidates(
     assert trials.keys() == {"stem", "layer1.0", *(f"{cut}-d{n}" for cut in ("stem", "layer1.0") for n in (1, 2))}
     assert not any((trials[name] / "predictions.csv").exists() for name in trials if "-d" in name)
     assert outcome.result["work"] > 0
-    again = search(data, request_of({"epochs": 1}), tmp_path / "s", options=options)
+    again = search(data, NETWORK, but(TRIALS, epochs=1), tmp_path / "s", options=options)
     assert again.result["together"] == outcome.result["together"]

@@ -1,37 +1,29 @@
 """Layer-wise finetuning on cached features: the same training as without them, and what the option refuses."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from small import MODEL, PROTOCOL, but
 
 from ttl_deploy.errors import BadInputError
+from ttl_deploy.spec import Data, Protocol
 from ttl_deploy.training.cached import view_of
 from ttl_deploy.training.run import Run, read_predictions
-from ttl_deploy.training.train import DataOptions, Request, resume, train
+from ttl_deploy.training.train import resume, train
 
-REQUEST = Request(
-    backbone="resnet18",
-    method="lwft",
-    cut="layer2.0",
-    image_size=32,
-    weights="random",
-    device="cpu",
-    precision="fp32",
-    settings={"epochs": 3, "batch_size": 16, "learning_rate": 1e-3},
-)
+LWFT = but(MODEL, method="lwft", cut="layer2.0")
 PLAIN = {"augment": {"crop_scale": 1.0, "rotation": 0.0}}
 
 
-def settings(request: Request, **more: object) -> Request:
-    return replace(request, settings={**(request.settings or {}), **more})
+def training(**changes: object) -> Protocol:
+    return but(PROTOCOL, **changes)
 
 
 @pytest.fixture
-def data(synthetic: Path, pixel_cache: Path) -> DataOptions:
-    return DataOptions(synthetic / "labels.csv", cache=pixel_cache)
+def data(synthetic: Path, pixel_cache: Path) -> Data:
+    return Data(path=synthetic / "labels.csv", cache=pixel_cache)
 
 
 def same_training(first: Run, second: Run) -> None:
@@ -42,19 +34,17 @@ def same_training(first: Run, second: Run) -> None:
     assert (read_predictions(first).logits == read_predictions(second).logits).all()
 
 
-def test_without_augmentation_one_view_is_the_uncached_training_to_the_last_bit(
-    data: DataOptions, tmp_path: Path
-) -> None:
-    uncached = train(data, settings(REQUEST, **PLAIN), tmp_path / "uncached")
-    cached = train(data, settings(REQUEST, **PLAIN, cached_views=1), tmp_path / "cached")
+def test_without_augmentation_one_view_is_the_uncached_training_to_the_last_bit(data: Data, tmp_path: Path) -> None:
+    uncached = train(data, LWFT, training(**PLAIN), tmp_path / "uncached")
+    cached = train(data, LWFT, training(**PLAIN, cached_views=1), tmp_path / "cached")
     same_training(uncached, cached)
     assert not list(cached.folder.glob("features*"))
 
 
-def test_with_a_view_per_epoch_augmented_training_is_the_same_too(data: DataOptions, tmp_path: Path) -> None:
-    uncached = train(data, REQUEST, tmp_path / "uncached")
-    same_training(uncached, train(data, settings(REQUEST, cached_views=3), tmp_path / "cached"))
-    fewer = train(data, settings(REQUEST, cached_views=1), tmp_path / "fewer")
+def test_with_a_view_per_epoch_augmented_training_is_the_same_too(data: Data, tmp_path: Path) -> None:
+    uncached = train(data, LWFT, PROTOCOL, tmp_path / "uncached")
+    same_training(uncached, train(data, LWFT, training(cached_views=3), tmp_path / "cached"))
+    fewer = train(data, LWFT, training(cached_views=1), tmp_path / "fewer")
     assert fewer.history()[0] == uncached.history()[0]
     assert fewer.history()[1] != uncached.history()[1]
 
@@ -64,9 +54,9 @@ def test_views_take_turns() -> None:
     assert view_of(0, 1) == 1
 
 
-def test_bf16_features_are_stored_as_bf16(data: DataOptions, tmp_path: Path) -> None:
-    request = replace(settings(REQUEST, **PLAIN, cached_views=1, epochs=1), precision="bf16")
-    run = train(data, request, tmp_path / "run", finish=False)
+def test_bf16_features_are_stored_as_bf16(data: Data, tmp_path: Path) -> None:
+    protocol = training(**PLAIN, cached_views=1, epochs=1, precision="bf16")
+    run = train(data, LWFT, protocol, tmp_path / "run", finish=False)
     values = {side: (run.folder / f"features-{side}.npy").stat().st_size for side in ("train", "val")}
     # layer2.0 of a 32-pixel image: 128 channels of 4 x 4, two bytes each, behind a header of 128 bytes.
     images = sum((size - 128) / (128 * 4 * 4 * 2) for size in values.values())
@@ -74,9 +64,9 @@ def test_bf16_features_are_stored_as_bf16(data: DataOptions, tmp_path: Path) -> 
     assert images == sum(side != "test" for side in sides)
 
 
-def test_an_unfinished_cached_run_goes_on_with_its_features(data: DataOptions, tmp_path: Path) -> None:
-    whole = train(data, settings(REQUEST, cached_views=2), tmp_path / "whole")
-    part = train(data, settings(REQUEST, cached_views=2, epochs=1), tmp_path / "part", finish=False)
+def test_an_unfinished_cached_run_goes_on_with_its_features(data: Data, tmp_path: Path) -> None:
+    whole = train(data, LWFT, training(cached_views=2), tmp_path / "whole")
+    part = train(data, LWFT, training(cached_views=2, epochs=1), tmp_path / "part", finish=False)
     before = (part.folder / "features-train.npy").stat().st_mtime_ns
     assert not part.finished
     longer = resume(part.folder, epochs=2, cache=data.cache, finish=False)
@@ -84,10 +74,10 @@ def test_an_unfinished_cached_run_goes_on_with_its_features(data: DataOptions, t
     same_training(whole, resume(part.folder, epochs=3, cache=data.cache))
 
 
-def test_what_cannot_be_cached_is_refused_before_anything_is_written(data: DataOptions, tmp_path: Path) -> None:
+def test_what_cannot_be_cached_is_refused_before_anything_is_written(data: Data, tmp_path: Path) -> None:
     with pytest.raises(BadInputError, match="ttl freezes nothing"):
-        train(data, settings(replace(REQUEST, method="ttl"), cached_views=1), tmp_path / "run")
+        train(data, MODEL, training(cached_views=1), tmp_path / "run")
     with pytest.raises(BadInputError, match="pass --cache-features 6"):
         # 38 training and 10 validation images or so, of 8 KiB each: six views fit into 2 MiB, ten do not.
-        train(data, settings(REQUEST, cached_views=10, cached_gib=2 / 1024), tmp_path / "run")
+        train(data, LWFT, training(cached_views=10, cached_gib=2 / 1024), tmp_path / "run")
     assert not (tmp_path / "run").exists()

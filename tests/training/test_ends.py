@@ -1,43 +1,30 @@
 """How a training may end before its time and go on later: not evaluated, lengthened, or judged hopeless."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from small import MODEL, PROTOCOL, but
 
 from ttl_deploy.errors import BadInputError
+from ttl_deploy.spec import Data
 from ttl_deploy.training.run import finished_run
-from ttl_deploy.training.train import DataOptions, Request, resume, train
+from ttl_deploy.training.train import resume, train
 
-REQUEST = Request(
-    backbone="resnet18",
-    method="ttl",
-    cut="stem",
-    image_size=32,
-    weights="random",
-    device="cpu",
-    precision="fp32",
-    settings={"epochs": 9, "batch_size": 16, "learning_rate": 3e-2, "patience": 0},
-)
+STEM = but(MODEL, cut="stem")
+LONG = but(PROTOCOL, epochs=9, learning_rate=3e-2, patience=0)
 
 
 @pytest.fixture
-def data(synthetic: Path, pixel_cache: Path) -> DataOptions:
-    return DataOptions(synthetic / "labels.csv", cache=pixel_cache)
+def data(synthetic: Path, pixel_cache: Path) -> Data:
+    return Data(path=synthetic / "labels.csv", cache=pixel_cache)
 
 
-def short(epochs: int) -> Request:
-    return replace(REQUEST, settings={**(REQUEST.settings or {}), "epochs": epochs})
-
-
-def test_a_run_lengthened_twice_is_the_undivided_run_rate_and_best_epoch_included(
-    data: DataOptions, tmp_path: Path
-) -> None:
+def test_a_run_lengthened_twice_is_the_undivided_run_rate_and_best_epoch_included(data: Data, tmp_path: Path) -> None:
     """What successive halving rests on: neither the plateau schedule nor the best epoch knows of the limit."""
-    whole = train(data, REQUEST, tmp_path / "whole")
-    parts = train(data, short(3), tmp_path / "parts", finish=False)
+    whole = train(data, STEM, LONG, tmp_path / "whole")
+    parts = train(data, STEM, but(LONG, epochs=3), tmp_path / "parts", finish=False)
     with pytest.raises(BadInputError, match="is not finished"):
         finished_run(parts.folder)
     resume(parts.folder, epochs=5, cache=data.cache, finish=False)
@@ -49,7 +36,7 @@ def test_a_run_lengthened_twice_is_the_undivided_run_rate_and_best_epoch_include
     assert halved, "the rate must have fallen for this test to say something"
 
 
-def test_a_judge_ends_a_training_which_is_then_evaluated(data: DataOptions, tmp_path: Path) -> None:
-    run = train(data, REQUEST, tmp_path / "run", judge=lambda history: "enough" if len(history) == 2 else None)
+def test_a_judge_ends_a_training_which_is_then_evaluated(data: Data, tmp_path: Path) -> None:
+    run = train(data, STEM, LONG, tmp_path / "run", judge=lambda history: "enough" if len(history) == 2 else None)
     assert run.metrics()["epochs"] == 2
     assert run.metrics()["stopped"] == "enough"

@@ -17,28 +17,18 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from small import MODEL, PROTOCOL, but
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from ttl_deploy.cli.main import run as cli
 from ttl_deploy.data.synthetic import write_synthetic
 from ttl_deploy.errors import BadInputError, IntegrityError, MissingDependencyError, TrainingError, WeightsError
 from ttl_deploy.progress import SILENT
-from ttl_deploy.spec import SplitSpec
+from ttl_deploy.spec import Data, Protocol
 from ttl_deploy.training.engine import resolve_device, resolve_precision
 from ttl_deploy.training.run import finished_run, open_run, read_predictions
 from ttl_deploy.training.series import train_incremental, train_series
-from ttl_deploy.training.train import DataOptions, Request, load_model, resume, train
-
-REQUEST = Request(
-    backbone="resnet18",
-    method="ttl",
-    cut="layer1.0",
-    image_size=32,
-    weights="random",
-    device="cpu",
-    precision="fp32",
-    settings={"epochs": 3, "batch_size": 16, "learning_rate": 1e-3},
-)
+from ttl_deploy.training.train import load_model, resume, train
 
 
 @pytest.fixture(scope="session")
@@ -47,16 +37,16 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def data(images: Path, tmp_path: Path) -> DataOptions:
-    return DataOptions(images / "labels.csv", cache=tmp_path / "cache")
+def data(images: Path, tmp_path: Path) -> Data:
+    return Data(path=images / "labels.csv", cache=tmp_path / "cache")
 
 
-def with_settings(**settings: object) -> Request:
-    return replace(REQUEST, settings={**(REQUEST.settings or {}), **settings})
+def training(**changes: object) -> Protocol:
+    return but(PROTOCOL, **changes)
 
 
-def test_a_run_holds_what_the_design_says(data: DataOptions, tmp_path: Path) -> None:
-    run = train(data, REQUEST, tmp_path / "run")
+def test_a_run_holds_what_the_design_says(data: Data, tmp_path: Path) -> None:
+    run = train(data, MODEL, PROTOCOL, tmp_path / "run")
     names = {entry.name for entry in run.folder.iterdir()}
     assert names == {
         "config.yaml",
@@ -79,7 +69,7 @@ def test_a_run_holds_what_the_design_says(data: DataOptions, tmp_path: Path) -> 
 
 
 def test_a_run_whose_folder_is_removed_meanwhile_ends_with_one_line_and_leaves_nothing(
-    data: DataOptions, tmp_path: Path
+    data: Data, tmp_path: Path
 ) -> None:
     folder = tmp_path / "run"
 
@@ -88,14 +78,14 @@ def test_a_run_whose_folder_is_removed_meanwhile_ends_with_one_line_and_leaves_n
             shutil.rmtree(folder)
 
     with pytest.raises(TrainingError, match=r"run: was removed while it was trained; train it again"):
-        train(data, REQUEST, folder, judge=remove)
+        train(data, MODEL, PROTOCOL, folder, judge=remove)
     assert not folder.exists()
 
 
-def test_predictions_are_the_fp32_models_and_metrics_are_theirs(data: DataOptions, tmp_path: Path) -> None:
+def test_predictions_are_the_fp32_models_and_metrics_are_theirs(data: Data, tmp_path: Path) -> None:
     from sklearn.metrics import average_precision_score, roc_auc_score
 
-    run = train(data, REQUEST, tmp_path / "run")
+    run = train(data, MODEL, PROTOCOL, tmp_path / "run")
     test = read_predictions(run).side("test")
     positive = np.exp(test.logits[:, 1]) / np.exp(test.logits).sum(1)
     recorded = run.metrics()["test"]
@@ -106,14 +96,14 @@ def test_predictions_are_the_fp32_models_and_metrics_are_theirs(data: DataOption
     assert {sides[image] for image in test.ids} == {"test"}
 
 
-def test_few_images_of_a_class_are_told_and_recorded(data: DataOptions, tmp_path: Path) -> None:
+def test_few_images_of_a_class_are_told_and_recorded(data: Data, tmp_path: Path) -> None:
     heard: list[str] = []
 
     class Listener(type(SILENT)):  # type: ignore[misc]
         def warn(self, message: str) -> None:
             heard.append(message)
 
-    metrics = train(data, REQUEST, tmp_path / "run", reporter=Listener()).metrics()
+    metrics = train(data, MODEL, PROTOCOL, tmp_path / "run", reporter=Listener()).metrics()
     counts = [single["images"] for single in metrics["test"]["per_class"]]
     assert max(counts) < 10
     assert sum(counts) == metrics["images"]["test"]
@@ -121,19 +111,19 @@ def test_few_images_of_a_class_are_told_and_recorded(data: DataOptions, tmp_path
     assert f"test side: {metrics['test']['caution']}" in heard
 
 
-def test_best_weights_use_the_networks_own_names(data: DataOptions, tmp_path: Path) -> None:
+def test_best_weights_use_the_networks_own_names(data: Data, tmp_path: Path) -> None:
     from torchvision import models
 
-    run = train(data, REQUEST, tmp_path / "run")
+    run = train(data, MODEL, PROTOCOL, tmp_path / "run")
     ours = {k for k in load_file(run.weights) if not k.startswith("head.")}
     assert ours <= set(models.resnet18().state_dict())
     assert not any(name.startswith(("layer2", "layer3", "layer4")) for name in ours)
 
 
-def test_training_again_gives_the_same_history(data: DataOptions, tmp_path: Path) -> None:
-    first, second = (train(data, REQUEST, tmp_path / name) for name in ("a", "b"))
+def test_training_again_gives_the_same_history(data: Data, tmp_path: Path) -> None:
+    first, second = (train(data, MODEL, PROTOCOL, tmp_path / name) for name in ("a", "b"))
     assert (first.folder / "history.jsonl").read_bytes() == (second.folder / "history.jsonl").read_bytes()
-    third = train(data, with_settings(seed=1), tmp_path / "c")
+    third = train(data, MODEL, training(seed=1), tmp_path / "c")
     assert third.history() != first.history()
 
 
@@ -176,30 +166,28 @@ def _epochs(folder: Path) -> int:
     return len(history.read_text().splitlines()) if history.exists() else 0
 
 
-def test_the_same_command_on_a_run_that_never_began_names_the_one_that_goes_on(
-    data: DataOptions, tmp_path: Path
-) -> None:
-    whole = train(data, REQUEST, tmp_path / "whole")
+def test_the_same_command_on_a_run_that_never_began_names_the_one_that_goes_on(data: Data, tmp_path: Path) -> None:
+    whole = train(data, MODEL, PROTOCOL, tmp_path / "whole")
     begun = tmp_path / "begun"
     begun.mkdir()
     for name in ("config.yaml", "data.json", "split.csv"):
         (begun / name).write_bytes((whole.folder / name).read_bytes())
     with pytest.raises(BadInputError, match=r"exists already; go on with `ttl-deploy train --resume .*begun`"):
-        train(data, REQUEST, begun)
+        train(data, MODEL, PROTOCOL, begun)
     assert resume(begun, cache=data.cache).history() == whole.history()
     with pytest.raises(BadInputError, match=r"exists already; choose another --out"):
-        train(data, REQUEST, whole.folder)
+        train(data, MODEL, PROTOCOL, whole.folder)
 
 
-def test_resume_lengthens_a_finished_run(data: DataOptions, tmp_path: Path) -> None:
-    train(data, REQUEST, tmp_path / "short")
+def test_resume_lengthens_a_finished_run(data: Data, tmp_path: Path) -> None:
+    train(data, MODEL, PROTOCOL, tmp_path / "short")
     longer = resume(tmp_path / "short", epochs=5, cache=data.cache)
-    straight = train(data, with_settings(epochs=5), tmp_path / "straight")
+    straight = train(data, MODEL, training(epochs=5), tmp_path / "straight")
     assert longer.history() == straight.history()
 
 
-def test_a_best_file_lost_to_a_kill_is_written_again(data: DataOptions, tmp_path: Path) -> None:
-    run = train(data, with_settings(epochs=1), tmp_path / "run")
+def test_a_best_file_lost_to_a_kill_is_written_again(data: Data, tmp_path: Path) -> None:
+    run = train(data, MODEL, training(epochs=1), tmp_path / "run")
     before = load_file(run.weights)
     run.weights.unlink()
     (run.folder / "metrics.json").unlink()
@@ -207,10 +195,10 @@ def test_a_best_file_lost_to_a_kill_is_written_again(data: DataOptions, tmp_path
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
-def test_a_run_starts_from_an_earlier_runs_bottom_layers(data: DataOptions, tmp_path: Path) -> None:
-    first = train(data, with_settings(epochs=1), tmp_path / "first")
-    tiny = with_settings(epochs=1, learning_rate=1e-30, min_learning_rate=0.0)
-    second = train(data, replace(tiny, weights=str(first.folder), cut="layer1.1"), tmp_path / "second")
+def test_a_run_starts_from_an_earlier_runs_bottom_layers(data: Data, tmp_path: Path) -> None:
+    first = train(data, MODEL, training(epochs=1), tmp_path / "first")
+    tiny = training(epochs=1, learning_rate=1e-30, min_learning_rate=0.0)
+    second = train(data, but(MODEL, weights=str(first.folder), cut="layer1.1"), tiny, tmp_path / "second")
     before, after = load_file(first.weights), load_file(second.weights)
     weights = [k for k in before if k.endswith("weight") and not k.startswith("head.")]
     assert weights
@@ -221,24 +209,24 @@ def test_a_run_starts_from_an_earlier_runs_bottom_layers(data: DataOptions, tmp_
     assert len([k for k in after if k.startswith("layer1.1.")]) > 0
 
 
-def test_another_backbones_run_is_refused_before_anything_is_written(data: DataOptions, tmp_path: Path) -> None:
-    first = train(data, with_settings(epochs=1), tmp_path / "first")
-    request = replace(REQUEST, weights=str(first.folder), backbone="densenet121", cut="denseblock1.denselayer1")
+def test_another_backbones_run_is_refused_before_anything_is_written(data: Data, tmp_path: Path) -> None:
+    first = train(data, MODEL, training(epochs=1), tmp_path / "first")
+    model = but(MODEL, weights=str(first.folder), backbone="densenet121", cut="denseblock1.denselayer1")
     with pytest.raises(WeightsError, match="none of the"):
-        train(data, request, tmp_path / "second")
+        train(data, model, PROTOCOL, tmp_path / "second")
     assert not (tmp_path / "second").exists()
 
 
-def test_a_diverging_loss_stops_with_one_line_and_keeps_the_finished_epochs(data: DataOptions, tmp_path: Path) -> None:
+def test_a_diverging_loss_stops_with_one_line_and_keeps_the_finished_epochs(data: Data, tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match=r"not a finite number at epoch \d+, step \d+ .*lower --learning-rate"):
-        train(data, with_settings(learning_rate=1e30), tmp_path / "run")
+        train(data, MODEL, training(learning_rate=1e30), tmp_path / "run")
     assert not open_run(tmp_path / "run").finished
     with pytest.raises(BadInputError, match=r"is not finished; finish it with .*--resume"):
         finished_run(tmp_path / "run")
 
 
-def test_the_rate_is_halved_when_the_validation_auprc_stagnates(data: DataOptions, tmp_path: Path) -> None:
-    run = train(data, with_settings(epochs=8, patience=1), tmp_path / "run")
+def test_the_rate_is_halved_when_the_validation_auprc_stagnates(data: Data, tmp_path: Path) -> None:
+    run = train(data, MODEL, training(epochs=8, patience=1), tmp_path / "run")
     history = run.history()
     parameter = torch.nn.Parameter(torch.zeros(1))
     optimizer = torch.optim.Adam([parameter], lr=1e-3)
@@ -249,36 +237,36 @@ def test_the_rate_is_halved_when_the_validation_auprc_stagnates(data: DataOption
         scheduler.step(row["val_auprc"])
 
 
-def test_training_ends_when_the_rate_is_too_small(data: DataOptions, tmp_path: Path) -> None:
-    request = with_settings(epochs=None, patience=0, min_learning_rate=6e-4)
-    run = train(data, request, tmp_path / "run")
+def test_training_ends_when_the_rate_is_too_small(data: Data, tmp_path: Path) -> None:
+    protocol = training(epochs=None, patience=0, min_learning_rate=6e-4)
+    run = train(data, MODEL, protocol, tmp_path / "run")
     assert run.metrics()["stopped"] == "the learning rate fell below 0.0006"
     assert run.history()[-1]["learning_rate"] == 1e-3
 
 
-def test_minutes_end_a_run_that_is_complete_and_can_be_resumed(data: DataOptions, tmp_path: Path) -> None:
-    run = train(data, with_settings(epochs=None, max_minutes=1e-9), tmp_path / "run")
+def test_minutes_end_a_run_that_is_complete_and_can_be_resumed(data: Data, tmp_path: Path) -> None:
+    run = train(data, MODEL, training(epochs=None, max_minutes=1e-9), tmp_path / "run")
     assert run.finished
     assert len(run.history()) == 1
     assert run.metrics()["stopped"] == "1e-09 minutes used up after 1 of 3 batches of the first epoch"
     assert run.history()[0]["part"] == "after 1 of 3 batches of the first epoch"
     # Nothing to go on from: a resumed run is the one that was never limited.
     longer = resume(run.folder, epochs=2, max_minutes=60, cache=data.cache)
-    assert longer.history() == train(data, with_settings(epochs=2), tmp_path / "whole").history()
+    assert longer.history() == train(data, MODEL, training(epochs=2), tmp_path / "whole").history()
 
 
 @pytest.mark.parametrize("calls", [1, 2, 4])
 def test_the_epoch_in_which_the_minutes_end_is_dropped_and_nothing_else_differs(
-    calls: int, data: DataOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    calls: int, data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """At the first or second batch of epoch 3, or in its validation, after three batches."""
-    two = train(data, with_settings(epochs=2), tmp_path / "two")
-    four = train(data, with_settings(epochs=4), tmp_path / "four")
+    two = train(data, MODEL, training(epochs=2), tmp_path / "two")
+    four = train(data, MODEL, training(epochs=4), tmp_path / "four")
     asked = iter(range(1, 100))
     with monkeypatch.context() as patch:
         late = "ttl_deploy.training.loop.Trainer._out_of_time"
         patch.setattr(late, lambda self: self._progress.epoch == 2 and next(asked) > calls)
-        limited = train(data, with_settings(epochs=4, max_minutes=50.0), tmp_path / "limited")
+        limited = train(data, MODEL, training(epochs=4, max_minutes=50.0), tmp_path / "limited")
     assert limited.metrics()["stopped"] == "50 minutes used up; epoch 3 was not finished and dropped"
     assert limited.history() == two.history()
     ours, theirs = load_file(limited.weights), load_file(two.weights)
@@ -287,27 +275,27 @@ def test_the_epoch_in_which_the_minutes_end_is_dropped_and_nothing_else_differs(
 
 
 @pytest.mark.parametrize("method", ["ftl", "ttl", "tf", "lwft"])
-def test_every_method_trains(method: str, data: DataOptions, tmp_path: Path) -> None:
-    request = replace(with_settings(epochs=1), method=method, cut=None if method == "ftl" else "layer2")
-    run = train(data, request, tmp_path / "run")
+def test_every_method_trains(method: str, data: Data, tmp_path: Path) -> None:
+    model = but(MODEL, method=method, cut=None if method == "ftl" else "layer2")
+    run = train(data, model, training(epochs=1), tmp_path / "run")
     assert 0 <= run.metrics()["test"]["auroc"] <= 1
     assert load_model(run).spec.method == method
 
 
-def test_bf16_trains_and_is_evaluated_in_fp32(data: DataOptions, tmp_path: Path) -> None:
-    run = train(data, replace(with_settings(epochs=1), precision="bf16"), tmp_path / "run")
+def test_bf16_trains_and_is_evaluated_in_fp32(data: Data, tmp_path: Path) -> None:
+    run = train(data, MODEL, training(epochs=1, precision="bf16"), tmp_path / "run")
     assert all(t.dtype in (torch.float32, torch.int64) for t in load_file(run.weights).values())
     model = load_model(run)
     assert next(model.parameters()).dtype == torch.float32
 
 
-def test_balanced_class_weights_are_the_inverse_frequencies(data: DataOptions, tmp_path: Path) -> None:
-    run = train(data, with_settings(epochs=1, class_weights="balanced"), tmp_path / "run")
+def test_balanced_class_weights_are_the_inverse_frequencies(data: Data, tmp_path: Path) -> None:
+    run = train(data, MODEL, training(epochs=1, class_weights="balanced"), tmp_path / "run")
     assert run.config.class_weights == "balanced"
 
 
-def test_repeats_give_mean_and_deviation_over_seeds(data: DataOptions, tmp_path: Path) -> None:
-    summary = train_series(data, with_settings(epochs=1), tmp_path / "s", split=SplitSpec(), repeats=3)
+def test_repeats_give_mean_and_deviation_over_seeds(data: Data, tmp_path: Path) -> None:
+    summary = train_series(data, MODEL, training(epochs=1), tmp_path / "s", repeats=3)
     values = [open_run(tmp_path / "s" / n).metrics()["test"]["auroc"] for n in summary["runs"]]
     assert summary["seeds"] == [0, 1, 2]
     assert summary["test"]["auroc"]["mean"] == pytest.approx(np.mean(values))
@@ -316,50 +304,49 @@ def test_repeats_give_mean_and_deviation_over_seeds(data: DataOptions, tmp_path:
     assert len(splits) == 1
 
 
-def test_a_series_goes_on_where_it_was_and_repeats_nothing(data: DataOptions, tmp_path: Path) -> None:
-    arguments = {"split": SplitSpec(), "repeats": 2}
-    train_series(data, with_settings(epochs=1), tmp_path / "s", **arguments)  # type: ignore[arg-type]
+def test_a_series_goes_on_where_it_was_and_repeats_nothing(data: Data, tmp_path: Path) -> None:
+    train_series(data, MODEL, training(epochs=1), tmp_path / "s", repeats=2)
     (tmp_path / "s" / "repeat-1" / "metrics.json").unlink()
     stamp = (tmp_path / "s" / "repeat-0" / "metrics.json").stat().st_mtime_ns
-    train_series(data, with_settings(epochs=1), tmp_path / "s", **arguments)  # type: ignore[arg-type]
+    train_series(data, MODEL, training(epochs=1), tmp_path / "s", repeats=2)
     assert (tmp_path / "s" / "repeat-0" / "metrics.json").stat().st_mtime_ns == stamp
     assert open_run(tmp_path / "s" / "repeat-1").finished
     with pytest.raises(BadInputError, match="holds several runs: repeat-0, repeat-1"):
         open_run(tmp_path / "s")
 
 
-def test_folds_test_every_image_once(data: DataOptions, tmp_path: Path) -> None:
-    summary = train_series(data, with_settings(epochs=1), tmp_path / "s", split=SplitSpec(), folds=3)
+def test_folds_test_every_image_once(data: Data, tmp_path: Path) -> None:
+    summary = train_series(data, MODEL, training(epochs=1), tmp_path / "s", folds=3)
     tested = [i for n in summary["runs"] for i in read_predictions(open_run(tmp_path / "s" / n)).side("test").ids]
     assert len(tested) == len(set(tested)) == 60
 
 
-def test_incremental_lwft_adds_layers_until_the_target_is_met(data: DataOptions, tmp_path: Path) -> None:
-    request = replace(with_settings(epochs=1), method="lwft", cut=None)
-    first = train_incremental(data, request, tmp_path / "a", split=SplitSpec(), target_auprc=0.0)
+def test_incremental_lwft_adds_layers_until_the_target_is_met(data: Data, tmp_path: Path) -> None:
+    model, protocol = but(MODEL, method="lwft", cut=None), training(epochs=1)
+    first = train_incremental(data, model, protocol, tmp_path / "a", target_auprc=0.0)
     assert first["runs"] == ["layers-1"]
     assert first["target_met"]
-    impossible = train_incremental(data, request, tmp_path / "b", split=SplitSpec(), target_auprc=1.01)
+    impossible = train_incremental(data, model, protocol, tmp_path / "b", target_auprc=1.01)
     assert impossible["runs"] == [f"layers-{k}" for k in range(1, 11)]
     assert not impossible["target_met"]
     with pytest.raises(BadInputError, match="LWFT's procedure"):
-        train_incremental(data, REQUEST, tmp_path / "c", split=SplitSpec(), target_auprc=0.5)
+        train_incremental(data, MODEL, PROTOCOL, tmp_path / "c", target_auprc=0.5)
 
 
 def test_a_changed_image_stops_a_resume(images: Path, tmp_path: Path) -> None:
     import shutil
 
     copy = Path(shutil.copytree(images, tmp_path / "copy"))
-    data = DataOptions(copy / "labels.csv", cache=tmp_path / "cache")
-    run = train(data, with_settings(epochs=1), tmp_path / "run")
+    data = Data(path=copy / "labels.csv", cache=tmp_path / "cache")
+    run = train(data, MODEL, training(epochs=1), tmp_path / "run")
     victim, other = sorted((copy / "lesion").iterdir())[:2]
     victim.write_bytes(other.read_bytes())
     with pytest.raises(BadInputError, match=victim.name):
         resume(run.folder, epochs=2, cache=tmp_path / "cache")
 
 
-def test_damage_to_a_run_is_told(data: DataOptions, tmp_path: Path) -> None:
-    run = train(data, with_settings(epochs=1), tmp_path / "run")
+def test_damage_to_a_run_is_told(data: Data, tmp_path: Path) -> None:
+    run = train(data, MODEL, training(epochs=1), tmp_path / "run")
     checkpoint = run.folder / "last.ckpt"
     checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
     with pytest.raises(IntegrityError, match=r"last\.ckpt: is damaged"):
@@ -402,13 +389,13 @@ def test_auto_precision_says_what_it_chose(monkeypatch: pytest.MonkeyPatch) -> N
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
 def test_asking_for_a_gpu_that_is_not_there_is_told() -> None:
-    with pytest.raises(MissingDependencyError, match="`ttl-deploy train --device cpu`"):
+    with pytest.raises(MissingDependencyError, match="train on the processor: `--device cpu`"):
         resolve_device("cuda")
     assert resolve_device("auto") == "cpu"
 
 
-def test_timing_is_kept_apart_from_history(data: DataOptions, tmp_path: Path) -> None:
-    run = train(data, with_settings(epochs=2), tmp_path / "run")
+def test_timing_is_kept_apart_from_history(data: Data, tmp_path: Path) -> None:
+    run = train(data, MODEL, training(epochs=2), tmp_path / "run")
     lines = [json.loads(line) for line in (run.folder / "timing.jsonl").read_text().splitlines()]
     assert [line["epoch"] for line in lines] == [1, 2]
     assert all("seconds" not in row for row in run.history())

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 import timm
 import torch
@@ -5,8 +7,8 @@ from torch import nn
 from torchvision import models
 
 from ttl_deploy.errors import BadInputError, WeightsError
-from ttl_deploy.spec import ModelSpec
-from ttl_deploy.training.train import Request, specs
+from ttl_deploy.spec import Data, Model, ModelSpec
+from ttl_deploy.training.train import specs
 from ttl_deploy.transfer import TransferModel, build, initialise
 from ttl_deploy.zoo import BACKBONES
 from ttl_deploy.zoo import fetch as fetching
@@ -136,9 +138,9 @@ def test_lite0_has_the_published_size_and_sees_images_as_in_its_pretraining() ->
     model = build(ModelSpec(backbone="tf_efficientnet_lite0", classes=("a", "b")))
     head = 2 * 1280 + 2
     assert sum(p.numel() for p in model.parameters()) - head + 1000 * 1280 + 1000 == 4_652_008
-    cut = "blocks.4.2"
-    _spec, preprocess = specs(Request("tf_efficientnet_lite0", cut=cut), ("a", "b"))
+    cut, data = "blocks.4.2", Data(path=Path("none"))
+    _spec, preprocess = specs(Model(backbone="tf_efficientnet_lite0", cut=cut), data, ("a", "b"))
     published = timm.get_pretrained_cfg("tf_efficientnet_lite0")
     assert (preprocess.mean, preprocess.std) == (published.mean, published.std) == ((0.5,) * 3, (0.5,) * 3)
-    assert specs(Request("tf_efficientnet_lite0", cut=cut, channels=1), ("a", "b"))[1].mean == (0.5,)
-    assert specs(Request("efficientnet_b0", cut=cut), ("a", "b"))[1].mean == (0.485, 0.456, 0.406)
+    assert specs(Model(backbone="tf_efficientnet_lite0", cut=cut, channels=1), data, ("a", "b"))[1].mean == (0.5,)
+    assert specs(Model(backbone="efficientnet_b0", cut=cut), data, ("a", "b"))[1].mean == (0.485, 0.456, 0.406)

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-THRESHOLD = 0.5
-"""Overlap from which two distributions of coefficients count as substantially overlapped."""
+from ttl_deploy.spec.search import REUSE_ENDS
 
 ROWS_PER_COMPONENT = 3
 """Images needed for each principal component kept; with fewer, canonical correlations are high whatever was reused."""
@@ -80,7 +79,7 @@ def overlap(coefficients: NDArray[np.float64], random: NDArray[np.float64]) -> f
     return float(1 - max(0.0, (g - f).max()))
 
 
-def detect_cut(reuses: Sequence[Reuse], threshold: float = THRESHOLD) -> str | None:
+def detect_cut(reuses: Sequence[Reuse], threshold: float = REUSE_ENDS) -> str | None:
     """The truncation point of appendix C.1, step 4.
 
     With O_k = `overlap` of the coefficients before and after finetuning and those of two unrelated networks at cut

@@ -38,101 +38,10 @@ Trust = Annotated[
     ),
 ]
 
-Weights = Annotated[
-    str,
-    typer.Option(
-        help="Starting weights: imagenet, random, a .safetensors or .pth file, or an earlier run's folder.",
-        rich_help_panel=MODEL,
-    ),
-]
-ImageSize = Annotated[
-    int | None,
-    typer.Option(help="Input size in pixels.", show_default="the backbone's, 224", rich_help_panel=MODEL),
-]
-Channels = Annotated[int, typer.Option(help="3, or 1 for grey input.", rich_help_panel=MODEL)]
-IgnoreOtherLabels = Annotated[
-    bool,
-    typer.Option(
-        "--ignore-other-labels", help="Leave out images whose label is not in --classes.", rich_help_panel=DATA
-    ),
-]
-PatientPattern = Annotated[
-    str | None,
-    typer.Option(
-        help="Regular expression with one group that finds the patient in a file's path.", rich_help_panel=DATA
-    ),
-]
-PathColumn = Annotated[
-    str | None,
-    typer.Option(help="CSV: the column with the images' files.", show_default="path", rich_help_panel=DATA),
-]
-LabelColumn = Annotated[
-    str | None, typer.Option(help="CSV: the column with the classes.", show_default="label", rich_help_panel=DATA)
-]
-PatientColumn = Annotated[
-    str | None,
-    typer.Option(
-        help="CSV: the column with the patients; '' for none.",
-        show_default="patient_id, PatientID, subject and the like",
-        rich_help_panel=DATA,
-    ),
-]
-SplitColumn = Annotated[
-    str | None,
-    typer.Option(
-        help="CSV: the column with a division into train, val and test; '' to divide anew.",
-        show_default="split",
-        rich_help_panel=DATA,
-    ),
-]
-SkipUnreadable = Annotated[
-    bool,
-    typer.Option("--skip-unreadable", help="Leave out unreadable images, and count them.", rich_help_panel=DATA),
-]
 PixelCache = Annotated[
     Path | None,
     typer.Option(help="Folder of the pixel cache.", show_default="the user's cache folder", rich_help_panel=DATA),
 ]
-
-Backbone = Annotated[str, typer.Option(help="Network of the zoo.", rich_help_panel=MODEL)]
-Head = Annotated[str, typer.Option(help="gap: pool, then linear. flatten: linear.", rich_help_panel=MODEL)]
-Classes = Annotated[
-    str | None,
-    typer.Option(
-        help="Class names in order, comma-separated; of two, the second is the positive one. "
-        "For .npz: the names of labels 0, 1, …",
-        show_default="as found, sorted",
-        rich_help_panel=DATA,
-    ),
-]
-SplitSeed = Annotated[int, typer.Option(help="Seed of the split.", min=0, rich_help_panel=DATA)]
-LearningRate = Annotated[
-    float, typer.Option("--learning-rate", "--lr", help="Adam's base rate.", rich_help_panel=PROTOCOL)
-]
-BatchSize = Annotated[int, typer.Option(help="Images per step and device.", rich_help_panel=PROTOCOL)]
-Patience = Annotated[
-    int,
-    typer.Option(
-        help="Epochs without a better validation AUPRC before the rate is halved (not in the paper; "
-        "PyTorch's default).",
-        rich_help_panel=PROTOCOL,
-    ),
-]
-ClassWeights = Annotated[
-    str, typer.Option(help="none, or balanced: by inverse class frequency.", rich_help_panel=PROTOCOL)
-]
-Rotation = Annotated[float, typer.Option(help="Largest random rotation, degrees; 0: none.", rich_help_panel=PROTOCOL)]
-CropScale = Annotated[float, typer.Option(help="Smallest area of the random crop; 1: none.", rich_help_panel=PROTOCOL)]
-Seed = Annotated[int, typer.Option(help="Seed of weights, order and augmentation.", min=0, rich_help_panel=PROTOCOL)]
-TrainingPrecision = Annotated[
-    str,
-    typer.Option(
-        help="auto, fp32, bf16 or fp16. auto: bf16 where the processor or GPU is fast with it (the paper: fp32). "
-        "Validation and test results are always of the fp32 model.",
-        rich_help_panel=PROTOCOL,
-    ),
-]
-
 
 BOUNDS = "Bounds"
 

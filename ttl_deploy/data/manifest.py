@@ -20,8 +20,9 @@ from ttl_deploy.data.read_npz import read_npz
 from ttl_deploy.data.values import is_missing, merged, one_writing, same_value, whole_number
 from ttl_deploy.errors import BadInputError, near
 from ttl_deploy.files import exists, is_file, is_folder
+from ttl_deploy.spec import Data
 
-__all__ = ["ArraySource", "Dataset", "FileSource", "ImageSource", "Item", "read_dataset"]
+__all__ = ["ArraySource", "Dataset", "FileSource", "ImageSource", "Item", "dataset_of", "read_dataset"]
 
 TABLES = frozenset({".csv", ".tsv"})
 """Endings of a table, in lower case."""
@@ -77,6 +78,22 @@ def read_dataset(
         listing.columns, listing.unused, listing.passed_over, left_out, (*listing.told, *of_labels, *of_patients)
     )
     return Dataset(path, names, items, found)
+
+
+def dataset_of(data: Data) -> Dataset:
+    """The images that a user asks for, with their classes, patients and sides; none is decoded.
+
+    Raises:
+        BadInputError: Anything about them cannot be used.
+    """
+    return read_dataset(
+        data.path,
+        classes=data.classes,
+        ignore_other_labels=data.ignore_other_labels,
+        patient_pattern=data.patient_pattern,
+        columns=Columns(data.path_column, data.label_column, data.patient_column, data.split_column),
+        options=True,
+    )
 
 
 def _list(path: Path, classes: Sequence[str] | None, columns: Columns | None, *, options: bool) -> Listing:

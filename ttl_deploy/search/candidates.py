@@ -11,8 +11,8 @@ import torch
 
 from ttl_deploy.complexity import Complexity, count
 from ttl_deploy.export.reference import whole_spec
-from ttl_deploy.search.options import Budget
 from ttl_deploy.spec import ModelSpec
+from ttl_deploy.spec.search import Budget
 from ttl_deploy.transfer import TransferModel, build
 from ttl_deploy.zoo import BACKBONES
 

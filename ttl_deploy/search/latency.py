@@ -18,8 +18,8 @@ from ttl_deploy.documents import read_json
 from ttl_deploy.errors import BadInputError, near
 from ttl_deploy.export.reference import untrained
 from ttl_deploy.search.candidates import Candidate
-from ttl_deploy.search.options import MEASURED
 from ttl_deploy.spec import ModelSpec, read_record
+from ttl_deploy.spec.search import MEASURED
 
 PRECISION = "fp32"
 """What is timed, and so what is estimated."""

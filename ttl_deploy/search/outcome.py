@@ -14,9 +14,9 @@ from typing import Any
 from ttl_deploy import __version__, files, hardware
 from ttl_deploy.report.charts import Point, pareto_chart
 from ttl_deploy.report.html import render
-from ttl_deploy.search.options import SearchOptions
 from ttl_deploy.search.settle import Verdict
 from ttl_deploy.search.state import State
+from ttl_deploy.spec.search import SearchOptions
 from ttl_deploy.training.run import Run
 
 RESULT, REPORT, PICTURE = "result.json", "report.html", "pareto.png"

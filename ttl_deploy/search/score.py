@@ -8,17 +8,17 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ttl_deploy.spec.search import Prefer
 from ttl_deploy.training.metrics import auprc, auroc, headline_classes, resampled
 
 RESAMPLES = 400
 """Bootstrap resamples behind a standard error, which is then known to about 1 in 28."""
 
-Prefer = Literal["smaller", "block", "accuracy"]
 
 Key = TypeVar("Key")
 

@@ -2,34 +2,32 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import filelock
 
 from ttl_deploy import documents, files, hardware
+from ttl_deploy.data.manifest import dataset_of
 from ttl_deploy.data.prepared import Prepared, prepare
 from ttl_deploy.data.understood import write_understood
-from ttl_deploy.errors import BadInputError, DamagedError
+from ttl_deploy.errors import BadInputError
 from ttl_deploy.progress import SILENT, Reporter
 from ttl_deploy.search.candidates import Candidate, candidates, over_budget
 from ttl_deploy.search.engines import Engine, LocalEngine
 from ttl_deploy.search.latency import Latencies
-from ttl_deploy.search.options import SearchOptions
 from ttl_deploy.search.outcome import Outcome, Row, conclude
 from ttl_deploy.search.settle import settle
 from ttl_deploy.search.state import State
 from ttl_deploy.search.strategies import STRATEGIES
-from ttl_deploy.spec import ModelSpec, SplitSpec
-from ttl_deploy.training.engine import resolve_device, resolve_precision
-from ttl_deploy.training.plans import refuse_other_plan
+from ttl_deploy.spec import Data, Model, ModelSpec, Network
+from ttl_deploy.spec.search import SearchOptions, SearchProtocol
+from ttl_deploy.training.plans import PLAN_VERSION, plan_of, refuse_other_plan
 from ttl_deploy.training.run import DATA, Run, open_run
-from ttl_deploy.training.train import DataOptions, Request, check, specs
+from ttl_deploy.training.train import check, specs
 from ttl_deploy.zoo import BACKBONES
 
 PLAN, WINNER = "search.json", "winner"
@@ -37,12 +35,12 @@ _CANNOT = {"ftl": "keeps every layer, so there is no cut to find"}
 
 
 def search(
-    data: DataOptions,
-    request: Request,
-    out: Path,
+    data: Data,
+    network: Network,
+    protocol: SearchProtocol,
+    out: str | Path,
     *,
     options: SearchOptions | None = None,
-    split: SplitSpec | None = None,
     engine: Engine | None = None,
     reuse: Sequence[Path] = (),
     overwrite: bool = False,
@@ -54,10 +52,10 @@ def search(
 
     Args:
         data: The images.
-        request: Model and protocol of every trial; its cut stays None.
+        network: What is to be cut.
+        protocol: How every trial is trained.
         out: Folder of the search. `winner` in it is an ordinary run; `data.json` says what was understood of the data.
         options: How to search; default: `SearchOptions()` with a thread per core.
-        split: How to divide the images; candidates are compared on the validation side.
         engine: Where trials run; default: here, one after the other.
         reuse: Folders of other searches whose finished trials may stand for equal ones here.
         overwrite: Replace what is at `out`.
@@ -67,23 +65,27 @@ def search(
         BadInputError: Bad data or options, another search at `out`, or no candidate within the budget.
         TtlDeployError: A trial failed; finished ones are kept.
     """
-    options = options or SearchOptions(threads=hardware.usable_cores())
-    division = split or SplitSpec()
-    latencies = Latencies(out / "latency", options.budget.device)
+    options = options or SearchOptions()
+    if options.threads is None:
+        options = options.model_copy(update={"threads": hardware.usable_cores()})
+    strategy = STRATEGIES.get(options.strategy)
+    place = Path(out)
+    given = _of_method(protocol, network)
+    latencies = Latencies(place / "latency", options.budget.device)
     latencies.check()
-    spec, prepared = _understand(data, request, division, reporter)
+    spec, prepared = _understand(data, network, given, reporter)
     digest = prepared.data_digest()
-    with _begun(out, _plan(data, digest, request, division, options), overwrite):
+    with _begun(place, _plan(data, digest, network, given, options), overwrite):
         if prepared.understood is not None:
-            write_understood(out / DATA, prepared.understood)
+            write_understood(place / DATA, prepared.understood)
         everything = candidates(spec)
         excluded, measured = _exclude(everything, options, latencies, reporter)
         state = State(
-            out,
+            place,
             data,
             digest,
-            request,
-            division,
+            network,
+            given,
             options,
             [candidate for candidate in everything if candidate.cut not in excluded],
             engine or LocalEngine(),
@@ -91,30 +93,42 @@ def search(
             prepared,
             reuse,
         )
-        scores = STRATEGIES.get(options.strategy)(state)
+        scores = strategy(state)
         verdict = settle(state, {cut: score for cut, score in scores.items() if cut in state.finals})
-        winner = _crown(state, verdict.chosen, out / WINNER)
+        winner = _crown(state, verdict.chosen, place / WINNER)
         rows = _rows(state, everything, excluded, measured, latencies)
         return conclude(state, winner, rows, verdict)
 
 
+def _of_method(protocol: SearchProtocol, network: Network) -> SearchProtocol:
+    """The protocol without what only another method does.
+
+    Raises:
+        BadInputError: That was asked for.
+    """
+    if network.method == "lwft":
+        return protocol
+    if "cached_views" in protocol.model_fields_set and protocol.cached_views:
+        raise BadInputError(
+            f"--cache-features is LWFT's, not {network.method}'s", fix="leave it out, or pass --method lwft"
+        )
+    return protocol.model_copy(update={"cached_views": 0})
+
+
 def _understand(
-    data: DataOptions, request: Request, split: SplitSpec, reporter: Reporter
+    data: Data, network: Network, protocol: SearchProtocol, reporter: Reporter
 ) -> tuple[ModelSpec, Prepared]:
     """Checks everything that can be checked before a folder is made; decodes the images; the model and the images."""
-    if request.method in _CANNOT:
-        raise BadInputError(f"method {request.method} {_CANNOT[request.method]}", fix="pass --method ttl, tf or lwft")
-    if request.cut is not None or request.trained_layers is not None:
-        raise BadInputError("a search finds the cut itself", fix="leave cut and trained_layers of the request out")
-    first = replace(request, cut=BACKBONES.get(request.backbone).cut_points[0].name)
-    check(first, data)
-    resolve_precision(request.precision, resolve_device(request.device))
-    dataset = data.read()
-    spec, preprocess = specs(first, dataset.classes)
+    if network.method in _CANNOT:
+        raise BadInputError(f"method {network.method} {_CANNOT[network.method]}", fix="pass --method ttl, tf or lwft")
+    first = Model(**dict(network), cut=BACKBONES.get(network.backbone).cut_points[0].name)
+    check(data, first, protocol)
+    dataset = dataset_of(data)
+    spec, preprocess = specs(first, data, dataset.classes)
     prepared = prepare(
         dataset,
         preprocess,
-        split,
+        data.division,
         cache_folder=data.cache,
         skip_unreadable=data.skip_unreadable,
         reporter=reporter,
@@ -122,17 +136,18 @@ def _understand(
     return spec, prepared
 
 
-def _plan(data: DataOptions, digest: str, request: Request, split: SplitSpec, options: SearchOptions) -> dict[str, Any]:
+def _plan(
+    data: Data, digest: str, network: Network, protocol: SearchProtocol, options: SearchOptions
+) -> dict[str, Any]:
     """All that decides the result, in plain types."""
-    plan = {
-        "data": str(data.path.resolve()),
+    return {
+        "version": PLAN_VERSION,
+        "data": plan_of(data),
         "data_digest": digest,
-        "request": asdict(request),
-        "split": split.model_dump(mode="json"),
+        "model": network.model_dump(mode="json"),
+        "protocol": protocol.model_dump(mode="json"),
         "options": options.model_dump(mode="json"),
     }
-    plain: dict[str, Any] = json.loads(json.dumps(plan, default=str))
-    return plain
 
 
 @contextmanager
@@ -140,7 +155,7 @@ def _begun(out: Path, plan: dict[str, Any], overwrite: bool) -> Iterator[None]:
     """The search's folder, held by this process alone."""
     path = out / PLAN
     if path.exists() and not overwrite:
-        refuse_other_plan(out, "search", _with_new_options(_read_plan(path)), plan)
+        refuse_other_plan(out, "search", _read_plan(path), plan)
     else:
         files.refuse_existing(out, overwrite=overwrite)
         with files.atomic_folder(out, overwrite=overwrite) as folder:
@@ -157,16 +172,7 @@ def _begun(out: Path, plan: dict[str, Any], overwrite: bool) -> Iterator[None]:
 
 
 def _read_plan(path: Path) -> dict[str, Any]:
-    fix = "pass --overwrite to start anew"
-    plan = documents.read_object(path, "plan of a search", fix=fix)
-    if not isinstance(plan.get("options", {}), dict):
-        raise DamagedError("is no plan of a search: its options are no object", where=path, fix=fix)
-    return plan
-
-
-def _with_new_options(plan: dict[str, Any]) -> dict[str, Any]:
-    """A plan of an earlier version: options that it did not have yet are at their defaults."""
-    return {**plan, "options": {**SearchOptions().model_dump(mode="json"), **plan.get("options", {})}}
+    return documents.read_object(path, "plan of a search", fix="pass --overwrite to start anew")
 
 
 def _exclude(

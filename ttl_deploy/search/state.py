@@ -13,7 +13,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +24,11 @@ from ttl_deploy.search.candidates import ALL, WHOLE, Candidate, distance, usual
 from ttl_deploy.search.divisions import write_divisions
 from ttl_deploy.search.engines import Engine
 from ttl_deploy.search.evidence import Evidence, Inquiry, look
-from ttl_deploy.search.options import SearchOptions
 from ttl_deploy.search.score import Score, choose, combine, refuted
 from ttl_deploy.search.trial import Rival, Trial, TrialRecord, equal_trial, read_trial, run_trial
 from ttl_deploy.search.work import training_work
-from ttl_deploy.spec import ModelSpec, SplitSpec
-from ttl_deploy.training.train import DataOptions, Request
+from ttl_deploy.spec import Data, Model, ModelSpec, Network, Protocol
+from ttl_deploy.spec.search import SearchOptions
 
 TRIALS, RECORDS, DIVISIONS = "trials", "records", "divisions"
 
@@ -42,8 +41,8 @@ class State:
         out: The search's folder.
         data: The images.
         data_digest: Of their content, see `Prepared.data_digest`.
-        request: Protocol and model; the cut is each trial's own.
-        split: Division.
+        network: What is cut; the cut is each trial's own.
+        protocol: How trials are trained.
         options: What was asked.
         allowed: Candidates within the budget, bottom first.
         engine: Runs the trials.
@@ -62,10 +61,10 @@ class State:
     """
 
     out: Path
-    data: DataOptions
+    data: Data
     data_digest: str
-    request: Request
-    split: SplitSpec
+    network: Network
+    protocol: Protocol
     options: SearchOptions
     allowed: list[Candidate]
     engine: Engine
@@ -86,8 +85,7 @@ class State:
     @property
     def full(self) -> int | None:
         """Epochs of a whole training; None: until the rate is too small."""
-        epochs: int | None = (self.request.settings or {}).get("epochs")
-        return epochs
+        return self.protocol.epochs
 
     def note(self, sentence: str) -> None:
         """Keeps and tells what decided."""
@@ -110,8 +108,8 @@ class State:
                 same on one machine and on many.
             epochs: How long; what is trained already is not trained again. At `full` the runs are finished.
             early_stop: End those whose learning curve cannot reach the best so far; the options may say otherwise.
-            weights: Other starting weights than the request's.
-            variant: Part of the trials' names that tells them from those with the request's weights.
+            weights: Other starting weights than the network's.
+            variant: Part of the trials' names that tells them from those with the network's weights.
 
         Returns:
             The scores by cut.
@@ -170,7 +168,7 @@ class State:
             self.options.metric,
             self.out / RECORDS / f"{kind}@{run.trained}.json",
             self.data.cache,
-            self.options.threads,
+            self.options.cores,
         )
         with self._progress(kind, 1) as advance:
             evidence = self.engine.map(look, [inquiry], lambda _found: advance(1, ""))[0]
@@ -205,7 +203,7 @@ class State:
         if self.full is None:
             return None
         train, val = (len(self.prepared.indices(side)) for side in ("train", "val"))
-        epochs, views = range(1, self.full + 1), int((self.request.settings or {}).get("cached_views", 0))
+        epochs, views = range(1, self.full + 1), self.protocol.cached_views
         once = sum(training_work(c.spec, train, val, epochs, views if c.spec.cut else 0) for c in self.allowed)
         return sum(self.work.values()) / (once * self.options.repeats)
 
@@ -228,19 +226,15 @@ class State:
         division: Path | None = None,
     ) -> Trial:
         """Of a candidate's spec; None: of the whole network where it is none, which is evidence and is not tested."""
-        settings = dict(self.request.settings or {})
-        settings["seed"] = int(settings.get("seed", 0)) + repeat
         method, cut, layers = (spec.method, spec.cut, spec.trained_layers) if spec else ("ftl", None, None)
+        changed: dict[str, Any] = {"seed": self.protocol.seed + repeat, "epochs": epochs}
         if method != "lwft" or cut is None:
-            settings.pop("cached_views", None)
-        request = replace(
-            self.request,
-            method=method,
-            cut=cut,
-            trained_layers=layers,
-            settings=settings,
-            weights=weights or self.request.weights,
-        )
+            changed["cached_views"] = 0
+        protocol = self.protocol.model_copy(update=changed)
+        own = {"method": method, "weights": weights or self.network.weights, "cut": cut, "trained_layers": layers}
+        if method != "tf":
+            own["slim"] = Network().slim
+        model = Model(**{**dict(self.network), **own})
         called = cut or (WHOLE if method == "ftl" else ALL)
         name = "-".join(part for part in (called, variant, f"r{repeat}" if repeat else "") if part)
         # Another division is evidence only: its model is not the winner's, and has no business with the test side.
@@ -248,10 +242,11 @@ class State:
         step = f"{name}@{epochs or 'end'}"
         facts = {
             "data": self.data_digest,
-            "request": {**request.__dict__, "settings": {**settings, "epochs": epochs}},
-            "split": self.split.model_dump(mode="json"),
+            "model": model.model_dump(mode="json"),
+            "protocol": protocol.model_dump(mode="json"),
+            "split": self.data.division.model_dump(mode="json"),
             "metric": self.options.metric,
-            "threads": self.options.threads,
+            "threads": self.options.cores,
             "rival": rival.__dict__ if rival else None,
             "finish": finish,
             **({"division": files.sha256(division)} if division else {}),
@@ -261,13 +256,12 @@ class State:
             folder=self.out / TRIALS / name,
             record=self.out / RECORDS / f"{step}.json",
             data=self.data,
-            request=request,
-            split=self.split,
-            epochs=epochs,
+            model=model,
+            protocol=protocol,
             since=self._charged.get(name, 0),
             finish=finish,
             metric=self.options.metric,
-            threads=self.options.threads,
+            threads=self.options.cores,
             rival=rival,
             key=_digest(facts),
             plain_key=_digest({**facts, "rival": None}),
@@ -303,7 +297,7 @@ class State:
 
         A record of a step is enough where nothing is trained on from it; the run comes with a trial that is finished.
         """
-        trained_on = trial.request.method == "ftl" or trial.request.weights != self.request.weights
+        trained_on = trial.model.method == "ftl" or trial.model.weights != self.network.weights
         if read_trial(trial.record, trial.key) is not None or (trained_on and not trial.finish):
             return
         for other in self.reuse:

@@ -112,7 +112,7 @@ def warm(state: State) -> dict[str, Score]:
     for candidate in state.allowed[1:]:
         path = state.out / "warm" / f"{candidate.cut}.safetensors"
         if not path.exists():
-            continued_weights(open_run(Path(below)), state.request.weights, path)
+            continued_weights(open_run(Path(below)), state.network.weights, path)
         ranking |= state.evaluate([candidate], _share(full, SHORT), weights=str(path), variant="warm")
         below = str(state.out / "trials" / f"{candidate.cut}-warm")
     winner = state.choose(ranking)
@@ -136,7 +136,7 @@ def auto(state: State) -> dict[str, Score]:
         return exhaustive(state)
     short, purse = _share(full, SHORT), _Purse(state, full)
     state.afford = lambda chosen: purse.afford(sum(purse.work(candidate, full) for candidate in chosen))
-    if state.request.method == "ttl":
+    if state.network.method == "ttl":
         whole = state.whole_network(_share(full, 2 * SHORT))
         evidence = state.look("probes", _cuts(state), whole)
         # Probing is one more pass over the images, forward only: a third of an epoch.

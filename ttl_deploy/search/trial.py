@@ -10,7 +10,7 @@ import contextlib
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +24,11 @@ from ttl_deploy.documents import read_json
 from ttl_deploy.search.curve import highest
 from ttl_deploy.search.score import least_error, metric_of
 from ttl_deploy.search.work import training_work
-from ttl_deploy.spec import Record, SplitSpec, read_record
+from ttl_deploy.spec import Data, Model, Protocol, Record, read_record
 from ttl_deploy.training.cached import remove_features
 from ttl_deploy.training.loop import Judge
 from ttl_deploy.training.run import Predictions, Run, open_run, read_predictions, read_timing, run_data
-from ttl_deploy.training.train import DataOptions, Request, load_model, predict_fp32, resume, train
+from ttl_deploy.training.train import load_model, predict_fp32, resume, train
 
 _AGAIN = "remove it: the trial is then done again"
 
@@ -107,9 +107,8 @@ class Trial:
         folder: The run's.
         record: File of the result.
         data: The images.
-        request: Model and protocol, seed included.
-        split: Division.
-        epochs: Train until here; None: as the protocol ends by itself.
+        model: Cut included.
+        protocol: Seed included, and the epochs to train to here; None: until it ends by itself.
         since: Epochs that an earlier step of the same run was charged for.
         finish: Evaluate on the test side too, and be done.
         metric: To report.
@@ -117,16 +116,15 @@ class Trial:
         rival: Ends it early.
         key: See `TrialRecord`.
         plain_key: What `key` would be without a rival.
-        division: Another division of the images to train on, see `divisions`; None: as `split` says.
+        division: Another division of the images to train on, see `divisions`; None: as `data` says.
     """
 
     name: str
     folder: Path
     record: Path
-    data: DataOptions
-    request: Request
-    split: SplitSpec
-    epochs: int | None
+    data: Data
+    model: Model
+    protocol: Protocol
     since: int
     finish: bool
     metric: str
@@ -153,7 +151,7 @@ def run_trial(trial: Trial) -> TrialRecord:
             key=trial.key,
             cut=run.config.model.cut,
             seed=run.config.seed,
-            epochs=trial.epochs,
+            epochs=trial.protocol.epochs,
             trained=len(history),
             stopped=run.metrics()["stopped"] if run.finished else None,
             finished=run.finished,
@@ -230,22 +228,21 @@ def patients_of(run: Run) -> dict[str, str]:
 def _trained(trial: Trial) -> Run:
     judge = trial.rival.judge() if trial.rival else None
     if not trial.folder.exists():
-        request = replace(trial.request, settings={**(trial.request.settings or {}), "epochs": trial.epochs})
         return train(
             trial.data,
-            request,
+            trial.model,
+            trial.protocol,
             trial.folder,
-            split=trial.split,
             division=trial.division,
             finish=trial.finish,
             judge=judge,
         )
     run = open_run(trial.folder)
-    if run.finished and run.config.epochs == trial.epochs:
+    if run.finished and run.config.epochs == trial.protocol.epochs:
         return run
     return resume(
         trial.folder,
-        epochs=trial.epochs,
+        epochs=trial.protocol.epochs,
         data=trial.data.path,
         cache=trial.data.cache,
         finish=trial.finish,

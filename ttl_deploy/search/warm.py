@@ -24,7 +24,7 @@ def continued_weights(run: Run, base: str, path: Path) -> str:
         path: File to write.
 
     Returns:
-        The path, for `Request.weights`.
+        The path, for `Network.weights`.
     """
     backbone = BACKBONES.get(run.config.model.backbone)
     state = {}

@@ -26,7 +26,7 @@ _FABRIC_PRECISION: dict[Precision, Literal["32-true", "bf16-mixed", "16-mixed"]]
 }
 
 
-_ON_THE_PROCESSOR = "train on the processor: `ttl-deploy train --device cpu`, `ttl-deploy search --train-device cpu`"
+_ON_THE_PROCESSOR = "train on the processor: `--device cpu`"
 
 
 def resolve_device(device: str) -> Accelerator:

@@ -6,22 +6,22 @@ others it is refused, because its mean would be of two things.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ttl_deploy import documents, files
+from ttl_deploy.data.manifest import dataset_of
 from ttl_deploy.data.prepared import prepare
 from ttl_deploy.errors import BadInputError
 from ttl_deploy.progress import SILENT, Reporter
-from ttl_deploy.spec import SplitSpec
-from ttl_deploy.training.plans import refuse_other_plan
+from ttl_deploy.spec import Data, Model, Protocol, SplitSpec
+from ttl_deploy.training.plans import PLAN_VERSION, plan_of, refuse_other_plan
 from ttl_deploy.training.run import BEST, SERIES, SUMMARY, Run, finished_run, open_run
-from ttl_deploy.training.train import DataOptions, Request, check, resume, specs, train
+from ttl_deploy.training.train import check, resume, specs, train
 from ttl_deploy.zoo import BACKBONES
 
 _SUMMARISED = ("auroc", "auprc", "accuracy", "balanced_accuracy", "brier", "ece")
@@ -29,33 +29,33 @@ _SUMMARISED = ("auroc", "auprc", "accuracy", "balanced_accuracy", "brier", "ece"
 
 @dataclass(frozen=True)
 class Member:
-    """One run of a series: its folder's name, its seed and its split."""
+    """One run of a series: its folder's name, what differs from the other members, and its split."""
 
     name: str
-    request: Request
+    model: Model
+    protocol: Protocol
     split: SplitSpec
 
 
-def members(request: Request, split: SplitSpec, repeats: int, folds: int | None) -> list[Member]:
-    """The runs of `--repeats` and `--folds`: seeds counted up from the request's, on one split, or on every fold."""
-    base = int((request.settings or {}).get("seed", 0))
+def members(model: Model, protocol: Protocol, split: SplitSpec, repeats: int, folds: int | None) -> list[Member]:
+    """The runs of `--repeats` and `--folds`: seeds counted up from the protocol's, on one split, or on every fold."""
     found = []
     for fold in range(folds) if folds else [None]:
         for repeat in range(repeats):
             parts = [f"fold-{fold}"] if fold is not None else []
             parts += [f"repeat-{repeat}"] if repeats > 1 else []
             side = split.model_copy(update={"folds": folds, "fold": fold})
-            settings = {**(request.settings or {}), "seed": base + repeat}
-            found.append(Member("-".join(parts), replace(request, settings=settings), side))
+            seeded = protocol.model_copy(update={"seed": protocol.seed + repeat})
+            found.append(Member("-".join(parts), model, seeded, side))
     return found
 
 
 def train_series(
-    data: DataOptions,
-    request: Request,
-    out: Path,
+    data: Data,
+    model: Model,
+    protocol: Protocol,
+    out: str | Path,
     *,
-    split: SplitSpec,
     repeats: int = 1,
     folds: int | None = None,
     overwrite: bool = False,
@@ -69,20 +69,21 @@ def train_series(
     Raises:
         TtlDeployError: As `train`; finished members are kept.
     """
-    planned = members(request, split, repeats, folds)
-    check(planned[0].request, data)
+    place = Path(out)
+    planned = members(model, protocol, data.division, repeats, folds)
+    check(data, model, protocol)
     series = {"repeats": repeats, "folds": folds, "members": [m.name for m in planned]}
-    _begin(out, {**series, **_plan(data, request, planned[0])}, overwrite, reporter)
-    runs = [_one(data, member, out / member.name, reporter) for member in planned]
-    return _summarise(out, runs)
+    _begin(place, {**series, **_plan(data, planned[0])}, overwrite)
+    runs = [_one(data, member, place / member.name, reporter) for member in planned]
+    return _summarise(place, runs)
 
 
 def train_incremental(
-    data: DataOptions,
-    request: Request,
-    out: Path,
+    data: Data,
+    model: Model,
+    protocol: Protocol,
+    out: str | Path,
     *,
-    split: SplitSpec,
     target_auprc: float,
     overwrite: bool = False,
     reporter: Reporter = SILENT,
@@ -93,9 +94,9 @@ def train_incremental(
 
     Args:
         data: The images.
-        request: With method `lwft`; its cut and number of layers are not used.
+        model: With method `lwft`; its cut and number of layers are not used.
+        protocol: How to train.
         out: Folder of the series.
-        split: How to divide the images.
         target_auprc: Validation AUPRC that ends the procedure.
         overwrite: Replace what is at `out`.
         reporter: Told what happens.
@@ -103,46 +104,50 @@ def train_incremental(
     Returns:
         The summary, with the number of layers chosen and whether the target was met.
     """
-    if request.method != "lwft":
-        raise BadInputError(f"--incremental is LWFT's procedure, not {request.method}'s", fix="pass --method lwft")
-    first = Member("layers-1", replace(request, cut=None, trained_layers=1), split)
-    check(first.request, data)
+    if model.method != "lwft":
+        raise BadInputError(f"--incremental is LWFT's procedure, not {model.method}'s", fix="pass --method lwft")
+    place = Path(out)
+    first = _with_layers(model, protocol, data.division, 1)
+    check(data, first.model, protocol)
     series = {"incremental": True, "target_auprc": target_auprc}
-    _begin(out, {**series, **_plan(data, request, first)}, overwrite, reporter)
+    _begin(place, {**series, **_plan(data, first)}, overwrite)
     runs: list[Run] = []
     reached = False
-    most = len(BACKBONES.get(request.backbone).layers) + 1
+    most = len(BACKBONES.get(model.backbone).layers) + 1
     for layers in range(1, most + 1):
-        member = Member(f"layers-{layers}", replace(request, cut=None, trained_layers=layers), split)
-        runs.append(_one(data, member, out / member.name, reporter))
+        member = _with_layers(model, protocol, data.division, layers)
+        runs.append(_one(data, member, place / member.name, reporter))
         value = runs[-1].metrics()["val"]["auprc"]
         reporter.info(f"{layers} layers: validation AUPRC {value:.4f} (target {target_auprc:g})")
         reached = value >= target_auprc
         if reached:
             break
     best = runs[-1] if reached else max(runs, key=lambda run: float(run.metrics()["val"]["auprc"]))
-    return _summarise(out, runs, chosen=best.name, target_met=reached)
+    return _summarise(place, runs, chosen=best.name, target_met=reached)
 
 
-def _plan(data: DataOptions, request: Request, first: Member) -> dict[str, Any]:
+def _with_layers(model: Model, protocol: Protocol, split: SplitSpec, layers: int) -> Member:
+    chosen = model.model_copy(update={"cut": None, "trained_layers": layers})
+    return Member(f"layers-{layers}", chosen, protocol, split)
+
+
+def _plan(data: Data, first: Member) -> dict[str, Any]:
     """All that decides the runs of a series, in plain types; decodes the images.
 
     Args:
         data: The images.
-        request: As it was given.
-        first: One of the members, whose preprocessing and division are the others'.
+        first: The first of the members, whose preprocessing and division are the others'.
     """
-    dataset = data.read()
-    _spec, preprocess = specs(first.request, dataset.classes)
+    dataset = dataset_of(data)
+    _spec, preprocess = specs(first.model, data, dataset.classes)
     prepared = prepare(dataset, preprocess, first.split, cache_folder=data.cache, skip_unreadable=data.skip_unreadable)
-    reading = {k: v for k, v in asdict(data).items() if k not in ("path", "cache")}
-    plan = {
-        "data": {**reading, "path": str(data.path.resolve()), "digest": prepared.data_digest()},
-        "request": {**asdict(request), "weights": _weights(request.weights)},
+    return {
+        "version": PLAN_VERSION,
+        "data": {**plan_of(data), "digest": prepared.data_digest()},
+        "model": {**first.model.model_dump(mode="json"), "weights": _weights(first.model.weights)},
+        "protocol": first.protocol.model_dump(mode="json"),
         "split": first.split.model_dump(mode="json", exclude={"fold"}),
     }
-    plain: dict[str, Any] = json.loads(json.dumps(plan, default=str))
-    return plain
 
 
 def _weights(given: str) -> str:
@@ -151,18 +156,14 @@ def _weights(given: str) -> str:
     return f"{path.resolve()} ({files.sha256(path)})" if path.is_file() else given
 
 
-def _begin(out: Path, plan: dict[str, Any], overwrite: bool, reporter: Reporter) -> None:
+def _begin(out: Path, plan: dict[str, Any], overwrite: bool) -> None:
     before = _planned(out)
-    if before is None or overwrite:
-        files.refuse_existing(out, overwrite=overwrite)
-        with files.atomic_folder(out, overwrite=overwrite) as folder:
-            files.write_json(folder / SERIES, plan)
+    if before is not None and not overwrite:
+        refuse_other_plan(out, "series", before, plan)
         return
-    # A series of an older version recorded less than a plan.
-    whole = "request" in before
-    refuse_other_plan(out, "series", before, plan, recorded=None if whole else ())
-    if not whole:
-        reporter.warn(f"{out} was begun by a version that did not record its options: they cannot be compared")
+    files.refuse_existing(out, overwrite=overwrite)
+    with files.atomic_folder(out, overwrite=overwrite) as folder:
+        files.write_json(folder / SERIES, plan)
 
 
 def _planned(out: Path) -> dict[str, Any] | None:
@@ -172,10 +173,10 @@ def _planned(out: Path) -> dict[str, Any] | None:
     return documents.read_object(path, "plan of a series", fix="choose another --out")
 
 
-def _one(data: DataOptions, member: Member, folder: Path, reporter: Reporter) -> Run:
+def _one(data: Data, member: Member, folder: Path, reporter: Reporter) -> Run:
     reporter.info(f"— {member.name}")
     if not folder.exists():
-        return train(data, member.request, folder, split=member.split, reporter=reporter)
+        return train(data, member.model, member.protocol, folder, split=member.split, reporter=reporter)
     run = open_run(folder)
     return finished_run(folder) if run.finished else resume(folder, data=data.path, cache=data.cache, reporter=reporter)
 

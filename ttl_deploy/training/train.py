@@ -8,8 +8,7 @@ from __future__ import annotations
 import contextlib
 import shlex
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,14 +19,25 @@ from lightning_fabric import Fabric
 
 from ttl_deploy import __version__, files, hardware
 from ttl_deploy.complexity import count
-from ttl_deploy.data.columns import Columns
-from ttl_deploy.data.manifest import Dataset, pattern_of_patients, read_dataset
+from ttl_deploy.data.manifest import dataset_of, pattern_of_patients
 from ttl_deploy.data.prepared import Prepared, prepare, prepare_like, write_split
 from ttl_deploy.data.torch_data import ImageBatches, mix_seeds
 from ttl_deploy.data.understood import write_understood
 from ttl_deploy.errors import BadInputError, TtlDeployError, about
 from ttl_deploy.progress import SILENT, Reporter
-from ttl_deploy.spec import ModelSpec, PreprocessSpec, SplitSpec, TrainConfig, make_record
+from ttl_deploy.spec import (
+    Data,
+    Model,
+    ModelSpec,
+    Network,
+    PreprocessSpec,
+    Protocol,
+    Reading,
+    SplitSpec,
+    TrainConfig,
+    make_record,
+)
+from ttl_deploy.spec.training import Recipe
 from ttl_deploy.training import evidence
 from ttl_deploy.training import run as folders
 from ttl_deploy.training.cached import check_size, feature_shape, remove_features
@@ -43,76 +53,11 @@ from ttl_deploy.zoo import BACKBONES, Backbone
 _NAMED_WEIGHTS = ("imagenet", "random")
 
 
-@dataclass(frozen=True)
-class DataOptions:
-    """How the user's data is read.
-
-    Attributes:
-        path: CSV, folder or .npz.
-        classes: Names and order of the classes; None: as found, sorted.
-        ignore_other_labels: Leave out images with other labels instead of refusing them.
-        patient_pattern: Regular expression with one group that finds the patient in an image's id.
-        skip_unreadable: Leave out images that cannot be read instead of refusing them.
-        cache: Folder of the pixel cache; None: the user's cache folder.
-        columns: Which columns of a table to use, where their names do not say so.
-    """
-
-    path: Path
-    classes: Sequence[str] | None = None
-    ignore_other_labels: bool = False
-    patient_pattern: str | None = None
-    skip_unreadable: bool = False
-    cache: Path | None = None
-    columns: Columns = field(default_factory=Columns)
-
-    def read(self) -> Dataset:
-        """The images with their classes, patients and sides; none is decoded.
-
-        Raises:
-            BadInputError: Anything about them cannot be used.
-        """
-        return read_dataset(
-            self.path,
-            classes=self.classes,
-            ignore_other_labels=self.ignore_other_labels,
-            patient_pattern=self.patient_pattern,
-            columns=self.columns,
-            options=True,
-        )
-
-
-@dataclass(frozen=True)
-class Request:
-    """One training before anything was looked at: the options as given, `auto` included.
-
-    Attributes:
-        backbone, method, cut, trained_layers, head, slim: See `ModelSpec`.
-        image_size: Pixels; None: the backbone's own.
-        channels: 3 or 1.
-        weights: `imagenet`, `random`, or a path.
-        device: `auto`, `cpu` or `cuda`.
-        precision: `auto`, `fp32`, `bf16` or `fp16`.
-        settings: Further fields of `TrainConfig`, `preprocess` and `augment` included.
-    """
-
-    backbone: str = "resnet50"
-    method: str = "ttl"
-    cut: str | None = None
-    trained_layers: int | None = None
-    head: str = "gap"
-    slim: int = 2
-    image_size: int | None = None
-    channels: int = 3
-    weights: str = "imagenet"
-    device: str = "auto"
-    precision: str = "auto"
-    settings: Mapping[str, Any] | None = None
-
-
 def train(
-    data: DataOptions,
-    request: Request,
-    out: Path,
+    data: Data,
+    model: Model,
+    protocol: Protocol,
+    out: str | Path,
     *,
     split: SplitSpec | None = None,
     division: Path | None = None,
@@ -125,9 +70,10 @@ def train(
 
     Args:
         data: The images.
-        request: What to train and how.
+        model: What to train.
+        protocol: How to train it.
         out: Folder of the run.
-        split: How to divide the images; default 64/16/20 by patient.
+        split: How to divide the images in place of what `data` says: a fold.
         division: A `split.csv` to follow instead.
         overwrite: Replace what is at `out`.
         finish: Evaluate the best model when training ends. Without it the run stays one that `resume` goes on with.
@@ -141,11 +87,13 @@ def train(
         TtlDeployError: Bad data, options or weights (nothing was written), or training failed (the finished epochs
             are kept).
     """
-    refuse_existing_run(out, overwrite=overwrite)
-    check(request, data)
-    fabric = _device(request, reporter)
-    dataset = data.read()
-    model_spec, preprocess = specs(request, dataset.classes)
+    place = Path(out)
+    refuse_existing_run(place, overwrite=overwrite)
+    check(data, model, protocol)
+    fabric = _device(protocol, reporter)
+    dataset = dataset_of(data)
+    model_spec, preprocess = specs(model, data, dataset.classes)
+    chosen = split or data.division
     prepared = _on_first(
         fabric,
         lambda: (
@@ -154,25 +102,25 @@ def train(
             else prepare(
                 dataset,
                 preprocess,
-                split or SplitSpec(),
+                chosen,
                 cache_folder=data.cache,
                 skip_unreadable=data.skip_unreadable,
                 reporter=reporter,
             )
         ),
     )
-    config = _configure(request, model_spec, preprocess, split or SplitSpec(), data, prepared.data_digest())
-    model, weights = _model(config, reporter)
+    config = _configure(data, model, protocol, model_spec, preprocess, chosen, prepared.data_digest())
+    module, weights = _model(config, reporter)
     if config.cached_views:
-        check_size(config, feature_shape(model), len(prepared.indices("train")), len(prepared.indices("val")))
+        check_size(config, feature_shape(module), len(prepared.indices("train")), len(prepared.indices("val")))
     if fabric.is_global_zero:
-        with files.atomic_folder(out, overwrite=overwrite) as folder:
+        with files.atomic_folder(place, overwrite=overwrite) as folder:
             folders.write_config(folder, config)
             write_split(folder / folders.SPLIT, prepared)
             if prepared.understood is not None:
                 write_understood(folder / folders.DATA, prepared.understood)
     fabric.barrier()
-    return _carry_out(fabric, Run(out, config), prepared, model, weights, reporter, finish, judge)
+    return _carry_out(fabric, Run(place, config), prepared, module, weights, reporter, finish, judge)
 
 
 def resume(
@@ -220,53 +168,53 @@ def resume(
     return _carry_out(fabric, Run(folder, config), prepared, model, weights, reporter, finish, judge)
 
 
-def check(request: Request, data: DataOptions) -> None:
+def check(data: Data, model: Model, protocol: Protocol) -> None:
     """Refuses whatever can be seen to be wrong before the data is read.
 
     Args:
-        request: What is to be trained; a search asks with any cut.
-        data: How its images will be read.
+        data: How the images will be read.
+        model: What is to be trained; a search asks with any cut.
+        protocol: How.
 
     Raises:
         BadInputError: An option out of its range, or one of another method's.
         WeightsError: The starting weights are missing.
     """
-    model, preprocess = specs(request, ("a", "b"))
-    _configure(request, model, preprocess, SplitSpec(), data, "")
-    if request.weights not in _NAMED_WEIGHTS:
-        weights_file(Path(request.weights))
+    model_spec, preprocess = specs(model, data, ("a", "b"))
+    _configure(data, model, protocol, model_spec, preprocess, data.division, "")
+    if model.weights not in _NAMED_WEIGHTS:
+        weights_file(Path(model.weights))
     if data.patient_pattern is not None:
         pattern_of_patients(data.patient_pattern)
 
 
-def specs(request: Request, classes: Sequence[str]) -> tuple[ModelSpec, PreprocessSpec]:
-    """The model and the preprocessing that a request means.
+def specs(model: Model, data: Data, classes: Sequence[str]) -> tuple[ModelSpec, PreprocessSpec]:
+    """The model and the preprocessing that a user means.
 
     Raises:
         BadInputError: Unknown backbone, method, head or cut, or a number out of range.
     """
-    backbone = BACKBONES.get(request.backbone)
-    _refuse_options_of_other_methods(request)
-    size = backbone.input_size if request.image_size is None else request.image_size
-    more = {**_normalisation(backbone, request.channels), **(request.settings or {}).get("preprocess", {})}
-    fields = {name: getattr(request, name) for name in ("method", "cut", "trained_layers", "head", "slim")}
-    record = make_record(
-        ModelSpec,
-        backbone=request.backbone,
-        classes=tuple(classes),
+    backbone = BACKBONES.get(model.backbone)
+    _refuse_options_of_other_methods(model)
+    size = backbone.input_size if model.image_size is None else model.image_size
+    fields = {name: getattr(model, name) for name in Model.model_fields if name in ModelSpec.model_fields}
+    record = make_record(ModelSpec, **{**fields, "image_size": size}, classes=tuple(classes))
+    preprocess = make_record(
+        PreprocessSpec.of,
         image_size=size,
-        channels=request.channels,
-        **fields,
+        channels=model.channels,
+        crop=data.crop,
+        high_bit_depth=data.high_bit_depth,
+        **_normalisation(backbone, model.channels),
     )
-    preprocess = make_record(PreprocessSpec.of, image_size=size, channels=request.channels, **more)
     return normalise_spec(record), preprocess
 
 
-def _refuse_options_of_other_methods(request: Request) -> None:
-    if request.trained_layers is not None and request.method != "lwft":
-        raise BadInputError(f"--layers is LWFT's, not {request.method}'s", fix="leave it out, or pass --method lwft")
-    if request.slim != Request.slim and request.method != "tf":
-        raise BadInputError(f"--slim is TransFusion's, not {request.method}'s", fix="leave it out, or pass --method tf")
+def _refuse_options_of_other_methods(model: Model) -> None:
+    if model.trained_layers is not None and model.method != "lwft":
+        raise BadInputError(f"--layers is LWFT's, not {model.method}'s", fix="leave it out, or pass --method lwft")
+    if model.slim != Network().slim and model.method != "tf":
+        raise BadInputError(f"--slim is TransFusion's, not {model.method}'s", fix="leave it out, or pass --method tf")
 
 
 def _normalisation(backbone: Backbone, channels: int) -> dict[str, Any]:
@@ -313,30 +261,39 @@ def _without_tf32() -> Iterator[None]:
         torch.backends.cudnn.allow_tf32 = before
 
 
-def _device(request: Request, reporter: Reporter) -> Fabric:
+def _device(protocol: Protocol, reporter: Reporter) -> Fabric:
     """Starts the device."""
-    accelerator = resolve_device(request.device)
-    precision, sentence = resolve_precision(request.precision, accelerator)
+    accelerator = resolve_device(protocol.device)
+    precision, sentence = resolve_precision(protocol.precision, accelerator)
     reporter.info(f"{hardware.describe().name}; {sentence}")
     return make_fabric(accelerator, precision)
 
 
 def _configure(
-    request: Request, model: ModelSpec, preprocess: PreprocessSpec, split: SplitSpec, data: DataOptions, digest: str
+    data: Data,
+    model: Model,
+    protocol: Protocol,
+    model_spec: ModelSpec,
+    preprocess: PreprocessSpec,
+    split: SplitSpec,
+    digest: str,
 ) -> TrainConfig:
-    accelerator = resolve_device(request.device)
-    settings = {k: v for k, v in (request.settings or {}).items() if k != "preprocess"}
+    accelerator = resolve_device(protocol.device)
+    recipe = {name: getattr(protocol, name) for name in Recipe.model_fields}
     return make_record(
         TrainConfig,
         data=str(data.path.resolve()),
         data_digest=digest,
-        model=model,
+        model=model_spec,
         preprocess=preprocess,
         split=split,
-        weights=request.weights if request.weights in _NAMED_WEIGHTS else str(Path(request.weights).resolve()),
-        precision=resolve_precision(request.precision, accelerator)[0],
+        reading=Reading(
+            **{**{name: getattr(data, name) for name in Reading.model_fields}, "classes": model_spec.classes}
+        ),
+        weights=model.weights if model.weights in _NAMED_WEIGHTS else str(Path(model.weights).resolve()),
+        precision=resolve_precision(protocol.precision, accelerator)[0],
         accelerator=accelerator,
-        **settings,
+        **recipe,
     )
 
 

@@ -26,9 +26,9 @@ from ttl_deploy.progress import SILENT, Reporter
 from ttl_deploy.report import charts
 from ttl_deploy.report.html import render
 from ttl_deploy.runtime import softmax
-from ttl_deploy.spec import ArtifactManifest
+from ttl_deploy.spec import ArtifactManifest, Data, Model, Protocol
 from ttl_deploy.training.run import Run, read_predictions, run_data
-from ttl_deploy.training.train import DataOptions, Request, train
+from ttl_deploy.training.train import train
 from ttl_deploy.workflows.bench import WHOLE, Row, bench, describe
 
 REPORT = Path("reports/quickstart.html")
@@ -113,16 +113,9 @@ def _above_chance(run: Run) -> bool:
 
 def _train(data: Path, work: Path, method: str, cut: str | None, seed: int, reporter: Reporter) -> Run:
     reporter.info(f"training {method.upper()}")
-    request = Request(
-        backbone=_BACKBONE,
-        method=method,
-        cut=cut,
-        image_size=_IMAGE_SIZE,
-        weights="random",
-        settings={**_SETTINGS, "seed": seed},
-    )
-    options = DataOptions(data / "labels.csv", classes=("healthy", "lesion"), cache=work / "cache")
-    return train(options, request, work / "runs" / method, reporter=reporter)
+    images = Data(path=data / "labels.csv", classes=("healthy", "lesion"), cache=work / "cache")
+    model = Model(backbone=_BACKBONE, method=method, cut=cut, image_size=_IMAGE_SIZE, weights="random")
+    return train(images, model, Protocol(**_SETTINGS, seed=seed), work / "runs" / method, reporter=reporter)
 
 
 @contextlib.contextmanager

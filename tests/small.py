@@ -1,0 +1,21 @@
+"""A small model and a short training, which tests change as they need."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+from ttl_deploy.spec import Model, Network, Protocol, Record
+from ttl_deploy.spec.search import SearchProtocol
+
+AnyRecord = TypeVar("AnyRecord", bound=Record)
+
+MODEL = Model(backbone="resnet18", cut="layer1.0", image_size=32, weights="random")
+PROTOCOL = Protocol(epochs=3, batch_size=16, learning_rate=1e-3, device="cpu", precision="fp32")
+NETWORK = Network(backbone="resnet18", image_size=32, weights="random")
+TRIALS = SearchProtocol(epochs=2, batch_size=16, learning_rate=1e-3, device="cpu", precision="fp32")
+
+
+def but(record: AnyRecord, **changes: Any) -> AnyRecord:
+    """The record with other values, which are judged as when it is made; what was not said stays unsaid."""
+    said = {name: getattr(record, name) for name in record.model_fields_set}
+    return type(record)(**{**said, **changes})

@@ -1,0 +1,31 @@
+"""The small, versioned records that travel in runs and artifacts: a model, its preprocessing, a training, an export."""
+
+from ttl_deploy.spec.artifact import ArtifactManifest, FileRecord, ParityRecord, SourceRun
+from ttl_deploy.spec.data import Data, Reading, SplitSpec
+from ttl_deploy.spec.inputs import PreprocessSpec
+from ttl_deploy.spec.model import Model, ModelSpec, Network
+from ttl_deploy.spec.record import SCHEMA_VERSION, AnyRecord, PathText, Record, make_record, read_record
+from ttl_deploy.spec.training import AugmentSpec, Protocol, TrainConfig
+
+__all__ = [
+    "SCHEMA_VERSION",
+    "AnyRecord",
+    "ArtifactManifest",
+    "AugmentSpec",
+    "Data",
+    "FileRecord",
+    "Model",
+    "ModelSpec",
+    "Network",
+    "ParityRecord",
+    "PathText",
+    "PreprocessSpec",
+    "Protocol",
+    "Reading",
+    "Record",
+    "SourceRun",
+    "SplitSpec",
+    "TrainConfig",
+    "make_record",
+    "read_record",
+]

@@ -1,0 +1,138 @@
+"""What a user says of the images: where they are, how they are read, and how they are divided."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Self
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from ttl_deploy.spec.inputs import Crop, HighBitDepth
+from ttl_deploy.spec.record import Fraction, Record
+from ttl_deploy.spec.said import Said
+
+SplitSeed = Annotated[int, Field(ge=0, description="Seed of the split.")]
+
+
+def refuse_other_sum(train: float, val: float, test: float) -> None:
+    """Raises `ValueError` where the parts of a division are not a whole."""
+    if abs(train + val + test - 1) > 1e-6:
+        raise ValueError(f"train, val and test add up to {train + val + test:g}, not to 1")
+
+
+class SplitSpec(Record):
+    """How data is divided: by patient where patients are known, stratified by class.
+
+    Attributes:
+        train: Fraction for training (paper, appendix A.1: 0.64).
+        val: Fraction for validation (0.16).
+        test: Fraction for test (0.20).
+        folds: Number of folds for cross-validation; the fold is the test set, `test` is then 1/folds.
+        fold: Which fold, from 0.
+        seed: Seed of the shuffle.
+    """
+
+    train: Fraction = 0.64
+    val: Fraction = 0.16
+    test: Fraction = 0.20
+    folds: int | None = Field(None, ge=2)
+    fold: int | None = Field(None, ge=0)
+    seed: int = 0
+
+    @model_validator(mode="after")
+    def _adds_up(self) -> Self:
+        refuse_other_sum(self.train, self.val, self.test)
+        if (self.folds is None) != (self.fold is None):
+            raise ValueError("folds and fold are given together")
+        if self.folds is not None and self.fold is not None and self.fold >= self.folds:
+            raise ValueError(f"fold {self.fold} does not exist; folds are 0 to {self.folds - 1}")
+        return self
+
+
+def _names(given: Any) -> Any:
+    """Names from `a, b`; anything else is left to be judged."""
+    return tuple(name.strip() for name in given.split(",")) if isinstance(given, str) else given
+
+
+def _parts(given: Any) -> Any:
+    """Fractions from per cent, as in `64/16/20`; anything else is left to be judged."""
+    if not isinstance(given, str):
+        return given
+    try:
+        train, val, test = (float(part) / 100 for part in given.split("/"))
+    except ValueError:
+        raise ValueError(f"{given!r} is not three numbers, for example 64/16/20") from None
+    return train, val, test
+
+
+class Reading(Record):
+    """How classes, patients and sides are found in a table or folder."""
+
+    classes: Annotated[
+        tuple[str, ...] | None,
+        BeforeValidator(_names),
+        Field(
+            description="Class names in order, comma-separated; of two, the second is the positive one. For .npz: the "
+            "names of labels 0, 1, …"
+        ),
+        Said(text=True, default="as found, sorted"),
+    ] = None
+    ignore_other_labels: Annotated[bool, Field(description="Leave out images whose label is not in --classes.")] = False
+    patient_pattern: Annotated[
+        str | None, Field(description="Regular expression with one group that finds the patient in a file's path.")
+    ] = None
+    path_column: Annotated[
+        str | None, Field(description="CSV: the column with the images' files."), Said(default="path")
+    ] = None
+    label_column: Annotated[
+        str | None, Field(description="CSV: the column with the classes."), Said(default="label")
+    ] = None
+    patient_column: Annotated[
+        str | None,
+        Field(description="CSV: the column with the patients; '' for none."),
+        Said(default="patient_id, PatientID, subject and the like"),
+    ] = None
+    split_column: Annotated[
+        str | None,
+        Field(description="CSV: the column with a division into train, val and test; '' to divide anew."),
+        Said(default="split"),
+    ] = None
+    skip_unreadable: Annotated[bool, Field(description="Leave out unreadable images, and count them.")] = False
+
+
+class Data(Reading):
+    """The images, with their classes, patients and sides.
+
+    Every field is an option of the commands that read images to train on.
+    """
+
+    PANEL: ClassVar[str] = "Data"
+
+    path: Annotated[
+        Path,
+        Field(description="CSV (path,label[,patient_id][,split]), folder with one folder per class, or .npz."),
+        Said(argument="DATA"),
+    ]
+    split: Annotated[
+        tuple[Fraction, Fraction, Fraction],
+        BeforeValidator(_parts),
+        Field(description="Train/validation/test in per cent."),
+        Said(text=True, default="64/16/20"),
+    ] = (0.64, 0.16, 0.20)
+    split_seed: SplitSeed = 0
+    crop: Crop = "center"
+    high_bit_depth: HighBitDepth = "full-range"
+    cache: Annotated[
+        Path | None, Field(description="Folder of the pixel cache."), Said(default="the user's cache folder")
+    ] = None
+
+    @property
+    def division(self) -> SplitSpec:
+        """How the images are divided."""
+        train, val, test = self.split
+        return SplitSpec(train=train, val=val, test=test, seed=self.split_seed)
+
+    @model_validator(mode="after")
+    def _adds_up(self) -> Self:
+        refuse_other_sum(*self.split)
+        return self

@@ -1,0 +1,90 @@
+"""What a transfer model is made of: its records, and what a user asks for."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar
+
+from pydantic import Field
+
+from ttl_deploy.spec.inputs import Channels
+from ttl_deploy.spec.record import Record
+from ttl_deploy.spec.said import Said
+
+Backbone = Annotated[str, Field(description="Network of the zoo.")]
+Method = Annotated[
+    str,
+    Field(
+        description="ttl: keep the bottom up to the cut. tf: slim what is above it. lwft: train only above it. "
+        "ftl: keep and train everything."
+    ),
+]
+Cut = Annotated[str | None, Field(description="Cut point: a name of `ttl-deploy cuts`, its index, or block:N.")]
+TrainedLayers = Annotated[
+    int | None,
+    Field(ge=1, description="lwft: number of layers to train, the head included, instead of --cut."),
+    Said(("--layers",)),
+]
+Head = Annotated[str, Field(description="gap: pool, then linear. flatten: linear.")]
+Slim = Annotated[int, Field(ge=2, description="tf: divisor of the channels above the cut (2: the paper's halving).")]
+
+
+class ModelSpec(Record):
+    """Everything needed to rebuild a transfer model without its weights.
+
+    Attributes:
+        backbone: Name in the zoo.
+        method: `ftl`, `ttl`, `tf` or `lwft`.
+        cut: Name of the cut point: the last unit kept (ttl), reused (tf) or frozen (lwft). None for ftl.
+        trained_layers: LWFT's k counted from the head (paper, section 3.1); an alternative to `cut`.
+        head: `gap` or `flatten`.
+        slim: TF's divisor of the channels above the cut.
+        classes: Class names in the order of the outputs; a binary task has two, the second is the positive one.
+        image_size: Height and width of the input, pixels.
+        channels: Input channels.
+    """
+
+    backbone: Backbone
+    method: Method = "ftl"
+    cut: Cut = None
+    trained_layers: TrainedLayers = None
+    head: Head = "gap"
+    slim: Slim = 2
+    classes: tuple[str, ...] = Field(min_length=2)
+    image_size: int = Field(224, ge=8)
+    channels: int = Field(3, ge=1)
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of one input without the batch: (channels, height, width)."""
+        return (self.channels, self.image_size, self.image_size)
+
+
+class Network(Record):
+    """The model that a user asks for, but for where it is cut: what a search is given.
+
+    `method` and what follows are as in `ModelSpec`.
+    """
+
+    PANEL: ClassVar[str] = "Model"
+
+    backbone: Backbone = "resnet50"
+    method: Method = "ttl"
+    head: Head = "gap"
+    slim: Slim = 2
+    weights: Annotated[
+        str,
+        Field(
+            description="Starting weights: imagenet, random, a .safetensors or .pth file, or an earlier run's folder."
+        ),
+    ] = "imagenet"
+    image_size: Annotated[
+        int | None, Field(ge=8, le=4096, description="Input size in pixels."), Said(default="the backbone's, 224")
+    ] = None
+    channels: Channels = 3
+
+
+class Model(Network):
+    """The model that a user asks for."""
+
+    cut: Cut = None
+    trained_layers: TrainedLayers = None

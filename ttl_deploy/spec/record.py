@@ -1,0 +1,85 @@
+"""What every record is: a frozen pydantic model, and how one is made from a file or an option.
+
+Unknown fields are refused, so that a record of a newer version is told instead of half-read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationError
+
+from ttl_deploy.errors import BadInputError, DamagedError
+
+SCHEMA_VERSION = 1
+"""Version of the manifest and of the run's config; raised when an older reader would misread the record."""
+
+
+def _any_text(value: object) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"{value!r} is no text")
+    if "\0" in value:
+        raise ValueError("holds a zero byte")
+    return value
+
+
+PathText = Annotated[str, PlainValidator(_any_text)]
+"""A path or a name of a file, which need not be Unicode; pydantic's own text does."""
+
+Fraction = Annotated[float, Field(gt=0, lt=1)]
+
+
+class Record(BaseModel):
+    """Base of all records."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def digest(self) -> str:
+        """Hex SHA-256 of the record's canonical JSON."""
+        canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+AnyRecord = TypeVar("AnyRecord", bound=Record)
+
+
+def read_record(kind: type[AnyRecord], content: Any, where: str | Path, *, fix: str | None = None) -> AnyRecord:
+    """Validates a record that was read from a file.
+
+    Raises:
+        DamagedError: It is of a newer schema, or a field is missing or wrong; the error names field and file.
+    """
+    version = content.get("schema_version", SCHEMA_VERSION) if isinstance(content, dict) else None
+    if isinstance(version, int) and version > SCHEMA_VERSION:
+        raise DamagedError(
+            f"schema version {version} is newer than this program's {SCHEMA_VERSION}",
+            where=where,
+            fix="upgrade ttl-deploy",
+        )
+    try:
+        return kind.model_validate(content)
+    except ValidationError as error:
+        raise DamagedError(f"not a valid {kind.__name__}: {_first(error)}", where=where, fix=fix) from error
+
+
+def make_record(kind: Callable[..., AnyRecord], **fields: Any) -> AnyRecord:
+    """Builds a record, by its class or another constructor of it, from the user's options.
+
+    Raises:
+        BadInputError: A value is out of its range; the error names it.
+    """
+    try:
+        return kind(**fields)
+    except ValidationError as error:
+        raise BadInputError(_first(error), fix="see --help for the valid range") from error
+
+
+def _first(error: ValidationError) -> str:
+    problem = error.errors()[0]
+    place = ".".join(str(part) for part in problem["loc"])
+    message = problem["msg"].removeprefix("Value error, ")
+    return f"{place}: {message} (got {problem['input']!r:.80})" if place else message

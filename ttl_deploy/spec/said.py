@@ -1,0 +1,22 @@
+"""How a record's field is said on the command line, where its name, type and range do not tell."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Said:
+    """Stands in a field's annotation; `cli.forms` reads it.
+
+    Attributes:
+        names: Words of the option; empty: the field's own name.
+        argument: It is an argument of this name, and not an option.
+        text: The command line takes words and the record understands them, as in `64/16/20`.
+        default: What help shows as the default, where the value itself says too little.
+    """
+
+    names: tuple[str, ...] = ()
+    argument: str | None = None
+    text: bool = False
+    default: str | None = None

@@ -1,0 +1,139 @@
+"""How a model is trained: the record of a run, and what a user asks for."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal, Self
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from ttl_deploy.aliases import device_of
+from ttl_deploy.spec.data import Reading, SplitSpec
+from ttl_deploy.spec.inputs import PreprocessSpec
+from ttl_deploy.spec.model import ModelSpec
+from ttl_deploy.spec.record import SCHEMA_VERSION, PathText, Record
+from ttl_deploy.spec.said import Said
+
+
+class AugmentSpec(Record):
+    """Training-time augmentation: random crop and slight rotation (paper, appendix A.1)."""
+
+    crop_scale: float = Field(
+        0.8, gt=0, le=1, description="Smallest area of the random crop as a fraction of the image; 1: none."
+    )
+    rotation: float = Field(10.0, ge=0, le=180, description="Largest random rotation to either side, degrees; 0: none.")
+    flip: float = Field(
+        0.0, ge=0, le=1, description="Probability of a horizontal flip. 0: mirrored anatomy is another anatomy."
+    )
+
+
+class Recipe(Record):
+    """How a model is trained; defaults are the paper's protocol (appendix A.1)."""
+
+    epochs: Annotated[
+        int | None, Field(ge=1, description="Most epochs."), Said(default="until the rate is too small")
+    ] = None
+    max_minutes: Annotated[
+        float | None,
+        Field(
+            gt=0,
+            allow_inf_nan=False,
+            description="Most minutes of training, resumed time included; the epoch in which they end is dropped, "
+            "unless it is the first. The result then depends on the machine's speed.",
+        ),
+        Said(default="no limit"),
+    ] = None
+    learning_rate: Annotated[
+        float,
+        # At most what float32 holds.
+        Field(gt=0, le=3e38, description="Adam's base rate."),
+        Said(("--learning-rate", "--lr")),
+    ] = 1e-4
+    batch_size: Annotated[int, Field(ge=1, le=2**20, description="Images per step and device.")] = 64
+    patience: Annotated[
+        int,
+        Field(
+            ge=0,
+            description="Epochs without a better validation AUPRC before the rate is halved (not in the paper; "
+            "PyTorch's default).",
+        ),
+    ] = 10
+    factor: Annotated[float, Field(gt=0, lt=1, description="What the rate is then multiplied by.")] = 0.5
+    min_learning_rate: Annotated[float, Field(ge=0, description="Training ends when the rate falls below.")] = 1e-7
+    class_weights: Annotated[
+        Literal["none", "balanced"],
+        Field(description="none, or balanced: the loss is weighed by inverse class frequency."),
+    ] = "none"
+    augment: AugmentSpec = AugmentSpec()
+    seed: Annotated[int, Field(ge=0, lt=2**63, description="Seed of weights, order and augmentation.")] = 0
+    workers: Annotated[int, Field(ge=0, le=1024, description="Processes that augment images.")] = 0
+    cached_views: Annotated[
+        int,
+        Field(
+            ge=0,
+            le=2**20,
+            description="lwft: keep the frozen layers' features of this many augmentation views on disk and train on "
+            "them, about twice as fast; 0: compute them every time, as in the paper. With as many views as epochs the "
+            "result is the same.",
+        ),
+        Said(("--cache-features",)),
+    ] = 0
+    cached_gib: Annotated[
+        float,
+        Field(gt=0, allow_inf_nan=False, description="Most disk for --cache-features, GiB."),
+        Said(("--cache-limit",)),
+    ] = 8.0
+
+
+class Protocol(Recipe):
+    """The training that a user asks for."""
+
+    PANEL: ClassVar[str] = "Training protocol"
+
+    precision: Annotated[
+        Literal["auto", "fp32", "bf16", "fp16"],
+        Field(
+            description="auto, fp32, bf16 or fp16. auto: bf16 where the processor or GPU is fast with it (the paper: "
+            "fp32). Validation and test results are always of the fp32 model."
+        ),
+    ] = "auto"
+    device: Annotated[
+        Literal["auto", "cpu", "cuda"],
+        BeforeValidator(lambda word: device_of(word, ("auto", "cpu", "cuda")) if isinstance(word, str) else word),
+        Field(description="auto, cpu or cuda."),
+        Said(text=True, default="auto"),
+    ] = "auto"
+
+
+class TrainConfig(Recipe):
+    """Everything that decides a training's result.
+
+    Attributes:
+        data: Absolute path of the CSV, folder or .npz.
+        data_digest: SHA-256 over every image's content and label; a resumed run refuses other data.
+        model: What is trained.
+        preprocess: Evaluation-time preprocessing.
+        split: How the data was divided.
+        reading: How the table or folder was read; runs of earlier versions do not say.
+        weights: `imagenet`, `random`, or the absolute path of a weights file or run.
+        precision: Already resolved (never `auto`).
+        accelerator: Likewise.
+    """
+
+    schema_version: int = SCHEMA_VERSION
+    data: PathText
+    data_digest: str
+    model: ModelSpec
+    preprocess: PreprocessSpec
+    split: SplitSpec = SplitSpec()
+    reading: Reading = Reading()
+    weights: PathText = "imagenet"
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    accelerator: Literal["cpu", "cuda"] = "cpu"
+
+    @model_validator(mode="after")
+    def _one_input(self) -> Self:
+        for name in ("image_size", "channels"):
+            of_model, of_preprocess = getattr(self.model, name), getattr(self.preprocess, name)
+            if of_model != of_preprocess:
+                raise ValueError(f"{name} is {of_model} in model and {of_preprocess} in preprocess")
+        return self
