@@ -105,36 +105,44 @@ def npz(place: hostile.Place) -> Reader:
 
     draw = random.Random(0)
     seeds = [hostile.npz(draw) for _ in range(4)]
-    return Reader(lambda content: hostile.set_of(place, place.scratch / "guided.npz", content)(), seeds)
+    return Reader(hostile.set_of(place, place.scratch / "guided.npz"), seeds)
 
 
 def table(place: hostile.Place) -> Reader:
     """Tables of images, among the images that they name."""
+    import hostile
+
     from ttl_deploy.data.manifest import read_dataset
 
     sound = (place.data / "labels.csv").read_bytes().splitlines(keepends=True)
     seeds = [b"".join(sound[:7]), b"".join(sound[:4]).replace(b",", b";"), b"".join(sound[:4]).replace(b",", b"\t")]
-    return Reader(_of_file(place.data / "guided.csv", read_dataset), seeds)
+    return Reader(hostile.of_file(place.data / "guided.csv", read_dataset), seeds)
 
 
 def yaml(place: hostile.Place) -> Reader:
     """Configurations."""
+    import hostile
+
     from ttl_deploy import documents
 
     seeds = [(place.run / "config.yaml").read_bytes(), b"a: [1, .5, {b: x}]\n", b'- "\\u00e9"\n- >\n  x\n- ~\n']
-    return Reader(_of_file(place.scratch / "guided.yaml", documents.read_yaml), seeds)
+    return Reader(hostile.of_file(place.scratch / "guided.yaml", documents.read_yaml), seeds)
 
 
 def toml(place: hostile.Place) -> Reader:
     """Targets and policies."""
+    import hostile
+
     from ttl_deploy import documents
 
     seeds = [b'a = [1, 0.5, "x"]\n[b]\nc = 2026-01-02\n', b'[[x]]\ny = { z = """q""" }\n']
-    return Reader(_of_file(place.scratch / "guided.toml", documents.read_toml), seeds)
+    return Reader(hostile.of_file(place.scratch / "guided.toml", documents.read_toml), seeds)
 
 
 def manifest(place: hostile.Place) -> Reader:
     """An artifact's record of itself."""
+    import hostile
+
     from ttl_deploy import documents
     from ttl_deploy.spec import ArtifactManifest, read_record
 
@@ -142,34 +150,39 @@ def manifest(place: hostile.Place) -> Reader:
         return read_record(ArtifactManifest, documents.read_json(file), file)
 
     return Reader(
-        _of_file(place.scratch / "guided.json", read), [(place.artifacts["onnx"] / "manifest.json").read_bytes()]
+        hostile.of_file(place.scratch / "guided.json", read), [(place.artifacts["onnx"] / "manifest.json").read_bytes()]
     )
 
 
 def history(place: hostile.Place) -> Reader:
     """Lines of JSON, the last of which may be cut short."""
+    import hostile
+
     from ttl_deploy import documents
 
     def read(file: Path) -> object:
         return list(documents.read_json_lines(file))
 
     seeds = [b'{"epoch": 1, "loss": 0.5}\n{"epoch": 2}\n', b"[]\n1\n", b'{"a": [1, 2']
-    return Reader(_of_file(place.scratch / "guided.jsonl", read), seeds)
+    return Reader(hostile.of_file(place.scratch / "guided.jsonl", read), seeds)
 
 
 def safetensors(place: hostile.Place) -> Reader:
     """Weights in the format without code."""
+    import hostile
     import numpy as np
     from safetensors.numpy import save
 
     tensors = {"conv1.weight": np.ones((2, 3), np.float32), "bn1.bias": np.zeros(2, np.float16)}
     return Reader(
-        _of_file(place.scratch / "guided.safetensors", _weights), [save(tensors), save(tensors, {"format": "pt"})]
+        hostile.of_file(place.scratch / "guided.safetensors", _weights),
+        [save(tensors), save(tensors, {"format": "pt"})],
     )
 
 
 def pth(place: hostile.Place) -> Reader:
     """Weights as torch saves them."""
+    import hostile
     import torch
 
     seeds = []
@@ -177,21 +190,25 @@ def pth(place: hostile.Place) -> Reader:
         buffer = io.BytesIO()
         torch.save({"conv1.weight": torch.ones(2, 3)}, buffer, _use_new_zipfile_serialization=zipped)
         seeds.append(buffer.getvalue())
-    return Reader(_of_file(place.scratch / "guided.pth", _weights), seeds)
+    return Reader(hostile.of_file(place.scratch / "guided.pth", _weights), seeds)
 
 
 def program(place: hostile.Place) -> Reader:
     """Programs of torch.export, whose records are looked through before PyTorch sees them."""
+    import hostile
+
     from ttl_deploy.runtime.torch_guard import check_program
 
-    return Reader(_of_file(place.scratch / "guided.pt2", check_program), _torch_archives())
+    return Reader(hostile.of_file(place.scratch / "guided.pt2", check_program), _torch_archives())
 
 
 def script(place: hostile.Place) -> Reader:
     """Programs of TorchScript, likewise."""
+    import hostile
+
     from ttl_deploy.runtime.torch_guard import check_script
 
-    return Reader(_of_file(place.scratch / "guided.pt", check_script), _torch_archives())
+    return Reader(hostile.of_file(place.scratch / "guided.pt", check_script), _torch_archives())
 
 
 def _torch_archives() -> list[bytes]:
@@ -216,11 +233,12 @@ def _torch_archives() -> list[bytes]:
 def graph(place: hostile.Place) -> Reader:
     """ONNX graphs, whose sizes are inferred before an engine allocates them."""
     import generators
+    import hostile
 
     from ttl_deploy.runtime.graph_size import refuse_oversized
 
     seeds = [content for _, content in generators.graph_cases(generators.GRAPH_KINDS, 0)]
-    return Reader(_of_file(place.scratch / "guided.onnx", refuse_oversized), seeds)
+    return Reader(hostile.of_file(place.scratch / "guided.onnx", refuse_oversized), seeds)
 
 
 def form(place: hostile.Place) -> Reader:
@@ -257,25 +275,6 @@ def inference(place: hostile.Place) -> Reader:
         return kserve.read_request(body, length.decode("latin-1") or None, model)
 
     return Reader(_of_request(read), seeds, model.close)
-
-
-def _of_file(file: Path, read: Callable[[Path], object]) -> Callable[[bytes], str | None]:
-    """What a reader of files makes of bytes."""
-    import hostile
-
-    from ttl_deploy.errors import TtlDeployError
-
-    def attempt(content: bytes) -> str | None:
-        file.write_bytes(content)
-        try:
-            read(file)
-        except TtlDeployError as error:
-            return hostile.unclear(error, file)
-        finally:
-            file.unlink()
-        return None
-
-    return attempt
 
 
 def _of_request(read: Callable[[bytes], object]) -> Callable[[bytes], str | None]:

@@ -18,6 +18,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -133,6 +134,22 @@ def pixels_of(file: Path, content: bytes) -> Attempt:
     return attempt
 
 
+def of_file(file: Path, read: Callable[[Path], object]) -> Callable[[bytes], str | None]:
+    """What a reader of files makes of bytes."""
+
+    def attempt(content: bytes) -> str | None:
+        file.write_bytes(content)
+        try:
+            read(file)
+        except TtlDeployError as error:
+            return unclear(error, file)
+        finally:
+            file.unlink()
+        return None
+
+    return attempt
+
+
 def unclear(error: TtlDeployError, file: Path) -> str | None:
     """What an error says, where that is not one line with the file's name, or not bad input."""
     said = str(error)
@@ -198,7 +215,7 @@ def archives(place: Place, count: int, seed: int) -> Cases:
         content = npz(draw)
         if draw.random() < 0.7:
             content = _mutated(content, draw, content)
-        yield f"npz {number}", set_of(place, place.scratch / f"set-{number}.npz", content)
+        yield f"npz {number}", partial(set_of(place, place.scratch / f"set-{number}.npz"), content)
 
 
 def npz(draw: random.Random) -> bytes:
@@ -221,24 +238,16 @@ def npz(draw: random.Random) -> bytes:
     return buffer.getvalue()
 
 
-def set_of(place: Place, file: Path, content: bytes) -> Attempt:
-    """Reads a `.npz` set of these bytes, its pixels too."""
+def set_of(place: Place, file: Path) -> Callable[[bytes], str | None]:
+    """What reading a `.npz` set, its pixels too, makes of bytes."""
     from ttl_deploy.data.manifest import read_dataset
     from ttl_deploy.data.prepared import prepare
     from ttl_deploy.spec import PreprocessSpec, SplitSpec
 
-    def attempt() -> str | None:
-        file.write_bytes(content)
-        try:
-            dataset = read_dataset(file)
-            prepare(dataset, PreprocessSpec(image_size=8), SplitSpec(), cache_folder=place.cache)
-        except TtlDeployError as error:
-            return unclear(error, file)
-        finally:
-            file.unlink()
-        return None
+    def read(path: Path) -> None:
+        prepare(read_dataset(path), PreprocessSpec(image_size=8), SplitSpec(), cache_folder=place.cache)
 
-    return attempt
+    return of_file(file, read)
 
 
 def tables(place: Place, count: int, seed: int) -> Cases:
@@ -292,27 +301,16 @@ def weights(place: Place, count: int, seed: int) -> Cases:
     for number, (name, content) in enumerate(generators.weights_cases(count, seed)):
         damaged = content if number % 2 else _mutated(sound, draw, content)
         ending = Path(name).suffix if number % 2 else ".safetensors"
-        yield name, _start_from(place.scratch / f"weights-{number}{ending}", damaged)
+        yield name, partial(_start_from(place.scratch / f"weights-{number}{ending}"), damaged)
 
 
-def _start_from(file: Path, content: bytes) -> Attempt:
+def _start_from(file: Path) -> Callable[[bytes], str | None]:
     from ttl_deploy.spec import ModelSpec
     from ttl_deploy.transfer import build
     from ttl_deploy.transfer.initialise import initialise
 
-    def attempt() -> str | None:
-        spec = ModelSpec(backbone="resnet18", method="ttl", cut="layer1.0", classes=("a", "b"), image_size=32)
-        model = build(spec)
-        file.write_bytes(content)
-        try:
-            initialise(model, str(file))
-        except TtlDeployError as error:
-            return unclear(error, file)
-        finally:
-            file.unlink()
-        return None
-
-    return attempt
+    spec = ModelSpec(backbone="resnet18", method="ttl", cut="layer1.0", classes=("a", "b"), image_size=32)
+    return of_file(file, lambda path: initialise(build(spec), str(path)))
 
 
 def artifacts(place: Place, count: int, seed: int) -> Cases:

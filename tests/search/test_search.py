@@ -269,27 +269,13 @@ def test_lwft_searches_on_cached_features_and_repeats_count_together(
 
 def test_finished_trials_of_another_search_are_taken_over(data: Data, options_of: Opt, tmp_path: Path) -> None:
     once, budget = trials(1), Budget(parameters=160_000)
-    first = search(data, NETWORK, once, tmp_path / "a", options=options_of(strategy="exhaustive", budget=budget))
-    second = search(
-        data,
-        NETWORK,
-        once,
-        tmp_path / "b",
-        options=options_of(strategy="exhaustive", budget=budget),
-        reuse=[tmp_path / "a"],
-    )
+    options = options_of(strategy="exhaustive", budget=budget)
+    first = search(data, NETWORK, once, tmp_path / "a", options=options)
+    second = search(data, NETWORK, once, tmp_path / "b", options=options, reuse=[tmp_path / "a"])
     assert second.result["steps"] == first.result["steps"]
     weights = [tmp_path / name / "trials" / "stem" / "best.safetensors" for name in ("a", "b")]
     assert weights[0].stat().st_ino == weights[1].stat().st_ino
-    other = but(once, seed=1)
-    third = search(
-        data,
-        NETWORK,
-        other,
-        tmp_path / "c",
-        options=options_of(strategy="exhaustive", budget=budget),
-        reuse=[tmp_path / "a"],
-    )
+    third = search(data, NETWORK, but(once, seed=1), tmp_path / "c", options=options, reuse=[tmp_path / "a"])
     assert third.result["steps"] != first.result["steps"]
 
 

@@ -10,7 +10,7 @@ import typer
 if TYPE_CHECKING:
     from ttl_deploy.parity import Bounds
 
-DATA, MODEL, PROTOCOL = "Data", "Model", "Training protocol"
+DATA = "Data"
 
 
 def device_word(value: str) -> str:

@@ -43,6 +43,10 @@ class Record(BaseModel):
         canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()
 
+    def shared(self, kind: type[Record]) -> dict[str, Any]:
+        """Values of the fields that another kind of record has under the same name."""
+        return {name: getattr(self, name) for name in type(self).model_fields if name in kind.model_fields}
+
 
 AnyRecord = TypeVar("AnyRecord", bound=Record)
 

@@ -56,7 +56,8 @@ def _of_run(config: TrainConfig, path: Path) -> Fields:
         )
     dumped = config.model_dump()
     said = {**dumped["model"], **dumped["preprocess"], **dumped["reading"], **dumped}
-    train, val, test, *_folds, seed = dumped["split"].values()
-    named = {"path": config.data, "split": (train, val, test), "split_seed": seed, "device": config.accelerator}
+    split = config.split
+    parts = {"split": (split.train, split.val, split.test), "split_seed": split.seed}
+    named = {**parts, "path": config.data, "device": config.accelerator}
     # The record of the reading lists them too, but not in runs of earlier versions.
     return {**said, **named, "classes": config.model.classes}

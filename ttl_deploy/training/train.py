@@ -197,8 +197,7 @@ def specs(model: Model, data: Data, classes: Sequence[str]) -> tuple[ModelSpec, 
     backbone = BACKBONES.get(model.backbone)
     _refuse_options_of_other_methods(model)
     size = backbone.input_size if model.image_size is None else model.image_size
-    fields = {name: getattr(model, name) for name in Model.model_fields if name in ModelSpec.model_fields}
-    record = make_record(ModelSpec, **{**fields, "image_size": size}, classes=tuple(classes))
+    record = make_record(ModelSpec, **{**model.shared(ModelSpec), "image_size": size}, classes=tuple(classes))
     preprocess = make_record(
         PreprocessSpec.of,
         image_size=size,
@@ -279,7 +278,6 @@ def _configure(
     digest: str,
 ) -> TrainConfig:
     accelerator = resolve_device(protocol.device)
-    recipe = {name: getattr(protocol, name) for name in Recipe.model_fields}
     return make_record(
         TrainConfig,
         data=str(data.path.resolve()),
@@ -287,13 +285,11 @@ def _configure(
         model=model_spec,
         preprocess=preprocess,
         split=split,
-        reading=Reading(
-            **{**{name: getattr(data, name) for name in Reading.model_fields}, "classes": model_spec.classes}
-        ),
+        reading=Reading(**{**data.shared(Reading), "classes": model_spec.classes}),
         weights=model.weights if model.weights in _NAMED_WEIGHTS else str(Path(model.weights).resolve()),
         precision=resolve_precision(protocol.precision, accelerator)[0],
         accelerator=accelerator,
-        **recipe,
+        **protocol.shared(Recipe),
     )
 
 

@@ -160,15 +160,18 @@ def _refuse_compressed(path: Path) -> None:
     """PyTorch stores its records as they are; a few compressed bytes can become any number."""
     if not _parsed(lambda: zipfile.is_zipfile(path), path):
         # PyTorch goes by the first bytes, and looks for the end of an archive where Python does not.
-        with path.open("rb") as handle:
-            begins = handle.read(len(_ARCHIVE)) == _ARCHIVE
-        if begins:
+        if _parsed(lambda: _begins_as_archive(path), path):
             raise WeightsError(_DAMAGED, where=path, fix=_AGAIN)
         return
     size = path.stat().st_size
     held = _parsed(lambda: _claimed(path), path)
     if held > size:
         raise WeightsError(f"claims {held:,} bytes in a file of {size:,}", where=path, fix=_AGAIN)
+
+
+def _begins_as_archive(path: Path) -> bool:
+    with path.open("rb") as handle:
+        return handle.read(len(_ARCHIVE)) == _ARCHIVE
 
 
 def _claimed(path: Path) -> int:
