@@ -15,7 +15,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr unsigned long long kSchemaVersion = 1;
+constexpr unsigned long long kSchemaVersion = 2;
 const std::string kAgain = "; export the run again with `ttl-deploy export`";
 
 std::string read_text(const fs::path& path) {
@@ -104,10 +104,23 @@ void refuse_special_graphs(const Json& manifest) {
     }
 }
 
+std::optional<double> read_threshold(const Json& manifest, std::size_t classes) {
+    const auto& fields = manifest.object("the manifest");
+    const auto found = fields.find("operating_point");
+    if (found == fields.end() || found->second.kind() == Json::Kind::null) {
+        return std::nullopt;
+    }
+    const double threshold = found->second.at("threshold").number("threshold");
+    if (!(threshold >= 0 && threshold <= 1) || classes != 2) {
+        throw Error("has no usable operating point" + kAgain);
+    }
+    return threshold;
+}
+
 Artifact read_manifest(const fs::path& folder, const Json& manifest) {
     const auto version = manifest.at("schema_version").size("schema_version");
     if (version > kSchemaVersion) {
-        throw Error("schema version " + std::to_string(version) + " is newer than this program's 1; build a newer one");
+        throw Error("schema version " + std::to_string(version) + " is newer than this program's 2; build a newer one");
     }
     const std::string& format = manifest.at("format").string("format");
     if (format != "onnx" && format != "openvino") {
@@ -126,6 +139,7 @@ Artifact read_manifest(const fs::path& folder, const Json& manifest) {
     for (const Json& name : manifest.at("model").at("classes").array("classes")) {
         artifact.classes.push_back(name.string("classes"));
     }
+    artifact.threshold = read_threshold(manifest, artifact.classes.size());
     artifact.preprocess = read_preprocess(manifest.at("preprocess"));
     return artifact;
 }

@@ -1,6 +1,7 @@
 // An artifact folder as `ttl-deploy export` writes it, checked before anything in it is used.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -19,6 +20,7 @@ struct Artifact {
     std::string precision;
     std::string input_name, output_name;
     std::vector<std::string> classes;
+    std::optional<double> threshold;  // of two classes the second is said from this probability on; none: the likelier
     Preprocess preprocess;
 };
 

@@ -73,9 +73,16 @@ std::vector<std::string> columns(const std::vector<std::string>& classes) {
     return {taken.begin() + 3, taken.end()};
 }
 
-void print_row(const std::string& image, const ttl::Artifact& artifact, const std::vector<double>& probabilities) {
+std::size_t said(const ttl::Artifact& artifact, const std::vector<double>& probabilities) {
+    if (artifact.threshold) {
+        return probabilities[1] >= *artifact.threshold ? 1 : 0;
+    }
     const auto best = std::max_element(probabilities.begin(), probabilities.end()) - probabilities.begin();
-    std::cout << ttl::cell(image) << ',' << ttl::cell(ttl::printable(artifact.classes[static_cast<std::size_t>(best)]));
+    return static_cast<std::size_t>(best);
+}
+
+void print_row(const std::string& image, const ttl::Artifact& artifact, const std::vector<double>& probabilities) {
+    std::cout << ttl::cell(image) << ',' << ttl::cell(ttl::printable(artifact.classes[said(artifact, probabilities)]));
     for (const double p : probabilities) {
         char text[32];
         std::snprintf(text, sizeof text, ",%.8f", p);

@@ -19,7 +19,7 @@ import numpy as np
 import onnxruntime
 from PIL import Image, UnidentifiedImageError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 MAX_PIXELS = 1024**3 // 4 // 3
 FORMATS = ("PNG", "JPEG", "BMP", "DIB", "TIFF", "WEBP", "GIF", "PPM", "JPEG2000")
 PREPROCESS_FIELDS = {"image_size", "channels", "crop", "high_bit_depth", "mean", "std"}
@@ -55,6 +55,17 @@ def open_artifact(folder):
     for name, record in files.items():
         check_file(folder, name, record)
     return manifest
+
+
+def operating_point(folder, manifest):
+    """The probability of the second of two classes from which on it is said; None: the more probable class is."""
+    point = manifest.get("operating_point")
+    if point is None:
+        return None
+    threshold = point.get("threshold") if isinstance(point, dict) else None
+    if not isinstance(threshold, float) or not 0 <= threshold <= 1 or len(manifest["model"]["classes"]) != 2:
+        raise BadInput(f"{folder / 'manifest.json'}: has no usable operating point; export the run again")
+    return threshold
 
 
 def check_file(folder, name, record):
@@ -219,6 +230,7 @@ def predict(folder, images):
     """Yields the header and then a row per image."""
     manifest = open_artifact(folder)
     spec, classes = manifest["preprocess"], manifest["model"]["classes"]
+    threshold = operating_point(folder, manifest)
     session = open_session(folder, manifest)
     yield columns(classes)
     for image in images:
@@ -226,7 +238,8 @@ def predict(folder, images):
         logits = session.run([manifest["output_name"]], {manifest["input_name"]: batch})[0][0].astype(np.float64)
         powers = np.exp(logits - logits.max())
         probabilities = powers / powers.sum()
-        yield [image, printable(classes[int(probabilities.argmax())]), *(f"{p:.8f}" for p in probabilities)]
+        said = int(probabilities.argmax()) if threshold is None else int(probabilities[1] >= threshold)
+        yield [image, printable(classes[said]), *(f"{p:.8f}" for p in probabilities)]
 
 
 def main(arguments):

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from ttl_deploy.cli.main import run
+from ttl_deploy.training.run import finished_run
 
 TINY = [
     *["--backbone", "resnet18", "--strategy", "exhaustive", "--max-params", "0.05M", "--no-latency"],
@@ -17,7 +18,8 @@ TINY = [
 def test_a_search_ends_with_a_table_a_line_and_a_run_to_export(
     synthetic: Path, pixel_cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    arguments = ["search", str(synthetic / "labels.csv"), *TINY, "--cache", str(pixel_cache), "--out"]
+    cache = ("--cache", str(pixel_cache), "--operating-point", "youden")
+    arguments = ["search", str(synthetic / "labels.csv"), *TINY, *cache, "--out"]
     out = tmp_path / "found"
     assert run([*arguments, str(out)]) == 0
     table = capsys.readouterr().out
@@ -28,6 +30,9 @@ def test_a_search_ends_with_a_table_a_line_and_a_run_to_export(
     result = json.loads(capsys.readouterr().out)
     assert result["cut"] == "stem"
     assert result["answer"] in table
+    point = finished_run(out / "winner").operating_point
+    assert point is not None
+    assert point.rule == "youden"
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ from ttl_deploy import files
 from ttl_deploy.artifact import open_artifact, write_artifact
 from ttl_deploy.errors import printable
 from ttl_deploy.preprocess import load_pixels
-from ttl_deploy.spec import ModelSpec, PreprocessSpec, SourceRun
+from ttl_deploy.spec import OPERATING_POINT_VERSION, ModelSpec, PreprocessSpec, SourceRun
 from ttl_deploy.workflows.predict import predict
 from ttl_deploy.workflows.prediction_file import columns_of
 
@@ -115,6 +115,55 @@ def identity(folder: Path, channels: int = 3, **preprocess: Any) -> Path:
         "tools": {"onnx": onnx.__version__},
     }
     return write_artifact(folder, fields, build).folder
+
+
+def pointed(folder: Path, **point: Any) -> Path:
+    """An artifact of two classes: the second is the likelier, the brighter the image, and said from a point on."""
+    graph = helper.make_graph(
+        [
+            helper.make_node("GlobalAveragePool", ["images"], ["mean"]),
+            helper.make_node("Flatten", ["mean"], ["flat"]),
+            helper.make_node("MatMul", ["flat", "weight"], ["logits"]),
+        ],
+        "two",
+        [helper.make_tensor_value_info("images", TensorProto.FLOAT, ["batch", 3, SIZE, SIZE])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", 2])],
+        [helper.make_tensor("weight", TensorProto.FLOAT, [3, 2], [0, 0.3, 0, 0.3, 0, 0.3])],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+    def build(target: Path) -> str:
+        (target / "model.onnx").write_bytes(model.SerializeToString())
+        return "model.onnx"
+
+    fields = {
+        "format": "onnx",
+        "precision": "fp32",
+        "model": ModelSpec(backbone="two", classes=("healthy", "ill"), image_size=SIZE),
+        "preprocess": PreprocessSpec.of(SIZE, 3),
+        "parameters": 6,
+        "macs": 6,
+        "source": SourceRun(name="none", weights_sha256="", config_digest=""),
+        "tools": {"onnx": onnx.__version__},
+        **({"schema_version": OPERATING_POINT_VERSION, "operating_point": point} if point else {}),
+    }
+    return write_artifact(folder, fields, build).folder
+
+
+def check_operating_point(program: Program, tmp_path: Path) -> None:
+    """The same decisions as `predict`, of which some are not those of the likelier class."""
+    images = []
+    for grey in range(0, 256, 15):
+        images.append(tmp_path / f"{grey}.pgm")
+        Image.fromarray(np.full((SIZE, SIZE), grey, dtype=np.uint8)).save(images[-1])
+    plain, probabilities = ask(program, pointed(tmp_path / "plain"), images)
+    artifact = pointed(tmp_path / "pointed", rule="0.3", threshold=0.3)
+    said, same = ask(program, artifact, images)
+    np.testing.assert_array_equal(same, probabilities)
+    assert said == [p.label for p in predict(artifact, [str(image) for image in images], runtime="onnxruntime")]
+    assert said == ["ill" if row[1] >= 0.3 else "healthy" for row in probabilities]
+    assert said != plain
+    assert set(said) == {"healthy", "ill"}
 
 
 def ask(program: Program, artifact: Path, images: list[Path]) -> tuple[list[str], NDArray[np.float64]]:
@@ -260,6 +309,9 @@ class TestPython:
     def test_bad_input(self, python_kit: Program, tmp_path: Path) -> None:
         check_bad_input(python_kit, tmp_path)
 
+    def test_the_operating_point_decides(self, python_kit: Program, tmp_path: Path) -> None:
+        check_operating_point(python_kit, tmp_path)
+
     def test_it_runs_alone(self, pictures: list[Path], tmp_path: Path) -> None:
         """In an interpreter that cannot see this project."""
         command = [sys.executable, "-I", str(PYTHON), str(identity(tmp_path / "artifact")), str(pictures[0])]
@@ -304,6 +356,9 @@ class TestCpp:
 
     def test_bad_input(self, cpp_kit: Program, tmp_path: Path) -> None:
         check_bad_input(cpp_kit, tmp_path)
+
+    def test_the_operating_point_decides(self, cpp_kit: Program, tmp_path: Path) -> None:
+        check_operating_point(cpp_kit, tmp_path)
 
     def test_manifests_that_are_not_json(self, cpp_kit: Program, tmp_path: Path) -> None:
         """What Python's reader takes or refuses, this one does too; and it is stricter about double keys and NaN."""
@@ -371,7 +426,9 @@ def check_bad_input(program: Program, tmp_path: Path) -> None:
         (copy / "manifest.json").write_text(json.dumps(manifest))
         return refused(program, copy, good)
 
-    assert "newer" in changed(lambda m: m.update(schema_version=2))
+    assert "newer" in changed(lambda m: m.update(schema_version=3))
+    point = {"rule": "youden", "threshold": 0.3}
+    assert "operating point" in changed(lambda m: m.update(operating_point=point))  # of far more than two classes
     changed(lambda m: m["preprocess"].update(gamma=2))
     changed(lambda m: m.update(format="trt"))
     assert "activation is softmax" in changed(lambda m: m.update(activation="softmax"))

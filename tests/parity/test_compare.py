@@ -12,8 +12,9 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from ttl_deploy.artifact import Artifact, open_artifact, update_manifest
 from ttl_deploy.errors import BadInputError
 from ttl_deploy.parity import Bounds, Comparison, compare, logits_of, to_record, verdict
-from ttl_deploy.runtime import load, softmax
+from ttl_deploy.runtime import load
 from ttl_deploy.spec import ParityRecord, PreprocessSpec
+from ttl_deploy.tasks import softmax
 
 FP32 = Bounds.for_precision("fp32")
 INT8 = Bounds.for_precision("int8")

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_score
 
 from ttl_deploy.parity.paired import Change, changes, images_needed
-from ttl_deploy.runtime import softmax
+from ttl_deploy.tasks import softmax
 
 Floats = NDArray[np.float64]
 

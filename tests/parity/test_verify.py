@@ -23,7 +23,7 @@ from ttl_deploy.data.synthetic import write_synthetic
 from ttl_deploy.errors import BadInputError, IntegrityError
 from ttl_deploy.parity.images import UNKNOWN, read_items
 from ttl_deploy.parity.verify import verify
-from ttl_deploy.runtime import softmax
+from ttl_deploy.tasks import softmax
 from ttl_deploy.training.run import finished_run, read_predictions
 
 COMMAND = (

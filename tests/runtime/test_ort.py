@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from ttl_deploy.artifact import Artifact
 from ttl_deploy.errors import BadInputError, IntegrityError, MissingDependencyError
-from ttl_deploy.runtime import RUNTIMES, Session, load, runtime_for, softmax
+from ttl_deploy.runtime import RUNTIMES, Session, load, runtime_for
 from ttl_deploy.runtime.base import Runtime, default_threads
+from ttl_deploy.tasks import softmax
 
 ONNX_RUNTIMES = ["onnxruntime", "openvino"]
 

@@ -77,6 +77,7 @@ def export_auto(
     rounds: int = 6,
     min_samples: int = 60,
     overwrite: bool = False,
+    operating_point: str | None = None,
     data: str | Path | None = None,
     cache: Path | None = None,
     reporter: Reporter = SILENT,
@@ -92,6 +93,7 @@ def export_auto(
         rounds: How many times the candidates take turns; 6 or more for an interval that holds.
         min_samples: Least latency samples of each.
         overwrite: Replace an artifact that is there.
+        operating_point: As for `export_run`.
         data: Where the run's images are now; None: where they were.
         cache: Folder of the pixel cache.
         reporter: Told what happens.
@@ -104,7 +106,7 @@ def export_auto(
         CheckFailedError: No candidate passes; nothing was kept.
     """
     device = device_of(device, DEVICES)
-    source = Exported(finished_run(Path(run)), cache, reporter, None if data is None else Path(data))
+    source = Exported(finished_run(Path(run)), cache, reporter, None if data is None else Path(data), operating_point)
     folder_of_run = source.run.folder
     place = Path(out) if out is not None else folder_of_run / f"auto-{device}"
     files.refuse_existing(place, overwrite=overwrite)

@@ -16,7 +16,7 @@ from ttl_deploy import files, hardware, runtime
 from ttl_deploy.aliases import PRECISIONS, meant
 from ttl_deploy.artifact import Artifact
 from ttl_deploy.complexity import count
-from ttl_deploy.data.prepared import Prepared
+from ttl_deploy.data.prepared import Prepared, read_split
 from ttl_deploy.errors import BadInputError, CheckFailedError, MissingDependencyError
 from ttl_deploy.export.exporter import EXPORTERS, Exporter, ExportJob, ExportOptions, Written, make_options
 from ttl_deploy.export.images import RunImages
@@ -24,8 +24,10 @@ from ttl_deploy.export.model_card import write_model_card
 from ttl_deploy.parity.compare import Bounds
 from ttl_deploy.parity.verify import check
 from ttl_deploy.progress import SILENT, Reporter
-from ttl_deploy.spec import SourceRun
-from ttl_deploy.training.run import METRICS, Predictions, Run, finished_run, run_data
+from ttl_deploy.spec import OPERATING_POINT_VERSION, OperatingPoint, SourceRun, make_record
+from ttl_deploy.tasks.operating_point import Operation
+from ttl_deploy.training.operation import operation, refuse_point
+from ttl_deploy.training.run import METRICS, Predictions, Run, finished_run, read_predictions, run_data
 from ttl_deploy.training.train import load_model, predict_fp32
 from ttl_deploy.transfer import TransferModel
 
@@ -39,6 +41,7 @@ def export_run(
     bounds: Bounds | None = None,
     overwrite: bool = False,
     defer_build: bool = False,
+    operating_point: str | None = None,
     data: str | Path | None = None,
     cache: Path | None = None,
     reporter: Reporter = SILENT,
@@ -54,6 +57,8 @@ def export_run(
         bounds: What the parity check tolerates; None: the default of the precision.
         overwrite: Replace an artifact that is there.
         defer_build: Write a kit that builds the artifact on another machine; for formats that know one (trt).
+        operating_point: Rule by which the second of two classes is said, as `OperatingPoint.rule`, chosen on the run's
+            validation images; None: the run's own.
         data: Where the run's images are now; None: where they were.
         cache: Folder of the pixel cache.
         reporter: Told what happens.
@@ -67,13 +72,23 @@ def export_run(
         MissingDependencyError: The format or the precision needs what is not here.
         CheckFailedError: The exported model does not predict what PyTorch predicts; nothing was kept.
     """
-    source = Exported(finished_run(Path(run)), cache, reporter, None if data is None else Path(data))
+    source = Exported(finished_run(Path(run)), cache, reporter, None if data is None else Path(data), operating_point)
     exporter, chosen = choose(_deferred(format) if defer_build else format, precision)
     settings = make_options(exporter, options)
+    _refuse_sigmoid(source, settings)
     place = Path(out) if out is not None else source.run.folder / f"{exporter.name}-{chosen}"
     files.refuse_existing(place, overwrite=overwrite)
     artifacts.refuse_foreign(place)
     return export_one(source, exporter, chosen, place, settings=settings, bounds=bounds)
+
+
+def _refuse_sigmoid(source: Exported, settings: ExportOptions) -> None:
+    if source.operation is not None and getattr(settings, "activation", "none") == "sigmoid":
+        raise BadInputError(
+            "a sigmoid gives other probabilities than those that the operating point was chosen on",
+            where="--activation",
+            fix="pass softmax, or leave it out",
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,12 +100,31 @@ class Exported:
         cache: Folder of the pixel cache.
         reporter: Told what happens.
         data: Where the run's images are now; None: where they were.
+        rule: Another operating point than the run's; None: the run's.
+
+    Raises:
+        BadInputError: A rule that is none, or for a run of more than two classes.
     """
 
     run: Run
     cache: Path | None = None
     reporter: Reporter = SILENT
     data: Path | None = None
+    rule: str | None = None
+
+    def __post_init__(self) -> None:
+        refuse_point(self.rule, self.run.config.model.classes)
+        _ = self.operation  # a wrong rule is told before anything is decoded
+
+    @functools.cached_property
+    def operation(self) -> Operation | None:
+        """The operating point and what it does on both sides; None where the more probable class is said."""
+        if self.rule is None:
+            recorded = self.run.metrics().get("operating_point")
+            return None if recorded is None else Operation.model_validate(recorded)
+        asked = make_record(OperatingPoint, rule=self.rule, threshold=0)
+        patients = {row.id: row.patient for row in read_split(self.run.split)}
+        return operation(read_predictions(self.run), asked.rule, patients)
 
     @functools.cached_property
     def prepared(self) -> Prepared:
@@ -172,8 +206,9 @@ def write_one(
         source.reporter,
         source.record,
         count(source.model, source.model.spec.input_shape),
+        source.operation.point if source.operation is not None else None,
     )
-    return _write(folder, source.run, job, exporter, source.reporter)
+    return _write(folder, source, job, exporter)
 
 
 def source_record(run: Run) -> SourceRun:
@@ -214,10 +249,9 @@ def choose(format: str, precision: str | None) -> tuple[Exporter, str]:
     return exporter, chosen
 
 
-def _write(
-    folder: Path, run: Run, job: ExportJob, exporter: Exporter, reporter: Reporter
-) -> tuple[Artifact, str | None]:
+def _write(folder: Path, source: Exported, job: ExportJob, exporter: Exporter) -> tuple[Artifact, str | None]:
     """The artifact without its parity result, and the engine to check it in."""
+    run = source.run
     spec = job.model.spec
     cost = job.cost or count(job.model, spec.input_shape)
     fields = {
@@ -230,16 +264,24 @@ def _write(
         "source": job.source or source_record(run),
         "tools": hardware.library_versions(),
     }
+    if job.point is not None:
+        fields |= {"schema_version": OPERATING_POINT_VERSION, "operating_point": job.point}
     results: list[Written] = []
 
     def build(target: Path) -> str:
         write_model_card(
-            target, run, format=exporter.name, precision=job.precision, parameters=cost.parameters, macs=cost.macs
+            target,
+            run,
+            format=exporter.name,
+            precision=job.precision,
+            parameters=cost.parameters,
+            macs=cost.macs,
+            operation=source.operation,
         )
         results.append(exporter.write(job, target))
         return results[0].model_file
 
-    with reporter.task(f"exporting to {exporter.name} {job.precision}", None):
+    with source.reporter.task(f"exporting to {exporter.name} {job.precision}", None):
         made = artifacts.write_artifact(folder, fields, build)
     written = results[0]
     return artifacts.update_manifest(made, details=dict(written.details), **written.fields), written.runtime

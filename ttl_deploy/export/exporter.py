@@ -21,7 +21,7 @@ from ttl_deploy.export.images import CALIBRATION_IMAGES, RunImages
 from ttl_deploy.parity.compare import Bounds
 from ttl_deploy.progress import SILENT, Reporter
 from ttl_deploy.registry import Registry
-from ttl_deploy.spec import PreprocessSpec, Record, SourceRun, make_record
+from ttl_deploy.spec import OperatingPoint, PreprocessSpec, Record, SourceRun, make_record
 from ttl_deploy.transfer import TransferModel
 
 INPUT = "images"
@@ -63,6 +63,7 @@ class ExportJob:
         reporter: Told of long work.
         source: The run; None for a model without one.
         cost: What the model holds and computes; None where it was not counted.
+        point: Of two classes, where the second begins to be said; None: where it is the more probable.
     """
 
     model: TransferModel
@@ -74,6 +75,7 @@ class ExportJob:
     reporter: Reporter = SILENT
     source: SourceRun | None = None
     cost: Complexity | None = None
+    point: OperatingPoint | None = None
 
     def metadata(self, **more: Any) -> dict[str, str]:
         """What a model file shall say of itself, JSON by key; `runtime.binding` holds the manifest against it.
@@ -88,6 +90,8 @@ class ExportJob:
             "input_type": "float32",
             "activation": "none",
         }
+        if self.point is not None:
+            facts["operating_point"] = self.point.model_dump(mode="json")
         if self.cost is not None:
             facts |= {"parameters": self.cost.parameters, "macs": self.cost.macs}
         if self.source is not None:

@@ -16,6 +16,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from ttl_deploy import files
 from ttl_deploy.runtime import RUNTIMES, native_code
 from ttl_deploy.spec import ModelSpec
+from ttl_deploy.tasks.operating_point import Operation
 from ttl_deploy.training.run import Run
 
 CARD = "model_card.md"
@@ -32,7 +33,16 @@ _METRICS = (
 )
 
 
-def write_model_card(folder: Path, run: Run, *, format: str, precision: str, parameters: int, macs: int) -> None:
+def write_model_card(
+    folder: Path,
+    run: Run,
+    *,
+    format: str,
+    precision: str,
+    parameters: int,
+    macs: int,
+    operation: Operation | None = None,
+) -> None:
     """Writes `model_card.md` into an artifact's folder while it is being made, so that the manifest lists its hash.
 
     The same run gives the same text: no date, and no path of the machine.
@@ -44,13 +54,17 @@ def write_model_card(folder: Path, run: Run, *, format: str, precision: str, par
         precision: Of the artifact.
         parameters: Of the model.
         macs: Multiply-adds for one image.
+        operation: Its operating point; None: the more probable class is said.
     """
     files.write_text(
-        folder / CARD, model_card(run, format=format, precision=precision, parameters=parameters, macs=macs)
+        folder / CARD,
+        model_card(run, format=format, precision=precision, parameters=parameters, macs=macs, operation=operation),
     )
 
 
-def model_card(run: Run, *, format: str, precision: str, parameters: int, macs: int) -> str:
+def model_card(
+    run: Run, *, format: str, precision: str, parameters: int, macs: int, operation: Operation | None = None
+) -> str:
     """The text of a run's model card, Markdown."""
     environment = Environment(
         loader=PackageLoader("ttl_deploy.export", "templates"),
@@ -76,6 +90,7 @@ def model_card(run: Run, *, format: str, precision: str, parameters: int, macs: 
         images=metrics["images"],
         unreadable=metrics["unreadable"],
         patients=_patients(run),
+        operation=operation,
         sides={side: metrics[side] for side in ("val", "test")},
         rows=_METRICS,
         weights=config.weights if config.weights in ("imagenet", "random") else "a file or run of the user",

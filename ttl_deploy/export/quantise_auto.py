@@ -22,7 +22,7 @@ from ttl_deploy.export.images import Sample
 from ttl_deploy.export.quantise import Quantiser
 from ttl_deploy.parity.compare import Bounds, Comparison, Verdict, compare, verdict
 from ttl_deploy.parity.verify import patient_groups
-from ttl_deploy.runtime import softmax
+from ttl_deploy.tasks import softmax
 
 Logits = NDArray[np.float32]
 Measure = Callable[[onnx.ModelProto], float]
@@ -174,7 +174,8 @@ def _trial(quantiser: Quantiser, job: ExportJob, sample: Sample, reference: Logi
     logits = logits_of(quantiser.quantise(chosen), sample)
     # By patient, as the test split will be judged: the images of one patient are no independent evidence.
     groups = patient_groups(sample.prepared, sample.ids)
-    comparison = compare(sample.labels, reference, logits, job.model.spec.classes, groups=groups)
+    threshold = None if job.point is None else job.point.threshold
+    comparison = compare(sample.labels, reference, logits, job.model.spec.classes, groups=groups, threshold=threshold)
     judged = verdict(comparison, (job.bounds or Bounds()).filled("int8"))
     macs = quantiser.macs
     kept = sum(macs.values()) - sum(macs[name] for name in chosen)

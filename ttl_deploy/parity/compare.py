@@ -307,7 +307,7 @@ def compare(
         worst=_worst(differences, finite),
         labelled=labels is not None,
         changes=measured,
-        similarity=None if labels is None else _similarity(truth, reference, candidate),
+        similarity=None if labels is None else _similarity(truth, reference, candidate, threshold),
     )
 
 
@@ -588,9 +588,13 @@ def _statistics(differences: Floats) -> dict[str, float | None]:
     return {name: float(value) for name, value in zip(names, values, strict=True)}
 
 
-def _similarity(labels: NDArray[np.int64], reference: Floats, candidate: Floats) -> Similarity:
+def _similarity(labels: NDArray[np.int64], reference: Floats, candidate: Floats, threshold: float | None) -> Similarity:
     """A logit that is not a number makes the image an error."""
-    right = [np.isfinite(side).all(axis=1) & (side.argmax(axis=1) == labels) for side in (reference, candidate)]
+    right = []
+    for side in (reference, candidate):
+        finite: Mask = np.asarray(np.isfinite(side).all(axis=1))
+        decided = decisions(np.where(finite[:, None], side, 0.0), threshold)
+        right.append(finite & (decided == labels))
     first, second = (float(side.mean()) for side in right)
     return Similarity(
         observed=float((right[0] == right[1]).mean()),

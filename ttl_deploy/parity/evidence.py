@@ -5,7 +5,11 @@ from __future__ import annotations
 from ttl_deploy import files
 from ttl_deploy.artifact import Artifact
 from ttl_deploy.errors import IntegrityError
-from ttl_deploy.training.run import CONFIG, METRICS, Run
+from ttl_deploy.training.operation import operating_point
+from ttl_deploy.training.run import CONFIG, METRICS, Run, read_predictions
+
+_LAST_DIGIT = 1e-9
+"""Of a probability: another machine's exponential may round otherwise."""
 
 
 def refuse_other_run(artifact: Artifact, run: Run) -> None:
@@ -23,6 +27,18 @@ def refuse_other_run(artifact: Artifact, run: Run) -> None:
     if source.metrics_sha256 not in (None, files.sha256(run.folder / METRICS)):
         metrics = run.folder / METRICS
         raise _other(artifact, f"was exported when {metrics} was another file, which was edited or made anew")
+    _refuse_other_point(artifact, run)
+
+
+def _refuse_other_point(artifact: Artifact, run: Run) -> None:
+    """The operating point is no number of the graph, so the parity check alone would not miss a changed one."""
+    said = artifact.manifest.operating_point
+    if said is None:
+        return
+    found = operating_point(read_predictions(run), said.rule)
+    if abs(found.threshold - said.threshold) > _LAST_DIGIT:
+        what = f"has the operating point {said.threshold:.6f}, {said.rule} gives {found.threshold:.6f} on {run.folder}"
+        raise _other(artifact, what)
 
 
 def unrecorded(artifact: Artifact, run: Run | None) -> tuple[str, ...]:

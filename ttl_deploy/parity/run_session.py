@@ -10,8 +10,9 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-from ttl_deploy.runtime import Session, softmax
+from ttl_deploy.runtime import Session
 from ttl_deploy.spec import PreprocessSpec
+from ttl_deploy.tasks import softmax
 
 _TINY = float(np.finfo(np.float32).tiny)
 """Stands for a probability of zero, whose logarithm would be infinite."""

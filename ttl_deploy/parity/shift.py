@@ -11,8 +11,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from ttl_deploy.runtime import softmax
 from ttl_deploy.spec import Record
+from ttl_deploy.tasks import softmax
 
 Floats = NDArray[np.float64]
 

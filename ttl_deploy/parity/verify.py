@@ -26,8 +26,9 @@ from ttl_deploy.parity.images import UNKNOWN, prepare_items, read_items
 from ttl_deploy.parity.precision import judged_precision
 from ttl_deploy.parity.run_session import logits_of, without_constant
 from ttl_deploy.progress import SILENT, Reporter
-from ttl_deploy.runtime import Session, softmax
-from ttl_deploy.spec import ParityRecord, PreprocessSpec
+from ttl_deploy.runtime import Session
+from ttl_deploy.spec import OperatingPoint, ParityRecord, PreprocessSpec
+from ttl_deploy.tasks import softmax
 from ttl_deploy.training.run import (
     CONFIG,
     Predictions,
@@ -101,6 +102,7 @@ class Source:
         artifact: The other artifact; None where the run itself is the reference.
         classes: Class names in the order of the logits.
         preprocess: What its input goes through.
+        point: Where it begins to say the second of two classes; None: where that is the more probable.
         words: What it is, for the record.
     """
 
@@ -108,6 +110,7 @@ class Source:
     artifact: Artifact | None
     classes: tuple[str, ...]
     preprocess: PreprocessSpec
+    point: OperatingPoint | None
     words: str
 
     def session(self, *, threads: int | None = None) -> Session:
@@ -208,6 +211,7 @@ def verify(
             split=pictures.name,
         )
     result = replace(result, notes=(*result.notes, *unrecorded(opened, source.run)))
+    result = _with_point(result, point_notes(opened, source))
     return _with_preprocessing(result, preprocess_notes(opened, source), meant=allow_other_preprocessing)
 
 
@@ -250,6 +254,7 @@ def check(
         logits,
         prepared.classes,
         groups=patient_groups(prepared, reference.ids),
+        threshold=session.task.threshold,
         sigmoid="sigmoid" in activations,
     )
     precision, note = judged_precision(artifact)
@@ -267,14 +272,29 @@ def _with_preprocessing(result: Check, differences: tuple[str, ...], *, meant: b
     """The check with what is known of the preprocessing: it fails where that differs and is not meant."""
     if not differences:
         return result
-    said = "; ".join(differences)
     if meant:
+        said = "; ".join(differences)
         judged = result.verdict.model_copy(update={"reason": f"{result.verdict.reason}; {said}, which is meant"})
+        result = _judged(result, judged, differences)
     else:
-        reason = f"{said} (if that is meant: --allow-other-preprocessing); {result.verdict.reason}"
-        judged = Verdict(result="fail", measure="preprocessing", number=None, bound=None, reason=reason, within=False)
-    written = {"verdict": judged.result, "reason": judged.reason, "preprocessing": differences}
-    record = result.record.model_copy(update=written)
+        result = _failed(result, "preprocessing", differences, " (if that is meant: --allow-other-preprocessing)")
+    return replace(result, record=result.record.model_copy(update={"preprocessing": differences}))
+
+
+def _with_point(result: Check, differences: tuple[str, ...]) -> Check:
+    """The check with what is known of the operating points: it fails where they differ."""
+    return _failed(result, "operating point", differences) if differences else result
+
+
+def _failed(result: Check, measure: str, differences: tuple[str, ...], way_out: str = "") -> Check:
+    """A check that fails by what is known without any number."""
+    reason = f"{'; '.join(differences)}{way_out}; {result.verdict.reason}"
+    judged = Verdict(result="fail", measure=measure, number=None, bound=None, reason=reason, within=False)
+    return _judged(result, judged, differences)
+
+
+def _judged(result: Check, judged: Verdict, differences: tuple[str, ...]) -> Check:
+    record = result.record.model_copy(update={"verdict": judged.result, "reason": judged.reason})
     return replace(result, verdict=judged, record=record, notes=(*result.notes, *differences))
 
 
@@ -307,10 +327,10 @@ def open_source(
         manifest = other.manifest
         words = f"{manifest.format} {manifest.precision} artifact {other.folder.resolve().name}"
         run = finished_run(folder) if folder else None
-        return Source(run, other, manifest.model.classes, manifest.preprocess, words)
+        return Source(run, other, manifest.model.classes, manifest.preprocess, manifest.operating_point, words)
     run = _source_run(artifact, against)
     words = f"pytorch fp32 of {run.name}"
-    return Source(run, None, run.config.model.classes, run.config.preprocess, words)
+    return Source(run, None, run.config.model.classes, run.config.preprocess, run.operating_point, words)
 
 
 def open_pictures(artifact: Artifact, source: Source, data: str | Path | None) -> Pictures:
@@ -344,6 +364,24 @@ def preprocess_notes(artifact: Artifact, source: Source) -> tuple[str, ...]:
         for name in PreprocessSpec.model_fields
         if getattr(own, name) != getattr(other, name)
     )
+
+
+def point_notes(artifact: Artifact, source: Source) -> tuple[str, ...]:
+    """That the two decide otherwise, in a sentence, where they do.
+
+    An artifact may have another operating point than its run, chosen when it was exported; that it is the one which its
+    rule gives on the run's validation images was checked when the run was opened.
+    """
+    own, other = artifact.manifest.operating_point, source.point
+    chosen_at_export = source.artifact is None and own is not None
+    if own == other or chosen_at_export:
+        return ()
+    name = source.classes[1]
+    return (f"decides otherwise: {name} is said {_from(own)} in the artifact and {_from(other)} in the reference",)
+
+
+def _from(point: OperatingPoint | None) -> str:
+    return "where it is the more probable" if point is None else f"from {point.threshold:.4f} on ({point.rule})"
 
 
 def _words(value: object) -> str:

@@ -11,7 +11,6 @@ from ttl_deploy.runtime.base import (
     home_device,
     load,
     runtime_for,
-    softmax,
     suitable,
 )
 from ttl_deploy.runtime.binding import refuse_unbound
@@ -27,6 +26,5 @@ __all__ = [
     "native_code",
     "refuse_unbound",
     "runtime_for",
-    "softmax",
     "suitable",
 ]

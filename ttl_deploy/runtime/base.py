@@ -23,7 +23,8 @@ from ttl_deploy.errors import BadInputError, IntegrityError, MissingDependencyEr
 from ttl_deploy.preprocess import normalise
 from ttl_deploy.registry import Registry
 from ttl_deploy.runtime.native import refuse_native
-from ttl_deploy.spec import ArtifactManifest, PreprocessSpec
+from ttl_deploy.spec import ArtifactManifest, OperatingPoint, PreprocessSpec
+from ttl_deploy.tasks import Multiclass
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class Session(Closing):
         runtime: Name of the engine.
         device: `cpu` or `cuda`.
         threads: Threads that compute one batch on a CPU.
-        classes: Class names in the order of the logits.
+        task: What the outputs mean: classes, probabilities, and which class is said.
         input_shape: Shape of one input without the batch, such as (channels, height, width).
         cuda_graph: Whether a run replays a captured CUDA graph; None where there is no such thing.
         input_type: `float32`, preprocessed, or `uint8`, pixels that the model itself normalises.
@@ -67,15 +68,21 @@ class Session(Closing):
         input_shape: tuple[int, ...],
         input_type: str = "float32",
         activation: str = "none",
+        point: OperatingPoint | None = None,
     ) -> None:
         self.runtime = runtime
         self.device = device
         self.threads = threads
-        self.classes = classes
+        self.task = Multiclass(classes, point)
         self.input_shape = input_shape
         self.input_type = input_type
         self.activation = activation
         self._open = True
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names in the order of the logits."""
+        return self.task.classes
 
     def prepare(self, pixels: NDArray[np.uint8], preprocess: PreprocessSpec) -> NDArray[Any]:
         """Makes the model's input of 8-bit pixels: normalises them, unless the model does that itself.
@@ -90,12 +97,14 @@ class Session(Closing):
         return pixels if self.input_type == "uint8" else normalise(pixels, preprocess)
 
     def probabilities(self, outputs: NDArray[np.float32]) -> NDArray[np.float64]:
-        """Class probabilities of what `run` gave: softmax, unless the model has an activation of its own.
+        """Class probabilities of what `run` gave: the task's, unless the model has an activation of its own.
 
         Args:
             outputs: (N, classes).
         """
-        return softmax(outputs) if self.activation == "none" else np.asarray(outputs, dtype=np.float64)
+        if self.activation == "none":
+            return self.task.probabilities(outputs)
+        return np.asarray(outputs, dtype=np.float64)
 
     def run(self, batch: NDArray[Any]) -> NDArray[np.float32]:
         """Runs one batch.
@@ -156,6 +165,7 @@ def of_manifest(manifest: ArtifactManifest) -> dict[str, Any]:
         "input_shape": manifest.input_shape,
         "input_type": manifest.input_type,
         "activation": manifest.activation,
+        "point": manifest.operating_point,
     }
 
 
@@ -291,14 +301,6 @@ def default_threads() -> int:
     physical, logical = psutil.cpu_count(logical=False) or 1, os.cpu_count() or 1
     usable = hardware.usable_cores()
     return usable if logical <= physical or usable < physical else max(1, usable * physical // logical)
-
-
-def softmax(logits: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
-    """Class probabilities along the last axis, in float64; subtracting the maximum keeps exp from overflowing."""
-    shifted = np.asarray(logits, dtype=np.float64)
-    powers = np.exp(shifted - shifted.max(axis=-1, keepdims=True))
-    probabilities: NDArray[np.float64] = powers / powers.sum(axis=-1, keepdims=True)
-    return probabilities
 
 
 def _by_rank() -> list[Runtime]:

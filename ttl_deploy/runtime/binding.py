@@ -100,6 +100,7 @@ _SAID: Mapping[str, Callable[[dict[str, Any]], Any]] = {
     "input_type": lambda record: record["input_type"],
     "parameters": lambda record: record["parameters"],
     "macs": lambda record: record["macs"],
+    "operating_point": lambda record: record.get("operating_point"),
     "weights_sha256": lambda record: record["source"]["weights_sha256"],
     "config_digest": lambda record: record["source"]["config_digest"],
 }

@@ -25,6 +25,7 @@ from ttl_deploy.search.state import State
 from ttl_deploy.search.strategies import STRATEGIES
 from ttl_deploy.spec import Data, Model, ModelSpec, Network
 from ttl_deploy.spec.search import SearchOptions, SearchProtocol
+from ttl_deploy.training.operation import refuse_point
 from ttl_deploy.training.plans import PLAN_VERSION, plan_of, refuse_other_plan
 from ttl_deploy.training.run import DATA, Run, open_run
 from ttl_deploy.training.train import check, specs
@@ -124,6 +125,7 @@ def _understand(
     first = Model(**dict(network), cut=BACKBONES.get(network.backbone).cut_points[0].name)
     check(data, first, protocol)
     dataset = dataset_of(data)
+    refuse_point(protocol.operating_point, dataset.classes)
     spec, preprocess = specs(first, data, dataset.classes)
     prepared = prepare(
         dataset,

@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.special import softmax
 
 from ttl_deploy import files
 from ttl_deploy.data.prepared import read_split
@@ -25,6 +24,7 @@ from ttl_deploy.search.curve import highest
 from ttl_deploy.search.score import least_error, metric_of
 from ttl_deploy.search.work import training_work
 from ttl_deploy.spec import Data, Model, Protocol, Record, read_record
+from ttl_deploy.tasks import softmax
 from ttl_deploy.training.cached import remove_features
 from ttl_deploy.training.loop import Judge
 from ttl_deploy.training.run import Predictions, Run, open_run, read_predictions, read_timing, run_data
@@ -256,7 +256,7 @@ def _validation(run: Run, trial: Trial) -> tuple[Any, Any, list[str]]:
     patients = patients_of(run)
     return (
         predictions.labels,
-        softmax(predictions.logits.astype("float64"), axis=1),
+        softmax(predictions.logits),
         [patients[image] for image in predictions.ids],
     )
 

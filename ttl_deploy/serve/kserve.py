@@ -92,8 +92,13 @@ def model_config(model: ServedModel) -> dict[str, Any]:
         "input": [{**_config_tensor(tensor), "optional": True} for tensor in metadata["inputs"]],
         "output": [_config_tensor(tensor) for tensor in metadata["outputs"]],
         "instance_group": [{"name": model.name, "kind": "KIND_MODEL", "count": model.sessions}],
-        "parameters": {"max_batch": {"string_value": str(model.max_batch)}},
+        "parameters": {"max_batch": {"string_value": str(model.max_batch)}, **_point(model)},
     }
+
+
+def _point(model: ServedModel) -> dict[str, dict[str, str]]:
+    point = model.artifact.manifest.operating_point
+    return {} if point is None else {"operating_point": {"string_value": f"{point.threshold!r} {point.rule}"}}
 
 
 def model_statistics(model: ServedModel) -> dict[str, Any]:

@@ -43,7 +43,7 @@ class Answer:
     Attributes:
         logits: (N, classes) float32; None where the model's own activation has replaced them.
         probabilities: (N, classes) float32: their softmax, or what the activation gives.
-        labels: The most probable class of each image.
+        labels: The class said of each image: the most probable, or what the operating point makes of the two.
     """
 
     logits: NDArray[np.float32] | None
@@ -175,8 +175,9 @@ class ServedModel(Closing):
             self._free.put(session)
         self.statistics.record_run(len(batch), time.perf_counter() - begin)
         probabilities = session.probabilities(outputs)
-        labels = tuple(self.classes[int(best)] for best in probabilities.argmax(axis=1))
-        return Answer(outputs if self.gives_logits else None, probabilities.astype(np.float32), labels)
+        return Answer(
+            outputs if self.gives_logits else None, probabilities.astype(np.float32), session.task.said(probabilities)
+        )
 
 
 def served_name(artifact: Artifact, name: str | None = None) -> str:

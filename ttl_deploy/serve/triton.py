@@ -2,6 +2,8 @@
 
 `DIR/NAME/config.pbtxt`, `DIR/NAME/labels.txt`, `DIR/NAME/1/` with the model, and a copy of the manifest, which tells a
 client how to preprocess. The server runs the model only; its input is the preprocessed tensor, its output the logits.
+An operating point is told among the parameters, for the client to decide by: Triton's own labels are of the largest
+logit.
 """
 
 from __future__ import annotations
@@ -78,6 +80,7 @@ def config(artifact: Artifact, name: str) -> str:
     if any("\n" in label or "\r" in label for label in manifest.model.classes):
         raise BadInputError("a class name holds a line break, which a labels file cannot", where=artifact.folder)
     backend, usual_file = _BACKENDS[manifest.format]
+    point = manifest.operating_point
     shape, data_type = manifest.model.input_shape, "TYPE_FP32"
     if manifest.model_dump().get("input_type") == "uint8":  # preprocessing inside: pixels, channels last
         shape, data_type = (*shape[1:], shape[0]), "TYPE_UINT8"
@@ -91,6 +94,7 @@ def config(artifact: Artifact, name: str) -> str:
         "dynamic_batching {",
         f"  max_queue_delay_microseconds: {MAX_DELAY_MICROSECONDS}",
         "}",
+        *([] if point is None else [_parameter("operating_point", f"{point.threshold!r} {point.rule}")]),
         "version_policy { latest { num_versions: 1 } }",
         *(_precision(manifest.precision) if backend == "openvino" else []),
     ]
@@ -106,10 +110,11 @@ def _precision(precision: str) -> list[str]:
     half = precision == "bf16"
     told = {"INFERENCE_PRECISION_HINT": "bf16" if half else "f32", "ENFORCE_BF16": "YES" if half else "NO"}
     told |= {"HINT_BF16": "YES"} if half else {}
-    return [
-        f"parameters {{ key: {_quoted(key)} value {{ string_value: {_quoted(value)} }} }}"
-        for key, value in told.items()
-    ]
+    return [_parameter(key, value) for key, value in told.items()]
+
+
+def _parameter(key: str, value: str) -> str:
+    return f"parameters {{ key: {_quoted(key)} value {{ string_value: {_quoted(value)} }} }}"
 
 
 def _tensor(kind: str, name: str, shape: tuple[int, ...], data_type: str = "TYPE_FP32", **more: str) -> list[str]:

@@ -4,10 +4,20 @@ from ttl_deploy.spec.artifact import ArtifactManifest, FileRecord, ParityRecord,
 from ttl_deploy.spec.data import Data, Reading, SplitSpec
 from ttl_deploy.spec.inputs import PreprocessSpec
 from ttl_deploy.spec.model import Model, ModelSpec, Network
-from ttl_deploy.spec.record import SCHEMA_VERSION, AnyRecord, PathText, Record, make_record, read_record
+from ttl_deploy.spec.record import (
+    OPERATING_POINT_VERSION,
+    SCHEMA_VERSION,
+    AnyRecord,
+    PathText,
+    Record,
+    make_record,
+    read_record,
+)
+from ttl_deploy.spec.task import OperatingPoint
 from ttl_deploy.spec.training import AugmentSpec, Protocol, TrainConfig
 
 __all__ = [
+    "OPERATING_POINT_VERSION",
     "SCHEMA_VERSION",
     "AnyRecord",
     "ArtifactManifest",
@@ -17,6 +27,7 @@ __all__ = [
     "Model",
     "ModelSpec",
     "Network",
+    "OperatingPoint",
     "ParityRecord",
     "PathText",
     "PreprocessSpec",

@@ -9,6 +9,7 @@ from pydantic import Field
 from ttl_deploy.spec.inputs import PreprocessSpec
 from ttl_deploy.spec.model import ModelSpec
 from ttl_deploy.spec.record import SCHEMA_VERSION, PathText, Record
+from ttl_deploy.spec.task import OperatingPoint
 
 
 class FileRecord(Record):
@@ -108,6 +109,8 @@ class ArtifactManifest(Record):
             8-bit pixels; scaling and normalisation are in the graph.
         output_name: Name of the graph's output, float32 (batch, classes).
         activation: What the graph does to the logits at its end: `none`, `softmax` or `sigmoid`.
+        operating_point: Of two classes, where the second begins to be said; None: where it is the more probable. A
+            manifest with one has schema version 2, because a reader of version 1 would decide otherwise.
         parameters: Trainable parameters of the source model.
         macs: Multiply-adds for one image.
         files: Every file but the manifest, with its hash.
@@ -128,6 +131,7 @@ class ArtifactManifest(Record):
     input_type: Literal["float32", "uint8"] = "float32"
     output_name: str = "logits"
     activation: Literal["none", "softmax", "sigmoid"] = "none"
+    operating_point: OperatingPoint | None = Field(None, exclude_if=lambda point: point is None)
     parameters: int
     macs: int
     files: dict[str, FileRecord]

@@ -18,6 +18,12 @@ from ttl_deploy.errors import BadInputError, DamagedError
 SCHEMA_VERSION = 1
 """Version of the manifest and of the run's config; raised when an older reader would misread the record."""
 
+OPERATING_POINT_VERSION = 2
+"""Of a manifest with an operating point, by which a reader of version 1 would not decide."""
+
+_NEWEST = OPERATING_POINT_VERSION
+"""What this program reads."""
+
 
 def _any_text(value: object) -> str:
     if not isinstance(value, str):
@@ -58,9 +64,9 @@ def read_record(kind: type[AnyRecord], content: Any, where: str | Path, *, fix: 
         DamagedError: It is of a newer schema, or a field is missing or wrong; the error names field and file.
     """
     version = content.get("schema_version", SCHEMA_VERSION) if isinstance(content, dict) else None
-    if isinstance(version, int) and version > SCHEMA_VERSION:
+    if isinstance(version, int) and version > _NEWEST:
         raise DamagedError(
-            f"schema version {version} is newer than this program's {SCHEMA_VERSION}",
+            f"schema version {version} is newer than this program's {_NEWEST}",
             where=where,
             fix="upgrade ttl-deploy",
         )

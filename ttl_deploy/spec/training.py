@@ -12,6 +12,7 @@ from ttl_deploy.spec.inputs import PreprocessSpec
 from ttl_deploy.spec.model import ModelSpec
 from ttl_deploy.spec.record import SCHEMA_VERSION, PathText, Record
 from ttl_deploy.spec.said import Said
+from ttl_deploy.spec.task import AskedPoint
 
 
 class AugmentSpec(Record):
@@ -63,6 +64,7 @@ class Recipe(Record):
         Literal["none", "balanced"],
         Field(description="none, or balanced: the loss is weighed by inverse class frequency."),
     ] = "none"
+    operating_point: AskedPoint = None
     augment: AugmentSpec = AugmentSpec()
     seed: Annotated[int, Field(ge=0, lt=2**63, description="Seed of weights, order and augmentation.")] = 0
     workers: Annotated[int, Field(ge=0, le=1024, description="Processes that augment images.")] = 0

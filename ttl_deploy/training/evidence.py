@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy.special import softmax
 
 from ttl_deploy import files
 from ttl_deploy.data.prepared import SplitRow
 from ttl_deploy.errors import IntegrityError
+from ttl_deploy.tasks import softmax
 from ttl_deploy.training.metrics import evaluate
+from ttl_deploy.training.operation import operation
 
 if TYPE_CHECKING:
     from ttl_deploy.training.run import Predictions
@@ -83,6 +84,7 @@ def refuse_other_predictions(
     differing = [
         *_other_images(predictions, rows, classes),
         *_other_metrics(predictions, classes, metrics),
+        *_other_operation(predictions, rows, metrics),
     ]
     if differing:
         raise IntegrityError(differing[0], where=path, fix=_AGAIN)
@@ -113,13 +115,31 @@ def _other_metrics(predictions: Predictions, classes: Sequence[str], metrics: Ma
         recorded, said = metrics.get(side), predictions.side(side)
         if not isinstance(recorded, Mapping) or not said.ids:
             continue
-        probabilities = softmax(said.logits.astype(np.float64), axis=1)
-        found = evaluate(said.labels, probabilities, classes, bootstrap=0).model_dump()
+        found = evaluate(said.labels, softmax(said.logits), classes, bootstrap=0).model_dump()
         for name in _COMPARED:
             if name in recorded and not _same(recorded[name], found[name]):
                 yield (
                     f"gives {_number(found[name])} {name.upper()} on the {side} side, metrics.json says "
                     f"{_number(recorded[name])}"
+                )
+
+
+def _other_operation(predictions: Predictions, rows: Sequence[SplitRow], metrics: Mapping[str, Any]) -> Iterator[str]:
+    recorded = metrics.get("operating_point")
+    if recorded is None or not np.isfinite(predictions.logits).all():
+        return
+    rule, said = recorded["point"]["rule"], recorded["point"]["threshold"]
+    found = operation(predictions, rule, {row.id: row.patient for row in rows})
+    if not _same(found.point.threshold, said):
+        yield f"gives the operating point {found.point.threshold:.6f} by {rule}, metrics.json says {said:.6f}"
+    for side in ("val", "test"):
+        for name, share in getattr(found, side):
+            before = recorded[side][name]
+            if (share.hits, share.images) != (before["hits"], before["images"]):
+                words = name.replace("_", " ")
+                yield (
+                    f"gives {share.hits} of {share.images} as {words} on the {side} side, metrics.json says "
+                    f"{before['hits']} of {before['images']}"
                 )
 
 

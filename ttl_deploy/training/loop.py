@@ -29,6 +29,7 @@ from ttl_deploy.data.torch_data import ImageBatches, evaluation_loader, mix_seed
 from ttl_deploy.errors import TrainingError
 from ttl_deploy.progress import Reporter
 from ttl_deploy.spec import TrainConfig
+from ttl_deploy.tasks import softmax
 from ttl_deploy.training.cached import UpperPart, cached_batches
 from ttl_deploy.training.checkpoint import (
     Progress,
@@ -172,7 +173,7 @@ class Trainer:
         rate = float(self._state.raw_optimizer.param_groups[0]["lr"])
         train_loss, cut_short = self._train_one(epoch)
         logits, val_loss = self._evaluate()
-        probabilities = _softmax(logits)
+        probabilities = softmax(logits)
         row = {
             "epoch": epoch,
             "learning_rate": rate,
@@ -369,10 +370,3 @@ def _module_channels_last(model: nn.Module) -> None:
 
 def _channels_last(batch: Tensor) -> Tensor:
     return batch.contiguous(memory_format=torch.channels_last) if batch.ndim == 4 else batch
-
-
-def _softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
-    from scipy.special import softmax
-
-    probabilities: NDArray[np.float64] = softmax(logits.astype(np.float64), axis=1)
-    return probabilities

@@ -28,7 +28,8 @@ from ttl_deploy.data.prepared import Prepared, prepare_like, read_split
 from ttl_deploy.data.understood import read_columns
 from ttl_deploy.errors import BadInputError, DamagedError, IntegrityError, TrainingError
 from ttl_deploy.progress import SILENT, Reporter
-from ttl_deploy.spec import AnyRecord, PreprocessSpec, Record, TrainConfig, read_record
+from ttl_deploy.spec import AnyRecord, OperatingPoint, PreprocessSpec, Record, TrainConfig, read_record
+from ttl_deploy.tasks.operating_point import Operation
 from ttl_deploy.training import evidence
 from ttl_deploy.training.metrics import Metrics
 
@@ -67,6 +68,7 @@ class RunRecord(Record):
     Attributes:
         val: Of the validation side.
         test: Of the test side.
+        operating_point: Where the second of two classes begins to be said; None: where it is the more probable.
         images: How many are on each side.
         unreadable: How many were left out because they cannot be read.
         best_epoch: Of the weights.
@@ -86,6 +88,7 @@ class RunRecord(Record):
 
     val: Metrics
     test: Metrics
+    operating_point: Operation | None = Field(None, exclude_if=lambda point: point is None)
     images: dict[str, int]
     unreadable: int = 0
     best_epoch: int = Field(ge=0)
@@ -195,6 +198,12 @@ class Run:
         path = self.folder / METRICS
         content = documents.read_object(path, "record of a run", fix=_TRAIN_AGAIN)
         return read_record(RunRecord, content, path, fix=_TRAIN_AGAIN).model_dump(mode="json")
+
+    @property
+    def operating_point(self) -> OperatingPoint | None:
+        """Where the second of two classes begins to be said; None: where it is the more probable."""
+        found = self.metrics().get("operating_point")
+        return None if found is None else OperatingPoint.model_validate(found["point"])
 
     @property
     def hashes_recorded(self) -> bool:

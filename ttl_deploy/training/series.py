@@ -19,6 +19,7 @@ from ttl_deploy.data.prepared import prepare
 from ttl_deploy.errors import BadInputError
 from ttl_deploy.progress import SILENT, Reporter
 from ttl_deploy.spec import Data, Model, Protocol, SplitSpec
+from ttl_deploy.training.operation import refuse_point
 from ttl_deploy.training.plans import PLAN_VERSION, plan_of, refuse_other_plan
 from ttl_deploy.training.run import BEST, SERIES, SUMMARY, Run, finished_run, open_run
 from ttl_deploy.training.train import check, resume, specs, train
@@ -139,6 +140,7 @@ def _plan(data: Data, first: Member) -> dict[str, Any]:
         first: The first of the members, whose preprocessing and division are the others'.
     """
     dataset = dataset_of(data)
+    refuse_point(first.protocol.operating_point, dataset.classes)
     _spec, preprocess = specs(first.model, data, dataset.classes)
     prepared = prepare(dataset, preprocess, first.split, cache_folder=data.cache, skip_unreadable=data.skip_unreadable)
     return {

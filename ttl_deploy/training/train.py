@@ -38,6 +38,7 @@ from ttl_deploy.spec import (
     make_record,
 )
 from ttl_deploy.spec.training import Recipe
+from ttl_deploy.tasks import softmax
 from ttl_deploy.training import evidence
 from ttl_deploy.training import run as folders
 from ttl_deploy.training.cached import check_size, feature_shape, remove_features
@@ -45,6 +46,7 @@ from ttl_deploy.training.checkpoint import Progress, load_best
 from ttl_deploy.training.engine import make_fabric, resolve_device, resolve_precision
 from ttl_deploy.training.loop import Judge, Trainer, predict
 from ttl_deploy.training.metrics import Metrics, evaluate
+from ttl_deploy.training.operation import operation, refuse_point
 from ttl_deploy.training.run import Predictions, Run, refuse_existing_run
 from ttl_deploy.transfer import TransferModel, build, initialise, normalise_spec
 from ttl_deploy.transfer.initialise import weights_file
@@ -93,6 +95,7 @@ def train(
     fabric = _device(protocol, reporter)
     dataset = dataset_of(data)
     model_spec, preprocess = specs(model, data, dataset.classes)
+    refuse_point(protocol.operating_point, dataset.classes)
     chosen = split or data.division
     prepared = _on_first(
         fabric,
@@ -182,6 +185,7 @@ def check(data: Data, model: Model, protocol: Protocol) -> None:
     """
     model_spec, preprocess = specs(model, data, ("a", "b"))
     _configure(data, model, protocol, model_spec, preprocess, data.division, "")
+    refuse_point(protocol.operating_point, data.classes or ("a", "b"))
     if model.weights not in _NAMED_WEIGHTS:
         weights_file(Path(model.weights))
     if data.patient_pattern is not None:
@@ -353,10 +357,12 @@ def _finish(run: Run, prepared: Prepared, progress: Progress, reporter: Reporter
         if metrics.caution:
             reporter.warn(f"{side} side: {metrics.caution}")
     folders.still_there(run.folder)
-    folders.write_predictions(run.folder, prepared.classes, _joined(sides))
+    said = _joined(sides)
+    folders.write_predictions(run.folder, prepared.classes, said)
     record = {
         "classes": list(prepared.classes),
         **{side: metrics.model_dump(mode="json") for side, metrics in measured.items()},
+        **_operation(config, said, prepared, reporter),
         "images": {side: len(prepared.indices(side)) for side in ("train", "val", "test")},
         "unreadable": len(prepared.cached.unreadable),
         "best_epoch": progress.best_epoch,
@@ -387,13 +393,22 @@ def _evaluated(run: Run) -> bool:
         return False
 
 
-def _metrics(predictions: Predictions, prepared: Prepared) -> Metrics:
-    from scipy.special import softmax
+def _operation(config: TrainConfig, said: Predictions, prepared: Prepared, reporter: Reporter) -> dict[str, Any]:
+    """The operating point as `metrics.json` has it, where one was asked for."""
+    if config.operating_point is None:
+        return {}
+    found = operation(said, config.operating_point, dict(zip(prepared.ids, prepared.patients, strict=True)))
+    if not found.val.sensitivity.hits:
+        reporter.warn(
+            f"operating point {config.operating_point}: nothing on the validation side is {prepared.classes[1]}"
+        )
+    return {"operating_point": found.model_dump(mode="json")}
 
+
+def _metrics(predictions: Predictions, prepared: Prepared) -> Metrics:
     patients = dict(zip(prepared.ids, prepared.patients, strict=True))
     groups = [patients[image] or image for image in predictions.ids]
-    probabilities = softmax(predictions.logits.astype(np.float64), axis=1)
-    return evaluate(predictions.labels, probabilities, prepared.classes, groups=groups)
+    return evaluate(predictions.labels, softmax(predictions.logits), prepared.classes, groups=groups)
 
 
 def _joined(parts: Sequence[Predictions]) -> Predictions:

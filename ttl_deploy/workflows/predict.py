@@ -41,7 +41,7 @@ class Prediction:
 
     Attributes:
         image: Its path.
-        label: The most probable class.
+        label: The class said of it: the most probable, or what the artifact's operating point makes of the two.
         probabilities: By class, in the order of the outputs.
         id: What the table calls it, if it came from one that has ids.
     """
@@ -254,6 +254,7 @@ def provenance_of(artifact: Artifact, runtime: str, device: str) -> Provenance:
         classes=manifest.model.classes,
         precision=manifest.precision,
         activation=manifest.activation,
+        operating_point=manifest.operating_point,
         runtime=runtime,
         device=device,
         artifact=str(artifact.folder),
@@ -323,9 +324,8 @@ class _Job:
             return
         classes = self.session.classes
         rows = self.session.probabilities(self.session.run(self.session.prepare(np.stack(pixels), self.spec)))
-        for image, row in zip(images, rows, strict=True):
-            probabilities = dict(zip(classes, map(float, row), strict=True))
-            yield Prediction(image.path, classes[int(row.argmax())], probabilities, image.id)
+        for image, row, label in zip(images, rows, self.session.task.said(rows), strict=True):
+            yield Prediction(image.path, label, dict(zip(classes, map(float, row), strict=True)), image.id)
 
 
 def still_wanted(

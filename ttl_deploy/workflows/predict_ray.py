@@ -24,6 +24,7 @@ from ttl_deploy.preprocess import load_pixels
 from ttl_deploy.progress import SILENT, Reporter
 from ttl_deploy.search.engines import ray_cluster
 from ttl_deploy.search.ray_driver import RayDriver
+from ttl_deploy.tasks import Multiclass
 from ttl_deploy.workflows.image_sources import ImageRef
 from ttl_deploy.workflows.predict import (
     Prediction,
@@ -240,9 +241,10 @@ class _Job:
         self.reporter.warn(error)
 
     def _prediction(self, image: ImageRef, row: Any) -> Prediction:
-        classes, values = self.artifact.manifest.model.classes, np.asarray(row)
-        probabilities = dict(zip(classes, map(float, values), strict=True))
-        return Prediction(image.path, classes[int(values.argmax())], probabilities, image.id)
+        manifest, values = self.artifact.manifest, np.asarray(row)
+        classes = manifest.model.classes
+        (label,) = Multiclass(classes, manifest.operating_point).said(values[None])
+        return Prediction(image.path, label, dict(zip(classes, map(float, values), strict=True)), image.id)
 
 
 def _predict_on_ray(

@@ -23,12 +23,15 @@ from pydantic import Field
 
 from ttl_deploy import documents, files
 from ttl_deploy.errors import BadInputError, IntegrityError, TtlDeployError, near, printable
-from ttl_deploy.spec import SCHEMA_VERSION, PathText, Record, read_record
+from ttl_deploy.spec import SCHEMA_VERSION, OperatingPoint, PathText, Record, read_record
 
 LINES = ("csv", "jsonl")
 _ENDINGS = {".jsonl": "jsonl", ".ndjson": "jsonl"}
 _FLUSH_ROWS = 64
-_DECISIVE = ("model_sha256", "files", "preprocess", "classes", "precision", "activation", "runtime", "device")
+_DECISIVE = (
+    *("model_sha256", "files", "preprocess", "classes", "precision"),
+    *("activation", "operating_point", "runtime", "device"),
+)
 """Fields of `Provenance` that decide a prediction."""
 
 _DOCUMENTS = (".md", ".json")
@@ -74,6 +77,7 @@ class Provenance(Record):
         classes: In the order of the columns.
         precision: Of the artifact.
         activation: What its graph ends in; None in files of older versions.
+        operating_point: Of the artifact; None where the more probable class is said.
         runtime: The engine.
         device: `cpu` or `cuda`.
         artifact: The artifact's folder when the file was begun.
@@ -89,6 +93,7 @@ class Provenance(Record):
     classes: tuple[str, ...]
     precision: str
     activation: str | None = None
+    operating_point: OperatingPoint | None = Field(None, exclude_if=lambda point: point is None)
     runtime: str
     device: str
     artifact: PathText

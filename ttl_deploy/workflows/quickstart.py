@@ -25,8 +25,8 @@ from ttl_deploy.export.export_run import export_run
 from ttl_deploy.progress import SILENT, Reporter
 from ttl_deploy.report import charts
 from ttl_deploy.report.html import render
-from ttl_deploy.runtime import softmax
 from ttl_deploy.spec import ArtifactManifest, Data, Model, Protocol
+from ttl_deploy.tasks import softmax
 from ttl_deploy.training.run import Run, read_predictions, run_data
 from ttl_deploy.training.train import train
 from ttl_deploy.workflows.bench import WHOLE, Row, bench, describe

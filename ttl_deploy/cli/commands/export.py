@@ -136,6 +136,14 @@ def run(
     aot: Annotated[
         bool | None, typer.Option("--aot", help="pt2: also compile a package for C++ with AOTInductor.")
     ] = None,
+    operating_point: Annotated[
+        str | None,
+        typer.Option(
+            help="Two classes: what the second is said from: youden, sensitivity=0.95, specificity=0.9 or a "
+            "probability. Chosen on the run's validation images; `predict` and `serve` decide by it.",
+            show_default="the run's",
+        ),
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an artifact that is there.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the manifest as JSON.")] = False,
 ) -> None:
@@ -162,7 +170,7 @@ def run(
         max_calibration_shift=max_calibration_shift,
     )
     reporter = console.ConsoleReporter(quiet=as_json)
-    options = {
+    options: dict[str, Any] = {
         "opset": opset,
         "embed_preprocessing": embed_preprocessing or None,
         "activation": activation,
@@ -183,7 +191,15 @@ def run(
     if format.strip().casefold() == AUTO:
         _refuse_options(precision, {"defer_build": defer_build or None, **options})
         made, rows = export_auto(
-            run, device=device, out=out, bounds=bounds, overwrite=overwrite, data=data, cache=cache, reporter=reporter
+            run,
+            device=device,
+            out=out,
+            bounds=bounds,
+            overwrite=overwrite,
+            operating_point=operating_point,
+            data=data,
+            cache=cache,
+            reporter=reporter,
         )
         if not as_json:
             _candidates(rows)
@@ -196,6 +212,7 @@ def run(
             bounds=bounds,
             overwrite=overwrite,
             defer_build=defer_build,
+            operating_point=operating_point,
             data=data,
             cache=cache,
             reporter=reporter,
@@ -217,6 +234,9 @@ def run(
         ("MACs", f"{manifest.macs / 1e9:.3f} G"),
         ("size", f"{size / 1e6:.2f} MB"),
     ]
+    if manifest.operating_point is not None:
+        point = manifest.operating_point
+        facts.append((f"{manifest.model.classes[1]} from", f"{point.threshold:.4f} ({point.rule})"))
     if manifest.parity:
         facts.append(("parity", f"{manifest.parity.verdict} on {manifest.parity.images} test images"))
         facts += [("", part) for part in manifest.parity.reason.split("; ")]

@@ -129,6 +129,7 @@ def _show(run: Any, as_json: bool) -> None:
         ("accuracy", f"{test['accuracy']:.4f}"),
         ("Brier score", f"{test['brier']:.4f}"),
         ("calibration error", f"{test['ece']:.4f}"),
+        *_operation(run, metrics.get("operating_point")),
         ("parameters", f"{metrics['parameters'] / 1e6:.3f} M"),
         ("MACs", f"{metrics['macs'] / 1e9:.3f} G"),
         ("best epoch", f"{metrics['best_epoch']} of {metrics['epochs']}"),
@@ -138,6 +139,20 @@ def _show(run: Any, as_json: bool) -> None:
     what = f"{model.backbone} {model.method}" + (f" {model.cut}" if model.cut else "")
     console.table(f"{run.folder}: {what}, test split, {metrics['images']['test']} images", ("", "value"), rows)
     console.line(f"next: ttl-deploy export {quote(str(run.folder))}")
+
+
+def _operation(run: Any, recorded: dict[str, Any] | None) -> list[tuple[str, str]]:
+    """The operating point and what it does on the test side."""
+    if recorded is None:
+        return []
+    point = recorded["point"]
+    rows = [(f"{run.config.model.classes[1]} from", f"{point['threshold']:.4f} ({point['rule']})")]
+    for name in ("sensitivity", "specificity"):
+        found = recorded["test"][name]
+        bounds = " [{:.4f}, {:.4f}]".format(*found["interval"]) if found["interval"] else ""
+        value = "none" if found["value"] is None else f"{found['value']:.4f}"
+        rows.append((name, f"{value}{bounds}, {found['hits']} of {found['images']}"))
+    return rows
 
 
 def _rarest(classes: list[dict[str, Any]]) -> str:

@@ -257,7 +257,7 @@ def _rows(result: Check) -> list[tuple[str | None, ...]]:
         alone = f"independent errors: {similarity.independent:.2%}"
         rows.append(("both right or both wrong", "", f"{similarity.observed:.2%}", alone, ""))
     same = f"{comparison.disagreements} of {comparison.images} differ"
-    rows.append(("same label", "", f"{comparison.label_agreement:.2%}", same, ""))
+    rows.append((_decision(result), "", f"{comparison.label_agreement:.2%}", same, ""))
     rows += _shift_rows(result)
     for name, value in (
         ("mean", comparison.mean_difference),
@@ -268,6 +268,11 @@ def _rows(result: Check) -> list[tuple[str | None, ...]]:
     ):
         rows.append((f"logit difference, {name}", "", "", None if value is None else f"{value:.2e}", ""))
     return rows
+
+
+def _decision(result: Check) -> str:
+    at = result.comparison.threshold
+    return "same label" if at is None else f"same label ({result.prepared.classes[1]} from {at:.4f})"
 
 
 def _shift_rows(result: Check) -> list[tuple[str | None, ...]]:
