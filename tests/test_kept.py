@@ -1,4 +1,4 @@
-"""What an earlier version wrote is read, checked, exported and gone on with: a run and an artifact of schema version 1."""
+"""A run and an artifact of schema version 1 are read, checked, exported and repeated."""
 
 from __future__ import annotations
 

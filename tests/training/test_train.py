@@ -45,6 +45,14 @@ def training(**changes: object) -> Protocol:
     return but(PROTOCOL, **changes)
 
 
+def test_images_without_patients_are_not_counted_as_patients(images: Path, tmp_path: Path) -> None:
+    run = train(Data(path=images, cache=tmp_path / "cache"), MODEL, but(PROTOCOL, epochs=1), tmp_path / "run")
+    test = run.metrics()["test"]
+    assert test["patients"] is None
+    assert {single["patients"] for single in test["per_class"]} == {None}
+    assert test["caution"] is None or "patients" not in test["caution"]
+
+
 def test_a_run_holds_what_the_design_says(data: Data, tmp_path: Path) -> None:
     run = train(data, MODEL, PROTOCOL, tmp_path / "run")
     names = {entry.name for entry in run.folder.iterdir()}

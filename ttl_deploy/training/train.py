@@ -407,7 +407,8 @@ def _operation(config: TrainConfig, said: Predictions, prepared: Prepared, repor
 
 def _metrics(predictions: Predictions, prepared: Prepared) -> Metrics:
     patients = dict(zip(prepared.ids, prepared.patients, strict=True))
-    groups = [patients[image] or image for image in predictions.ids]
+    known = any(patient is not None for patient in prepared.patients)
+    groups = [patients[image] or image for image in predictions.ids] if known else None
     return evaluate(predictions.labels, softmax(predictions.logits), prepared.classes, groups=groups)
 
 
