@@ -35,7 +35,7 @@ from PIL import Image
 
 from ttl_deploy import files, hardware
 from ttl_deploy.artifact import open_artifact
-from ttl_deploy.workflows.predict import predict
+from ttl_deploy.prediction.predict import predict
 
 TOLERANCE = 1e-4
 BUSY = 503

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from ttl_deploy import files
 from ttl_deploy.artifact import Artifact
-from ttl_deploy.workflows.predict import predict_to_file, provenance_of
-from ttl_deploy.workflows.prediction_file import PredictionFile
+from ttl_deploy.prediction.file import PredictionFile
+from ttl_deploy.prediction.predict import predict
+from ttl_deploy.prediction.predictor import provenance_of
 
 FORMULAS = ("=1+2", "+SUM(A1)", "-cmd|' /C calc'!A0", "@SUM(1)", "\t=1", "\r=1", "\n=1", "\uff1d1+2", "'=1", "''@x")
 PLAIN = ("-0.5", "+3", "1e-5", "-inf", "a=b", "'quoted'", "", "scan-1.png", "'")
@@ -59,8 +60,8 @@ def test_a_table_of_ids_that_are_formulas_is_gone_on_with(artifact: Artifact, sy
     scans = sorted(synthetic.glob("*/*.png"))[:3]
     table, out = tmp_path / "t.csv", tmp_path / "out.csv"
     table.write_text("path,id\n" + "".join(f"{scan},={n}\n" for n, scan in enumerate(scans)))
-    assert predict_to_file(artifact.folder, [str(table)], out).written == 3
-    assert predict_to_file(artifact.folder, [str(table)], out).present == 3
+    assert predict(artifact.folder, [str(table)], out=out).written == 3
+    assert predict(artifact.folder, [str(table)], out=out).present == 3
 
 
 def test_a_run_keeps_ids_and_classes_that_are_formulas(tmp_path: Path) -> None:

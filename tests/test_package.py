@@ -38,7 +38,7 @@ def test_every_module_imports_without_the_optional_packages() -> None:
         "parity",
         "bench",
         "data.manifest",
-        "workflows.predict",
+        "prediction.predict",
         "serve.server",
         "spec",
     ],

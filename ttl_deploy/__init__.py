@@ -14,10 +14,10 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from ttl_deploy.artifact import open_artifact, sign
     from ttl_deploy.parity.verify import verify
+    from ttl_deploy.prediction.predict import predict
     from ttl_deploy.spec import Data, Model, Protocol
     from ttl_deploy.training.run import open_run
     from ttl_deploy.training.train import resume, train
-    from ttl_deploy.workflows.predict import predict
     from ttl_deploy.workflows.quickstart import quickstart
 
 __all__ = [
@@ -40,7 +40,7 @@ _HOMES = {
     "Protocol": "ttl_deploy.spec",
     "open_artifact": "ttl_deploy.artifact",
     "open_run": "ttl_deploy.training.run",
-    "predict": "ttl_deploy.workflows.predict",
+    "predict": "ttl_deploy.prediction.predict",
     "quickstart": "ttl_deploy.workflows.quickstart",
     "resume": "ttl_deploy.training.train",
     "sign": "ttl_deploy.artifact",

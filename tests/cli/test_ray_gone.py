@@ -12,9 +12,10 @@ import pytest
 
 from ttl_deploy.cli.main import run
 from ttl_deploy.errors import BadInputError
+from ttl_deploy.prediction import cluster
+from ttl_deploy.prediction import file as prediction_file
 from ttl_deploy.search import ray_driver
 from ttl_deploy.search.engines import open_engine
-from ttl_deploy.workflows import predict_ray, prediction_file
 
 for _part in ("ray", "pandas", "pyarrow"):
     pytest.importorskip(_part, reason=f"Ray Data needs {_part}, which is not installed")
@@ -89,7 +90,7 @@ def test_a_prediction_whose_cluster_goes_says_so_in_one_line_and_keeps_its_file(
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(predict_ray, "PORTION", 2)  # each starts the actors again: there is time to lose the head
+    monkeypatch.setattr(cluster, "PORTION", 2)  # each starts the actors again: there is time to lose the head
     monkeypatch.setattr(prediction_file, "_FLUSH_ROWS", 1)
     out = tmp_path / "answers.csv"
     command = ["predict", trained / "onnx-fp32", synthetic / "lesion", "--engine", "ray", "--out", out]

@@ -15,7 +15,7 @@ from PIL import Image
 
 from ttl_deploy.cli import main
 from ttl_deploy.errors import BadInputError
-from ttl_deploy.workflows.prediction_file import columns_of
+from ttl_deploy.prediction.file import columns_of
 
 NAMES = (
     b"plain.png",

@@ -53,7 +53,7 @@ CALLED_BY = {
     "ttl_deploy.transfer.model": {"train"},
     "ttl_deploy.transfer.tf": {"train"},
     "ttl_deploy.workflows.bench": {"bench"},
-    "ttl_deploy.workflows.prediction_file": {"predict"},
+    "ttl_deploy.prediction.file": {"predict"},
     "ttl_deploy.workflows.quickstart": {"quickstart"},
     "ttl_deploy.zoo.fetch": {"train", "search"},
     "ttl_deploy.zoo.backbone": {"cuts", "train", "search"},

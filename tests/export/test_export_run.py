@@ -14,10 +14,10 @@ from ttl_deploy.errors import CheckFailedError, IntegrityError
 from ttl_deploy.export import onnx_graph
 from ttl_deploy.export.export_run import export_run
 from ttl_deploy.parity import Bounds
+from ttl_deploy.prediction.predict import predict
 from ttl_deploy.preprocess import normalise
 from ttl_deploy.runtime import load
 from ttl_deploy.training.run import finished_run, read_predictions, run_data
-from ttl_deploy.workflows.predict import predict
 
 
 def test_the_manifest_says_where_it_comes_from(trained: Path) -> None:

@@ -27,11 +27,11 @@ from ttl_deploy.export.quantise_qat import finetuned
 from ttl_deploy.parity import Bounds
 from ttl_deploy.parity.shift import SMALLEST_SPREAD
 from ttl_deploy.parity.verify import verify
+from ttl_deploy.prediction.predict import predict
 from ttl_deploy.progress import SILENT, Silent
 from ttl_deploy.spec import PreprocessSpec
 from ttl_deploy.training.run import finished_run, read_predictions, run_data
 from ttl_deploy.training.train import load_model
-from ttl_deploy.workflows.predict import predict
 
 LAX = Bounds(max_auroc_drop=0.2, max_auprc_drop=0.2, min_label_agreement=0.8)
 MLPERF_ONLY = Bounds.preset("mlperf-99", "int8").model_copy(update={"min_metric_ratio": 0.01})

@@ -24,11 +24,11 @@ from ttl_deploy.errors import BadInputError, IntegrityError, MissingDependencyEr
 from ttl_deploy.export.export_run import export_run
 from ttl_deploy.export.exporter import EXPORTERS, ExportJob
 from ttl_deploy.export.pt2 import PACKAGE_FILE
+from ttl_deploy.prediction.predict import predict
 from ttl_deploy.runtime import load
 from ttl_deploy.runtime.torch_guard import check_program
 from ttl_deploy.spec import FileRecord, ModelSpec, PreprocessSpec
 from ttl_deploy.transfer import TransferModel, build
-from ttl_deploy.workflows.predict import predict
 
 SPECS = {
     "resnet18": ModelSpec(backbone="resnet18", method="ttl", cut="layer1.1", classes=("a", "b", "c"), image_size=32),

@@ -28,13 +28,13 @@ from ttl_deploy import runtime as runtimes
 from ttl_deploy.artifact import open_artifact
 from ttl_deploy.export.export_run import export_run
 from ttl_deploy.parity import Bounds
+from ttl_deploy.prediction.predict import predict
 from ttl_deploy.preprocess import normalise
 from ttl_deploy.search.trial import limited_threads
 from ttl_deploy.spec import Data
 from ttl_deploy.tasks import softmax
 from ttl_deploy.training.run import Run, finished_run, read_predictions, run_data
 from ttl_deploy.training.train import load_model, predict_fp32, train
-from ttl_deploy.workflows.predict import predict
 
 Floats = NDArray[np.floating]
 

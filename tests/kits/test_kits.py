@@ -31,10 +31,10 @@ from PIL import Image
 from ttl_deploy import files
 from ttl_deploy.artifact import open_artifact, write_artifact
 from ttl_deploy.errors import printable
+from ttl_deploy.prediction.file import columns_of
+from ttl_deploy.prediction.predict import predict
 from ttl_deploy.preprocess import load_pixels
 from ttl_deploy.spec import OPERATING_POINT_VERSION, ModelSpec, PreprocessSpec, SourceRun
-from ttl_deploy.workflows.predict import predict
-from ttl_deploy.workflows.prediction_file import columns_of
 
 ROOT = Path(__file__).parents[2]
 CPP = ROOT / "export" / "cpp-openvino"

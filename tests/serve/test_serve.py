@@ -21,11 +21,12 @@ import pytest
 from ttl_deploy.artifact import open_artifact
 from ttl_deploy.errors import BadInputError
 from ttl_deploy.export.export_run import export_run
+from ttl_deploy.prediction.predict import predict
+from ttl_deploy.prediction.predictor import Prediction
 from ttl_deploy.preprocess import load_pixels, normalise
 from ttl_deploy.serve.gate import Limits
 from ttl_deploy.serve.model import ServedModel, served_name
 from ttl_deploy.serve.server import Server
-from ttl_deploy.workflows.predict import Prediction, predict
 
 LIMITS = Limits(max_body=2**20, timeout=60.0, max_concurrency=4)
 

@@ -23,13 +23,13 @@ from ttl_deploy.errors import BadInputError, IntegrityError
 from ttl_deploy.export.export_run import export_run
 from ttl_deploy.files import sha256
 from ttl_deploy.parity.verify import verify
+from ttl_deploy.prediction.predict import predict
 from ttl_deploy.serve.model import ServedModel
 from ttl_deploy.serve.server import Server
 from ttl_deploy.serve.triton import config
 from ttl_deploy.spec import Data, FileRecord
 from ttl_deploy.training.run import finished_run, read_predictions
 from ttl_deploy.training.train import train
-from ttl_deploy.workflows.predict import predict, predict_to_file
 
 RULE = "sensitivity=0.95"
 
@@ -156,10 +156,10 @@ def test_rows_of_another_point_are_not_added_to(
     pointed: Path, pixel_cache: Path, scans: list[str], tmp_path: Path
 ) -> None:
     out = tmp_path / "rows.csv"
-    predict_to_file(pointed / "onnx-fp32", scans[:2], out)
+    predict(pointed / "onnx-fp32", scans[:2], out=out)
     other = export_run(pointed, out=tmp_path / "other", operating_point="youden", cache=pixel_cache)
     with pytest.raises(BadInputError, match="operating_point"):
-        predict_to_file(other.folder, scans, out)
+        predict(other.folder, scans, out=out)
 
 
 @pytest.fixture(scope="module")

@@ -110,8 +110,8 @@ def _preprocess(folder: Path) -> Work:
 
 def _predict(folder: Path) -> Work:
     from ttl_deploy.export.reference import write_untrained
+    from ttl_deploy.prediction.predict import predict
     from ttl_deploy.spec import ModelSpec
-    from ttl_deploy.workflows.predict import predict
 
     image = str(_image(folder))
     spec = ModelSpec(backbone="resnet18", method="ttl", cut="layer1.0", classes=_CLASSES, image_size=64)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,7 +15,7 @@ from ttl_deploy.cli.options import Key, Trust, device_word
 from ttl_deploy.errors import BadInputError, near, printable
 
 if TYPE_CHECKING:
-    from ttl_deploy.workflows.predict import Prediction, Summary
+    from ttl_deploy.prediction.predictor import Prediction
 
 NAME = "predict"
 ORDER = 7
@@ -78,6 +77,8 @@ def run(
 
     Preprocessing is the artifact's own, the same code that validated the model.
     """
+    from ttl_deploy.prediction.predict import predict
+
     chosen = "json" if as_json else format
     known = ("csv", "jsonl") if out is not None else tuple(_SHOW)
     if chosen is not None and chosen not in known:
@@ -85,6 +86,8 @@ def run(
         raise BadInputError(f"unknown format {chosen!r}{place}", fix=near(chosen, known))
     reporter = console.ConsoleReporter(quiet=len(images) == 1 and out is None and Path(images[0]).is_file())
     options: dict[str, Any] = {
+        "engine": engine,
+        "address": address,
         "runtime": runtime,
         "device": device,
         "threads": threads,
@@ -95,29 +98,15 @@ def run(
         "trust": trust,
         "reporter": reporter,
     }
-    stream, to_file = _functions(engine, address)
     if out is None:
-        _SHOW[chosen or "table"](stream(artifact, images, **options))
+        _SHOW[chosen or "table"](predict(artifact, images, **options))
     else:
-        done = to_file(artifact, images, out, overwrite=overwrite, lines=chosen, **options)
+        done = predict(artifact, images, out=out, overwrite=overwrite, lines=chosen, **options)
         reporter.info(f"{out}: {done.written} written, {done.present} were there, {done.unreadable} unreadable")
 
 
-def _functions(engine: str, address: str | None) -> tuple[Callable[..., Iterator[Prediction]], Callable[..., Summary]]:
-    """How an engine predicts onto the screen, and into a file."""
-    if engine == "local":
-        from ttl_deploy.workflows.predict import predict, predict_to_file
-
-        return predict, predict_to_file
-    if engine == "ray":
-        from ttl_deploy.workflows.predict_ray import predict_ray, predict_ray_to_file
-
-        return partial(predict_ray, address=address), partial(predict_ray_to_file, address=address)
-    raise BadInputError(f"unknown engine {engine!r}", fix="valid: local, ray")
-
-
 def _columns(result: Prediction) -> tuple[str, ...]:
-    from ttl_deploy.workflows.prediction_file import columns_of
+    from ttl_deploy.prediction.file import columns_of
 
     return columns_of(result.probabilities, has_ids=result.id is not None)
 
@@ -133,7 +122,7 @@ def _table(results: Iterator[Prediction]) -> None:
 
 
 def _csv(results: Iterator[Prediction]) -> None:
-    from ttl_deploy.workflows.prediction_file import csv_line
+    from ttl_deploy.prediction.file import csv_line
 
     for number, result in enumerate(results):
         if not number:
@@ -160,7 +149,7 @@ def _json(results: Iterator[Prediction]) -> None:
 
 
 def _record(result: Prediction) -> dict[str, object]:
-    from ttl_deploy.workflows.prediction_file import json_record
+    from ttl_deploy.prediction.file import json_record
 
     return json_record(result.image, result.id, result.label, result.probabilities)
 

@@ -7,9 +7,8 @@ import pytest
 
 from ttl_deploy.cli.main import run as command
 from ttl_deploy.errors import UnreadableImageError
-from ttl_deploy.workflows import predict_ray as module
-from ttl_deploy.workflows.predict import predict, predict_to_file
-from ttl_deploy.workflows.predict_ray import predict_ray, predict_ray_to_file
+from ttl_deploy.prediction import cluster as module
+from ttl_deploy.prediction.predict import predict
 
 for _part in ("ray", "pandas", "pyarrow"):
     pytest.importorskip(_part, reason=f"Ray Data needs {_part}, which is not installed")
@@ -22,12 +21,12 @@ def test_two_workers_predict_what_one_process_does(trained: Path, synthetic: Pat
     alone = list(predict(artifact, images, threads=1))
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"not an image")
-    spread = list(predict_ray(artifact, [*images, str(broken)], threads=1, workers=2, skip_unreadable=True))
+    spread = list(predict(artifact, [*images, str(broken)], engine="ray", threads=1, workers=2, skip_unreadable=True))
     assert [p.image for p in spread] == [p.image for p in alone]
     for ours, theirs in zip(spread, alone, strict=True):
         assert ours.probabilities == pytest.approx(theirs.probabilities, abs=1e-6)
     with pytest.raises(UnreadableImageError, match=r"broken\.png"):
-        list(predict_ray(artifact, [str(broken)], threads=1, workers=1))
+        list(predict(artifact, [str(broken)], engine="ray", threads=1, workers=1))
 
 
 @pytest.mark.slow
@@ -37,10 +36,10 @@ def test_a_cluster_goes_on_with_the_file_that_one_process_began(
 ) -> None:
     artifact, folders = trained / "onnx-fp32", [str(synthetic / "lesion"), str(synthetic / "healthy")]
     whole, shared = tmp_path / "whole.csv", tmp_path / "shared.csv"
-    predict_to_file(artifact, folders, whole, threads=1)
-    begun = predict_to_file(artifact, folders[:1], shared, threads=1)
+    predict(artifact, folders, out=whole, threads=1)
+    begun = predict(artifact, folders[:1], out=shared, threads=1)
     monkeypatch.setattr(module, "PORTION", 17)  # several portions, the last of them not full
-    done = predict_ray_to_file(artifact, folders, shared, threads=1, workers=2)
+    done = predict(artifact, folders, out=shared, engine="ray", threads=1, workers=2)
     assert (done.present, done.written) == (begun.written, len(whole.read_text().splitlines()) - 1 - begun.written)
     ours, theirs = (list(csv.reader(path.open())) for path in (shared, whole))
     assert [row[:2] for row in ours] == [row[:2] for row in theirs]

@@ -18,8 +18,9 @@ import pytest
 from ttl_deploy.artifact import Artifact
 from ttl_deploy.cli.main import run
 from ttl_deploy.errors import BadInputError, IntegrityError, StorageError, UnreadableImageError
-from ttl_deploy.workflows.predict import predict, predict_to_file, provenance_of
-from ttl_deploy.workflows.prediction_file import PredictionFile
+from ttl_deploy.prediction.file import PredictionFile
+from ttl_deploy.prediction.predict import predict
+from ttl_deploy.prediction.predictor import provenance_of
 
 
 @pytest.fixture
@@ -31,7 +32,7 @@ def scans(synthetic: Path) -> list[str]:
 def whole(request: pytest.FixtureRequest, artifact: Artifact, scans: list[str], tmp_path: Path) -> Path:
     """A finished file of twenty rows."""
     out = tmp_path / f"whole.{request.param}"
-    assert predict_to_file(artifact.folder, scans, out).written == 20
+    assert predict(artifact.folder, scans, out=out).written == 20
     return out
 
 
@@ -65,7 +66,7 @@ def test_the_rows_are_the_predictions(whole: Path, artifact: Artifact, scans: li
 @pytest.mark.parametrize("part", [0.0, 0.01, 0.3, 0.5, 0.77, 0.999, 1.0])
 def test_a_file_cut_anywhere_is_completed(whole: Path, artifact: Artifact, scans: list[str], part: float) -> None:
     out = cut(whole, round(part * whole.stat().st_size))
-    summary = predict_to_file(artifact.folder, scans, out)
+    summary = predict(artifact.folder, scans, out=out)
     assert out.read_bytes() == whole.read_bytes()
     assert summary.written + summary.present == 20
     assert summary.present >= int(20 * part) - 2
@@ -78,11 +79,11 @@ def test_names_that_need_quotes(artifact: Artifact, scans: list[str], tmp_path: 
         path.write_bytes(Path(scans[0]).read_bytes())
     for suffix in ("csv", "jsonl"):
         out = tmp_path / f"odd.{suffix}"
-        predict_to_file(artifact.folder, [str(path) for path in odd], out)
+        predict(artifact.folder, [str(path) for path in odd], out=out)
         whole = out.read_bytes()
         for size in range(0, len(whole), 29):
             out.write_bytes(whole[:size])
-            predict_to_file(artifact.folder, [str(path) for path in odd], out)
+            predict(artifact.folder, [str(path) for path in odd], out=out)
             assert out.read_bytes() == whole, (suffix, size)
 
 
@@ -108,8 +109,8 @@ def test_a_killed_process_is_gone_on_with(trained: Path, scans: list[str], tmp_p
 
 def test_images_added_later_are_added(artifact: Artifact, scans: list[str], tmp_path: Path) -> None:
     out = tmp_path / "out.csv"
-    predict_to_file(artifact.folder, scans[5:9], out)
-    summary = predict_to_file(artifact.folder, scans, out)
+    predict(artifact.folder, scans[5:9], out=out)
+    summary = predict(artifact.folder, scans, out=out)
     assert (summary.written, summary.present) == (16, 4)
     assert len({row["image"] for row in rows_of(out)}) == 20
 
@@ -118,9 +119,9 @@ def test_repeated_rows_of_a_table_are_counted(artifact: Artifact, scans: list[st
     table = tmp_path / "list.csv"
     table.write_text("path\n" + f"{scans[0]}\n" * 5)
     out = tmp_path / "out.csv"
-    predict_to_file(artifact.folder, [str(table)], out)
+    predict(artifact.folder, [str(table)], out=out)
     out.write_bytes(b"".join(out.read_bytes().splitlines(keepends=True)[:3]))
-    summary = predict_to_file(artifact.folder, [str(table)], out)
+    summary = predict(artifact.folder, [str(table)], out=out)
     assert (summary.written, summary.present) == (3, 2)
 
 
@@ -129,12 +130,12 @@ def test_unreadable_images_are_tried_again(artifact: Artifact, scans: list[str],
     bad.write_bytes(b"")
     out = tmp_path / "out.csv"
     with pytest.raises(UnreadableImageError):
-        predict_to_file(artifact.folder, [scans[0], str(bad)], out, batch_size=1)
+        predict(artifact.folder, [scans[0], str(bad)], out=out, batch_size=1)
     assert len(out.read_text().splitlines()) == 2
-    first = predict_to_file(artifact.folder, [scans[0], str(bad)], out, skip_unreadable=True)
+    first = predict(artifact.folder, [scans[0], str(bad)], out=out, skip_unreadable=True)
     assert (first.written, first.present, first.unreadable) == (0, 1, 1)
     bad.write_bytes(Path(scans[1]).read_bytes())
-    assert predict_to_file(artifact.folder, [scans[0], str(bad)], out).written == 1
+    assert predict(artifact.folder, [scans[0], str(bad)], out=out).written == 1
 
 
 def test_another_model_or_file_is_refused(
@@ -142,14 +143,14 @@ def test_another_model_or_file_is_refused(
 ) -> None:
     before = whole.read_bytes()
     with pytest.raises(BadInputError, match="another model or engine"):
-        predict_to_file(artifact.folder, scans, whole, runtime="openvino")
+        predict(artifact.folder, scans, out=whole, runtime="openvino")
     foreign = tmp_path / "thesis.csv"
     foreign.write_text("chapter,words\n1,9000\n")
     with pytest.raises(BadInputError, match="not written by"):
-        predict_to_file(artifact.folder, scans, foreign)
+        predict(artifact.folder, scans, out=foreign)
     assert foreign.read_text() == "chapter,words\n1,9000\n"
     assert whole.read_bytes() == before
-    other = predict_to_file(artifact.folder, scans, whole, runtime="openvino", overwrite=True)
+    other = predict(artifact.folder, scans, out=whole, runtime="openvino", overwrite=True)
     assert other.written == 20
 
 
@@ -157,29 +158,29 @@ def test_another_header_or_a_damaged_row_is_refused(whole: Path, artifact: Artif
     lines = whole.read_bytes().splitlines(keepends=True)
     whole.write_bytes(b"".join([*lines[:4], b"garbage\n", *lines[4:]]))
     with pytest.raises(IntegrityError, match=r":5: the row is damaged"):
-        predict_to_file(artifact.folder, scans, whole)
+        predict(artifact.folder, scans, out=whole)
     if whole.suffix == ".csv":
         whole.write_bytes(b"".join([lines[0].replace(b"ill", b"sick"), *lines[1:]]))
         with pytest.raises(BadInputError, match="has the columns"):
-            predict_to_file(artifact.folder, scans, whole)
+            predict(artifact.folder, scans, out=whole)
 
 
 def test_a_folder_as_file_and_a_full_disk(
     artifact: Artifact, scans: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(BadInputError, match="is a folder"):
-        predict_to_file(artifact.folder, scans, tmp_path)
+        predict(artifact.folder, scans, out=tmp_path)
 
     def full(descriptor: int) -> None:
         if os.path.samestat(os.fstat(descriptor), (tmp_path / "out.csv").stat()):
             raise OSError(28, "No space left on device")
 
-    predict_to_file(artifact.folder, scans[:5], tmp_path / "out.csv")
+    predict(artifact.folder, scans[:5], out=tmp_path / "out.csv")
     with monkeypatch.context() as patch:
-        patch.setattr("ttl_deploy.workflows.prediction_file.os.fsync", full)
+        patch.setattr("ttl_deploy.prediction.file.os.fsync", full)
         with pytest.raises(StorageError, match="the disk is full"):
-            predict_to_file(artifact.folder, scans, tmp_path / "out.csv")
-    assert predict_to_file(artifact.folder, scans, tmp_path / "out.csv").present == 20
+            predict(artifact.folder, scans, out=tmp_path / "out.csv")
+    assert predict(artifact.folder, scans, out=tmp_path / "out.csv").present == 20
 
 
 def test_the_command_and_its_formats(
@@ -298,10 +299,10 @@ def test_rows_of_another_ir_of_the_same_architecture_are_refused(scans: list[str
     one, other = ir_of(0.5, tmp_path / "one"), ir_of(-0.25, tmp_path / "other")
     assert one.model_path.read_bytes() == other.model_path.read_bytes()
     out = tmp_path / "rows.csv"
-    predict_to_file(one.folder, scans[:5], out)
+    predict(one.folder, scans[:5], out=out)
     with pytest.raises(BadInputError, match=r"another model or engine .*files differ"):
-        predict_to_file(other.folder, scans, out)
-    assert predict_to_file(one.folder, scans, out).present == 5
+        predict(other.folder, scans, out=out)
+    assert predict(one.folder, scans, out=out).present == 5
 
 
 @pytest.mark.parametrize(("field", "value"), [("precision", "fp16"), ("activation", "softmax")])
@@ -324,13 +325,13 @@ def test_a_file_of_an_older_version_goes_on_where_its_one_model_file_tells_the_w
     """Older files recorded neither the hashes of all files nor the activation."""
     for made, goes_on in ((artifact, True), (ir_of(0.5, tmp_path / "ir"), False)):
         out = tmp_path / f"{made.folder.name}.csv"
-        predict_to_file(made.folder, scans[:3], out)
+        predict(made.folder, scans[:3], out=out)
         meta = out.with_name(out.name + ".meta.json")
         content = json.loads(meta.read_text())
         del content["files"], content["activation"]
         meta.write_text(json.dumps(content))
         if goes_on:
-            assert predict_to_file(made.folder, scans, out).present == 3
+            assert predict(made.folder, scans, out=out).present == 3
         else:
             with pytest.raises(BadInputError, match="files differ"):
-                predict_to_file(made.folder, scans, out)
+                predict(made.folder, scans, out=out)

@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from ttl_deploy.errors import BadInputError, UnreadableImageError
-from ttl_deploy.workflows.image_sources import ImageSources
-from ttl_deploy.workflows.predict import predict
+from ttl_deploy.prediction.predict import predict
+from ttl_deploy.prediction.sources import ImageSources
 
 
 def test_files_folders_and_patterns_are_found_once(tmp_path: Path) -> None:

@@ -20,127 +20,16 @@ from ttl_deploy import hardware
 from ttl_deploy import runtime as runtimes
 from ttl_deploy.artifact import Artifact, open_artifact
 from ttl_deploy.errors import MissingDependencyError, UndecodedImageError, UnreadableImageError
+from ttl_deploy.prediction.predictor import Prediction, Summary, still_wanted
+from ttl_deploy.prediction.sources import ImageRef
 from ttl_deploy.preprocess import load_pixels
-from ttl_deploy.progress import SILENT, Reporter
+from ttl_deploy.progress import Reporter
 from ttl_deploy.search.engines import ray_cluster
 from ttl_deploy.search.ray_driver import RayDriver
 from ttl_deploy.tasks import Multiclass
-from ttl_deploy.workflows.image_sources import ImageRef
-from ttl_deploy.workflows.predict import (
-    Prediction,
-    Summary,
-    provenance_of,
-    still_wanted,
-    stream_of,
-    write_predictions,
-)
 
 PORTION = 50_000
 """Images that go to the cluster at once: their paths fill megabytes, and starting the actors again costs seconds."""
-
-
-def predict_ray(
-    artifact: str | Path,
-    images: Iterable[str],
-    *,
-    runtime: str | None = None,
-    device: str = "cpu",
-    threads: int | None = None,
-    batch_size: int = 8,
-    skip_unreadable: bool = False,
-    address: str | None = None,
-    workers: int | None = None,
-    key: str | Path | None = None,
-    trust: bool = False,
-    reporter: Reporter = SILENT,
-) -> Iterator[Prediction]:
-    """Class probabilities of images, in their order; the same as `predict` gives with the same threads.
-
-    Args:
-        artifact: Folder of the artifact, on a file system that every node sees; likewise the images.
-        images: As for `predict`.
-        runtime: Engine; None: the first that can.
-        device: `cpu` or `cuda`; each worker takes one GPU.
-        threads: Threads and cores of one worker; None: 1.
-        batch_size: Images run at once.
-        skip_unreadable: Leave out images that cannot be read, with a warning, instead of stopping.
-        address: Of a running cluster; None: one is started here.
-        workers: How many; None: one per `threads` cores of the cluster.
-        key: Public key that must have signed the artifact, a file that every node sees.
-        trust: Run native code in the artifact, whoever made it.
-        reporter: Told of progress.
-
-    Raises:
-        MissingDependencyError: Ray is not installed.
-        BadInputError: No image, or an image cannot be read.
-    """
-    opened, engine = _opened(artifact, runtime, device, key, trust)
-    signer = None if key is None else str(Path(key).resolve())
-    job = _Job(
-        opened, engine, device, threads or 1, batch_size, skip_unreadable, address, workers, reporter, signer, trust
-    )
-    stream, total = stream_of(images, reporter)
-    yield from job.predictions(stream, total, Summary())
-
-
-def predict_ray_to_file(
-    artifact: str | Path,
-    images: Iterable[str],
-    out: Path,
-    *,
-    overwrite: bool = False,
-    lines: str | None = None,
-    runtime: str | None = None,
-    device: str = "cpu",
-    threads: int | None = None,
-    batch_size: int = 8,
-    skip_unreadable: bool = False,
-    address: str | None = None,
-    workers: int | None = None,
-    key: str | Path | None = None,
-    trust: bool = False,
-    reporter: Reporter = SILENT,
-) -> Summary:
-    """Predicts over a cluster into the file that `predict_to_file` writes; either goes on with what the other began.
-
-    Args:
-        artifact: Folder of the artifact, on a file system that every node sees; likewise the images.
-        images: As for `predict`.
-        out: The file.
-        overwrite: Begin again instead of going on.
-        lines: `csv` or `jsonl`; None: by the ending of `out`.
-        runtime: Engine; None: the first that can.
-        device: `cpu` or `cuda`; each worker takes one GPU.
-        threads: Threads and cores of one worker; None: 1.
-        batch_size: Images run at once.
-        skip_unreadable: Leave out images that cannot be read, with a warning; they are tried again next time.
-        address: Of a running cluster; None: one is started here.
-        workers: How many; None: one per `threads` cores of the cluster.
-        key: Public key that must have signed the artifact, a file that every node sees.
-        trust: Run native code in the artifact, whoever made it.
-        reporter: Told of progress.
-
-    Raises:
-        MissingDependencyError: Ray is not installed.
-        BadInputError: No image, an image cannot be read, or the file was written by another model.
-        IntegrityError: The artifact or the file was changed.
-        StorageError: The disk is full, read-only or failing; what is written stays, and the command can be repeated.
-    """
-    opened, engine = _opened(artifact, runtime, device, key, trust)
-    signer = None if key is None else str(Path(key).resolve())
-    job = _Job(
-        opened, engine, device, threads or 1, batch_size, skip_unreadable, address, workers, reporter, signer, trust
-    )
-    provenance = provenance_of(opened, engine, device)
-    return write_predictions(job, images, out, provenance, lines=lines, overwrite=overwrite)
-
-
-def _opened(
-    artifact: str | Path, runtime: str | None, device: str, key: str | Path | None, trust: bool
-) -> tuple[Artifact, str]:
-    """The artifact, and the engine that every worker will use."""
-    opened = open_artifact(Path(artifact), key=key, trust=trust)
-    return opened, runtimes.runtime_for(opened, runtime, device=device).name
 
 
 class _Predictor:
@@ -181,8 +70,22 @@ class _Predictor:
 
 
 @dataclass(frozen=True)
-class _Job:
-    """What stays the same while images go by; see `ttl_deploy.workflows.predict.Predictor`."""
+class RayPredictor:
+    """Maps images over the workers of a Ray cluster.
+
+    Attributes:
+        artifact: On a file system that every node sees, as the images are.
+        runtime: Engine of every worker.
+        device: `cpu` or `cuda`; each worker takes one GPU.
+        threads: Threads and cores of one worker.
+        batch_size: Images run at once.
+        skip_unreadable: Leave out images that cannot be read, instead of stopping.
+        address: Of a running cluster; None: one is started here.
+        workers: How many; None: one per `threads` cores of the cluster.
+        reporter: Told of progress.
+        key: Public key that must have signed the artifact, a file that every node sees.
+        trust: Run native code in the artifact.
+    """
 
     artifact: Artifact
     runtime: str
@@ -203,6 +106,7 @@ class _Job:
         summary: Summary,
         done: Callable[[str], bool] | None = None,
     ) -> Iterator[Prediction]:
+        """See `Predictor`."""
         cores = max(hardware.usable_cores(), (self.workers or 1) * self.threads)
         with self.reporter.task("predicting", total) as advance:
             wanted = still_wanted(images, done, summary, advance)

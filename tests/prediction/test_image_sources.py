@@ -13,8 +13,8 @@ from PIL import Image
 from ttl_deploy.cli import main
 from ttl_deploy.errors import BadInputError
 from ttl_deploy.image_kinds import is_image
-from ttl_deploy.workflows import image_sources
-from ttl_deploy.workflows.image_sources import ImageSources
+from ttl_deploy.prediction import sources as image_sources
+from ttl_deploy.prediction.sources import ImageSources
 
 
 @pytest.fixture
@@ -122,7 +122,7 @@ def test_nothing_is_listed_before_it_is_asked_for(tree: Path, monkeypatch: pytes
         opened.append(folder)
         return scan(folder)
 
-    monkeypatch.setattr("ttl_deploy.workflows.image_sources.os.scandir", watched)
+    monkeypatch.setattr("ttl_deploy.prediction.sources.os.scandir", watched)
     stream = iter(ImageSources(["sub", "sub2"]))
     assert next(stream).path == "sub/c.jpg"
     assert opened == ["sub"]

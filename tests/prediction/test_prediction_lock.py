@@ -13,15 +13,16 @@ import pytest
 from ttl_deploy.artifact import Artifact
 from ttl_deploy.cli.main import run
 from ttl_deploy.errors import BadInputError
-from ttl_deploy.workflows.predict import predict_to_file, provenance_of
-from ttl_deploy.workflows.prediction_file import PredictionFile
+from ttl_deploy.prediction.file import PredictionFile
+from ttl_deploy.prediction.predict import predict
+from ttl_deploy.prediction.predictor import provenance_of
 
 HOLDER = """
     import sys
     from pathlib import Path
     from ttl_deploy.artifact import open_artifact
-    from ttl_deploy.workflows.predict import provenance_of
-    from ttl_deploy.workflows.prediction_file import PredictionFile
+    from ttl_deploy.prediction.predictor import provenance_of
+    from ttl_deploy.prediction.file import PredictionFile
     artifact = open_artifact(Path(sys.argv[1]))
     classes = artifact.manifest.model.classes
     with PredictionFile(Path(sys.argv[2]), None, classes, False, provenance_of(artifact, "onnxruntime", "cpu")) as file:
@@ -59,7 +60,7 @@ def test_the_second_of_two_writers_is_refused_in_one_line_that_names_the_first(
         assert said == (f"error: {out}: process {child.pid} is writing to it; wait for it, or choose another --out")
         child.communicate("go\n", timeout=60)
     assert [line.split(",")[0] for line in out.read_text().splitlines()] == ["image", "first.png"]
-    assert predict_to_file(artifact.folder, scans, out).written == 4
+    assert predict(artifact.folder, scans, out=out).written == 4
     assert sorted(p.name for p in tmp_path.iterdir()) == ["artifact", "out.csv", "out.csv.meta.json"]
 
 
@@ -68,7 +69,7 @@ def test_a_killed_writer_is_no_obstacle(artifact: Artifact, scans: list[str], tm
     with holding(artifact, out) as child:
         child.send_signal(signal.SIGKILL)
         child.wait(timeout=60)
-    assert predict_to_file(artifact.folder, scans, out).written == 4
+    assert predict(artifact.folder, scans, out=out).written == 4
     writer = json.loads((tmp_path / "out.csv.meta.json").read_text())["writer"]
     assert writer["process"] == os.getpid()
 
@@ -82,11 +83,11 @@ def test_a_writer_that_is_gone_is_not_named(artifact: Artifact, scans: list[str]
         gone.wait()
         meta.write_text(json.dumps({**record, "writer": {**record["writer"], "process": gone.pid}}))
         with pytest.raises(BadInputError, match=r"out\.csv: another process is writing to it"):
-            predict_to_file(artifact.folder, scans, out)
+            predict(artifact.folder, scans, out=out)
         elsewhere = {"machine": "node17", "process": 7}
         meta.write_text(json.dumps({**record, "writer": elsewhere}))
         with pytest.raises(BadInputError, match="process 7 on node17 is writing"):
-            predict_to_file(artifact.folder, scans, out)
+            predict(artifact.folder, scans, out=out)
         child.communicate("go\n", timeout=60)
 
 
@@ -111,5 +112,5 @@ def test_a_device_is_no_file_of_predictions_and_stays(artifact: Artifact, scans:
     pipe = tmp_path / "pipe.csv"
     os.mkfifo(pipe)
     with pytest.raises(BadInputError, match="is no ordinary file"):
-        predict_to_file(artifact.folder, scans, pipe, overwrite=True)
+        predict(artifact.folder, scans, out=pipe, overwrite=True)
     assert pipe.is_fifo()

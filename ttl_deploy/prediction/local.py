@@ -1,0 +1,112 @@
+"""Predicting on this machine: images are decoded on threads while the model runs, and come out in their order.
+
+No torch and nothing else heavy, so that one image costs a fraction of a second.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ttl_deploy import hardware
+from ttl_deploy.errors import UndecodedImageError, UnreadableImageError
+from ttl_deploy.prediction.predictor import Prediction, Summary, still_wanted
+from ttl_deploy.prediction.sources import ImageRef
+from ttl_deploy.preprocess import load_pixels
+from ttl_deploy.progress import Reporter
+from ttl_deploy.runtime import Session
+from ttl_deploy.spec import PreprocessSpec
+
+_MOST_WORKERS = 8
+
+_Decoding = tuple[ImageRef, Future[NDArray[np.uint8]]]
+"""An image and its pixels to come."""
+
+
+@dataclass(frozen=True)
+class LocalPredictor:
+    """Decodes images on threads ahead of a session that runs them.
+
+    Attributes:
+        spec: What turns an image into pixels.
+        session: Open.
+        batch_size: Images run at once.
+        workers: Threads that decode; None: one per core, at most 8.
+        skip_unreadable: Leave out images that cannot be read, instead of stopping.
+        reporter: Told of progress.
+    """
+
+    spec: PreprocessSpec
+    session: Session
+    batch_size: int
+    workers: int | None
+    skip_unreadable: bool
+    reporter: Reporter
+
+    def predictions(
+        self,
+        images: Iterable[ImageRef],
+        total: int | None,
+        summary: Summary,
+        done: Callable[[str], bool] | None = None,
+    ) -> Iterator[Prediction]:
+        """See `Predictor`."""
+        with self.reporter.task("predicting", total) as advance:
+            wanted = still_wanted(images, done, summary, advance)
+            with closing(self._decoded(wanted)) as decoded:
+                for group in _grouped(decoded, self.batch_size):
+                    yield from self._run(self._readable(group, summary))
+                    advance(len(group), "")
+        summary.tell_undecoded(self.reporter)
+
+    def _decoded(self, images: Iterable[ImageRef]) -> Generator[_Decoding, None, None]:
+        """Images with their pixels, decoded ahead on threads; no more than two batches wait."""
+        workers = self.workers or min(hardware.usable_cores(), _MOST_WORKERS)
+        pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
+        waiting: deque[_Decoding] = deque()
+        try:
+            for image in images:
+                waiting.append((image, pool.submit(load_pixels, Path(image.path), self.spec)))
+                if len(waiting) > 2 * self.batch_size + workers:
+                    yield waiting.popleft()
+            yield from waiting
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+        pool.shutdown()
+
+    def _readable(self, group: Iterable[_Decoding], summary: Summary) -> tuple[list[ImageRef], list[NDArray[np.uint8]]]:
+        images, pixels = [], []
+        for image, future in group:
+            try:
+                pixels.append(future.result())
+                images.append(image)
+            except UnreadableImageError as error:
+                if not self.skip_unreadable:
+                    raise
+                summary.leave_out(error.packages if isinstance(error, UndecodedImageError) else "")
+                self.reporter.warn(str(error))
+        return images, pixels
+
+    def _run(self, readable: tuple[list[ImageRef], list[NDArray[np.uint8]]]) -> Iterator[Prediction]:
+        images, pixels = readable
+        if not images:
+            return
+        classes = self.session.classes
+        rows = self.session.probabilities(self.session.run(self.session.prepare(np.stack(pixels), self.spec)))
+        for image, row, label in zip(images, rows, self.session.task.said(rows), strict=True):
+            yield Prediction(image.path, label, dict(zip(classes, map(float, row), strict=True)), image.id)
+
+
+def _grouped(decoded: Iterable[_Decoding], size: int) -> Iterator[list[_Decoding]]:
+    iterator = iter(decoded)
+    while group := list(islice(iterator, size)):
+        yield group

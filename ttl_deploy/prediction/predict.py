@@ -1,0 +1,158 @@
+"""The command `predict`: an artifact and images in, answers out, as a stream or into a file to go on with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+from typing import overload
+
+from ttl_deploy import runtime as runtimes
+from ttl_deploy.aliases import device_of
+from ttl_deploy.artifact import open_artifact
+from ttl_deploy.errors import BadInputError, near
+from ttl_deploy.prediction.local import LocalPredictor
+from ttl_deploy.prediction.predictor import (
+    Prediction,
+    Predictor,
+    Summary,
+    provenance_of,
+    stream_of,
+    write_predictions,
+)
+from ttl_deploy.progress import SILENT, Reporter
+
+ENGINES = ("local", "ray")
+
+_Begin = Callable[[], AbstractContextManager[Predictor]]
+
+
+@overload
+def predict(
+    artifact: str | Path,
+    images: Iterable[str],
+    *,
+    out: None = None,
+    engine: str = "local",
+    runtime: str | None = None,
+    device: str = "cpu",
+    threads: int | None = None,
+    batch_size: int = 8,
+    workers: int | None = None,
+    skip_unreadable: bool = False,
+    address: str | None = None,
+    key: str | Path | None = None,
+    trust: bool = False,
+    reporter: Reporter = SILENT,
+) -> Iterator[Prediction]: ...
+
+
+@overload
+def predict(
+    artifact: str | Path,
+    images: Iterable[str],
+    *,
+    out: str | Path,
+    overwrite: bool = False,
+    lines: str | None = None,
+    engine: str = "local",
+    runtime: str | None = None,
+    device: str = "cpu",
+    threads: int | None = None,
+    batch_size: int = 8,
+    workers: int | None = None,
+    skip_unreadable: bool = False,
+    address: str | None = None,
+    key: str | Path | None = None,
+    trust: bool = False,
+    reporter: Reporter = SILENT,
+) -> Summary: ...
+
+
+def predict(
+    artifact: str | Path,
+    images: Iterable[str],
+    *,
+    out: str | Path | None = None,
+    overwrite: bool = False,
+    lines: str | None = None,
+    engine: str = "local",
+    runtime: str | None = None,
+    device: str = "cpu",
+    threads: int | None = None,
+    batch_size: int = 8,
+    workers: int | None = None,
+    skip_unreadable: bool = False,
+    address: str | None = None,
+    key: str | Path | None = None,
+    trust: bool = False,
+    reporter: Reporter = SILENT,
+) -> Iterator[Prediction] | Summary:
+    """Class probabilities of images, in their order, as a stream: a million images need no more memory than a hundred.
+
+    With `out` they go into a file, with which a killed command can go on: images whose rows are there are skipped.
+    What was begun on this machine may be gone on with over a cluster, and the other way round.
+
+    Args:
+        artifact: Folder of the artifact; for a cluster on a file system that every node sees, likewise the images.
+        images: Files, folders, patterns or CSV files with the column `path` and, where wanted, `id`. An iterator is
+            taken as it comes, one source after the other, and nothing is counted beforehand.
+        out: The file; beside it `OUT.meta.json` says which model, engine and machine made it. None: a stream.
+        overwrite: Begin the file again instead of going on.
+        lines: Of the file, `csv` or `jsonl`; None: by the ending of `out`, csv where it says nothing.
+        engine: `local`, or `ray`, which spreads the images over a cluster and gives the same.
+        runtime: What runs the model; None: the first that can.
+        device: `cpu` or `cuda`; on a cluster each worker takes one GPU.
+        threads: Threads for one batch; on a cluster cores of one worker, 1 where it is None.
+        batch_size: Images run at once.
+        workers: Threads that decode images; None: one per core, at most 8. On a cluster, how many run the model; None:
+            one per `threads` cores.
+        skip_unreadable: Leave out images that cannot be read, with a warning, instead of stopping. With a file they are
+            tried again next time.
+        address: Of a running cluster; None: one is started here.
+        key: Public key that must have signed the artifact; for a cluster, a file that every node sees.
+        trust: Run native code in the artifact, whoever made it.
+        reporter: Told of progress.
+
+    Returns:
+        The predictions; with `out`, how many rows were written.
+
+    Raises:
+        BadInputError: No image, an image cannot be read, or the file was written by another model.
+        IntegrityError: The artifact or the file was changed, the artifact is not signed by the key, or is native code
+            that nobody answers for.
+        MissingDependencyError: Ray is not installed.
+        StorageError: The disk is full, read-only or failing; what is written stays, and the command can be repeated.
+    """
+    if engine not in ENGINES:
+        raise BadInputError(f"unknown engine {engine!r}", fix=near(engine, ENGINES))
+    if address is not None and engine != "ray":
+        raise BadInputError("--address is of a Ray cluster", fix="pass --engine ray, or leave it out")
+    device = device_of(device)
+    opened = open_artifact(Path(artifact), key=key, trust=trust)
+    chosen = runtimes.runtime_for(opened, runtime, device=device).name
+
+    @contextmanager
+    def here() -> Iterator[Predictor]:
+        with runtimes.load(opened, chosen, threads=threads, device=device) as session:
+            yield LocalPredictor(opened.manifest.preprocess, session, batch_size, workers, skip_unreadable, reporter)
+
+    def there() -> AbstractContextManager[Predictor]:
+        from ttl_deploy.prediction.cluster import RayPredictor
+
+        signer = None if key is None else str(Path(key).resolve())
+        more = (batch_size, skip_unreadable, address, workers, reporter, signer, trust)
+        return nullcontext(RayPredictor(opened, chosen, device, threads or 1, *more))
+
+    begin = here if engine == "local" else there
+    if out is None:
+        return _streamed(begin, images, reporter)
+    with begin() as predictor:
+        made_by = provenance_of(opened, chosen, device)
+        return write_predictions(predictor, images, Path(out), made_by, lines=lines, overwrite=overwrite)
+
+
+def _streamed(begin: _Begin, images: Iterable[str], reporter: Reporter) -> Iterator[Prediction]:
+    stream, total = stream_of(images, reporter)
+    with begin() as predictor:
+        yield from predictor.predictions(stream, total, Summary())
