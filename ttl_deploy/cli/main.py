@@ -45,10 +45,24 @@ _ON_MEMORY = {
     "train": "lower --batch-size or --image-size",
     "search": "lower --batch-size or --image-size",
     "bench": "lower --batch",
+    "compare": "lower --batch",
     "predict": "lower --batch-size",
     "serve": "lower --max-batch",
 }
 """What makes a command smaller."""
+
+_MOVED = {
+    "--compare": "compare A B",
+    "--max-uncertainty": "compare A B --max-uncertainty",
+    "--ceiling": "ceiling",
+    "--paper": "paper",
+    "--paper-times": "paper --times",
+    "--baseline": "gate BASELINE",
+    "--max-regression": "gate --max-slowdown",
+    "--update-baseline": "gate --update",
+    "--workload": "gate --workload",
+}
+"""What `bench` did by option before commands were one thing each, and does no more."""
 
 
 def _version(asked: bool) -> None:
@@ -159,6 +173,9 @@ def _usage(error: Exception, arguments: list[str]) -> str:
         return ""
     if type(error).__name__ == "NoArgsIsHelpError":
         return str(said())
+    unknown = getattr(error, "option_name", "")
+    if unknown in _MOVED and _command(arguments) == "bench":
+        return f"bench has no {unknown} any more; run `ttl-deploy {_MOVED[unknown]}`"
     options = getattr(getattr(error, "param", None), "opts", [])
     values = [value for option, value in itertools.pairwise(arguments) if option in options]
     got = f" (got {values[-1]!r})" if values and values[-1] not in said() else ""
