@@ -7,6 +7,7 @@ ended by SIGTERM. Nothing heavy is imported here.
 from __future__ import annotations
 
 import importlib
+import inspect
 import itertools
 import os
 import pkgutil
@@ -84,7 +85,12 @@ def _program(
 def _add_commands() -> None:
     found = [importlib.import_module(f"{commands.__name__}.{m.name}") for m in pkgutil.iter_modules(commands.__path__)]
     for module in sorted(found, key=lambda module: module.ORDER):
-        app.command(module.NAME, no_args_is_help=module.NEEDS_ARGUMENTS)(module.run)
+        app.command(module.NAME, no_args_is_help=module.NEEDS_ARGUMENTS, help=_flowing(module.run.__doc__))(module.run)
+
+
+def _flowing(text: str) -> str:
+    """A docstring without the source's line ends, at which typer would break all paragraphs but the first."""
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in inspect.cleandoc(text).split("\n\n"))
 
 
 def main() -> NoReturn:

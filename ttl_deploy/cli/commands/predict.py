@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ttl_deploy.workflows.predict import Prediction, Summary
 
 NAME = "predict"
-ORDER = 7
+ORDER = 8
 NEEDS_ARGUMENTS = True
 
 _TABLE_ROWS = 1000
