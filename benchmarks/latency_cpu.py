@@ -3,7 +3,7 @@
     python benchmarks/latency_cpu.py RUN --whole FTL_RUN --report reports/latency-cpu.md
 
 RUN's artifacts (RUN/FORMAT-PRECISION) are measured in the engine of their format, RUN and FTL_RUN in PyTorch, at batch
-1 and at batch 32, by the harness of `ttl-deploy bench --compare`: each in its own processes, block by block, with the
+1 and at batch 32, by the harness of `ttl-deploy compare`: each in its own processes, block by block, with the
 ratio to FTL_RUN in PyTorch eager and its interval. The machine's ceiling is measured before and after.
 """
 
@@ -79,7 +79,7 @@ def main() -> int:
 
 
 def _names(run: Path, whole: Path, artifacts: Sequence[str]) -> list[str]:
-    """What to measure, the reference first, as `--compare` names it."""
+    """What to measure, the reference first, as `compare` names it."""
     own = [_in_its_engine(run / artifact) for artifact in artifacts]
     return [f"{whole}@pytorch", f"{whole}@bf16", f"{run}@pytorch", f"{run}@bf16", *own]
 
@@ -101,7 +101,7 @@ def ways_of(names: Sequence[str], measured: Sequence[Measurement]) -> list[Way]:
     """What was measured, with its ratio to the first.
 
     Args:
-        names: As `--compare` names them.
+        names: As `compare` names them.
         measured: One each, in turns.
     """
     ways = []

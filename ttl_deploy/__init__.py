@@ -18,12 +18,16 @@ if TYPE_CHECKING:
     from ttl_deploy.spec import Data, Model, Protocol
     from ttl_deploy.training.run import open_run
     from ttl_deploy.training.train import resume, train
+    from ttl_deploy.workflows.ceiling import ceiling
+    from ttl_deploy.workflows.compare import compare
     from ttl_deploy.workflows.quickstart import quickstart
 
 __all__ = [
     "Data",
     "Model",
     "Protocol",
+    "ceiling",
+    "compare",
     "open_artifact",
     "open_run",
     "predict",
@@ -38,6 +42,8 @@ _HOMES = {
     "Data": "ttl_deploy.spec",
     "Model": "ttl_deploy.spec",
     "Protocol": "ttl_deploy.spec",
+    "ceiling": "ttl_deploy.workflows.ceiling",
+    "compare": "ttl_deploy.workflows.compare",
     "open_artifact": "ttl_deploy.artifact",
     "open_run": "ttl_deploy.training.run",
     "predict": "ttl_deploy.prediction.predict",

@@ -1,27 +1,22 @@
-"""`bench` on the command line: what it prints for people and machines, what it refuses, and Ctrl-C."""
+"""`bench` on the command line: what it prints for people and machines, what it refuses, and what other commands do."""
 
 import itertools
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
+import typer
 
-from ttl_deploy.bench import ceiling as ceiling_room
-from ttl_deploy.bench import worker
-from ttl_deploy.cli import bench_tables
-from ttl_deploy.cli.main import run
+from ttl_deploy.cli import bench_tables, main
+from ttl_deploy.cli.main import app, run
 
 pytestmark = pytest.mark.usefixtures("measured_here")
 
 BRIEF = ("--min-samples", "3", "--min-seconds", "0.01", "--threads", "1")
+COMMANDS: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+OPTIONS = {name: {word for each in command.params for word in each.opts} for name, command in COMMANDS.items()}
 ACCEPT = "--allow-inconclusive"
 ROWS = (*BRIEF, "--rounds", "1", "--no-roofline", "--no-whole", "--runtime", "onnxruntime", ACCEPT)
 
@@ -60,27 +55,6 @@ def test_a_disturbed_row_shows_no_number(trained: Path, printed: Callable[..., s
         assert ("inconclusive: resnet18 TTL layer1.1 pytorch: others were busy" in table) == (noise is not None)
 
 
-def test_a_comparison_for_people_and_machines(trained: Path, printed: Callable[..., str]) -> None:
-    pair = (f"{trained / 'onnx-fp32'}@onnxruntime", f"{trained / 'onnx-fp32'}@openvino")
-    found = json.loads(printed("--compare", *pair, *BRIEF, "--rounds", "6", "--max-uncertainty", "1000", "--json"))
-    assert found["comparison"]["low"] <= found["comparison"]["ratio"] <= found["comparison"]["high"]
-    assert found["a"]["runtime"] == "onnxruntime"
-    words = printed("--compare", *pair, *BRIEF, "--rounds", "6", "--max-uncertainty", "0", ACCEPT)
-    assert "inconclusive: the 95 % interval" in words
-    assert "A takes" not in words
-
-
-def test_the_ceiling_is_printed(printed: Callable[..., str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(ceiling_room, "SIZE", {"cpu": 128})
-    monkeypatch.setattr(ceiling_room, "_SECONDS", 0.02)
-    monkeypatch.setattr(ceiling_room, "_ARRAY_BYTES", 2**20)
-    monkeypatch.setattr(ceiling_room, "_measure_apart", ceiling_room.measure_here)
-    table = printed("--ceiling", "--threads", "1", "--cache", tmp_path, ACCEPT)
-    assert "GOP/s" in table
-    (found,) = json.loads(printed("--ceiling", "--threads", "1", "--cache", tmp_path, "--json", ACCEPT))
-    assert {rate["what"] for rate in found["rates"]} >= {"fp32", "bf16", "int8", "copy", "triad"}
-
-
 def test_what_is_inconclusive_is_exit_code_1_unless_allowed(
     trained: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -99,20 +73,6 @@ def test_what_is_inconclusive_is_exit_code_1_unless_allowed(
     assert run([*asked, ACCEPT]) == 0
 
 
-def test_a_comparison_that_cannot_tell_is_exit_code_1_unless_allowed(
-    trained: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from ttl_deploy.bench.duel import Ratio
-    from ttl_deploy.workflows import compare as room
-
-    inconclusive = Ratio(a="a", b="b", ratio=None, low=0.5, high=2, blocks=6, verdict="inconclusive", reason="restless")
-    monkeypatch.setattr(room, "compare_blocks", lambda *_, **__: inconclusive)
-    pair = ["bench", "--compare", *[f"{trained / 'onnx-fp32'}@onnxruntime"] * 2, *BRIEF, "--rounds", "6"]
-    monkeypatch.setattr(room, "measure_in_turns", lambda jobs, **_: [worker.measure(job) for job in jobs])
-    assert run(pair) == 1
-    assert run([*pair, ACCEPT]) == 0
-
-
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -127,11 +87,16 @@ def test_a_comparison_that_cannot_tell_is_exit_code_1_unless_allowed(
             ("RUN", "--scenario", "server", "--latency-bound", "5", "--qps", "-1"),
             "'--qps': Input should be greater than or equal to 0.001",
         ),
-        (("RUN", "--ceiling"), "--ceiling and paths to measure cannot be combined"),
-        (("--compare", "RUN", "nowhere"), "nowhere"),
-        (("--compare", "RUN", "RUN", "--rounds", "5"), "5 blocks give no interval of 95 %; pass --rounds 6 or more"),
-        (("--paper-times", "--rounds", "4"), "4 blocks give no interval of 95 %; pass --rounds 6 or more"),
-        (("--compare", "RUN", "RUN", "--batch", "1,2"), "--batch: takes one value here"),
+        (("RUN", "--qps", "5"), "--qps: means nothing in scenario single-stream; pass --scenario server too"),
+        (
+            ("RUN", "--scenario", "offline", "--latency-bound", "5"),
+            "--latency-bound: means nothing in scenario offline",
+        ),
+        (
+            ("RUN", "--queries", "5"),
+            "--queries: means nothing in scenario single-stream; pass --scenario server or off",
+        ),
+        (("RUN", "--seed", "0"), "--seed: means nothing in scenario single-stream"),
         (("--json",), "nothing to measure"),
     ],
 )
@@ -143,31 +108,60 @@ def test_wrong_options_are_one_line(
     assert "Traceback" not in shown
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="reads the process table of Linux")
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_an_interruption_leaves_no_worker(trained: Path, how: signal.Signals) -> None:
-    name = f"{trained / 'onnx-fp32'}@onnxruntime"
-    command = [sys.executable, "-m", "ttl_deploy", "bench", "--compare", name, name, "--min-seconds", "600"]
-    path = os.pathsep.join(entry for entry in sys.path if entry)
-    environment = {**os.environ, "PYTHONPATH": path}
-    # A shell lets what it starts in the background ignore Ctrl-C, and children inherit that.
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    program = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE)
-    signal.signal(signal.SIGINT, before)
-    with program:
-        workers = _wait_for_workers(program.pid)
-        program.send_signal(how)
-        code = program.wait(timeout=120)
-    assert code == {signal.SIGINT: 130, signal.SIGTERM: 143}.get(how, -how)
-    _gone, alive = psutil.wait_procs(workers, timeout=60)
-    assert not alive
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--compare", "RUN", "RUN"), "bench has no --compare any more; run `ttl-deploy compare A B`"),
+        (("--compare", "RUN", "RUN", "--max-uncertainty", "1"), "`ttl-deploy compare A B`"),
+        (("RUN", "--max-uncertainty", "1"), "`ttl-deploy compare A B --max-uncertainty`"),
+        (("--ceiling",), "bench has no --ceiling any more; run `ttl-deploy ceiling`"),
+        (("--ceiling", "--target", "no-such-device", "--scenario", "nonsense"), "`ttl-deploy ceiling`"),
+        (("--paper",), "bench has no --paper any more; run `ttl-deploy paper`"),
+        (("RUN", "--paper", "--out", "papers"), "`ttl-deploy paper`"),
+        (("--paper-times", "--threads", "2"), "`ttl-deploy paper --times`"),
+        (("--baseline", "f.json"), "bench has no --baseline any more; run `ttl-deploy gate BASELINE`"),
+        (("--baseline=f.json", "--max-regression", "5%"), "`ttl-deploy gate BASELINE`"),
+        (("--max-regression", "5%"), "`ttl-deploy gate --max-regression`"),
+        (("--update-baseline",), "`ttl-deploy gate --update`"),
+        (("--workload", "predict"), "`ttl-deploy gate --workload`"),
+    ],
+)
+def test_a_form_of_before_is_refused_in_one_line_that_names_the_command_of_today(
+    printed: Callable[..., str], arguments: tuple[str, ...], said: str
+) -> None:
+    (line,) = printed(*arguments, code=2).splitlines()
+    assert line.startswith("error: bench has no --")
+    assert said in line
 
 
-def _wait_for_workers(pid: int) -> list[psutil.Process]:
-    deadline = time.monotonic() + 240
-    while time.monotonic() < deadline:
-        children = psutil.Process(pid).children()
-        if len(children) == 2 and all("--blocks" in child.cmdline() for child in children):
-            return children
-        time.sleep(0.1)
-    raise AssertionError("no workers were started")
+def test_the_command_that_a_form_of_before_names_has_the_option_beside_it() -> None:
+    for words in main._MOVED.values():
+        command, *rest = words.split()
+        assert {word for word in rest if word.startswith("--")} <= OPTIONS[command]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("ceiling", "--scenario", "server"), "--scenario"),
+        (("ceiling", "--target", "quadro-rtx-6000"), "--target"),
+        (("ceiling", "--rounds", "3"), "--rounds"),
+        (("ceiling", "RUN"), "RUN"),
+        (("compare", "RUN", "RUN", "--torch", "bf16"), "--torch"),
+        (("compare", "RUN", "RUN", "--no-whole"), "--no-whole"),
+        (("compare", "RUN"), "'B'"),
+        (("paper", "--min-seconds", "1"), "--min-seconds"),
+        (("paper", "RUN"), "RUN"),
+        (("gate", "--device", "cpu"), "--device"),
+        (("gate", "f.json", "--out", "g.json"), "--out"),
+        (("bench", "RUN", "--max-regression", "5%"), "--max-regression"),
+        (("bench", "RUN", "--times"), "--times"),
+    ],
+)
+def test_what_does_not_belong_to_a_command_is_refused(
+    arguments: tuple[str, ...], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(list(arguments)) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ")
+    assert said in line

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -16,7 +17,8 @@ from ttl_deploy.artifact import Artifact
 from ttl_deploy.cli.main import run
 from ttl_deploy.errors import StorageError
 
-COMMANDS = ("quickstart", "cuts", "train", "export", "verify", "bench", "predict", "serve", "synthetic")
+WORK = ("train", "search", "export", "verify", "bench", "predict", "serve")
+COMMANDS = (*WORK, "compare", "ceiling", "gate", "paper", "cuts", "doctor", "sign", "synthetic", "quickstart")
 HEAVY = ("torch", "numpy", "fastapi", "pydicom", "onnx", "onnxruntime", "openvino", "sklearn", "matplotlib", "PIL")
 
 
@@ -40,6 +42,13 @@ def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["--help"]) == 0
     shown = capsys.readouterr().out
     assert all(command in shown for command in COMMANDS)
+
+
+def test_help_begins_with_the_work_in_its_order(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["--help"]) == 0
+    listed = re.findall(r"^│ ([a-z]+) ", capsys.readouterr().out.partition("Commands")[2], re.MULTILINE)
+    assert tuple(listed[: len(WORK)]) == WORK
+    assert set(listed) >= set(COMMANDS)
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:

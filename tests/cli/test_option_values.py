@@ -11,16 +11,17 @@ import pytest
 import typer
 
 from ttl_deploy.cli.main import app, run
+from ttl_deploy.resources import data_folder
 
 COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
 
 FREE = {
     "classes", "patient-pattern", "path-column", "label-column", "patient-column", "split-column",
-    "host", "name", "address", "workload", "cuts",
+    "host", "name", "address", "cuts",
 }  # fmt: skip
 """Text options whose words only the data, a network or a cluster can refuse."""
 
-UNUSED = {("search", "threshold"), ("bench", "max-regression")}
+UNUSED = {("search", "threshold")}
 """Read only with another option."""
 
 
@@ -54,6 +55,8 @@ def refused(
         "export": [str(trained), "--out", out],
         "verify": [artifact, "--against", str(trained)],
         "bench": [artifact],
+        "compare": [artifact, artifact],
+        "gate": [str(data_folder("benchmarks") / "baseline.json")],
         "predict": [artifact, table],
         "serve": [artifact],
         "cuts": ["resnet18"],
@@ -71,6 +74,10 @@ def refused(
         "ttl_deploy.export.export_run.run_data",
         "ttl_deploy.runtime.load",
         "ttl_deploy.workflows.bench.run_all",
+        "ttl_deploy.workflows.compare.measure_in_turns",
+        "ttl_deploy.workflows.regression.prepared",
+        "ttl_deploy.workflows.paper.reproduce",
+        "ttl_deploy.bench.ceiling._measure_apart",
         "ttl_deploy.data.synthetic.write_synthetic",
         "ttl_deploy.workflows.quickstart.write_synthetic",
     ):

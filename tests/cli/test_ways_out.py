@@ -23,7 +23,7 @@ OPTIONS = {
     name: {o for p in c.params for o in (*p.opts, *p.secondary_opts)} | {"--help"} for name, c in COMMANDS.items()
 }
 
-RUNNING = {"export", "verify", "bench", "predict", "serve"}
+RUNNING = {"export", "verify", "bench", "compare", "predict", "serve"}
 CALLED_BY = {
     "ttl_deploy.artifact": {"export"},
     "ttl_deploy.bench.worker": {"bench"},
@@ -41,7 +41,7 @@ CALLED_BY = {
     "ttl_deploy.runtime.ort": RUNNING,
     "ttl_deploy.runtime.ort_trt": RUNNING,
     "ttl_deploy.runtime.torch_file": RUNNING,
-    "ttl_deploy.runtime.torch_variants": {"bench"},
+    "ttl_deploy.runtime.torch_variants": {"bench", "compare", "paper"},
     "ttl_deploy.serve.triton": {"export"},
     "ttl_deploy.training.cached": {"train", "search"},
     "ttl_deploy.training.checkpoint": {"train"},
@@ -54,6 +54,10 @@ CALLED_BY = {
     "ttl_deploy.transfer.tf": {"train"},
     "ttl_deploy.workflows.bench": {"bench"},
     "ttl_deploy.prediction.file": {"predict"},
+    "ttl_deploy.prediction.predict": {"predict"},
+    "ttl_deploy.search.ray_driver": {"search", "predict"},
+    "ttl_deploy.workflows.compare": {"compare"},
+    "ttl_deploy.workflows.paper_times": {"paper"},
     "ttl_deploy.workflows.quickstart": {"quickstart"},
     "ttl_deploy.zoo.fetch": {"train", "search"},
     "ttl_deploy.zoo.backbone": {"cuts", "train", "search"},

@@ -93,7 +93,7 @@ def without_version(text: str) -> str:
 @pytest.mark.usefixtures("counted")
 @pytest.mark.parametrize("name", ["complexity.md", "complexity.html"])
 def test_the_committed_report_is_what_the_command_writes(name: str, tmp_path: Path) -> None:
-    """Fails when a row moves; `ttl-deploy bench --paper` writes the files anew."""
+    """Fails when a row moves; `ttl-deploy paper` writes the files anew."""
     check_paper(out=tmp_path)
     assert without_version((tmp_path / name).read_text()) == without_version((REPORTS / name).read_text())
 
@@ -102,14 +102,14 @@ def test_the_committed_report_is_what_the_command_writes(name: str, tmp_path: Pa
 def test_the_report_names_its_command_and_needs_nothing_else(tmp_path: Path) -> None:
     report = check_paper(out=tmp_path)
     markdown, page = (path.read_text() for path in report.files)
-    assert "`ttl-deploy bench --paper`" in markdown.splitlines()[0]
+    assert "`ttl-deploy paper`" in markdown.splitlines()[0]
     assert not re.search(r"https?://|<script|<link", page)
     assert "38 printed rows: 20 reproduced, 1 explained, 0 deviating, 17 not yet in the zoo." in page
 
 
 @pytest.mark.usefixtures("counted")
 def test_the_command_prints_every_row_and_its_explanation(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(["bench", "--paper", "--out", str(tmp_path)]) == 0
+    assert run(["paper", "--out", str(tmp_path)]) == 0
     shown = capsys.readouterr().out
     assert len(re.findall(r"reproduced|explained \[|not yet in the zoo", shown.partition("38 printed")[0])) == 38
     assert "not DenseNet-121: DenseNet-201 with a flatten head" in shown
@@ -119,7 +119,7 @@ def test_the_command_prints_every_row_and_its_explanation(tmp_path: Path, capsys
 
 @pytest.mark.usefixtures("counted")
 def test_json_holds_the_costs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(["bench", "--paper", "--json", "--out", str(tmp_path)]) == 0
+    assert run(["paper", "--json", "--out", str(tmp_path)]) == 0
     content = json.loads(capsys.readouterr().out)
     assert content["passed"]
     rows = {(row["table"], row["row"]): row for row in content["rows"]}
@@ -147,13 +147,20 @@ def test_a_row_that_deviates_fails_the_command(
     printed: float, code: int, moved: Callable[[float], None], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     moved(printed)
-    assert run(["bench", "--paper", "--out", str(tmp_path)]) == code
+    assert run(["paper", "--out", str(tmp_path)]) == code
     assert f"{code} deviating" in capsys.readouterr().out
 
 
-def test_it_measures_nothing(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(["bench", "some-artifact", "--paper"]) == 2
-    assert "some-artifact" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    "option", [("--threads", "1"), ("--device", "cpu"), ("--rounds", "6"), ("--allow-inconclusive",)]
+)
+def test_it_measures_nothing_and_refuses_the_options_of_what_does(
+    option: tuple[str, ...], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(workflow, "reproduce")
+    assert run(["paper", *option]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"{option[0]}: counts are not measured; leave it out, or add --times" in line
 
 
 def test_bench_alone_still_wants_something_to_measure(capsys: pytest.CaptureFixture[str]) -> None:

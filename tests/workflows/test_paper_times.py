@@ -1,18 +1,21 @@
 """The paper's run times beside ours, with a small table in the paper's place."""
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from ttl_deploy.bench.duel import Ratio
 from ttl_deploy.bench.measure import Measurement
 from ttl_deploy.bench.persistent import Block
+from ttl_deploy.cli.main import run
 from ttl_deploy.complexity.paper_tables import PaperTable
 from ttl_deploy.hardware import Gpu, describe
 from ttl_deploy.workflows import paper_times as workflow
-from ttl_deploy.workflows.paper_times import is_hardware, paper_times
+from ttl_deploy.workflows.paper_times import PaperTime, PaperTimes, is_hardware, paper_times
 
 
 def row(name: str, gpu_ms: float, **construction: Any) -> dict[str, Any]:
@@ -60,6 +63,31 @@ def test_ratios_stand_beside_the_papers() -> None:
     assert (ttl.same_hardware, lwft.measured.blocks) == (False, 6)
     assert found.missing == ("table T, PE: penet is no 2-D classifier here",)
     assert found.as_dict()["rows"][1]["measured"]["b"] == "resnet18 FTL pytorch"
+
+
+def test_the_command_says_what_it_found_and_whether_it_is_sure(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ratio = Ratio(a="a", b="b", ratio=0.8, low=0.7, high=0.9, blocks=6, verdict="a is faster", reason=None)
+    row = PaperTime("T", "TTL", "FTL", "Quadro RTX 6000", 0.75, 3.0, ratio, 2.0, False)
+    asked = []
+
+    def found(ratio: Ratio, **options: Any) -> PaperTimes:
+        asked.append(options)
+        return PaperTimes("cpu", (replace(row, measured=ratio),), (), ())
+
+    unsure = ratio.model_copy(update={"ratio": None, "reason": "restless"})
+    for measured, codes in ((ratio, (0, 0)), (unsure, (1, 0))):
+        monkeypatch.setattr(workflow, "paper_times", partial(found, measured))
+        words = ["paper", "--times", "--device", "processor", "--rounds", "7"]
+        assert (run(words), run([*words, "--allow-inconclusive"])) == codes
+        assert "0.750" in capsys.readouterr().out
+    assert all((o["device"], o["blocks"], o["threads"], o["out"]) == ("cpu", 7, None, None) for o in asked)
+
+
+def test_too_few_blocks_are_refused_before_anything_is_measured(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["paper", "--times", "--rounds", "4"]) == 2
+    assert "4 blocks give no interval of 95 %; pass --rounds 6 or more" in capsys.readouterr().err
 
 
 def test_milliseconds_compare_on_the_named_hardware_only() -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import ttl_deploy
 from ttl_deploy.bench.references import NETWORK, Work
 from ttl_deploy.bench.regression import read_baseline, write_baseline
 from ttl_deploy.cli.main import run
@@ -77,7 +78,7 @@ def test_a_slowdown_of_30_percent_is_always_caught_and_nothing_else_is(made: Pat
 
 def test_the_command_says_which_became_slower(made: Path, use: Use, capsys: pytest.CaptureFixture[str]) -> None:
     use(SLOWER, OTHER)
-    assert run(["bench", "--baseline", str(made), "--max-regression", "10%"]) == 1
+    assert run(["gate", str(made), "--max-regression", "10%"]) == 1
     shown = capsys.readouterr().out
     assert "FAIL: small: +" in shown
     assert "slower than the bound of +10.0%" in shown
@@ -89,7 +90,7 @@ def test_what_cannot_be_told_is_exit_code_1_unless_allowed(monkeypatch: pytest.M
     from ttl_deploy.workflows import regression as room
 
     unsure = Comparison("x", "inconclusive", 0.1, 0.0, 0.2, 0.1, "too noisy", Estimate(1.0, 0.9, 1.1, 9, 99))
-    asked = ["bench", "--baseline", "any.json"]
+    asked = ["gate", "any.json"]
     for verdict, codes in (("inconclusive", (1, 0)), ("fail", (1, 1)), ("pass", (0, 0))):
         report = room.Report(Path("any.json"), (replace(unsure, verdict=verdict),), None)
         monkeypatch.setattr(room, "check", lambda *_, report=report, **__: report)
@@ -99,7 +100,7 @@ def test_what_cannot_be_told_is_exit_code_1_unless_allowed(monkeypatch: pytest.M
 def test_updating_one_keeps_the_others(made: Path, use: Use) -> None:
     before = read_baseline(made).workloads["small"]
     use(SMALL, OTHER)
-    assert run(["bench", "--baseline", str(made), "--update-baseline", "--workload", "other"]) == 0
+    assert run(["gate", str(made), "--update", "--workload", "other"]) == 0
     after = read_baseline(made).workloads
     assert after["small"] == before
     assert after["other"].hardware["cpu"]
@@ -107,7 +108,7 @@ def test_updating_one_keeps_the_others(made: Path, use: Use) -> None:
 
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    assert run(["bench", *arguments]) == 2
+    assert run(["gate", *arguments]) == 2
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 1
     return lines[0]
@@ -115,19 +116,34 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 
 def test_what_cannot_be_compared_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "b.json"
-    file = ["--baseline", str(path)]
-    assert "no such file; write it with --update-baseline" in refused(capsys, *file)
+    file = str(path)
+    assert f"no such file; write it with `ttl-deploy gate {path} --update`" in refused(capsys, file)
     path.write_text("{")
-    assert "is not valid JSON" in refused(capsys, *file)
-    assert "is not valid JSON" in refused(capsys, *file, "--update-baseline")
-    assert "'10' is not a percentage" in refused(capsys, *file, "--max-regression", "10")
-    assert "need a baseline" in refused(capsys, "--max-regression", "10%")
-    assert "not artifacts" in refused(capsys, *file, str(tmp_path))
+    assert "is not valid JSON" in refused(capsys, file)
+    assert "is not valid JSON" in refused(capsys, file, "--update")
+    assert "'10' is not a percentage" in refused(capsys, file, "--max-regression", "10")
+
+
+def test_the_baseline_is_the_committed_one_where_none_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert "benchmarks/baseline.json: no such file" in refused(capsys)
+    assert (Path(ttl_deploy.__file__).parents[1] / "benchmarks" / "baseline.json").exists()
+
+
+@pytest.mark.parametrize("option", [("--max-regression", "10%"), ("--allow-inconclusive",)])
+def test_an_update_refuses_what_belongs_to_a_comparison(
+    option: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "b.json"
+    assert f"{option[0]}: --update compares nothing" in refused(capsys, str(path), "--update", *option)
+    assert not path.exists()
 
 
 def test_foreign_entries_and_names_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     committed = read_baseline(data_folder("benchmarks") / "baseline.json").workloads
-    path, file = tmp_path / "b.json", ["--baseline", str(tmp_path / "b.json")]
+    path, file = tmp_path / "b.json", [str(tmp_path / "b.json")]
     write_baseline(path, {**committed, "forward-tlt": committed["forward-ttl"]})
     assert "forward-tlt" in refused(capsys, *file)
     path.unlink()

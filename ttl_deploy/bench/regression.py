@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from shlex import quote
 from statistics import median
 from typing import Any, Literal, Self
 
@@ -236,10 +237,8 @@ def read_baseline(path: Path) -> Baseline:
         BadInputError: There is none.
         IntegrityError: It is damaged or of a newer schema.
     """
-    missing, fix = (
-        "write it with --update-baseline",
-        "restore it, or remove it and write it anew with --update-baseline",
-    )
+    anew = f"`ttl-deploy gate {quote(str(path))} --update`"
+    missing, fix = f"write it with {anew}", f"restore it, or remove it and write it anew with {anew}"
     return read_record(Baseline, documents.read_json(path, missing=missing, fix=fix), path, fix=fix)
 
 

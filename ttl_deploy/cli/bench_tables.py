@@ -1,4 +1,4 @@
-"""How `bench` prints what was measured: one table per kind of result. A disturbed number is not printed as one."""
+"""How what was measured is printed: one table per kind of result. A disturbed number is not printed as one."""
 
 from __future__ import annotations
 

@@ -7,6 +7,7 @@ ended by SIGTERM. Nothing heavy is imported here.
 from __future__ import annotations
 
 import importlib
+import inspect
 import itertools
 import os
 import pkgutil
@@ -45,10 +46,24 @@ _ON_MEMORY = {
     "train": "lower --batch-size or --image-size",
     "search": "lower --batch-size or --image-size",
     "bench": "lower --batch",
+    "compare": "lower --batch",
     "predict": "lower --batch-size",
     "serve": "lower --max-batch",
 }
 """What makes a command smaller."""
+
+_MOVED = {
+    "--compare": "compare A B",
+    "--max-uncertainty": "compare A B --max-uncertainty",
+    "--ceiling": "ceiling",
+    "--paper": "paper",
+    "--paper-times": "paper --times",
+    "--baseline": "gate BASELINE",
+    "--max-regression": "gate --max-regression",
+    "--update-baseline": "gate --update",
+    "--workload": "gate --workload",
+}
+"""What `bench` did by option before commands were one thing each, and does no more."""
 
 
 def _version(asked: bool) -> None:
@@ -70,7 +85,12 @@ def _program(
 def _add_commands() -> None:
     found = [importlib.import_module(f"{commands.__name__}.{m.name}") for m in pkgutil.iter_modules(commands.__path__)]
     for module in sorted(found, key=lambda module: module.ORDER):
-        app.command(module.NAME, no_args_is_help=module.NEEDS_ARGUMENTS)(module.run)
+        app.command(module.NAME, no_args_is_help=module.NEEDS_ARGUMENTS, help=_flowing(module.run.__doc__))(module.run)
+
+
+def _flowing(text: str) -> str:
+    """A docstring without the source's line ends, at which typer would break all paragraphs but the first."""
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in inspect.cleandoc(text).split("\n\n"))
 
 
 def main() -> NoReturn:
@@ -159,6 +179,9 @@ def _usage(error: Exception, arguments: list[str]) -> str:
         return ""
     if type(error).__name__ == "NoArgsIsHelpError":
         return str(said())
+    unknown = getattr(error, "option_name", "")
+    if unknown in _MOVED and _command(arguments) == "bench":
+        return f"bench has no {unknown} any more; run `ttl-deploy {_MOVED[unknown]}`"
     options = getattr(getattr(error, "param", None), "opts", [])
     values = [value for option, value in itertools.pairwise(arguments) if option in options]
     got = f" (got {values[-1]!r})" if values and values[-1] not in said() else ""

@@ -13,11 +13,11 @@ if TYPE_CHECKING:
 DATA = "Data"
 
 
-def device_word(value: str) -> str:
+def device_word(value: str | None) -> str | None:
     """The device that the user means, such as cuda for `gpu`; typer calls it with an option's value."""
     from ttl_deploy.aliases import device_of
 
-    return device_of(value)
+    return None if value is None else device_of(value)
 
 
 Key = Annotated[
@@ -37,6 +37,14 @@ Trust = Annotated[
         "Not needed for what --key has signed.",
     ),
 ]
+
+INCONCLUSIVE_HELP = "Exit with 0 too where the machine was too disturbed to tell."
+"""Of a measurement."""
+
+AllowInconclusive = Annotated[bool, typer.Option("--allow-inconclusive", help=INCONCLUSIVE_HELP)]
+Device = Annotated[str, typer.Option(help="cpu or cuda.", callback=device_word)]
+SamplesFile = Annotated[Path | None, typer.Option(help="JSON file for the result with every raw sample.")]
+SamplesAsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON, raw samples included.")]
 
 PixelCache = Annotated[
     Path | None,

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, NoReturn, get_args
 
 from ttl_deploy import __version__, files, hardware
 from ttl_deploy.artifact import MANIFEST, Artifact, open_artifact
@@ -27,6 +27,7 @@ from ttl_deploy.training.run import finished_run
 
 EAGER = "ttl_deploy.runtime.eager:bench_loader"
 WHOLE = "whole"
+QUERIES = 1024
 
 
 @dataclass(frozen=True)
@@ -92,10 +93,10 @@ def bench(
     variants: Sequence[str] = ("eager",),
     compare_whole: bool = True,
     scenario: Scenario = "single-stream",
-    queries: int = 1024,
+    queries: int | None = None,
     qps: float | None = None,
     latency_bound_ms: float | None = None,
-    seed: int = 0,
+    seed: int | None = None,
     min_samples: int = 60,
     min_seconds: float = 3.0,
     rounds: int = 3,
@@ -117,10 +118,10 @@ def bench(
         variants: How PyTorch runs, of `ttl_deploy.runtime.torch_variants.VARIANTS`.
         compare_whole: Measure the whole (FTL) network of each backbone too, untrained, in the same engines.
         scenario: `single-stream`, `offline` or `server`, as MLPerf Inference names them.
-        queries: Images of the offline scenario, arrivals of the server scenario.
+        queries: Images of the offline scenario, arrivals of the server scenario; None: 1024.
         qps: Arrivals per second of the server scenario; None: search the highest rate that holds the bound.
         latency_bound_ms: Bound of the server scenario on the 99th percentile.
-        seed: Of the arrivals.
+        seed: Of the images' order in the offline and server scenario, and of the arrivals; None: 0.
         min_samples: Least samples per row.
         min_seconds: Least seconds per row.
         rounds: How many times the rows take turns.
@@ -138,7 +139,7 @@ def bench(
     """
     if not paths:
         raise BadInputError("nothing to measure", fix="pass artifacts or runs")
-    _check_scenario(scenario, qps, latency_bound_ms)
+    _check_scenario(scenario, queries, qps, latency_bound_ms, seed)
     for variant in variants:
         torch_variants.check(variant, device)
     shared = {
@@ -147,10 +148,10 @@ def bench(
         "min_seconds": min_seconds,
         "max_seconds": max(20.0, 4 * min_seconds),
         "scenario": scenario,
-        "queries": queries,
+        "queries": QUERIES if queries is None else queries,
         "qps": qps,
         "latency_bound_ms": latency_bound_ms,
-        "seed": seed,
+        "seed": seed or 0,
         "timeout_s": 600.0 if scenario == "single-stream" else 7200.0,
     }
     subjects: dict[str, _Subject] = {}
@@ -316,8 +317,10 @@ def _engines(artifact: Artifact, wanted: Sequence[str] | None, device: str, repo
     return kept
 
 
-def _check_scenario(scenario: str, qps: float | None, latency_bound_ms: float | None) -> None:
-    """Raises `BadInputError` where a scenario is unknown or lacks what it needs."""
+def _check_scenario(
+    scenario: str, queries: int | None, qps: float | None, latency_bound_ms: float | None, seed: int | None
+) -> None:
+    """Raises `BadInputError` where a scenario is unknown, lacks what it needs, or was given what it does not read."""
     known = get_args(Scenario)
     if scenario not in known:
         raise BadInputError(f"unknown scenario {scenario!r}", fix=near(scenario, known))
@@ -326,6 +329,15 @@ def _check_scenario(scenario: str, qps: float | None, latency_bound_ms: float | 
     for option, value in (("--qps", qps), ("--latency-bound", latency_bound_ms)):
         if value is not None and not value > 0:
             raise BadInputError(f"{value:g} is not above 0", where=option)
+        if value is not None and scenario != "server":
+            _refuse_of_another(option, scenario, "server")
+    for option, value in (("--queries", queries), ("--seed", seed)):
+        if value is not None and scenario == "single-stream":
+            _refuse_of_another(option, scenario, "server or offline")
+
+
+def _refuse_of_another(option: str, scenario: str, others: str) -> NoReturn:
+    raise BadInputError(f"means nothing in scenario {scenario}", where=option, fix=f"pass --scenario {others} too")
 
 
 def _several(values: int | Sequence[int] | None) -> tuple[int | None, ...]:

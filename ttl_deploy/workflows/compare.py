@@ -37,6 +37,11 @@ class Duel:
     a: Measurement
     b: Measurement
 
+    @property
+    def sure(self) -> bool:
+        """Whether there is a ratio."""
+        return self.ratio.ratio is not None
+
     def as_dict(self) -> dict[str, Any]:
         """Plain types, for JSON, with where and when they were measured."""
         return {

@@ -14,7 +14,7 @@ from ttl_deploy.progress import SILENT, Reporter
 from ttl_deploy.report.complexity import complexity_document, summary
 from ttl_deploy.report.document import to_html, to_markdown
 
-COMMAND = "ttl-deploy bench --paper"
+COMMAND = "ttl-deploy paper"
 FOLDER = Path("reports")
 NAME = "complexity"
 

@@ -71,6 +71,11 @@ class PaperTimes:
     missing: tuple[str, ...]
     measurements: tuple[Measurement, ...]
 
+    @property
+    def sure(self) -> bool:
+        """Whether every row has a ratio."""
+        return all(row.measured.ratio is not None for row in self.rows)
+
     def as_dict(self) -> dict[str, Any]:
         """Plain types, for JSON, with where and when they were measured."""
         return {

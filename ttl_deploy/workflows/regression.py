@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 from ttl_deploy import hardware
 from ttl_deploy.bench.own_time import OwnTime, steady_memory
@@ -49,6 +50,15 @@ class Report:
     def failed(self) -> tuple[Comparison, ...]:
         """The regressions."""
         return tuple(c for c in self.comparisons if c.verdict == "fail")
+
+    @property
+    def sure(self) -> bool:
+        """Whether of every workload it can be told."""
+        return all(c.verdict != "inconclusive" for c in self.comparisons)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain types, for JSON."""
+        return {**asdict(self), "baseline": str(self.baseline), "failed": [c.name for c in self.failed]}
 
 
 def check(
@@ -118,7 +128,7 @@ def against(baseline: Baseline, name: str, now: Estimate, bound: float) -> Compa
     """A measurement against the baseline's entry; inconclusive where there is none."""
     entry = baseline.workloads.get(name)
     if entry is None:
-        reason = "not in the baseline yet; --update-baseline adds it"
+        reason = "not in the baseline yet; --update adds it"
         return Comparison(name, "inconclusive", None, None, None, bound, reason, now)
     return compare(name, now, entry.estimate, bound)
 
@@ -205,7 +215,7 @@ def _refuse_foreign(baseline: Baseline, path: Path) -> None:
                 f"{name} was measured by another definition (revision {entry.revision} on {entry.reference} "
                 f"{entry.reference_revision}, now {mine.revision} on {mine.reference.name} {mine.reference.revision})",
                 where=path,
-                fix="measure it again with --update-baseline",
+                fix="measure it again with --update",
             )
 
 

@@ -1,6 +1,6 @@
 """What the regression gate times: small and complete pieces of the program, through its own functions.
 
-The pytest suite in `benchmarks/` and `ttl-deploy bench --baseline` both take them from here. Everything is seeded and
+The pytest suite in `benchmarks/` and `ttl-deploy gate` both take them from here. Everything is seeded and
 runs on one thread, so that a block is the same work every time.
 """
 

@@ -9,7 +9,7 @@ import typer
 from ttl_deploy.cli import console
 
 NAME = "cuts"
-ORDER = 2
+ORDER = 24
 NEEDS_ARGUMENTS = True
 
 

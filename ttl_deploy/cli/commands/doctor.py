@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from ttl_deploy.workflows.doctor import Usable
 
 NAME = "doctor"
-ORDER = 20
+ORDER = 25
 NEEDS_ARGUMENTS = False
 
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from ttl_deploy.export.auto import Candidate
 
 NAME = "export"
-ORDER = 4
+ORDER = 5
 NEEDS_ARGUMENTS = True
 
 _INT8 = "int8"

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ttl_deploy.prediction.predictor import Prediction
 
 NAME = "predict"
-ORDER = 7
+ORDER = 8
 NEEDS_ARGUMENTS = True
 
 _TABLE_ROWS = 1000

@@ -10,7 +10,7 @@ import typer
 from ttl_deploy.cli import console
 
 NAME = "quickstart"
-ORDER = 1
+ORDER = 28
 NEEDS_ARGUMENTS = False
 
 

@@ -12,7 +12,7 @@ from ttl_deploy.cli import console
 from ttl_deploy.cli.options import Key, Trust, device_word
 
 NAME = "serve"
-ORDER = 8
+ORDER = 9
 NEEDS_ARGUMENTS = True
 
 

@@ -10,7 +10,7 @@ import typer
 from ttl_deploy.cli import console
 
 NAME = "sign"
-ORDER = 6
+ORDER = 26
 NEEDS_ARGUMENTS = True
 
 
@@ -33,10 +33,10 @@ def run(
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the artifact's signature.")] = False,
 ) -> None:
-    """Sign an artifact, manifest and all, for verify, predict, serve and bench with --key. Needs the extra signing.
+    """Sign an artifact for verify, predict, serve, bench and compare with --key. Needs the extra signing.
 
     The signature is model.sig in the artifact's folder, in the format of OpenSSF's model-signing; no network is needed.
-    It covers every file, so sign last: an artifact that is exported again is signed again.
+    It covers every file, the manifest too, so sign last: an artifact that is exported again is signed again.
     """
     from ttl_deploy import signing
     from ttl_deploy.artifact import sign

@@ -11,7 +11,7 @@ import typer
 from ttl_deploy.cli import console
 
 NAME = "synthetic"
-ORDER = 8
+ORDER = 27
 NEEDS_ARGUMENTS = True
 
 

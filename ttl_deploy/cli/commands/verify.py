@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from ttl_deploy.parity.verify import Check
 
 NAME = "verify"
-ORDER = 5
+ORDER = 6
 NEEDS_ARGUMENTS = True
 
 
