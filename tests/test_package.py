@@ -11,7 +11,7 @@ import pytest
 import ttl_deploy
 
 OPTIONAL = (
-    *("tensorrt", "torch_tensorrt", "pydicom", "nibabel", "monai", "ray"),
+    *("tensorrt", "torch_tensorrt", "pydicom", "ray"),
     *("fastapi", "starlette", "uvicorn", "prometheus_client", "hypothesis", "pytest"),
     *("model_signing", "sigstore", "OpenSSL"),
 )

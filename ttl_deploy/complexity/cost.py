@@ -107,8 +107,9 @@ def cut_costs(backbone: Backbone, image_size: int, channels: int = 3) -> list[Cu
     """Costs of every cut of a backbone, bottom first.
 
     Raises:
-        BadInputError: The image is too small for the network.
+        BadInputError: The image is too small for the network, or it reads volumes.
     """
+    backbone.refuse_volumes()
     with torch.device("meta"):
         modules = backbone.build(channels)
     chain = [modules[unit.name] for unit in backbone.units]

@@ -42,7 +42,8 @@ Fraction = Annotated[float, Field(gt=0, lt=1)]
 class Record(BaseModel):
     """Base of all records."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # Built when first used: a command needs few of all records, and `--help` none.
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     def digest(self) -> str:
         """Hex SHA-256 of the record's canonical JSON."""

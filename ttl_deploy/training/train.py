@@ -199,6 +199,7 @@ def specs(model: Model, data: Data, classes: Sequence[str]) -> tuple[ModelSpec, 
         BadInputError: Unknown backbone, method, head or cut, or a number out of range.
     """
     backbone = BACKBONES.get(model.backbone)
+    backbone.refuse_volumes()
     _refuse_options_of_other_methods(model)
     size = backbone.input_size if model.image_size is None else model.image_size
     record = make_record(ModelSpec, **{**model.shared(ModelSpec), "image_size": size}, classes=tuple(classes))

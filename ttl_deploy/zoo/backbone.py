@@ -75,6 +75,7 @@ class Backbone(ABC):
             has none.
         normalisation: Mean and standard deviation, on the 0..1 scale, that every channel had in its pretraining; None:
             ImageNet's own.
+        dims: Spatial dimensions of its input: 2 for an image, 3 for a volume.
     """
 
     name: str
@@ -84,6 +85,15 @@ class Backbone(ABC):
     first_weight: str
     usual_block: int | None = None
     normalisation: tuple[float, float] | None = None
+    dims: int = 2
+
+    def refuse_volumes(self) -> None:
+        """Raises `BadInputError` where the network reads volumes, which nothing here can give it yet."""
+        if self.dims != 2:
+            raise BadInputError(
+                f"backbone {self.name} wants volumes of {self.dims} dimensions, and images have 2",
+                fix="choose a backbone that reads images",
+            )
 
     @abstractmethod
     def build(self, channels: int = 3) -> dict[str, nn.Module]:
@@ -143,7 +153,12 @@ class Backbone(ABC):
 
     @functools.cached_property
     def cut_points(self) -> tuple[CutPoint, ...]:
-        """Every place where the network may be cut, bottom first."""
+        """Every place where the network may be cut, bottom first.
+
+        Raises:
+            BadInputError: It reads volumes.
+        """
+        self.refuse_volumes()
         with torch.device("meta"):
             modules = self.build()
         shapes = trace_shapes((modules[unit.name] for unit in self.units), (3, self.input_size, self.input_size))
