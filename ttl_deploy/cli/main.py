@@ -11,6 +11,7 @@ import itertools
 import os
 import pkgutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from shlex import quote
 from typing import Annotated, NoReturn
@@ -18,7 +19,7 @@ from typing import Annotated, NoReturn
 import typer
 
 import ttl_deploy
-from ttl_deploy.cli import commands, console, stopping
+from ttl_deploy.cli import commands, console, forms, stopping
 from ttl_deploy.errors import StorageError, TtlDeployError
 
 app = typer.Typer(
@@ -50,6 +51,9 @@ _ON_MEMORY = {
 }
 """What makes a command smaller."""
 
+_COMMANDS: dict[str, Callable[..., None]] = {}
+"""What typer calls, by the command's name."""
+
 
 def _version(asked: bool) -> None:
     if asked:
@@ -70,7 +74,7 @@ def _program(
 def _add_commands() -> None:
     found = [importlib.import_module(f"{commands.__name__}.{m.name}") for m in pkgutil.iter_modules(commands.__path__)]
     for module in sorted(found, key=lambda module: module.ORDER):
-        app.command(module.NAME, no_args_is_help=module.NEEDS_ARGUMENTS)(module.run)
+        _COMMANDS[module.NAME] = app.command(module.NAME, no_args_is_help=module.NEEDS_ARGUMENTS)(module.run)
 
 
 def main() -> NoReturn:
@@ -91,6 +95,8 @@ def run(arguments: list[str]) -> int:
     # Looking through every installed package for pydantic's plugins costs a command 30 ms; there are none of ours.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     try:
+        if _command(arguments) in _COMMANDS:
+            forms.complete(_COMMANDS[_command(arguments)])
         result = app(args=[a for a in arguments if a != "--debug"], prog_name="ttl-deploy", standalone_mode=False)
     except KeyboardInterrupt:
         result = _INTERRUPTED
