@@ -10,9 +10,18 @@ import pytest
 from pydantic import Field
 
 from ttl_deploy.cli.main import run
+from ttl_deploy.errors import BadInputError
 from ttl_deploy.export import export_run as room
 from ttl_deploy.export.exporter import EXPORTERS, Exporter, ExportJob, Written
 from ttl_deploy.export.options import FORMAT_OPTIONS, ExportOptions
+from ttl_deploy.search.search import search
+from ttl_deploy.search.strategies import STRATEGIES
+from ttl_deploy.spec import Data, Model, Network, Record
+from ttl_deploy.spec.methods import METHOD_OPTIONS
+from ttl_deploy.spec.options import Options
+from ttl_deploy.spec.search import SearchOptions, SearchProtocol
+from ttl_deploy.spec.strategies import STRATEGY_OPTIONS
+from ttl_deploy.transfer import METHODS
 
 
 class NumbersOptions(ExportOptions):
@@ -60,6 +69,49 @@ def error(capsys: pytest.CaptureFixture[str]) -> str:
 def test_every_format_of_the_package_is_in_the_help_with_the_record_that_it_takes() -> None:
     known = {name: FORMAT_OPTIONS.of(name) for name in EXPORTERS.names()}
     assert known == {exporter.name: exporter.options for exporter in EXPORTERS}
+
+
+@pytest.mark.parametrize(("registry", "table"), [(METHODS, METHOD_OPTIONS), (STRATEGIES, STRATEGY_OPTIONS)])
+def test_the_help_knows_every_method_and_strategy_and_no_other(registry: Any, table: Any) -> None:
+    assert sorted(registry.names()) == sorted(table._records)
+
+
+@pytest.mark.parametrize(("table", "request_of"), [(METHOD_OPTIONS, Model), (STRATEGY_OPTIONS, SearchOptions)])
+def test_an_option_that_a_request_has_itself_is_the_very_one_of_the_record(
+    table: Any, request_of: type[Record]
+) -> None:
+    for option in table.beside:
+        own = request_of.model_fields[option]
+        for field in table.takers(option).values():
+            assert (field.annotation, field.default, field.metadata) == (own.annotation, own.default, own.metadata)
+    assert set(table.options()) == set(table.beside)
+
+
+def test_a_registered_strategy_can_be_chosen_with_its_options(
+    synthetic: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class MineOptions(Options):
+        tries: Annotated[int, Field(ge=1, description="How often.")] = 2
+
+    given: list[Any] = []
+
+    def search(*_: Any, options: SearchOptions, **__: Any) -> None:
+        given.append(STRATEGY_OPTIONS.complete(options.strategy, options.strategy_options))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("ttl_deploy.search.search.search", search)
+    STRATEGIES.add("mine", MineOptions)(lambda state: {})
+    try:
+        for said in ((), ("--tries", "5")):
+            assert run(["search", str(synthetic), "--strategy", "mine", *said, "--out", str(tmp_path / "o")]) == 130
+    finally:
+        del STRATEGIES._entries["mine"], STRATEGY_OPTIONS._records["mine"]
+    assert given == [{"tries": 2}, {"tries": 5}]
+
+
+def test_an_option_of_another_strategy_is_refused_in_python_too(synthetic: Path, tmp_path: Path) -> None:
+    with pytest.raises(BadInputError, match="--eta is halving's, not auto's; leave it out, or pass --strategy halving"):
+        search(Data(path=synthetic), Network(), SearchProtocol(), tmp_path / "o", options=SearchOptions(eta=4))
 
 
 def test_a_registered_format_gets_its_options_from_the_command_line(

@@ -27,7 +27,7 @@ from ttl_deploy.errors import BadInputError
 from ttl_deploy.spec import Record
 from ttl_deploy.spec.options import Offered
 from ttl_deploy.spec.request import read_request
-from ttl_deploy.spec.said import Said
+from ttl_deploy.spec.said import Said, said_of
 
 _CONTEXT, _CONFIG = "context", "config"
 _RESERVED = ("--config", "--help", "-h")
@@ -67,7 +67,7 @@ class _Entry:
 
     @property
     def said(self) -> Said:
-        return _said(self.field)
+        return said_of(self.field)
 
     @property
     def option(self) -> str:
@@ -232,7 +232,7 @@ def _entries_of(offer: Offered, place: tuple[str, ...]) -> Iterator[_Entry]:
             continue
         alike: dict[Any, dict[str, FieldInfo]] = {}
         for owner, field in offer.table.takers(option).items():
-            alike.setdefault((_plain(field), _said(field).names, field.default is True), {})[owner] = field
+            alike.setdefault((_plain(field), said_of(field).names, field.default is True), {})[owner] = field
         for fields in alike.values():
             owners, first = tuple(fields), next(iter(fields.values()))
             name = "_".join((*place, option, *owners)).replace("-", "_")
@@ -252,7 +252,7 @@ def _default(fields: Mapping[str, FieldInfo]) -> str | None:
 
 def _default_of(field: FieldInfo) -> str:
     """In words; empty for a switch, and where there is none."""
-    said, default = _said(field).default, field.get_default()
+    said, default = said_of(field).default, field.get_default()
     if said is not None:
         return said
     return "" if field.is_required() or default is None or isinstance(default, bool) else str(default)
@@ -271,12 +271,8 @@ def _own_words(name: str, hint: Any) -> tuple[str, ...]:
 def _plain(field: FieldInfo) -> type:
     """The type that typer shall parse an option of somebody's record as: what it does not know is text."""
     kinds = [kind for kind in _kinds(field.annotation) if kind is not NoneType]
-    kind = _typers(kinds[0]) if len(kinds) == 1 and not _said(field).text else str
+    kind = _typers(kinds[0]) if len(kinds) == 1 and not said_of(field).text else str
     return kind if kind in (bool, int, float, Path) else str
-
-
-def _said(field: FieldInfo) -> Said:
-    return next((part for part in field.metadata if isinstance(part, Said)), Said())
 
 
 def _record(hint: Any) -> Any:
@@ -302,7 +298,7 @@ def _entries(record: type[Record], place: tuple[str, ...], panel: str) -> Iterat
         if inner is not None:
             yield from _entries(inner, (*place, name), own)
         else:
-            said = _said(field)
+            said = said_of(field)
             # Several records of a command may have a field of one name, as a budget's device and a protocol's.
             called = said.names[0].removeprefix("--").replace("-", "_") if said.names else name
             yield _Entry(called, (*place, name), field, own)
@@ -365,7 +361,7 @@ def _made(record: Any, name: str, said: Mapping[_Entry, Any], begun: _Begun, *, 
     if needed is not None:
         if optional:
             return None
-        word = _said(record.model_fields[needed]).argument or f"--{needed.replace('_', '-')}"
+        word = said_of(record.model_fields[needed]).argument or f"--{needed.replace('_', '-')}"
         raise BadInputError(f"{word} is missing", fix="give it, or a --config that says it; see --help")
     try:
         return record(**fields)

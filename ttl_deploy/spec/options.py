@@ -18,6 +18,7 @@ from ttl_deploy.aliases import meant
 from ttl_deploy.errors import BadInputError
 from ttl_deploy.registry import Registry, load_entry_point
 from ttl_deploy.spec.record import Record, first_problem
+from ttl_deploy.spec.said import said_of
 
 T = TypeVar("T")
 
@@ -44,9 +45,9 @@ class OptionTable:
         beside: Options that the records of a request have as fields of their own.
     """
 
-    def __init__(self, kind: str, group: str, beside: Iterable[str] = ()) -> None:
+    def __init__(self, kind: str, group: str, beside: tuple[str, ...] = ()) -> None:
         self.kind = kind
-        self.beside = frozenset(beside)
+        self.beside = beside
         self._group = group
         self._records: dict[str, type[Options]] = {}
         self._looked = False
@@ -109,6 +110,17 @@ class OptionTable:
             if others and option not in own:
                 what = f"{word} is {listed(self._called(other) for other in others)}'s, not {name}'s"
                 raise BadInputError(what, fix=f"leave it out, or pass --{self.kind} {others[0]}")
+
+    def refuse_others_of(self, name: str, request: Record) -> None:
+        """Refuses options `beside` that a request has at another value than their default, and only others take.
+
+        Raises:
+            BadInputError: As `refuse_others`.
+        """
+        fields = type(request).model_fields
+        asked = [o for o in self.beside if o in fields and getattr(request, o) != fields[o].default]
+        words = {option: (*said_of(fields[option]).names, f"--{option.replace('_', '-')}")[0] for option in asked}
+        self.refuse_others(name, words)
 
     def _called(self, name: str) -> str:
         return self._records[name].OWNER or name

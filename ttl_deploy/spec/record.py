@@ -38,6 +38,10 @@ class Record(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    def __hash__(self) -> int:
+        # A field may be a dict.
+        return hash(self.digest())
+
     def digest(self) -> str:
         """Hex SHA-256 of the record's canonical JSON."""
         canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))

@@ -23,13 +23,12 @@ from ttl_deploy.data.manifest import dataset_of, pattern_of_patients
 from ttl_deploy.data.prepared import Prepared, prepare, prepare_like, write_split
 from ttl_deploy.data.torch_data import ImageBatches, mix_seeds
 from ttl_deploy.data.understood import write_understood
-from ttl_deploy.errors import BadInputError, TtlDeployError, about
+from ttl_deploy.errors import TtlDeployError, about
 from ttl_deploy.progress import SILENT, Reporter
 from ttl_deploy.spec import (
     Data,
     Model,
     ModelSpec,
-    Network,
     PreprocessSpec,
     Protocol,
     Reading,
@@ -37,6 +36,7 @@ from ttl_deploy.spec import (
     TrainConfig,
     make_record,
 )
+from ttl_deploy.spec.methods import METHOD_OPTIONS
 from ttl_deploy.spec.training import Recipe
 from ttl_deploy.training import evidence
 from ttl_deploy.training import run as folders
@@ -195,7 +195,7 @@ def specs(model: Model, data: Data, classes: Sequence[str]) -> tuple[ModelSpec, 
         BadInputError: Unknown backbone, method, head or cut, or a number out of range.
     """
     backbone = BACKBONES.get(model.backbone)
-    _refuse_options_of_other_methods(model)
+    METHOD_OPTIONS.refuse_others_of(model.method, model)
     size = backbone.input_size if model.image_size is None else model.image_size
     record = make_record(ModelSpec, **{**model.shared(ModelSpec), "image_size": size}, classes=tuple(classes))
     preprocess = make_record(
@@ -207,13 +207,6 @@ def specs(model: Model, data: Data, classes: Sequence[str]) -> tuple[ModelSpec, 
         **_normalisation(backbone, model.channels),
     )
     return normalise_spec(record), preprocess
-
-
-def _refuse_options_of_other_methods(model: Model) -> None:
-    if model.trained_layers is not None and model.method != "lwft":
-        raise BadInputError(f"--layers is LWFT's, not {model.method}'s", fix="leave it out, or pass --method lwft")
-    if model.slim != Network().slim and model.method != "tf":
-        raise BadInputError(f"--slim is TransFusion's, not {model.method}'s", fix="leave it out, or pass --method tf")
 
 
 def _normalisation(backbone: Backbone, channels: int) -> dict[str, Any]:
