@@ -318,3 +318,17 @@ def test_a_package_that_is_broken_is_named_in_one_line(name: str, text: str, sai
     shown = Outside(tmp_path, tmp_path).run("train", "--help", code=2)
     assert said in shown
     assert shown.count("\n") == 1
+
+
+def test_a_record_that_only_its_entry_point_names_is_known_in_python_too(tmp_path: Path) -> None:
+    method = FILES["method.py"].replace('@METHODS.add("pinned", PinnedOptions)', '@METHODS.add("pinned")')
+    install(tmp_path, {**FILES, "method.py": method}, ENTRY_POINTS)
+    code = (
+        "from ttl_deploy.spec import ModelSpec\nfrom ttl_deploy.transfer import build\n"
+        "spec = ModelSpec(backbone='pocket', method='pinned', cut='two', classes=('a', 'b'), image_size=32)\n"
+        "print(build(spec).spec.method_options, [unit.name for unit in build(spec).plan.frozen])\n"
+    )
+    path = os.pathsep.join([str(tmp_path), *filter(None, sys.path)])
+    environment = {**os.environ, "PYTHONPATH": path}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    assert done.stdout.strip() == "{'pinned_units': 1} ['stem']"

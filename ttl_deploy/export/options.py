@@ -5,14 +5,16 @@ The command line makes its options of them: no torch and no onnx here.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
 from ttl_deploy.errors import BadInputError
-from ttl_deploy.export.kit.build_engine import Settings
 from ttl_deploy.spec.options import Options, OptionTable
 from ttl_deploy.spec.said import Said
+
+if TYPE_CHECKING:
+    from ttl_deploy.export.kit.build_engine import Settings
 
 INPUT = "images"
 
@@ -123,6 +125,8 @@ class TrtOptions(GraphOptions):
         Raises:
             BadInputError: The batches are not in order.
         """
+        from ttl_deploy.export.kit.build_engine import Settings
+
         if not self.min_batch <= self.opt_batch <= self.max_batch:
             raise BadInputError(
                 f"batches {self.min_batch} (min), {self.opt_batch} (opt) and {self.max_batch} (max) are not in order"

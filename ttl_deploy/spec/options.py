@@ -182,6 +182,10 @@ class OptionedRegistry(Registry[T]):
         """Decorator form of `register`."""
         return lambda entry: self.register(name, entry, options)
 
+    def _discover(self) -> None:
+        super()._discover()
+        self._table.look()
+
 
 def listed(words: Iterable[str]) -> str:
     """Words as a sentence lists them: `a, b and c`."""

@@ -46,7 +46,7 @@ from ttl_deploy.training.engine import make_fabric, resolve_device, resolve_prec
 from ttl_deploy.training.loop import Judge, Trainer, predict
 from ttl_deploy.training.metrics import Metrics, evaluate
 from ttl_deploy.training.run import Predictions, Run, refuse_existing_run
-from ttl_deploy.transfer import TransferModel, build, initialise, normalise_spec
+from ttl_deploy.transfer import METHODS, TransferModel, build, initialise, normalise_spec
 from ttl_deploy.transfer.initialise import weights_file
 from ttl_deploy.zoo import BACKBONES, Backbone
 
@@ -195,6 +195,7 @@ def specs(model: Model, data: Data, classes: Sequence[str]) -> tuple[ModelSpec, 
         BadInputError: Unknown backbone, method, head or cut, or a number out of range.
     """
     backbone = BACKBONES.get(model.backbone)
+    METHODS.get(model.method)
     METHOD_OPTIONS.refuse_others_of(model.method, model)
     size = backbone.input_size if model.image_size is None else model.image_size
     record = make_record(ModelSpec, **{**model.shared(ModelSpec), "image_size": size}, classes=tuple(classes))
