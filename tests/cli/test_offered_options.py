@@ -100,12 +100,13 @@ def test_a_registered_strategy_can_be_chosen_with_its_options(
         raise KeyboardInterrupt
 
     monkeypatch.setattr("ttl_deploy.search.search.search", search)
-    STRATEGIES.add("mine", MineOptions)(lambda state: {})
+    STRATEGIES.add("my.own-one", MineOptions)(lambda state: {})
     try:
         for said in ((), ("--tries", "5")):
-            assert run(["search", str(synthetic), "--strategy", "mine", *said, "--out", str(tmp_path / "o")]) == 130
+            chosen = ["--strategy", "my.own-one", *said, "--out", str(tmp_path / "o")]
+            assert run(["search", str(synthetic), *chosen]) == 130
     finally:
-        del STRATEGIES._entries["mine"], STRATEGY_OPTIONS._records["mine"]
+        del STRATEGIES._entries["my.own-one"], STRATEGY_OPTIONS._records["my.own-one"]
     assert given == [{"tries": 2}, {"tries": 5}]
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import copy
 import functools
 import inspect
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -196,12 +197,12 @@ class _Form:
 
     def _find(self) -> list[_Entry]:
         entries = [entry for name, record in self._records.items() for entry in _entries(record, (name,), "")]
-        taken = {word for entry in entries for word in _single(entry)} | set(_RESERVED)
+        taken = {word for entry in entries for word in _every_word(entry)} | set(_RESERVED)
         taken |= {word for name in self._own for word in _own_words(name, self._hints[name])}
         for place, offer in self._offered():
             for entry in _entries_of(offer, place):
-                free = entry if taken.isdisjoint(_single(entry)) else replace(entry, prefix=entry.owners[0])
-                taken.update(_single(free))
+                free = entry if taken.isdisjoint(_every_word(entry)) else replace(entry, prefix=entry.owners[0])
+                taken.update(_every_word(free))
                 entries.append(free)
         return entries
 
@@ -235,7 +236,7 @@ def _entries_of(offer: Offered, place: tuple[str, ...]) -> Iterator[_Entry]:
             alike.setdefault((_plain(field), said_of(field).names, field.default is True), {})[owner] = field
         for fields in alike.values():
             owners, first = tuple(fields), next(iter(fields.values()))
-            name = "_".join((*place, option, *owners)).replace("-", "_")
+            name = re.sub(r"\W", "_", "_".join((*place, option, *owners)))
             panel = f"{offer.table.kind.capitalize()} {', '.join(owners)}"
             yield _Entry(name, (*place, option), first, panel, owners, _default(fields))
 
@@ -258,7 +259,7 @@ def _default_of(field: FieldInfo) -> str:
     return "" if field.is_required() or default is None or isinstance(default, bool) else str(default)
 
 
-def _single(entry: _Entry) -> list[str]:
+def _every_word(entry: _Entry) -> list[str]:
     return [word for words in entry.words for word in words.split("/")]
 
 
