@@ -68,3 +68,12 @@ def test_a_newer_record_is_told() -> None:
         read_record(TrainConfig, {"schema_version": OPERATING_POINT_VERSION + 1}, Path("config.yaml"))
     with pytest.raises(IntegrityError, match=r"config\.yaml.*data"):
         read_record(TrainConfig, {}, Path("config.yaml"))
+
+
+def test_a_spec_without_options_of_another_package_reads_as_before_there_were_any() -> None:
+    spec = ModelSpec(backbone="resnet18", classes=("a", "b"))
+    assert spec.digest() == "6a78066288a87bc5367cf9670537be87ea1d36d527150309421be2ec735dfcf6"
+    theirs = ModelSpec(backbone="resnet18", classes=("a", "b"), method_options={"power": 3})
+    assert theirs.model_dump(mode="json")["method_options"] == {"power": 3}
+    assert ModelSpec.model_validate_json(theirs.model_dump_json()) == theirs
+    assert len({spec, theirs, ModelSpec.model_validate(spec.model_dump())}) == 2

@@ -10,10 +10,10 @@ import importlib
 import importlib.metadata
 import pkgutil
 from collections.abc import Callable, Iterator, Mapping
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from ttl_deploy.aliases import meant
-from ttl_deploy.errors import BadInputError, near
+from ttl_deploy.errors import BadInputError, MissingDependencyError, TtlDeployError, near
 
 T = TypeVar("T")
 
@@ -82,5 +82,22 @@ class Registry(Generic[T]):
             importlib.import_module(f"{self._package}.{module.name}")
         if self._group:
             for point in importlib.metadata.entry_points(group=self._group):
-                point.load()
+                load_entry_point(point)
         self._discovered = True
+
+
+def load_entry_point(point: importlib.metadata.EntryPoint) -> Any:
+    """What a third party's entry point names.
+
+    Raises:
+        MissingDependencyError: It cannot be imported; the error names the package that it came with.
+    """
+    try:
+        return point.load()
+    except TtlDeployError:
+        raise
+    except Exception as error:
+        raise MissingDependencyError(
+            f"{point.value!r}, an entry point of {point.group}, cannot be imported: {type(error).__name__}: {error}",
+            fix=f"repair or uninstall {point.dist.name if point.dist else point.module}",
+        ) from error

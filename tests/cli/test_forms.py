@@ -33,6 +33,9 @@ def last_line(capsys: pytest.CaptureFixture[str]) -> str:
 REFUSED = [
     (("--method", "ttl", "--cut", "layer1.0", "--layers", "2"), "--layers"),
     (("--method", "ttl", "--cut", "layer1.0", "--slim", "7"), "--slim"),
+    (("--method", "ttl", "--cut", "layer1.0", "--slim", "2"), "--slim is TransFusion's, not ttl's"),
+    (("--method", "ttl", "--cut", "layer1.0", "--layers", "2", "--slim", "7"), "--slim is TransFusion's, not ttl's"),
+    (("--method", "lwft", "--cut", "layer1.0", "--slim", "2"), "--slim is TransFusion's, not lwft's"),
     (("--cut", "layer1.0", "--crop", "centre"), "--crop"),
     (("--cut", "layer1.0", "--high-bit-depth", "foo"), "--high-bit-depth"),
     (("--cut", "layer1.0", "--channels", "20"), "--channels"),

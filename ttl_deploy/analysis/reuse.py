@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ttl_deploy.spec.search import REUSE_ENDS
+from ttl_deploy.spec.strategies import REUSE_ENDS
 
 ROWS_PER_COMPONENT = 3
 """Images needed for each principal component kept; with fewer, canonical correlations are high whatever was reused."""

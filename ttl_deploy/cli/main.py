@@ -12,6 +12,7 @@ import itertools
 import os
 import pkgutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from shlex import quote
 from typing import Annotated, NoReturn
@@ -19,7 +20,7 @@ from typing import Annotated, NoReturn
 import typer
 
 import ttl_deploy
-from ttl_deploy.cli import commands, console, stopping
+from ttl_deploy.cli import commands, console, forms, stopping
 from ttl_deploy.errors import StorageError, TtlDeployError
 
 app = typer.Typer(
@@ -65,6 +66,9 @@ _MOVED = {
 }
 """What `bench` did by option before commands were one thing each, and does no more."""
 
+_COMMANDS: dict[str, Callable[..., None]] = {}
+"""What typer calls, by the command's name."""
+
 
 def _version(asked: bool) -> None:
     if asked:
@@ -85,7 +89,8 @@ def _program(
 def _add_commands() -> None:
     found = [importlib.import_module(f"{commands.__name__}.{m.name}") for m in pkgutil.iter_modules(commands.__path__)]
     for module in sorted(found, key=lambda module: module.ORDER):
-        app.command(module.NAME, no_args_is_help=module.NEEDS_ARGUMENTS, help=_flowing(module.run.__doc__))(module.run)
+        named = app.command(module.NAME, no_args_is_help=module.NEEDS_ARGUMENTS, help=_flowing(module.run.__doc__))
+        _COMMANDS[module.NAME] = named(module.run)
 
 
 def _flowing(text: str) -> str:
@@ -111,6 +116,8 @@ def run(arguments: list[str]) -> int:
     # Looking through every installed package for pydantic's plugins costs a command 30 ms; there are none of ours.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     try:
+        if _command(arguments) in _COMMANDS:
+            forms.complete(_COMMANDS[_command(arguments)])
         result = app(args=[a for a in arguments if a != "--debug"], prog_name="ttl-deploy", standalone_mode=False)
     except KeyboardInterrupt:
         result = _INTERRUPTED

@@ -7,6 +7,7 @@ bound, leaves what was there; one that is undecided only because the test split 
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,10 @@ from ttl_deploy.artifact import Artifact
 from ttl_deploy.complexity import count
 from ttl_deploy.data.prepared import Prepared, read_split
 from ttl_deploy.errors import BadInputError, CheckFailedError, MissingDependencyError
-from ttl_deploy.export.exporter import EXPORTERS, Exporter, ExportJob, ExportOptions, Written, make_options
+from ttl_deploy.export.exporter import EXPORTERS, Exporter, ExportJob, Written, make_options
 from ttl_deploy.export.images import RunImages
 from ttl_deploy.export.model_card import write_model_card
+from ttl_deploy.export.options import ExportOptions
 from ttl_deploy.parity.compare import Bounds
 from ttl_deploy.parity.verify import check
 from ttl_deploy.progress import SILENT, Reporter
@@ -45,6 +47,7 @@ def export_run(
     data: str | Path | None = None,
     cache: Path | None = None,
     reporter: Reporter = SILENT,
+    settings: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> Artifact:
     """Exports a run's best model and checks it against PyTorch on the run's test split.
@@ -62,7 +65,8 @@ def export_run(
         data: Where the run's images are now; None: where they were.
         cache: Folder of the pixel cache.
         reporter: Told what happens.
-        options: The format's own options, such as `opset`; None stands for the default.
+        settings: The format's own options by name; also those with the name of an argument here.
+        options: The same as arguments, such as `opset`; None stands for the default.
 
     Returns:
         The artifact, with its parity result in the manifest.
@@ -74,12 +78,12 @@ def export_run(
     """
     source = Exported(finished_run(Path(run)), cache, reporter, None if data is None else Path(data), operating_point)
     exporter, chosen = choose(_deferred(format) if defer_build else format, precision)
-    settings = make_options(exporter, options)
-    _refuse_sigmoid(source, settings)
+    chosen_options = make_options(exporter, {**(settings or {}), **options})
+    _refuse_sigmoid(source, chosen_options)
     place = Path(out) if out is not None else source.run.folder / f"{exporter.name}-{chosen}"
     files.refuse_existing(place, overwrite=overwrite)
     artifacts.refuse_foreign(place)
-    return export_one(source, exporter, chosen, place, settings=settings, bounds=bounds)
+    return export_one(source, exporter, chosen, place, settings=chosen_options, bounds=bounds)
 
 
 def _refuse_sigmoid(source: Exported, settings: ExportOptions) -> None:

@@ -12,41 +12,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
-from pydantic import ConfigDict, Field
-
 from ttl_deploy import aliases
 from ttl_deploy.complexity import Complexity
 from ttl_deploy.errors import BadInputError, near
-from ttl_deploy.export.images import CALIBRATION_IMAGES, RunImages
+from ttl_deploy.export.images import RunImages
+from ttl_deploy.export.options import FORMAT_OPTIONS, GROUP, ExportOptions
 from ttl_deploy.parity.compare import Bounds
 from ttl_deploy.progress import SILENT, Reporter
-from ttl_deploy.registry import Registry
-from ttl_deploy.spec import OperatingPoint, PreprocessSpec, Record, SourceRun, make_record
+from ttl_deploy.spec import OperatingPoint, PreprocessSpec, SourceRun, make_record
+from ttl_deploy.spec.options import OptionedRegistry, Options, listed
 from ttl_deploy.transfer import TransferModel
 
-INPUT = "images"
 OUTPUT = "logits"
-
-
-class ExportOptions(Record):
-    """Base of every format's options: a frozen record whose fields are the options and their defaults.
-
-    A format without options uses this class itself.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class CalibrationOptions(ExportOptions):
-    """What every format that writes int8 asks for.
-
-    Attributes:
-        calibration_images: int8: how many training images, as many of each class as there are.
-        calibration_seed: int8: seed of their draw.
-    """
-
-    calibration_images: int = Field(CALIBRATION_IMAGES, ge=2)
-    calibration_seed: int = Field(0, ge=0)
 
 
 @dataclass(frozen=True)
@@ -162,7 +139,15 @@ class Exporter(ABC):
         """
 
 
-EXPORTERS: Registry[Exporter] = Registry("format", "ttl_deploy.export", "ttl_deploy.exporters", aliases.FORMATS)
+class Exporters(OptionedRegistry[Exporter]):
+    """The formats; an exporter brings the record of its options."""
+
+    def register(self, name: str, entry: Exporter, options: type[Options] | None = None) -> Exporter:
+        """Adds an exporter; see `Registry.register`."""
+        return super().register(name, entry, options or entry.options)
+
+
+EXPORTERS = Exporters(FORMAT_OPTIONS, "ttl_deploy.export", GROUP, aliases.FORMATS)
 
 
 def make_options(exporter: Exporter, given: Mapping[str, Any]) -> ExportOptions:
@@ -179,5 +164,7 @@ def make_options(exporter: Exporter, given: Mapping[str, Any]) -> ExportOptions:
     for name in chosen:
         if name not in exporter.options.model_fields:
             valid = near(name, exporter.options.model_fields, 8) if exporter.options.model_fields else "it has none"
-            raise BadInputError(f"format {exporter.name} has no option {name!r}", fix=valid)
+            takers = list(FORMAT_OPTIONS.takers(name))
+            fix = f"it is {listed(takers)}'s; {valid}" if takers else valid
+            raise BadInputError(f"format {exporter.name} has no option {name!r}", fix=fix)
     return make_record(exporter.options, **chosen)

@@ -13,11 +13,9 @@ from numpy.typing import NDArray
 
 from ttl_deploy.data.prepared import Prepared
 from ttl_deploy.errors import BadInputError
+from ttl_deploy.export.options import CALIBRATION_IMAGES
 from ttl_deploy.preprocess import normalise
 from ttl_deploy.spec import PreprocessSpec
-
-CALIBRATION_IMAGES = 300
-"""Images calibrated on unless told otherwise; NNCF's own default, and enough for ranges to settle."""
 
 
 @dataclass(frozen=True, eq=False)

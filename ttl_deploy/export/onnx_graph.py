@@ -13,19 +13,19 @@ import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import onnx
 import torch
 from onnx import helper
-from pydantic import Field
 
 from ttl_deploy import __version__, files
 from ttl_deploy.errors import BadInputError, TtlDeployError
-from ttl_deploy.export.exporter import EXPORTERS, INPUT, OUTPUT, CalibrationOptions, Exporter, ExportJob, Written
+from ttl_deploy.export.exporter import EXPORTERS, OUTPUT, Exporter, ExportJob, Written
 from ttl_deploy.export.graph_ends import add_activation, embed_preprocessing
 from ttl_deploy.export.graph_tidy import held, tidy
 from ttl_deploy.export.graph_types import HALVES, to_half
+from ttl_deploy.export.options import INPUT, LARGEST_MIB, GraphOptions, OnnxOptions
 from ttl_deploy.export.quantise import quantise_job
 from ttl_deploy.runtime.graph_facts import PREFIX, of_onnx
 from ttl_deploy.transfer import TransferModel
@@ -44,40 +44,6 @@ _NATIVE_OPSET = 18
 
 _SMALL_BYTES = 1024
 """Smaller tensors, such as shapes, stay in the graph, where the checker reads them."""
-
-LARGEST_MIB = 1900
-"""A protobuf message ends at 2 GiB; above this, weights go to a file of their own."""
-
-
-class GraphOptions(CalibrationOptions):
-    """Options of every format that begins with an ONNX graph.
-
-    Attributes:
-        opset: ONNX operator set of the graph; older engines read older ones. None: 20, and for bf16 22, the first with
-            bfloat16 convolutions.
-        embed_preprocessing: Put scaling and normalisation into the graph, which then takes (N, H, W, C) uint8.
-        activation: Put `softmax` or `sigmoid` behind the logits.
-        calibration: int8: how ranges follow from the calibration images.
-        int8_auto: int8: leave the layers that hurt most in float, until parity passes on the validation split.
-        qat: int8: epochs of quantisation-aware finetuning before the export; 0: none.
-    """
-
-    opset: int | None = Field(None, ge=15, le=23)
-    embed_preprocessing: bool = False
-    activation: Literal["none", "softmax", "sigmoid"] = "none"
-    calibration: Literal["minmax", "entropy", "percentile"] = "minmax"
-    int8_auto: bool = False
-    qat: int = Field(0, ge=0, le=100)
-
-
-class OnnxOptions(GraphOptions):
-    """Options of the format `onnx`.
-
-    Attributes:
-        external_data_mib: Size from which weights go to `model.onnx.data`; protobuf forbids larger single files.
-    """
-
-    external_data_mib: float = Field(LARGEST_MIB, ge=0, le=LARGEST_MIB)
 
 
 class OnnxExporter(Exporter):

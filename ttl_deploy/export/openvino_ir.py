@@ -16,8 +16,9 @@ from typing import Any
 
 from ttl_deploy.errors import TtlDeployError
 from ttl_deploy.export.exporter import EXPORTERS, Exporter, ExportJob, Written
-from ttl_deploy.export.onnx_graph import GraphOptions, graph_fields, typed_graph
+from ttl_deploy.export.onnx_graph import graph_fields, typed_graph
 from ttl_deploy.export.openvino_precision import keep_form, mark_precise
+from ttl_deploy.export.options import GraphOptions
 from ttl_deploy.runtime.graph_facts import PREFIX
 from ttl_deploy.runtime.ov_core import core
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
-from ttl_deploy.export.exporter import INPUT
+from ttl_deploy.export.options import INPUT
 from ttl_deploy.transfer import TransferModel
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}

@@ -19,22 +19,13 @@ from torch.export import ExportedProgram
 
 from ttl_deploy import files, hardware
 from ttl_deploy.errors import BadInputError, MissingDependencyError
-from ttl_deploy.export.exporter import EXPORTERS, Exporter, ExportJob, ExportOptions, Written
+from ttl_deploy.export.exporter import EXPORTERS, Exporter, ExportJob, Written
+from ttl_deploy.export.options import Pt2Options
 from ttl_deploy.export.program import DTYPES, example, export_program, extra_file, in_precision
 from ttl_deploy.runtime.binding import EXTRA_FILE
 
 MODEL_FILE = "model.pt2"
 PACKAGE_FILE = "model-aot.pt2"
-
-
-class Pt2Options(ExportOptions):
-    """Options of the format.
-
-    Attributes:
-        aot: Also compile `model-aot.pt2`, which C++ programs load through AOTInductor.
-    """
-
-    aot: bool = False
 
 
 class Pt2Exporter(Exporter):

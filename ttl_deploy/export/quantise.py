@@ -26,8 +26,8 @@ from numpy.typing import NDArray
 from ttl_deploy.export.images import Sample
 
 if TYPE_CHECKING:
-    from ttl_deploy.export.exporter import CalibrationOptions, ExportJob
-    from ttl_deploy.export.onnx_graph import GraphOptions
+    from ttl_deploy.export.exporter import ExportJob
+    from ttl_deploy.export.options import CalibrationOptions, GraphOptions
 
 LAYERS = ("Conv", "Gemm", "MatMul")
 """Operators with weights: the layers that may be left in float."""

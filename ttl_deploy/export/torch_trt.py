@@ -17,13 +17,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import Field
 
 from ttl_deploy import hardware
 from ttl_deploy.errors import BadInputError, IntegrityError, MissingDependencyError, TtlDeployError
 from ttl_deploy.export import torch_trt_int8
-from ttl_deploy.export.exporter import EXPORTERS, INPUT, CalibrationOptions, Exporter, ExportJob, Written
+from ttl_deploy.export.exporter import EXPORTERS, Exporter, ExportJob, Written
 from ttl_deploy.export.kit.build_engine import BuildError, check_precision, count_precisions
+from ttl_deploy.export.options import INPUT, TorchTrtOptions
 from ttl_deploy.export.program import export_program, in_precision
 from ttl_deploy.export.pt2 import PACKAGE_FILE, quiet, save_program
 from ttl_deploy.export.quantise import calibration_facts
@@ -36,24 +36,6 @@ DEVICE = "cuda"
 """Where it compiles."""
 
 _INSTALL = "pip install 'ttl-deploy[trt]' on a machine with an NVIDIA GPU, or export trt with --defer-build"
-
-
-class TorchTrtOptions(CalibrationOptions):
-    """Options of the format.
-
-    Attributes:
-        min_batch: Smallest batch the engine takes.
-        opt_batch: The batch it is made fast for.
-        max_batch: Largest batch.
-        optimization_level: 0 builds fast, 5 searches longest.
-        aot: Also write an AOTInductor package, which C++ programs load together with libtorchtrt.
-    """
-
-    min_batch: int = Field(1, ge=1)
-    opt_batch: int = Field(1, ge=1)
-    max_batch: int = Field(32, ge=1)
-    optimization_level: int = Field(3, ge=0, le=5)
-    aot: bool = False
 
 
 class TorchTrtExporter(Exporter):

@@ -7,72 +7,23 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import onnx
-from pydantic import Field
 
 from ttl_deploy import files
-from ttl_deploy.errors import BadInputError, TtlDeployError
-from ttl_deploy.export.exporter import EXPORTERS, INPUT, Exporter, ExportJob, Written
+from ttl_deploy.errors import TtlDeployError
+from ttl_deploy.export.exporter import EXPORTERS, Exporter, ExportJob, Written
 from ttl_deploy.export.kit import build_engine
 from ttl_deploy.export.kit.build_engine import BuildError, Settings
-from ttl_deploy.export.onnx_graph import GraphOptions, TypedGraph, graph_fields, typed_graph
+from ttl_deploy.export.onnx_graph import TypedGraph, graph_fields, typed_graph
+from ttl_deploy.export.options import GraphOptions, TrtOptions
 from ttl_deploy.export.trt_lint import refuse_unsupported
 from ttl_deploy.runtime.cuda_driver import Device
 from ttl_deploy.runtime.trt import available, import_tensorrt, open_cuda
 
 MODEL_FILE = "model.engine"
 LAYERS_FILE = "engine.json"
-
-
-class TrtOptions(GraphOptions):
-    """Options of the format `trt`, beside those of the graph.
-
-    Attributes:
-        min_batch: Smallest batch the engine takes.
-        opt_batch: The batch it is made fast for.
-        max_batch: Largest batch; a longer one is run in parts.
-        workspace_mib: Most scratch memory of a layer, MiB; None: what the GPU has.
-        optimization_level: 0 builds fast, 5 searches longest.
-        version_compatible: Let later versions of TensorRT load the engine; larger, and a little slower.
-        hardware: GPUs the engine runs on: the model it is built on; `same-compute-capability` (TensorRT 10.9 or later);
-            `ampere-plus`, which leaves out Turing, such as the Quadro RTX 6000, and older.
-    """
-
-    min_batch: int = Field(1, ge=1)
-    opt_batch: int = Field(1, ge=1)
-    max_batch: int = Field(32, ge=1)
-    workspace_mib: int | None = Field(None, ge=1)
-    optimization_level: int = Field(3, ge=0, le=5)
-    version_compatible: bool = False
-    hardware: Literal["none", "same-compute-capability", "ampere-plus"] = "none"
-
-    def settings(self, precision: str, input_shape: tuple[int, ...]) -> Settings:
-        """What the builder is told.
-
-        Args:
-            precision: Of the engine.
-            input_shape: Shape of one input, without the batch.
-
-        Raises:
-            BadInputError: The batches are not in order.
-        """
-        if not self.min_batch <= self.opt_batch <= self.max_batch:
-            raise BadInputError(
-                f"batches {self.min_batch} (min), {self.opt_batch} (opt) and {self.max_batch} (max) are not in order"
-            )
-        return Settings(
-            precision=precision,
-            input=INPUT,
-            minimum=(self.min_batch, *input_shape),
-            optimum=(self.opt_batch, *input_shape),
-            maximum=(self.max_batch, *input_shape),
-            workspace_mib=self.workspace_mib,
-            optimization_level=self.optimization_level,
-            version_compatible=self.version_compatible,
-            hardware=self.hardware,
-        )
 
 
 class TrtExporter(Exporter):

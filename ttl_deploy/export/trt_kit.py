@@ -12,15 +12,15 @@ from pathlib import Path
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from pydantic import Field
 
 from ttl_deploy import files
 from ttl_deploy.errors import BadInputError
-from ttl_deploy.export.exporter import EXPORTERS, INPUT, OUTPUT, Exporter, ExportJob, Written
+from ttl_deploy.export.exporter import EXPORTERS, OUTPUT, Exporter, ExportJob, Written
 from ttl_deploy.export.kit import build_engine
 from ttl_deploy.export.kit.build_engine import Settings
-from ttl_deploy.export.onnx_graph import LARGEST_MIB, MODEL_FILE, graph_fields, save_onnx
-from ttl_deploy.export.trt_engine import TrtOptions, typed_job
+from ttl_deploy.export.onnx_graph import MODEL_FILE, graph_fields, save_onnx
+from ttl_deploy.export.options import INPUT, LARGEST_MIB, KitOptions
+from ttl_deploy.export.trt_engine import typed_job
 from ttl_deploy.preprocess import normalise
 
 SAMPLES_FILE = "samples.npz"
@@ -33,17 +33,6 @@ _SCRIPTS = {
     "cuda_driver.py": _PACKAGE / "runtime" / "cuda_driver.py",
 }
 """Files that travel word for word, so that what builds and runs there is what builds and runs here."""
-
-
-class KitOptions(TrtOptions):
-    """Options of a build kit, beside those of the engine.
-
-    Attributes:
-        samples: Images of the validation split in the kit, to check the engine with; 0: random pixels instead, where
-            images must not leave this machine.
-    """
-
-    samples: int = Field(16, ge=0, le=256)
 
 
 class TrtKitExporter(Exporter):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,8 @@ from ttl_deploy.zoo import BACKBONES
 
 WHOLE, ALL = "ftl", "all"
 """Names of the candidates that are not cut: the whole network at one rate (FTL), and LWFT that freezes nothing."""
+
+_WHOLE: Mapping[str, Any] = {"cut": None, "method": "ftl", "method_options": {}}
 
 
 @dataclass(frozen=True)
@@ -74,10 +76,10 @@ def candidates(spec: ModelSpec) -> list[Candidate]:
     top = points[-1].block
     if spec.method == "lwft":
         everything = _candidate(spec, -1, 0, True, cut=None, trained_layers=len(backbone.layers) + 1)
-        return [_candidate(spec, -2, 0, True, cut=None, method="ftl"), everything, *cuts]
+        return [_candidate(spec, -2, 0, True, **_WHOLE), everything, *cuts]
     if cuts[-1].whole:
         return cuts
-    return [*cuts, _candidate(spec, points[-1].index + 1, top, True, cut=None, method="ftl")]
+    return [*cuts, _candidate(spec, points[-1].index + 1, top, True, **_WHOLE)]
 
 
 def _candidate(spec: ModelSpec, index: int, block: int, ends_block: bool, **fields: Any) -> Candidate:

@@ -25,6 +25,7 @@ from ttl_deploy.search.state import State
 from ttl_deploy.search.strategies import STRATEGIES
 from ttl_deploy.spec import Data, Model, ModelSpec, Network
 from ttl_deploy.spec.search import SearchOptions, SearchProtocol
+from ttl_deploy.spec.strategies import STRATEGY_OPTIONS
 from ttl_deploy.training.operation import refuse_point
 from ttl_deploy.training.plans import PLAN_VERSION, plan_of, refuse_other_plan
 from ttl_deploy.training.run import DATA, Run, open_run
@@ -69,7 +70,7 @@ def search(
     options = options or SearchOptions()
     if options.threads is None:
         options = options.model_copy(update={"threads": hardware.usable_cores()})
-    strategy = STRATEGIES.get(options.strategy)
+    strategy, options = STRATEGIES.get(options.strategy), _of_strategy(options)
     place = Path(out)
     given = _of_method(protocol, network)
     latencies = Latencies(place / "latency", options.budget.device)
@@ -99,6 +100,17 @@ def search(
         winner = _crown(state, verdict.chosen, place / WINNER)
         rows = _rows(state, everything, excluded, measured, latencies)
         return conclude(state, winner, rows, verdict)
+
+
+def _of_strategy(options: SearchOptions) -> SearchOptions:
+    """The options with the strategy's own in full.
+
+    Raises:
+        BadInputError: One is out of its range, or only another strategy takes it.
+    """
+    STRATEGY_OPTIONS.refuse_others_of(options.strategy, options)
+    own = STRATEGY_OPTIONS.complete(options.strategy, options.strategy_options)
+    return options.model_copy(update={"strategy_options": own})
 
 
 def _of_method(protocol: SearchProtocol, network: Network) -> SearchProtocol:

@@ -28,6 +28,7 @@ from ttl_deploy.search.score import Score, choose, combine, refuted
 from ttl_deploy.search.trial import Rival, Trial, TrialRecord, equal_trial, read_trial, run_trial
 from ttl_deploy.search.work import training_work
 from ttl_deploy.spec import Data, Model, ModelSpec, Network, Protocol
+from ttl_deploy.spec.methods import METHOD_OPTIONS
 from ttl_deploy.spec.search import SearchOptions
 
 TRIALS, RECORDS, DIVISIONS = "trials", "records", "divisions"
@@ -231,9 +232,16 @@ class State:
         if method != "lwft" or cut is None:
             changed["cached_views"] = 0
         protocol = self.protocol.model_copy(update=changed)
-        own = {"method": method, "weights": weights or self.network.weights, "cut": cut, "trained_layers": layers}
-        if method != "tf":
+        own: dict[str, Any] = {
+            "method": method,
+            "weights": weights or self.network.weights,
+            "cut": cut,
+            "trained_layers": layers,
+        }
+        if "slim" not in METHOD_OPTIONS.of(method).model_fields:
             own["slim"] = Network().slim
+        if method != self.network.method:
+            own["method_options"] = {}
         model = Model(**{**dict(self.network), **own})
         called = cut or (WHOLE if method == "ftl" else ALL)
         name = "-".join(part for part in (called, variant, f"r{repeat}" if repeat else "") if part)

@@ -11,17 +11,25 @@ from pathlib import Path
 
 from ttl_deploy.analysis.reuse import ROWS_PER_COMPONENT, Reuse, detect_cut
 from ttl_deploy.errors import BadInputError
-from ttl_deploy.registry import Registry
 from ttl_deploy.search.candidates import Candidate, around, block_ends, usual, whole_macs
 from ttl_deploy.search.evidence import Evidence
 from ttl_deploy.search.score import Score, combine, refuted, tied
 from ttl_deploy.search.state import State
 from ttl_deploy.search.warm import continued_weights
+from ttl_deploy.spec.options import OptionedRegistry
+from ttl_deploy.spec.strategies import (
+    STRATEGY_GROUP,
+    STRATEGY_OPTIONS,
+    HalvingOptions,
+    HierarchicalOptions,
+    SvccaOptions,
+)
 from ttl_deploy.training.run import open_run
 
 Strategy = Callable[[State], dict[str, Score]]
+"""Reads what its own record of options asks for from `State.options.strategy_options`."""
 
-STRATEGIES: Registry[Strategy] = Registry("strategy", "ttl_deploy.search")
+STRATEGIES: OptionedRegistry[Strategy] = OptionedRegistry(STRATEGY_OPTIONS, "ttl_deploy.search", STRATEGY_GROUP)
 
 SHORT = 4
 """One in so many epochs is enough to rank: the length of `auto`'s short trainings, and of `warm`'s later ones."""
@@ -43,7 +51,7 @@ def exhaustive(state: State) -> dict[str, Score]:
     return state.evaluate(state.allowed, state.full)
 
 
-@STRATEGIES.add("hierarchical")
+@STRATEGIES.add("hierarchical", HierarchicalOptions)
 def hierarchical(state: State) -> dict[str, Score]:
     """The block cutoffs, then the layers around the best of them (paper, section 3.2).
 
@@ -58,7 +66,7 @@ def hierarchical(state: State) -> dict[str, Score]:
     return scores | (state.evaluate(near, state.full) if near else {})
 
 
-@STRATEGIES.add("halving")
+@STRATEGIES.add("halving", HalvingOptions)
 def halving(state: State) -> dict[str, Score]:
     """Successive halving on epochs (Jamieson 2016): all for a few, the better ones for longer, two to the end.
 
@@ -68,7 +76,7 @@ def halving(state: State) -> dict[str, Score]:
     return _halve(state, state.allowed, _epochs(state), finalists=2)
 
 
-@STRATEGIES.add("svcca")
+@STRATEGIES.add("svcca", SvccaOptions)
 def svcca(state: State) -> dict[str, Score]:
     """The whole network once, SVCCA before and after at every cut, and one training there (appendix C.1)."""
     run = state.whole_network(state.full)

@@ -7,6 +7,7 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 
 from ttl_deploy.spec.inputs import Channels
+from ttl_deploy.spec.methods import MethodOptions, Slim, TrainedLayers
 from ttl_deploy.spec.record import Record
 from ttl_deploy.spec.said import Said
 
@@ -19,13 +20,7 @@ Method = Annotated[
     ),
 ]
 Cut = Annotated[str | None, Field(description="Cut point: a name of `ttl-deploy cuts`, its index, or block:N.")]
-TrainedLayers = Annotated[
-    int | None,
-    Field(ge=1, description="lwft: number of layers to train, the head included, instead of --cut."),
-    Said(("--layers",)),
-]
 Head = Annotated[str, Field(description="gap: pool, then linear. flatten: linear.")]
-Slim = Annotated[int, Field(ge=2, description="tf: divisor of the channels above the cut (2: the paper's halving).")]
 
 
 class ModelSpec(Record):
@@ -41,6 +36,7 @@ class ModelSpec(Record):
         classes: Class names in the order of the outputs; a binary task has two, the second is the positive one.
         image_size: Height and width of the input, pixels.
         channels: Input channels.
+        method_options: What another package's method asks for beside these; its record judges them.
     """
 
     backbone: Backbone
@@ -52,6 +48,7 @@ class ModelSpec(Record):
     classes: tuple[str, ...] = Field(min_length=2)
     image_size: int = Field(224, ge=8)
     channels: int = Field(3, ge=1)
+    method_options: MethodOptions = Field(default_factory=dict)
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -81,10 +78,13 @@ class Network(Record):
         int | None, Field(ge=8, le=4096, description="Input size in pixels."), Said(default="the backbone's, 224")
     ] = None
     channels: Channels = 3
+    method_options: MethodOptions = Field(default_factory=dict)
 
 
 class Model(Network):
     """The model that a user asks for."""
+
+    LEADING: ClassVar[tuple[str, ...]] = ("backbone", "method", "cut")
 
     cut: Cut = None
     trained_layers: TrainedLayers = None

@@ -45,6 +45,10 @@ class Record(BaseModel):
     # Built when first used: a command needs few of all records, and `--help` none.
     model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
+    def __hash__(self) -> int:
+        # A field may be a dict.
+        return hash(self.digest())
+
     def digest(self) -> str:
         """Hex SHA-256 of the record's canonical JSON."""
         canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
@@ -74,7 +78,7 @@ def read_record(kind: type[AnyRecord], content: Any, where: str | Path, *, fix: 
     try:
         return kind.model_validate(content)
     except ValidationError as error:
-        raise DamagedError(f"not a valid {kind.__name__}: {_first(error)}", where=where, fix=fix) from error
+        raise DamagedError(f"not a valid {kind.__name__}: {first_problem(error)}", where=where, fix=fix) from error
 
 
 def make_record(kind: Callable[..., AnyRecord], **fields: Any) -> AnyRecord:
@@ -86,10 +90,11 @@ def make_record(kind: Callable[..., AnyRecord], **fields: Any) -> AnyRecord:
     try:
         return kind(**fields)
     except ValidationError as error:
-        raise BadInputError(_first(error), fix="see --help for the valid range") from error
+        raise BadInputError(first_problem(error), fix="see --help for the valid range") from error
 
 
-def _first(error: ValidationError) -> str:
+def first_problem(error: ValidationError) -> str:
+    """What is wrong first, with the field and its value."""
     problem = error.errors()[0]
     place = ".".join(str(part) for part in problem["loc"])
     message = problem["msg"].removeprefix("Value error, ")

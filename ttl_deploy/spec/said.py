@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from pydantic.fields import FieldInfo
+
 
 @dataclass(frozen=True)
 class Said:
@@ -20,3 +22,8 @@ class Said:
     argument: str | None = None
     text: bool = False
     default: str | None = None
+
+
+def said_of(field: FieldInfo) -> Said:
+    """How a field is said."""
+    return next((part for part in field.metadata if isinstance(part, Said)), Said())

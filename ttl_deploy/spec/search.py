@@ -12,13 +12,11 @@ from ttl_deploy import hardware
 from ttl_deploy.aliases import DEVICES, meant
 from ttl_deploy.spec.record import Record
 from ttl_deploy.spec.said import Said
+from ttl_deploy.spec.strategies import REUSE_ENDS, Eta, Neighbours, StrategyOptions, Threshold
 from ttl_deploy.spec.training import Protocol
 
 Metric = Literal["auprc", "auroc"]
 Prefer = Literal["smaller", "block", "accuracy"]
-
-REUSE_ENDS = 0.5
-"""Overlap with random features from which SVCCA coefficients say that nothing of the pretraining is left."""
 
 MEASURED = ("cpu", "cuda")
 
@@ -124,18 +122,10 @@ class SearchOptions(Record):
             "only.",
         ),
     ] = 3
-    neighbours: Annotated[
-        int | None,
-        Field(ge=1, description="hierarchical: look at so many layers on each side of the best block cutoff."),
-        Said(default="all up to the next block cutoffs"),
-    ] = None
-    eta: Annotated[
-        int, Field(ge=2, description="halving: keep one in so many, and train them so many times longer.")
-    ] = 3
-    threshold: Annotated[
-        float,
-        Field(ge=0, le=1, description="svcca: overlap with random features from which reuse has ended, 0 to 1."),
-    ] = REUSE_ENDS
+    neighbours: Neighbours = None
+    eta: Eta = 3
+    threshold: Threshold = REUSE_ENDS
+    strategy_options: StrategyOptions = Field(default_factory=dict)
     early_stop: Annotated[
         bool | None,
         Field(description="End a training whose fitted learning curve cannot reach the best."),

@@ -23,13 +23,12 @@ from ttl_deploy.data.manifest import dataset_of, pattern_of_patients
 from ttl_deploy.data.prepared import Prepared, prepare, prepare_like, write_split
 from ttl_deploy.data.torch_data import ImageBatches, mix_seeds
 from ttl_deploy.data.understood import write_understood
-from ttl_deploy.errors import BadInputError, TtlDeployError, about
+from ttl_deploy.errors import TtlDeployError, about
 from ttl_deploy.progress import SILENT, Reporter
 from ttl_deploy.spec import (
     Data,
     Model,
     ModelSpec,
-    Network,
     PreprocessSpec,
     Protocol,
     Reading,
@@ -37,6 +36,7 @@ from ttl_deploy.spec import (
     TrainConfig,
     make_record,
 )
+from ttl_deploy.spec.methods import METHOD_OPTIONS
 from ttl_deploy.spec.training import Recipe
 from ttl_deploy.tasks import softmax
 from ttl_deploy.training import evidence
@@ -48,7 +48,7 @@ from ttl_deploy.training.loop import Judge, Trainer, predict
 from ttl_deploy.training.metrics import Metrics, evaluate
 from ttl_deploy.training.operation import operation, refuse_point
 from ttl_deploy.training.run import Predictions, Run, refuse_existing_run
-from ttl_deploy.transfer import TransferModel, build, initialise, normalise_spec
+from ttl_deploy.transfer import METHODS, TransferModel, build, initialise, normalise_spec
 from ttl_deploy.transfer.initialise import weights_file
 from ttl_deploy.zoo import BACKBONES, Backbone
 
@@ -200,7 +200,8 @@ def specs(model: Model, data: Data, classes: Sequence[str]) -> tuple[ModelSpec, 
     """
     backbone = BACKBONES.get(model.backbone)
     backbone.refuse_volumes()
-    _refuse_options_of_other_methods(model)
+    METHODS.get(model.method)
+    METHOD_OPTIONS.refuse_others_of(model.method, model)
     size = backbone.input_size if model.image_size is None else model.image_size
     record = make_record(ModelSpec, **{**model.shared(ModelSpec), "image_size": size}, classes=tuple(classes))
     preprocess = make_record(
@@ -212,13 +213,6 @@ def specs(model: Model, data: Data, classes: Sequence[str]) -> tuple[ModelSpec, 
         **_normalisation(backbone, model.channels),
     )
     return normalise_spec(record), preprocess
-
-
-def _refuse_options_of_other_methods(model: Model) -> None:
-    if model.trained_layers is not None and model.method != "lwft":
-        raise BadInputError(f"--layers is LWFT's, not {model.method}'s", fix="leave it out, or pass --method lwft")
-    if model.slim != Network().slim and model.method != "tf":
-        raise BadInputError(f"--slim is TransFusion's, not {model.method}'s", fix="leave it out, or pass --method tf")
 
 
 def _normalisation(backbone: Backbone, channels: int) -> dict[str, Any]:

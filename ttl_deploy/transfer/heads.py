@@ -16,7 +16,7 @@ from ttl_deploy.registry import Registry
 HeadBuilder = Callable[[Sequence[int], int], nn.Module]
 """(shape of the features without the batch, number of classes) -> module."""
 
-HEADS: Registry[HeadBuilder] = Registry("head", "ttl_deploy.transfer")
+HEADS: Registry[HeadBuilder] = Registry("head", "ttl_deploy.transfer", "ttl_deploy.heads")
 
 _POOLS: dict[int, type[nn.AdaptiveAvgPool1d | nn.AdaptiveAvgPool2d | nn.AdaptiveAvgPool3d]] = {
     1: nn.AdaptiveAvgPool1d,

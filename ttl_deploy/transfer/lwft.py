@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from ttl_deploy.errors import BadInputError
 from ttl_deploy.spec import ModelSpec
+from ttl_deploy.spec.methods import LwftOptions
 from ttl_deploy.transfer.model import METHODS, Plan, split_at
 from ttl_deploy.zoo import Backbone, Unit
 
@@ -18,7 +19,7 @@ RATE_BELOW_HEAD = 0.1
 """Learning rate of the trained units relative to the head's."""
 
 
-@METHODS.add("lwft")
+@METHODS.add("lwft", LwftOptions)
 def plan(backbone: Backbone, spec: ModelSpec) -> Plan:
     """Freezes the units up to the cut, or all but the top `trained_layers`, and trains the rest.
 

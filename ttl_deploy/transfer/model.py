@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from ttl_deploy.errors import BadInputError
-from ttl_deploy.registry import Registry
 from ttl_deploy.spec import ModelSpec
+from ttl_deploy.spec.methods import METHOD_GROUP, METHOD_OPTIONS
+from ttl_deploy.spec.options import OptionedRegistry
 from ttl_deploy.transfer.heads import HEADS
 from ttl_deploy.zoo import BACKBONES, Backbone, Unit
 from ttl_deploy.zoo.backbone import trace_shapes
@@ -41,8 +42,9 @@ class Plan:
 
 
 MethodPlanner = Callable[[Backbone, ModelSpec], Plan]
+"""Reads what its own record of options asks for from the spec's `method_options`."""
 
-METHODS: Registry[MethodPlanner] = Registry("method", "ttl_deploy.transfer", "ttl_deploy.methods")
+METHODS: OptionedRegistry[MethodPlanner] = OptionedRegistry(METHOD_OPTIONS, "ttl_deploy.transfer", METHOD_GROUP)
 
 
 class TransferModel(nn.Module):
@@ -129,16 +131,18 @@ def _form(tensor: Tensor) -> tuple[torch.Size, torch.dtype]:
 
 
 def normalise_spec(spec: ModelSpec) -> ModelSpec:
-    """Checks a spec's names and writes its cut in the network's own words.
+    """Checks a spec's names and options, writes its cut in the network's own words and its method's options in full.
 
     Raises:
-        BadInputError: Unknown backbone, method, head or cut, or a method without the cut it needs.
+        BadInputError: Unknown backbone, method, head, cut or option, or a method without the cut it needs.
     """
     backbone = BACKBONES.get(spec.backbone)
     HEADS.get(spec.head)
     planner = METHODS.get(spec.method)
     if spec.cut is not None:
         spec = spec.model_copy(update={"cut": backbone.resolve(spec.cut).name})
+    options = METHOD_OPTIONS.complete(spec.method, spec.method_options)
+    spec = spec.model_copy(update={"method_options": options})
     planner(backbone, spec)
     return spec
 

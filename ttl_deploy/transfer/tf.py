@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from ttl_deploy.errors import BadInputError
 from ttl_deploy.spec import ModelSpec
+from ttl_deploy.spec.methods import TfOptions
 from ttl_deploy.transfer.model import METHODS, Plan, require_cut, split_at
 from ttl_deploy.zoo import Backbone
 
 
-@METHODS.add("tf")
+@METHODS.add("tf", TfOptions)
 def plan(backbone: Backbone, spec: ModelSpec) -> Plan:
     """Reuses the units up to the cut and slims the others.
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ttl_deploy.cli import console
+from ttl_deploy.cli.forms import form
 from ttl_deploy.cli.options import (
     MaxAuprcDrop,
     MaxAurocDrop,
@@ -24,6 +25,8 @@ from ttl_deploy.cli.options import (
     device_word,
 )
 from ttl_deploy.errors import BadInputError
+from ttl_deploy.export.options import FORMAT_OPTIONS
+from ttl_deploy.spec.options import Offered
 
 if TYPE_CHECKING:
     from ttl_deploy.export.auto import Candidate
@@ -32,9 +35,8 @@ NAME = "export"
 ORDER = 5
 NEEDS_ARGUMENTS = True
 
-_INT8 = "int8"
 
-
+@form
 def run(
     run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
     format: Annotated[
@@ -59,38 +61,6 @@ def run(
     max_scale_change: MaxScaleChange = None,
     max_logit_offset: MaxLogitOffset = None,
     max_calibration_shift: MaxCalibrationShift = None,
-    opset: Annotated[
-        int | None, typer.Option(help="ONNX opset; older engines need older ones.", show_default="20; bf16: 22")
-    ] = None,
-    embed_preprocessing: Annotated[
-        bool, typer.Option("--embed-preprocessing", help="Put scaling and normalisation into the graph: uint8 NHWC in.")
-    ] = False,
-    activation: Annotated[
-        str | None, typer.Option(help="none, softmax or sigmoid behind the logits.", show_default="none")
-    ] = None,
-    calibration: Annotated[
-        str | None,
-        typer.Option(help="int8: minmax, entropy or percentile.", show_default="minmax", rich_help_panel=_INT8),
-    ] = None,
-    calibration_images: Annotated[
-        int | None, typer.Option(help="int8: training images.", show_default="300", rich_help_panel=_INT8)
-    ] = None,
-    int8_auto: Annotated[
-        bool,
-        typer.Option(
-            "--int8-auto",
-            help="Leave the most sensitive layers in float until parity passes on validation.",
-            rich_help_panel=_INT8,
-        ),
-    ] = False,
-    qat: Annotated[
-        int | None,
-        typer.Option(
-            help="Epochs of finetuning for int8, towards the float model's own answers.",
-            show_default="0",
-            rich_help_panel=_INT8,
-        ),
-    ] = None,
     device: Annotated[str, typer.Option(help="--format auto: cpu or cuda.", callback=device_word)] = "cpu",
     data: Annotated[
         Path | None,
@@ -109,33 +79,6 @@ def run(
         bool,
         typer.Option("--defer-build", help="trt: write a kit that builds and checks the engine on the target instead."),
     ] = False,
-    samples: Annotated[
-        int | None,
-        typer.Option(help="--defer-build: validation images in the kit; 0: random pixels.", show_default="16"),
-    ] = None,
-    min_batch: Annotated[int | None, typer.Option(help="trt: smallest batch.", show_default="1")] = None,
-    opt_batch: Annotated[int | None, typer.Option(help="trt: batch to be fast for.", show_default="1")] = None,
-    max_batch: Annotated[int | None, typer.Option(help="trt: largest batch.", show_default="32")] = None,
-    workspace_mib: Annotated[
-        int | None, typer.Option(help="trt: most scratch memory of a layer, MiB.", show_default="the GPU's")
-    ] = None,
-    optimization_level: Annotated[
-        int | None, typer.Option(help="trt: 0 builds fast, 5 searches longest.", show_default="3")
-    ] = None,
-    version_compatible: Annotated[
-        bool | None, typer.Option("--version-compatible", help="trt: let later versions of TensorRT load the engine.")
-    ] = None,
-    hardware: Annotated[
-        str | None,
-        typer.Option(
-            help="trt: GPUs the engine runs on: none (this model only), same-compute-capability, or ampere-plus, "
-            "which leaves out Turing (Quadro RTX 6000).",
-            show_default="none",
-        ),
-    ] = None,
-    aot: Annotated[
-        bool | None, typer.Option("--aot", help="pt2: also compile a package for C++ with AOTInductor.")
-    ] = None,
     operating_point: Annotated[
         str | None,
         typer.Option(
@@ -146,6 +89,8 @@ def run(
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an artifact that is there.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the manifest as JSON.")] = False,
+    *,
+    options: Annotated[dict[str, Any], Offered(FORMAT_OPTIONS)],
 ) -> None:
     """Export a run's best model, and refuse (exit code 1) if it does not predict what PyTorch predicts.
 
@@ -170,24 +115,6 @@ def run(
         max_calibration_shift=max_calibration_shift,
     )
     reporter = console.ConsoleReporter(quiet=as_json)
-    options: dict[str, Any] = {
-        "opset": opset,
-        "embed_preprocessing": embed_preprocessing or None,
-        "activation": activation,
-        "calibration": calibration,
-        "calibration_images": calibration_images,
-        "int8_auto": int8_auto or None,
-        "qat": qat,
-        "samples": samples,
-        "min_batch": min_batch,
-        "opt_batch": opt_batch,
-        "max_batch": max_batch,
-        "workspace_mib": workspace_mib,
-        "optimization_level": optimization_level,
-        "version_compatible": version_compatible,
-        "hardware": hardware,
-        "aot": aot,
-    }
     if format.strip().casefold() == AUTO:
         _refuse_options(precision, {"defer_build": defer_build or None, **options})
         made, rows = export_auto(
@@ -216,7 +143,7 @@ def run(
             data=data,
             cache=cache,
             reporter=reporter,
-            **options,
+            settings=options,
         )
     manifest = made.manifest
     if triton is not None:

@@ -1,0 +1,334 @@
+"""Another package adds one of each through entry points, and the command line uses them; nothing here is edited for it.
+
+The package is a folder on the path with its metadata, as pip would leave it. CONTRIBUTING.md names what it holds.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ENTRY_POINTS = """
+[ttl_deploy.backbones]
+pocket = pocket.backbone
+
+[ttl_deploy.methods]
+pinned = pocket.method
+
+[ttl_deploy.methods.options]
+pinned = pocket.options:PinnedOptions
+
+[ttl_deploy.exporters]
+rounded = pocket.format
+
+[ttl_deploy.exporters.options]
+rounded = pocket.options:RoundedOptions
+
+[ttl_deploy.runtimes]
+pocket-torch = pocket.runtime
+
+[ttl_deploy.strategies]
+lowest = pocket.strategy
+
+[ttl_deploy.strategies.options]
+lowest = pocket.options:LowestOptions
+"""
+
+FILES = {
+    "__init__.py": "",
+    "options.py": """
+from typing import Annotated
+
+from pydantic import Field
+
+from ttl_deploy.spec.options import Options
+
+
+class PinnedOptions(Options):
+    pinned_units: Annotated[int, Field(ge=0, description="Units at the bottom that stay as they are.")] = 1
+
+
+class RoundedOptions(Options):
+    digits: Annotated[int, Field(ge=1, description="Decimal digits of a weight.")] = 7
+
+
+class LowestOptions(Options):
+    lowest: Annotated[int, Field(ge=1, description="Candidates to train, the lowest first.")] = 1
+""",
+    "backbone.py": """
+from torch import nn
+
+from ttl_deploy.errors import WeightsError
+from ttl_deploy.zoo import BACKBONES, Backbone, Unit
+from ttl_deploy.zoo.backbone import mark_block_ends
+
+
+class Pocket(Backbone):
+    name = "pocket"
+    first_weight = "stem.0.weight"
+    input_size = 32
+    units = mark_block_ends([Unit("stem", 0, "stem."), Unit("one", 1, "one."), Unit("two", 2, "two.")])
+
+    def build(self, channels=3):
+        widths = {"stem": (channels, 4), "one": (4, 8), "two": (8, 8)}
+        return {name: layer(*pair) for name, pair in widths.items()}
+
+    def slim(self, unit, original, channels, factor):
+        out = original[0].out_channels // factor
+        return layer(channels, out), out
+
+    def pretrained(self):
+        raise WeightsError("pocket has no weights")
+
+
+def layer(before, after):
+    return nn.Sequential(nn.Conv2d(before, after, 3, stride=2, padding=1), nn.ReLU())
+
+
+BACKBONES.register("pocket", Pocket())
+""",
+    "method.py": """
+from pocket.options import PinnedOptions
+
+from ttl_deploy.transfer import METHODS, Plan
+from ttl_deploy.transfer.model import require_cut, split_at
+
+
+@METHODS.add("pinned", PinnedOptions)
+def plan(backbone, spec):
+    options = PinnedOptions(**spec.method_options)
+    kept, _dropped = split_at(backbone, require_cut(spec))
+    return Plan(reused=kept, frozen=kept[: options.pinned_units])
+""",
+    "format.py": """
+from pocket.options import RoundedOptions
+from safetensors.torch import save_file
+
+from ttl_deploy.export.exporter import EXPORTERS, Exporter, Written
+
+
+class Rounded(Exporter):
+    name = "rounded"
+    precisions = ("fp32",)
+    options = RoundedOptions
+
+    def write(self, job, folder):
+        state = {name: tensor.clone() for name, tensor in job.model.network_state().items()}
+        rounded = {name: tensor.round(decimals=job.options.digits) for name, tensor in state.items()}
+        save_file(rounded, folder / "model.safetensors")
+        return Written("model.safetensors", {"digits": job.options.digits})
+
+
+EXPORTERS.register("rounded", Rounded())
+""",
+    "runtime.py": """
+from ttl_deploy.runtime.base import RUNTIMES, Runtime, Session, of_manifest
+
+
+class PocketSession(Session):
+    def __init__(self, artifact, *, threads, device):
+        from safetensors.torch import load_file
+
+        from ttl_deploy.transfer import build
+
+        super().__init__(runtime="pocket-torch", device=device, threads=threads, **of_manifest(artifact.manifest))
+        self._model = build(artifact.manifest.model).eval()
+        self._model.load_network_state(load_file(artifact.model_path))
+
+    def _run(self, batch):
+        import torch
+
+        with torch.inference_mode():
+            return self._model(torch.from_numpy(batch)).numpy()
+
+
+RUNTIMES.register("pocket-torch", Runtime("pocket-torch", ("rounded",), ("cpu",), lambda: None, PocketSession))
+""",
+    "strategy.py": """
+from pocket.options import LowestOptions
+
+from ttl_deploy.search.strategies import STRATEGIES
+
+
+@STRATEGIES.add("lowest", LowestOptions)
+def lowest(state):
+    options = LowestOptions(**state.options.strategy_options)
+    return state.evaluate(state.allowed[: options.lowest], state.full)
+""",
+}
+
+TRAIN = ("--backbone", "pocket", "--weights", "random", "--image-size", "32", "--batch-size", "16", "--epochs", "1")
+
+
+class Outside:
+    """The program in a process of its own, which finds the package."""
+
+    def __init__(self, site: Path, cache: Path) -> None:
+        self.site = site
+        self._cache = ("--cache", str(cache))
+
+    def run(self, *arguments: str, code: int = 0) -> str:
+        """Runs a command; what it printed, on both streams."""
+        path = os.pathsep.join([str(self.site), *filter(None, sys.path)])
+        environment = {**os.environ, "PYTHONPATH": path, "COLUMNS": "200", "OMP_NUM_THREADS": "1"}
+        command = [sys.executable, "-m", "ttl_deploy", *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+        assert done.returncode == code, done.stderr + done.stdout
+        return done.stdout + done.stderr
+
+    def made(self, *arguments: str, **how: int) -> str:
+        """Runs a command that reads images."""
+        return self.run(*arguments, *self._cache, **how)
+
+
+def install(site: Path, files: dict[str, str], entry_points: str) -> None:
+    for name, text in files.items():
+        (site / "pocket").mkdir(parents=True, exist_ok=True)
+        (site / "pocket" / name).write_text(text)
+    metadata = site / "pocket-1.0.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: pocket\nVersion: 1.0\n")
+    (metadata / "entry_points.txt").write_text(entry_points)
+
+
+@pytest.fixture(scope="module")
+def outside(tmp_path_factory: pytest.TempPathFactory, pixel_cache: Path) -> Outside:
+    site = tmp_path_factory.mktemp("site")
+    install(site, FILES, ENTRY_POINTS)
+    return Outside(site, pixel_cache)
+
+
+@pytest.fixture(scope="module")
+def trained_outside(outside: Outside, synthetic: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp("outside") / "run"
+    how = ("--method", "pinned", "--pinned-units", "2", "--cut", "two", "--out", str(run), "--json")
+    outside.made("train", str(synthetic), *TRAIN, *how)
+    return run
+
+
+@pytest.mark.parametrize(
+    ("command", "panel", "option"),
+    [
+        ("train", "Method pinned", "--pinned-units"),
+        ("search", "Method pinned", "--pinned-units"),
+        ("search", "Strategy lowest", "--lowest"),
+        ("export", "Format rounded", "--digits"),
+    ],
+)
+def test_help_shows_the_options_of_another_package(command: str, panel: str, option: str, outside: Outside) -> None:
+    shown = outside.run(command, "--help")
+    assert option in shown.partition(f"─ {panel} ─")[2].partition("╰")[0]
+
+
+def test_help_imports_the_records_of_another_package_and_no_torch(outside: Outside) -> None:
+    code = (
+        "import sys\nfrom ttl_deploy.cli.main import run\n"
+        "for command in ('train', 'search', 'export'): assert run([command, '--help']) == 0\n"
+        "print({'torch', 'numpy', 'onnx', 'pocket.method', 'pocket.format'} & set(sys.modules), file=sys.stderr)\n"
+    )
+    path = os.pathsep.join([str(outside.site), *filter(None, sys.path)])
+    command = [sys.executable, "-c", code]
+    environment = {**os.environ, "PYTHONPATH": path}
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    assert done.stderr.strip() == "set()"
+
+
+def test_a_run_an_artifact_and_predictions_come_of_what_another_package_adds(
+    outside: Outside, trained_outside: Path, synthetic: Path, tmp_path: Path
+) -> None:
+    config = (trained_outside / "config.yaml").read_text()
+    assert "method_options:\n    pinned_units: 2\n" in config
+    artifact = tmp_path / "artifact"
+    outside.made("export", str(trained_outside), "--format", "rounded", "--digits", "6", "--out", str(artifact))
+    manifest = json.loads((artifact / "manifest.json").read_text())
+    assert (manifest["format"], manifest["details"]["digits"]) == ("rounded", 6)
+    assert manifest["model"]["method_options"] == {"pinned_units": 2}
+    assert manifest["parity"]["verdict"] in ("pass", "inconclusive")
+    with_it = (str(artifact), "--runtime", "pocket-torch", "--trust")
+    outside.made("verify", *with_it, "--against", str(trained_outside), "--allow-inconclusive")
+    outside.run("predict", *with_it, str(synthetic), "--out", str(tmp_path / "rows.csv"))
+    assert len((tmp_path / "rows.csv").read_text().splitlines()) > 60
+
+
+def test_a_run_of_another_packages_method_is_repeated_by_its_configuration(
+    outside: Outside, trained_outside: Path, tmp_path: Path
+) -> None:
+    again = tmp_path / "again"
+    outside.made("train", "--config", str(trained_outside / "config.yaml"), "--out", str(again), "--json")
+    assert (again / "config.yaml").read_text() == (trained_outside / "config.yaml").read_text()
+
+
+def test_a_search_follows_the_strategy_of_another_package(outside: Outside, synthetic: Path, tmp_path: Path) -> None:
+    how = ("--strategy", "lowest", "--lowest", "2", "--method", "pinned", "--pinned-units", "1", "--no-latency")
+    outside.made("search", str(synthetic), *TRAIN, *how, "--divisions", "1", "--out", str(tmp_path / "s"), "--json")
+    plan = json.loads((tmp_path / "s" / "search.json").read_text())
+    assert plan["options"]["strategy_options"] == {"lowest": 2}
+    assert {path.name for path in (tmp_path / "s" / "trials").iterdir()} == {"stem", "one"}
+    assert "method_options:\n    pinned_units: 1\n" in (tmp_path / "s" / "winner" / "config.yaml").read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (
+            ("train", "--method", "ttl", "--pinned-units", "2"),
+            "--pinned-units is pinned's, not ttl's; leave it out, or",
+        ),
+        (("train", "--method", "pinned", "--slim", "2"), "--slim is TransFusion's, not pinned's"),
+        (
+            ("train", "--method", "pinned", "--pinned-units", "-1"),
+            "method pinned: pinned_units: Input should be greater",
+        ),
+        (("search", "--lowest", "2"), "--lowest is lowest's, not auto's"),
+        (("search", "--strategy", "lowest", "--eta", "3"), "--eta is halving's, not lowest's"),
+        (("search", "--strategy", "lowest", "--lowest", "0"), "strategy lowest: lowest: Input should be greater"),
+    ],
+)
+def test_an_option_of_another_owner_and_a_value_out_of_range_are_one_line(
+    arguments: tuple[str, ...], said: str, outside: Outside, synthetic: Path, tmp_path: Path
+) -> None:
+    command, *options = arguments
+    cut = ("--cut", "two") if command == "train" else ()
+    out = tmp_path / "out"
+    shown = outside.run(command, str(synthetic), *TRAIN, *cut, *options, "--out", str(out), code=2)
+    assert said in shown.splitlines()[-1]
+    assert not out.exists()
+
+
+def test_a_package_that_registers_no_record_of_its_own_is_imported_for_its_options(tmp_path: Path) -> None:
+    lines = ENTRY_POINTS.replace("[ttl_deploy.methods.options]\npinned = pocket.options:PinnedOptions\n", "")
+    install(tmp_path, FILES, lines)
+    assert "--pinned-units" in Outside(tmp_path, tmp_path).run("train", "--help")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("options.py", "import nowhere\n", "an entry point of ttl_deploy.methods.options, cannot be imported"),
+        ("options.py", "PinnedOptions = 7\n", "entry point 'pinned' of ttl_deploy.methods.options: 7 is no record"),
+    ],
+)
+def test_a_package_that_is_broken_is_named_in_one_line(name: str, text: str, said: str, tmp_path: Path) -> None:
+    install(tmp_path, {**FILES, name: text}, ENTRY_POINTS)
+    shown = Outside(tmp_path, tmp_path).run("train", "--help", code=2)
+    assert said in shown
+    assert shown.count("\n") == 1
+
+
+def test_a_record_that_only_its_entry_point_names_is_known_in_python_too(tmp_path: Path) -> None:
+    method = FILES["method.py"].replace('@METHODS.add("pinned", PinnedOptions)', '@METHODS.add("pinned")')
+    install(tmp_path, {**FILES, "method.py": method}, ENTRY_POINTS)
+    code = (
+        "from ttl_deploy.spec import ModelSpec\nfrom ttl_deploy.transfer import build\n"
+        "spec = ModelSpec(backbone='pocket', method='pinned', cut='two', classes=('a', 'b'), image_size=32)\n"
+        "print(build(spec).spec.method_options, [unit.name for unit in build(spec).plan.frozen])\n"
+    )
+    path = os.pathsep.join([str(tmp_path), *filter(None, sys.path)])
+    environment = {**os.environ, "PYTHONPATH": path}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    assert done.stdout.strip() == "{'pinned_units': 1} ['stem']"
