@@ -33,9 +33,9 @@ from ttl_deploy.complexity import count
 from ttl_deploy.export.exporter import ExportJob
 from ttl_deploy.export.images import RunImages, Sample
 from ttl_deploy.export.onnx_graph import GraphOptions, typed_graph
-from ttl_deploy.export.quantise import Quantiser
 from ttl_deploy.export.quantise_auto import choose_float_layers
 from ttl_deploy.export.quantise_qat import finetuned
+from ttl_deploy.export.quantiser import Quantiser
 from ttl_deploy.parity.compare import Bounds, Comparison, Verdict, compare, verdict
 from ttl_deploy.runtime.ov_core import core
 from ttl_deploy.signal_stack import kept_signal_stack

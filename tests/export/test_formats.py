@@ -23,7 +23,7 @@ from ttl_deploy.export.graph_ends import add_activation, embed_preprocessing
 from ttl_deploy.export.graph_tidy import TRAINING_LEFTOVERS, expected_parameters, held
 from ttl_deploy.export.graph_types import to_half
 from ttl_deploy.export.onnx_graph import MODEL_FILE, save_onnx, to_onnx
-from ttl_deploy.export.quantise import Quantiser
+from ttl_deploy.export.quantiser import Quantiser
 from ttl_deploy.export.trt_lint import lint
 from ttl_deploy.preprocess import normalise
 from ttl_deploy.runtime.ov import settings

@@ -21,9 +21,9 @@ from ttl_deploy.export.export_run import export_run
 from ttl_deploy.export.exporter import EXPORTERS, ExportJob
 from ttl_deploy.export.images import RunImages
 from ttl_deploy.export.onnx_graph import to_onnx
-from ttl_deploy.export.quantise import Quantiser
 from ttl_deploy.export.quantise_auto import LEAST_INT8, choose_float_layers, divergence, logits_of
 from ttl_deploy.export.quantise_qat import finetuned
+from ttl_deploy.export.quantiser import Quantiser
 from ttl_deploy.parity import Bounds
 from ttl_deploy.parity.shift import SMALLEST_SPREAD
 from ttl_deploy.parity.verify import verify

@@ -1,22 +1,9 @@
-"""Static int8 quantisation of an ONNX graph: Q/DQ pairs, weights per channel, ranges from training images.
-
-ONNX Runtime's quantiser places the pairs. On ResNets its graph was measured against NNCF's: in OpenVINO both take the
-same time (`reports/int8-accuracy.md`), in ONNX Runtime this one is faster, so one file serves both engines.
-Convolutions and batch norms are folded before, and residual sums are quantised too, without which a block falls back
-to float between its layers.
-"""
+"""int8 as a user asks for it: calibrated on training images, and with `--int8-auto` some layers left in float."""
 
 from __future__ import annotations
 
-import contextlib
-import functools
-import io
-import logging
-import math
-import tempfile
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,22 +11,14 @@ import onnx
 from numpy.typing import NDArray
 
 from ttl_deploy.export.images import Sample
+from ttl_deploy.export.quantiser import Quantiser
 
 if TYPE_CHECKING:
     from ttl_deploy.export.exporter import ExportJob
     from ttl_deploy.export.options import CalibrationOptions, GraphOptions
 
-LAYERS = ("Conv", "Gemm", "MatMul")
-"""Operators with weights: the layers that may be left in float."""
-
 _CALIBRATION_BATCH = 4
 """Small, because histogram calibration holds every activation of a batch at once."""
-
-# Batch norms that could not be folded and sigmoids stay float: int8 halves neither's time and costs accuracy.
-_QUANTISED = (
-    *LAYERS,
-    *("Add", "Mul", "Concat", "Relu", "Clip", "MaxPool", "AveragePool", "GlobalAveragePool", "Reshape", "Flatten"),
-)
 
 
 @dataclass(frozen=True)
@@ -106,172 +85,7 @@ def calibration_facts(method: str, images: int, options: CalibrationOptions, *, 
     }
 
 
-class Quantiser:
-    """A calibrated graph that can be quantised with some layers left in float, again and again.
-
-    Args:
-        plain: Float32, folded, with inferred shapes.
-        ranges: What ONNX Runtime's calibrator computed.
-        symmetric: Activations around zero.
-    """
-
-    def __init__(self, plain: onnx.ModelProto, ranges: Any, *, symmetric: bool = False) -> None:
-        self.plain = plain
-        self._ranges = ranges
-        self._symmetric = symmetric
-        self._swishes = _swishes(plain)
-
-    @classmethod
-    def calibrated(
-        cls, plain: onnx.ModelProto, batches: Iterable[NDArray[np.float32]], *, method: str, symmetric: bool = False
-    ) -> Quantiser:
-        """Runs images through a graph and takes the range of every activation.
-
-        Args:
-            plain: Float32, folded.
-            batches: (N, C, H, W) float32 each, consumed once.
-            method: `minmax`, `entropy` or `percentile`.
-            symmetric: Activations around zero.
-        """
-        from onnxruntime.quantization import CalibrationMethod
-        from onnxruntime.quantization.calibrate import create_calibrator
-
-        methods = {
-            "minmax": CalibrationMethod.MinMax,
-            "entropy": CalibrationMethod.Entropy,
-            "percentile": CalibrationMethod.Percentile,
-        }
-        with tempfile.TemporaryDirectory() as folder, _quiet():
-            path = Path(folder) / "plain.onnx"
-            onnx.save_model(plain, path)
-            calibrator = create_calibrator(
-                path,
-                list(_QUANTISED),
-                augmented_model_path=str(Path(folder) / "augmented.onnx"),
-                calibrate_method=methods[method],
-                extra_options={"symmetric": symmetric},
-            )
-            for batch in batches:
-                calibrator.collect_data(_OneBatch(plain.graph.input[0].name, batch))
-            ranges = calibrator.compute_data()
-        return cls(plain, ranges, symmetric=symmetric)
-
-    @functools.cached_property
-    def layers(self) -> tuple[str, ...]:
-        """Names of the layers with weights, bottom first."""
-        return tuple(node.name for node in self.plain.graph.node if node.op_type in LAYERS)
-
-    @functools.cached_property
-    def macs(self) -> dict[str, int]:
-        """Multiply-adds of each layer for one image."""
-        shapes = {t.name: tuple(t.dims) for t in self.plain.graph.initializer}
-        outputs = {v.name: v for v in (*self.plain.graph.value_info, *self.plain.graph.output)}
-        counted = {}
-        for node in self.plain.graph.node:
-            if node.op_type in LAYERS:
-                positions = math.prod(d.dim_value for d in outputs[node.output[0]].type.tensor_type.shape.dim[2:])
-                counted[node.name] = math.prod(shapes[node.input[1]]) * positions
-        return counted
-
-    def quantise(self, float_layers: Collection[str] = ()) -> onnx.ModelProto:
-        """The graph with Q/DQ pairs around every layer but some.
-
-        Args:
-            float_layers: Names of `layers` to leave in float.
-        """
-        from onnxruntime.quantization import QuantType
-        from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
-
-        copy = onnx.ModelProto()
-        copy.CopyFrom(self.plain)
-        with _quiet():
-            quantizer = QDQQuantizer(
-                copy,
-                per_channel=True,
-                reduce_range=False,
-                weight_qType=QuantType.QInt8,
-                activation_qType=QuantType.QInt8 if self._symmetric else QuantType.QUInt8,
-                tensors_range=self._ranges,
-                nodes_to_quantize=[],
-                nodes_to_exclude=[*_left_in_float(self.plain, float_layers), *self._swishes],
-                op_types_to_quantize=list(_QUANTISED),
-                extra_options={
-                    "ActivationSymmetric": self._symmetric,
-                    "WeightSymmetric": True,
-                    # TensorRT adds biases in float; int32 biases are faster everywhere else.
-                    "QuantizeBias": not self._symmetric,
-                    "QDQKeepRemovableActivations": self._symmetric,
-                },
-            )
-            quantizer.quantize_model()
-            quantizer.model.topological_sort()
-        return _in_order(quantizer.model.model)
-
-
-class _OneBatch:
-    """What ONNX Runtime's calibrator reads from."""
-
-    def __init__(self, name: str, batch: NDArray[np.float32]) -> None:
-        self._batches = iter([{name: batch}])
-
-    def get_next(self) -> dict[str, NDArray[np.float32]] | None:
-        return next(self._batches, None)
-
-
-def _left_in_float(proto: onnx.ModelProto, layers: Collection[str]) -> list[str]:
-    """Some layers and what belongs to them: operators of one input follow it, sums a layer that feeds them directly."""
-    constants = {tensor.name for tensor in proto.graph.initializer}
-    floats, fed, names = set[str](), set[str](), []
-    for node in proto.graph.node:
-        inputs, outputs = [name for name in node.input if name not in constants], set(node.output)
-        if node.op_type in LAYERS:
-            left = fresh = node.name in layers
-        elif len(inputs) == 1:
-            left, fresh = inputs[0] in floats, inputs[0] in fed
-        else:
-            left, fresh = any(name in fed for name in inputs), False
-        if left:
-            names.append(node.name)
-        floats |= outputs if left else set()
-        fed |= outputs if fresh else set()
-    return names
-
-
-def _swishes(proto: onnx.ModelProto) -> list[str]:
-    """Products x * sigmoid(x): engines compute them as one operator, which a Q/DQ pair in between would prevent."""
-    sigmoids = {node.output[0]: node.input[0] for node in proto.graph.node if node.op_type == "Sigmoid"}
-    return [
-        node.name
-        for node in proto.graph.node
-        if node.op_type == "Mul" and any(sigmoids.get(a) == b for a, b in (node.input[:2], node.input[1::-1]))
-    ]
-
-
-def _in_order(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """Initialisers by name: the quantiser's own order is a set's, which differs between processes."""
-    ordered = sorted(proto.graph.initializer, key=lambda tensor: str(tensor.name))
-    del proto.graph.initializer[:]
-    proto.graph.initializer.extend(ordered)
-    proto.graph.ClearField("value_info")
-    proto.ClearField("metadata_props")
-    proto.producer_name, proto.producer_version = "ttl-deploy", ""
-    return onnx.shape_inference.infer_shapes(proto)
-
-
 def _told(sample: Sample, advance: Any) -> Iterator[NDArray[np.float32]]:
     for batch in sample:
         yield batch
         advance(len(batch), "")
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """It recommends its own preparation on the root logger, which ours has made needless, and prints its steps."""
-    root = logging.getLogger()
-    level = root.level
-    root.setLevel(logging.ERROR)
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            yield
-    finally:
-        root.setLevel(level)

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from ttl_deploy.errors import CheckFailedError
 from ttl_deploy.export.exporter import ExportJob
 from ttl_deploy.export.images import Sample
-from ttl_deploy.export.quantise import Quantiser
+from ttl_deploy.export.quantiser import Quantiser
 from ttl_deploy.parity.compare import Bounds, Comparison, Verdict, compare, verdict
 from ttl_deploy.parity.verify import patient_groups
 from ttl_deploy.tasks import softmax
