@@ -1,7 +1,9 @@
 """The package as a whole: every module imports alone, without the optional packages; the API is the commands."""
 
 import importlib
+import os
 import pkgutil
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -62,6 +64,22 @@ def test_the_rooms_export_and_bench_are_callable_and_still_packages() -> None:
     assert importlib.import_module("ttl_deploy.export.onnx_graph") is export.onnx_graph
     with pytest.raises(AttributeError, match="no attribute 'exprot'"):
         _ = ttl_deploy.exprot
+
+
+@pytest.mark.slow
+def test_the_readmes_python_type_checks_with_the_functions_own_signatures(tmp_path: Path) -> None:
+    """In a user's project, strictly; and a wrong argument is told, as it would not be of a module that is called."""
+    root = Path(__file__).parents[1]
+    example = re.search(r"```python\n(.*?)```", (root / "README.md").read_text(), re.DOTALL)
+    assert example is not None
+    (tmp_path / "good.py").write_text(example[1])
+    (tmp_path / "bad.py").write_text("import ttl_deploy\n\nttl_deploy.export('run', format=3)\n")
+    command = [sys.executable, "-m", "mypy", "--strict", "good.py", "bad.py"]
+    environment = os.environ | {"MYPYPATH": str(root)}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    first, *rest = done.stdout.splitlines()
+    assert first.startswith('bad.py:3: error: Argument "format" to "export_run" has incompatible type "int"'), done
+    assert rest == ["Found 1 error in 1 file (checked 2 source files)"]
 
 
 def test_no_module_is_named_like_what_it_wraps() -> None:

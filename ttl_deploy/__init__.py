@@ -13,11 +13,14 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from ttl_deploy.artifact import open_artifact, sign
+    from ttl_deploy.export.export_run import export_run as export
     from ttl_deploy.parity.verify import verify
     from ttl_deploy.prediction.predict import predict
+    from ttl_deploy.search.search import search as search
     from ttl_deploy.spec import Data, Model, Protocol
     from ttl_deploy.training.run import open_run
     from ttl_deploy.training.train import resume, train
+    from ttl_deploy.workflows.bench import bench as bench
     from ttl_deploy.workflows.ceiling import ceiling
     from ttl_deploy.workflows.compare import compare
     from ttl_deploy.workflows.quickstart import quickstart
@@ -26,13 +29,16 @@ __all__ = [
     "Data",
     "Model",
     "Protocol",
+    "bench",
     "ceiling",
     "compare",
+    "export",
     "open_artifact",
     "open_run",
     "predict",
     "quickstart",
     "resume",
+    "search",
     "sign",
     "train",
     "verify",

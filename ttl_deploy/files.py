@@ -244,6 +244,11 @@ def remove_leftovers(folder: Path) -> None:
         entry.unlink(missing_ok=True)
 
 
+def as_path(path: str | Path | None) -> Path | None:
+    """What a user of the functions names, as a path."""
+    return None if path is None else Path(path)
+
+
 def exists(path: Path) -> bool:
     """Whether something is there; no path that the system cannot have, such as one too long, is."""
     try:

@@ -26,6 +26,7 @@ OPTIONS = {
 RUNNING = {"export", "verify", "bench", "compare", "predict", "serve"}
 CALLED_BY = {
     "ttl_deploy.artifact": {"export"},
+    "ttl_deploy.cli.forms": {"train", "search"},
     "ttl_deploy.bench.worker": {"bench"},
     "ttl_deploy.data.manifest": {"train", "search"},
     "ttl_deploy.data.prepared": {"train", "search"},
@@ -43,6 +44,7 @@ CALLED_BY = {
     "ttl_deploy.runtime.torch_file": RUNNING,
     "ttl_deploy.runtime.torch_variants": {"bench", "compare", "paper"},
     "ttl_deploy.serve.triton": {"export"},
+    "ttl_deploy.spec.request": {"train", "search"},
     "ttl_deploy.training.cached": {"train", "search"},
     "ttl_deploy.training.checkpoint": {"train"},
     "ttl_deploy.training.engine": {"train", "search"},

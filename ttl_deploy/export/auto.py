@@ -79,7 +79,7 @@ def export_auto(
     overwrite: bool = False,
     operating_point: str | None = None,
     data: str | Path | None = None,
-    cache: Path | None = None,
+    cache: str | Path | None = None,
     reporter: Reporter = SILENT,
 ) -> tuple[Artifact, list[Candidate]]:
     """Exports a run in every way this machine can run, and keeps the fastest that parity lets through.
@@ -106,7 +106,7 @@ def export_auto(
         CheckFailedError: No candidate passes; nothing was kept.
     """
     device = device_of(device, DEVICES)
-    source = Exported(finished_run(Path(run)), cache, reporter, None if data is None else Path(data), operating_point)
+    source = Exported(finished_run(Path(run)), files.as_path(cache), reporter, files.as_path(data), operating_point)
     folder_of_run = source.run.folder
     place = Path(out) if out is not None else folder_of_run / f"auto-{device}"
     files.refuse_existing(place, overwrite=overwrite)

@@ -45,7 +45,7 @@ def export_run(
     defer_build: bool = False,
     operating_point: str | None = None,
     data: str | Path | None = None,
-    cache: Path | None = None,
+    cache: str | Path | None = None,
     reporter: Reporter = SILENT,
     settings: Mapping[str, Any] | None = None,
     **options: Any,
@@ -76,7 +76,7 @@ def export_run(
         MissingDependencyError: The format or the precision needs what is not here.
         CheckFailedError: The exported model does not predict what PyTorch predicts; nothing was kept.
     """
-    source = Exported(finished_run(Path(run)), cache, reporter, None if data is None else Path(data), operating_point)
+    source = Exported(finished_run(Path(run)), files.as_path(cache), reporter, files.as_path(data), operating_point)
     exporter, chosen = choose(_deferred(format) if defer_build else format, precision)
     chosen_options = make_options(exporter, {**(settings or {}), **options})
     _refuse_sigmoid(source, chosen_options)

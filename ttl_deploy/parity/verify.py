@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from ttl_deploy import files
 from ttl_deploy import runtime as runtimes
 from ttl_deploy.artifact import MANIFEST, Artifact, open_artifact
 from ttl_deploy.data.items import Dataset
@@ -159,7 +160,7 @@ def verify(
     allow_other_preprocessing: bool = False,
     key: str | Path | None = None,
     trust: bool = False,
-    cache: Path | None = None,
+    cache: str | Path | None = None,
     reporter: Reporter = SILENT,
 ) -> Check:
     """Compares an artifact with the run it was exported from, or with another artifact.
@@ -193,12 +194,13 @@ def verify(
     runtimes.refuse_unbound(opened)
     runtimes.runtime_for(opened, runtime, device=device)
     pictures = open_pictures(opened, source, data)
-    prepared = pictures.prepared(opened.manifest.preprocess, cache=cache, reporter=reporter)
+    kept = files.as_path(cache)
+    prepared = pictures.prepared(opened.manifest.preprocess, cache=kept, reporter=reporter)
     if pictures.dataset is not None:
         understand(pictures.dataset, prepared.sides.tolist(), prepared.cached).tell(reporter)
     if pictures.run is None and source.run is not None:
         _warn_of_training_images(source.run, prepared, reporter)
-    reference = _reference(source, pictures, threads=threads, cache=cache, reporter=reporter)
+    reference = _reference(source, pictures, threads=threads, cache=kept, reporter=reporter)
     with runtimes.load(opened, runtime, threads=threads, device=device) as session:
         result = check(
             opened,

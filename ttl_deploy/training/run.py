@@ -273,13 +273,14 @@ class Predictions:
         return Predictions(tuple(self.ids[i] for i in keep), (name,) * len(keep), self.labels[keep], self.logits[keep])
 
 
-def open_run(folder: Path) -> Run:
+def open_run(folder: str | Path) -> Run:
     """Opens a run's folder.
 
     Raises:
         BadInputError: It is missing, not a run, or a series of runs (the error lists them).
         IntegrityError: Its configuration is damaged or of a newer version.
     """
+    folder = Path(folder)
     if not folder.exists():
         files.recover(folder)
     if not folder.is_dir():

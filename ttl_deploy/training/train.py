@@ -62,7 +62,7 @@ def train(
     out: str | Path,
     *,
     split: SplitSpec | None = None,
-    division: Path | None = None,
+    division: str | Path | None = None,
     overwrite: bool = False,
     finish: bool = True,
     judge: Judge | None = None,
@@ -100,7 +100,7 @@ def train(
     prepared = _on_first(
         fabric,
         lambda: (
-            prepare_like(dataset, preprocess, division, cache_folder=data.cache, reporter=reporter)
+            prepare_like(dataset, preprocess, Path(division), cache_folder=data.cache, reporter=reporter)
             if division
             else prepare(
                 dataset,
@@ -127,12 +127,12 @@ def train(
 
 
 def resume(
-    folder: Path,
+    folder: str | Path,
     *,
     epochs: int | None = None,
     max_minutes: float | None = None,
-    data: Path | None = None,
-    cache: Path | None = None,
+    data: str | Path | None = None,
+    cache: str | Path | None = None,
     finish: bool = True,
     judge: Judge | None = None,
     reporter: Reporter = SILENT,
@@ -153,6 +153,7 @@ def resume(
         BadInputError: It is not a run, or its images changed.
         IntegrityError: Its files are damaged.
     """
+    folder, data, cache = Path(folder), files.as_path(data), files.as_path(cache)
     run = folders.open_run(folder)
     folders.mend_lines(folder, reporter)
     run.history()

@@ -103,8 +103,8 @@ def bench(
     roofline: bool = True,
     key: str | Path | None = None,
     trust: bool = False,
-    out: Path | None = None,
-    cache: Path | None = None,
+    out: str | Path | None = None,
+    cache: str | Path | None = None,
     reporter: Reporter = SILENT,
 ) -> list[Row]:
     """Measures artifacts and runs, each artifact in every engine that runs it here.
@@ -158,7 +158,7 @@ def bench(
     for path in paths:
         opened = _artifact_at(Path(path), key, trust)
         for name, subject in _subjects(
-            opened or Path(path), runtimes, variants, compare_whole, shared, cache, reporter
+            opened or Path(path), runtimes, variants, compare_whole, shared, files.as_path(cache), reporter
         ):
             subjects.setdefault(name, subject)
     jobs = [
@@ -171,9 +171,9 @@ def bench(
     measured = run_all([job for _subject, job in jobs], rounds=rounds, reporter=reporter)
     rows = _with_ratios([_row(subject, m) for (subject, _job), m in zip(jobs, measured, strict=True)])
     if roofline:
-        rows = _with_rooflines(rows, cache, reporter)
+        rows = _with_rooflines(rows, files.as_path(cache), reporter)
     if out is not None:
-        files.write_json(out, record(rows))
+        files.write_json(Path(out), record(rows))
     return rows
 
 

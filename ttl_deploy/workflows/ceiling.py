@@ -15,8 +15,8 @@ def ceiling(
     *,
     threads: int | Sequence[int] | None = None,
     device: str = "cpu",
-    cache: Path | None = None,
-    out: Path | None = None,
+    cache: str | Path | None = None,
+    out: str | Path | None = None,
     reporter: Reporter = SILENT,
 ) -> tuple[Ceiling, ...]:
     """Measures this machine's ceiling, for each number of threads.
@@ -32,9 +32,10 @@ def ceiling(
         TtlDeployError: It cannot be measured.
     """
     counts = (threads,) if threads is None or isinstance(threads, int) else tuple(dict.fromkeys(threads))
+    kept = files.as_path(cache)
     found = tuple(
-        room.ceiling(threads=count, device=device, cache=cache, refresh=True, reporter=reporter) for count in counts
+        room.ceiling(threads=count, device=device, cache=kept, refresh=True, reporter=reporter) for count in counts
     )
     if out is not None:
-        files.write_json(out, [each.model_dump(mode="json") for each in found])
+        files.write_json(Path(out), [each.model_dump(mode="json") for each in found])
     return found

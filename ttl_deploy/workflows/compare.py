@@ -65,7 +65,7 @@ def compare(
     most_uncertain: float = MOST_UNCERTAIN,
     key: str | Path | None = None,
     trust: bool = False,
-    out: Path | None = None,
+    out: str | Path | None = None,
     reporter: Reporter = SILENT,
 ) -> Duel:
     """Measures two things in turns, A B B A, and gives the ratio of their times with an interval.
@@ -105,7 +105,7 @@ def compare(
     one, other = measure_in_turns(jobs, blocks=blocks, block=block, reporter=reporter)
     duel = Duel(compare_blocks(one, other, most_uncertain=most_uncertain), one, other)
     if out is not None:
-        files.write_json(out, duel.as_dict())
+        files.write_json(Path(out), duel.as_dict())
     return duel
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from ttl_deploy import files
 from ttl_deploy import runtime as runtimes
 from ttl_deploy.artifact import Artifact, open_artifact
 from ttl_deploy.data.prepared import Prepared
@@ -77,7 +78,7 @@ def locate(
     max_logit_difference: float | None = None,
     key: str | Path | None = None,
     trust: bool = False,
-    cache: Path | None = None,
+    cache: str | Path | None = None,
     reporter: Reporter = SILENT,
 ) -> Location:
     """Finds where an artifact and its reference part.
@@ -110,7 +111,7 @@ def locate(
     if opened.manifest.model.input_shape != _input_shape(source):
         return Location(kind="preprocessing", sentence="; ".join(notes) or "the inputs have different shapes")
     pictures = open_pictures(opened, source, data)
-    shown = _shown(pictures, source, ids, cache, reporter)
+    shown = _shown(pictures, source, ids, files.as_path(cache), reporter)
     with reporter.task("running the chain", None):
         recorded = _recorded(source, shown.ids) if pictures.run is not None else None
         links = [*_reference_links(source, shown, recorded, threads)]

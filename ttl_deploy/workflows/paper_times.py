@@ -94,7 +94,7 @@ def paper_times(
     blocks: int = 10,
     block: Block = BLOCK,
     tables: Sequence[PaperTable] | None = None,
-    out: Path | None = None,
+    out: str | Path | None = None,
     reporter: Reporter = SILENT,
 ) -> PaperTimes:
     """Measures the paper's networks and compares the ratios of their run times.
@@ -129,7 +129,7 @@ def paper_times(
     rows = tuple(row for table in known for row in _rows(table, measured, device))
     found = PaperTimes(device, rows, missing, tuple(measured.values()))
     if out is not None:
-        files.write_json(out, found.as_dict())
+        files.write_json(Path(out), found.as_dict())
     return found
 
 
