@@ -252,3 +252,10 @@ def test_a_headline_of_one_class_is_an_error_the_trainer_sees() -> None:
 def test_groups_must_be_one_per_image() -> None:
     with pytest.raises(ValueError, match="1 groups for 2 images"):
         evaluate([0, 1], np.eye(2), "ab", groups=["p"])
+
+
+def test_one_image_of_one_patient_is_said_in_the_singular() -> None:
+    probabilities = [[0.9, 0.1], [0.6, 0.4], [0.2, 0.8]]
+    found = evaluate([0, 0, 1], probabilities, ("healthy", "ill"), groups=("a", "a", "b"), bootstrap=0)
+    assert found.caution is not None
+    assert "2 images of 1 patient are 'healthy', 1 image of 1 patient is 'ill'" in found.caution

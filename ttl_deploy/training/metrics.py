@@ -430,8 +430,12 @@ def _caution(classes: Sequence[ClassMetrics], patients: Sequence[int]) -> str | 
 
 
 def _how_many(single: ClassMetrics) -> str:
-    of = "" if single.patients is None else f" of {single.patients} patients"
-    return f"{single.images} images{of} are {single.name!r}"
+    of = "" if single.patients is None else f" of {_counted(single.patients, 'patient')}"
+    return f"{_counted(single.images, 'image')}{of} {'is' if single.images == 1 else 'are'} {single.name!r}"
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"
 
 
 def _auroc(positive: NDArray[np.bool_], scores: Floats) -> float | None:
