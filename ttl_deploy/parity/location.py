@@ -13,6 +13,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from ttl_deploy.parity.compare import decisions
 from ttl_deploy.parity.graphs import GraphComparison
 from ttl_deploy.parity.shift import SMALLEST_SPREAD
 from ttl_deploy.spec import Record
@@ -78,15 +79,16 @@ class Location(Record):
     graph: GraphComparison | None = None
 
 
-def steps_of(stages: Sequence[Stage], most: float | None = None) -> tuple[Step, ...]:
+def steps_of(stages: Sequence[Stage], most: float | None = None, threshold: float | None = None) -> tuple[Step, ...]:
     """Compares each stage with the one before.
 
     Args:
         stages: The chain; the spread of the first one's logits is the unit of the bounds.
         most: The largest difference allowed in that unit; None: by the precision of each step.
+        threshold: See `ttl_deploy.parity.compare.compare`.
     """
     spread = max(float(np.nan_to_num(stages[0].logits.astype(np.float64).std(axis=0)).max()), SMALLEST_SPREAD)
-    return tuple(_step(*pair, spread, most) for pair in itertools.pairwise(stages))
+    return tuple(_step(*pair, spread, most, threshold) for pair in itertools.pairwise(stages))
 
 
 def first_exceeding(steps: Sequence[Step]) -> int | None:
@@ -113,7 +115,7 @@ def permutation(reference: NDArray[np.float32], candidate: NDArray[np.float32], 
     return order
 
 
-def _step(before: Stage, after: Stage, spread: float, most: float | None) -> Step:
+def _step(before: Stage, after: Stage, spread: float, most: float | None, threshold: float | None) -> Step:
     low = {before.precision, after.precision} != {"fp32"}
     factor = most or (LOW_PRECISION_LOGIT_BOUND if low else FP32_LOGIT_BOUND)
     finite = np.isfinite(before.logits).all() and np.isfinite(after.logits).all()
@@ -123,6 +125,11 @@ def _step(before: Stage, after: Stage, spread: float, most: float | None) -> Ste
         end=after.name,
         difference=difference,
         bound=factor * spread,
-        agreement=float((before.logits.argmax(axis=1) == after.logits.argmax(axis=1)).mean()),
+        agreement=float((_decided(before, threshold) == _decided(after, threshold)).mean()),
         exceeds=difference is None or difference > factor * spread,
     )
+
+
+def _decided(stage: Stage, threshold: float | None) -> NDArray[np.int64]:
+    """What is no number decides like zero; such a step exceeds its bound anyway."""
+    return decisions(np.nan_to_num(stage.logits.astype(np.float64)), threshold)

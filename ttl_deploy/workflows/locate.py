@@ -118,7 +118,9 @@ def locate(
         links += _artifact_links(opened, shown, runtime, device, threads, "artifact")
         if getattr(opened.manifest, "activation", "none") == "softmax":
             links = [_centred(link) for link in links]
-        steps = steps_of([link.stage for link in links], max_logit_difference)
+        point = opened.manifest.operating_point
+        threshold = None if point is None else point.threshold
+        steps = steps_of([link.stage for link in links], max_logit_difference, threshold)
         position = first_exceeding(steps)
         found = Location(kind="nowhere", sentence=_unmoved(len(steps)), images=len(shown.ids), steps=steps)
         if position is not None:
