@@ -6,7 +6,7 @@ import pytest
 
 from ttl_deploy.errors import BadInputError, IntegrityError
 from ttl_deploy.spec import (
-    OPERATING_POINT_VERSION,
+    SCHEMA_VERSION,
     AugmentSpec,
     ModelSpec,
     PreprocessSpec,
@@ -64,8 +64,8 @@ def test_what_cannot_be_is_one_line(kind: type, fields: dict[str, object], said:
 def test_a_newer_record_is_told() -> None:
     from ttl_deploy.spec import TrainConfig
 
-    with pytest.raises(IntegrityError, match=f"newer than this program's {OPERATING_POINT_VERSION}"):
-        read_record(TrainConfig, {"schema_version": OPERATING_POINT_VERSION + 1}, Path("config.yaml"))
+    with pytest.raises(IntegrityError, match=f"newer than this program's {SCHEMA_VERSION}"):
+        read_record(TrainConfig, {"schema_version": SCHEMA_VERSION + 1}, Path("config.yaml"))
     with pytest.raises(IntegrityError, match=r"config\.yaml.*data"):
         read_record(TrainConfig, {}, Path("config.yaml"))
 

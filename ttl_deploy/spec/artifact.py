@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
 from ttl_deploy.spec.inputs import PreprocessSpec
 from ttl_deploy.spec.model import ModelSpec
-from ttl_deploy.spec.record import SCHEMA_VERSION, PathText, Record
+from ttl_deploy.spec.record import OPERATING_POINT_VERSION, SCHEMA_VERSION, PathText, Record
 from ttl_deploy.spec.task import OperatingPoint
 
 
@@ -120,6 +120,8 @@ class ArtifactManifest(Record):
         details: Further facts of the format: opset, calibration, layers left in a higher precision and the like.
         created: UTC time, ISO 8601.
     """
+
+    NEWEST: ClassVar[int] = OPERATING_POINT_VERSION
 
     schema_version: int = SCHEMA_VERSION
     format: str

@@ -9,7 +9,7 @@ import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, ClassVar, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationError
 
@@ -20,9 +20,6 @@ SCHEMA_VERSION = 1
 
 OPERATING_POINT_VERSION = 2
 """Of a manifest with an operating point, by which a reader of version 1 would not decide."""
-
-_NEWEST = OPERATING_POINT_VERSION
-"""What this program reads."""
 
 
 def _any_text(value: object) -> str:
@@ -40,7 +37,13 @@ Fraction = Annotated[float, Field(gt=0, lt=1)]
 
 
 class Record(BaseModel):
-    """Base of all records."""
+    """Base of all records.
+
+    Attributes:
+        NEWEST: Highest schema version that is read of this kind.
+    """
+
+    NEWEST: ClassVar[int] = SCHEMA_VERSION
 
     # Built when first used: a command needs few of all records, and `--help` none.
     model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
@@ -69,9 +72,9 @@ def read_record(kind: type[AnyRecord], content: Any, where: str | Path, *, fix: 
         DamagedError: It is of a newer schema, or a field is missing or wrong; the error names field and file.
     """
     version = content.get("schema_version", SCHEMA_VERSION) if isinstance(content, dict) else None
-    if isinstance(version, int) and version > _NEWEST:
+    if isinstance(version, int) and version > kind.NEWEST:
         raise DamagedError(
-            f"schema version {version} is newer than this program's {_NEWEST}",
+            f"schema version {version} is newer than this program's {kind.NEWEST}",
             where=where,
             fix="upgrade ttl-deploy",
         )
