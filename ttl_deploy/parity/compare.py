@@ -28,6 +28,7 @@ from ttl_deploy.errors import BadInputError, near
 from ttl_deploy.parity.paired import Change, Changes, changes, images_needed
 from ttl_deploy.parity.shift import SMALLEST_SPREAD, Shift, probabilities, shift
 from ttl_deploy.spec import ParityRecord, Record
+from ttl_deploy.tasks import decide
 
 Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -318,9 +319,7 @@ def decisions(logits: Floats, threshold: float | None = None) -> NDArray[np.int6
         logits: (N, K).
         threshold: See `compare`.
     """
-    if threshold is None:
-        return np.asarray(logits.argmax(axis=1), dtype=np.int64)
-    return np.asarray(probabilities(logits)[:, 1] >= threshold, dtype=np.int64)
+    return decide(logits if threshold is None else probabilities(logits), threshold)
 
 
 def verdict(comparison: Comparison, bounds: Bounds) -> Verdict:

@@ -30,6 +30,7 @@ from ttl_deploy.progress import SILENT, Reporter
 from ttl_deploy.runtime import Session
 from ttl_deploy.spec import OperatingPoint, ParityRecord, PreprocessSpec
 from ttl_deploy.tasks import softmax
+from ttl_deploy.training import operation
 from ttl_deploy.training.run import (
     CONFIG,
     Predictions,
@@ -438,11 +439,8 @@ def _warn_of_training_images(run: Run, prepared: Prepared, reporter: Reporter) -
 
 
 def patient_groups(prepared: Prepared, ids: Sequence[str]) -> list[str] | None:
-    """The patient of each image; an image without one is its own. None where no patient is known."""
-    patients = dict(zip(prepared.ids, prepared.patients, strict=True))
-    if not any(patients[image] for image in ids):
-        return None
-    return [f"patient {patients[image]}" if patients[image] else f"image {image}" for image in ids]
+    """The patient of each image, as `ttl_deploy.training.operation.patient_groups` has them."""
+    return operation.patient_groups(dict(zip(prepared.ids, prepared.patients, strict=True)), ids)
 
 
 def _example(

@@ -98,7 +98,7 @@ def model_config(model: ServedModel) -> dict[str, Any]:
 
 def _point(model: ServedModel) -> dict[str, dict[str, str]]:
     point = model.artifact.manifest.operating_point
-    return {} if point is None else {"operating_point": {"string_value": f"{point.threshold!r} {point.rule}"}}
+    return {} if point is None else {"operating_point": {"string_value": point.told}}
 
 
 def model_statistics(model: ServedModel) -> dict[str, Any]:

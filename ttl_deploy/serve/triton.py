@@ -94,7 +94,7 @@ def config(artifact: Artifact, name: str) -> str:
         "dynamic_batching {",
         f"  max_queue_delay_microseconds: {MAX_DELAY_MICROSECONDS}",
         "}",
-        *([] if point is None else [_parameter("operating_point", f"{point.threshold!r} {point.rule}")]),
+        *([] if point is None else [_parameter("operating_point", point.told)]),
         "version_policy { latest { num_versions: 1 } }",
         *(_precision(manifest.precision) if backend == "openvino" else []),
     ]

@@ -48,3 +48,11 @@ class OperatingPoint(Record):
 
     rule: OperatingRule
     threshold: float = Field(ge=0, le=1)
+
+    def __str__(self) -> str:
+        return f"{self.threshold:.4f} ({self.rule})"
+
+    @property
+    def told(self) -> str:
+        """For another program: the threshold to its last digit, a space and the rule."""
+        return f"{self.threshold!r} {self.rule}"

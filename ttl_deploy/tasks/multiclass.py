@@ -47,9 +47,7 @@ class Multiclass:
         Args:
             probabilities: (N, K).
         """
-        if self.threshold is None:
-            return np.asarray(probabilities.argmax(axis=1), dtype=np.int64)
-        return np.asarray(probabilities[:, 1] >= self.threshold, dtype=np.int64)
+        return decide(probabilities, self.threshold)
 
     def said(self, probabilities: NDArray[np.floating[Any]]) -> tuple[str, ...]:
         """The class said of each image, by name.
@@ -58,6 +56,18 @@ class Multiclass:
             probabilities: (N, K).
         """
         return tuple(self.classes[int(chosen)] for chosen in self.decide(probabilities))
+
+
+def decide(scores: NDArray[np.floating[Any]], threshold: float | None) -> NDArray[np.int64]:
+    """(N,) the number of the class said of each image.
+
+    Args:
+        scores: (N, K), probabilities; without a threshold anything that grows with them.
+        threshold: See `Multiclass.threshold`.
+    """
+    if threshold is None:
+        return np.asarray(scores.argmax(axis=1), dtype=np.int64)
+    return np.asarray(scores[:, 1] >= threshold, dtype=np.int64)
 
 
 def softmax(logits: NDArray[np.floating[Any]]) -> Floats:

@@ -49,5 +49,17 @@ def operating_point(predictions: Predictions, rule: str) -> OperatingPoint:
 
 
 def _reached(point: OperatingPoint, said: Predictions, patients: Mapping[str, str | None]) -> Reached:
-    groups = [f"patient {patients[image]}" if patients.get(image) else f"image {image}" for image in said.ids]
+    groups = patient_groups(patients, said.ids)
     return measure(point.threshold, said.labels == 1, softmax(said.logits)[:, 1], groups)
+
+
+def patient_groups(patients: Mapping[str, str | None], ids: Sequence[str]) -> list[str] | None:
+    """The patient of each image; an image without one is its own. None where no patient is known.
+
+    Args:
+        patients: By image, where known.
+        ids: The images.
+    """
+    if not any(patients.get(image) for image in ids):
+        return None
+    return [f"patient {patients[image]}" if patients.get(image) else f"image {image}" for image in ids]

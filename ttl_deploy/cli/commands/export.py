@@ -162,8 +162,7 @@ def run(
         ("size", f"{size / 1e6:.2f} MB"),
     ]
     if manifest.operating_point is not None:
-        point = manifest.operating_point
-        facts.append((f"{manifest.model.classes[1]} from", f"{point.threshold:.4f} ({point.rule})"))
+        facts.append((f"{manifest.model.classes[1]} from", str(manifest.operating_point)))
     if manifest.parity:
         facts.append(("parity", f"{manifest.parity.verdict} on {manifest.parity.images} test images"))
         facts += [("", part) for part in manifest.parity.reason.split("; ")]

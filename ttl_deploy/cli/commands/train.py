@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from shlex import quote
 from typing import Annotated, Any
@@ -145,13 +146,11 @@ def _operation(run: Any, recorded: dict[str, Any] | None) -> list[tuple[str, str
     """The operating point and what it does on the test side."""
     if recorded is None:
         return []
-    point = recorded["point"]
-    rows = [(f"{run.config.model.classes[1]} from", f"{point['threshold']:.4f} ({point['rule']})")]
+    rows = [(f"{run.config.model.classes[1]} from", str(run.operating_point))]
     for name in ("sensitivity", "specificity"):
         found = recorded["test"][name]
-        bounds = " [{:.4f}, {:.4f}]".format(*found["interval"]) if found["interval"] else ""
         value = "none" if found["value"] is None else f"{found['value']:.4f}"
-        rows.append((name, f"{value}{bounds}, {found['hits']} of {found['images']}"))
+        rows.append((name, f"{value}{_bounds(found['interval'])}, {found['hits']} of {found['images']}"))
     return rows
 
 
@@ -164,9 +163,11 @@ def _rarest(classes: list[dict[str, Any]]) -> str:
 
 
 def _with_interval(test: dict[str, Any], name: str) -> str:
-    interval = test.get(f"{name}_interval")
-    bounds = f" [{interval[0]:.4f}, {interval[1]:.4f}]" if interval else ""
-    return f"{test[name]:.4f}{bounds}"
+    return f"{test[name]:.4f}{_bounds(test.get(f'{name}_interval'))}"
+
+
+def _bounds(interval: Sequence[float] | None) -> str:
+    return f" [{interval[0]:.4f}, {interval[1]:.4f}]" if interval else ""
 
 
 def _show_summary(out: Path, summary: dict[str, Any], as_json: bool) -> None:
