@@ -23,11 +23,11 @@ from typing import Any
 
 from ttl_deploy import hardware
 from ttl_deploy.artifact import Artifact, open_artifact
-from ttl_deploy.bench import Job, run_isolated
-from ttl_deploy.bench.duel import LEAST_BLOCKS, ratio_of_medians
-from ttl_deploy.bench.isolate import environment
 from ttl_deploy.errors import TtlDeployError
-from ttl_deploy.export.reference import whole_network
+from ttl_deploy.formats.reference import whole_network
+from ttl_deploy.latency import Job, run_isolated
+from ttl_deploy.latency.duel import LEAST_BLOCKS, ratio_of_medians
+from ttl_deploy.latency.isolate import environment
 from ttl_deploy.runtime.base import default_threads
 from ttl_deploy.spec import ModelSpec
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from ttl_deploy.bench.regression import Baseline, Pairing, read_baseline
-from ttl_deploy.workflows.regression import prepared
-from ttl_deploy.workflows.workloads import workloads
+from ttl_deploy.latency.regression import Baseline, Pairing, read_baseline
+from ttl_deploy.verbs.gate import prepared
+from ttl_deploy.verbs.workloads import workloads
 
 
 @pytest.fixture(scope="session")

@@ -25,17 +25,17 @@ from numpy.typing import NDArray
 from ttl_deploy import artifact as artifacts
 from ttl_deploy import files, hardware
 from ttl_deploy.artifact import Artifact
-from ttl_deploy.bench import Job
-from ttl_deploy.bench.duel import block_medians, measure_in_turns
-from ttl_deploy.bench.persistent import Block
 from ttl_deploy.cli.console import ConsoleReporter, line
 from ttl_deploy.complexity import count
-from ttl_deploy.export.exporter import ExportJob
-from ttl_deploy.export.images import RunImages, Sample
-from ttl_deploy.export.onnx_graph import GraphOptions, typed_graph
-from ttl_deploy.export.quantise_auto import choose_float_layers
-from ttl_deploy.export.quantise_qat import finetuned
-from ttl_deploy.export.quantiser import Quantiser
+from ttl_deploy.formats.exporter import ExportJob
+from ttl_deploy.formats.images import RunImages, Sample
+from ttl_deploy.formats.onnx_graph import GraphOptions, typed_graph
+from ttl_deploy.formats.quantise_auto import choose_float_layers
+from ttl_deploy.formats.quantise_qat import finetuned
+from ttl_deploy.formats.quantiser import Quantiser
+from ttl_deploy.latency import Job
+from ttl_deploy.latency.duel import block_medians, measure_in_turns
+from ttl_deploy.latency.persistent import Block
 from ttl_deploy.parity.compare import Bounds, Comparison, Verdict, compare, verdict
 from ttl_deploy.runtime.ov_core import core
 from ttl_deploy.signal_stack import kept_signal_stack

@@ -18,17 +18,17 @@ from typing import Any
 
 from ttl_deploy import files, hardware
 from ttl_deploy.artifact import MANIFEST, open_artifact
-from ttl_deploy.bench import Measurement
-from ttl_deploy.bench.ceiling import Ceiling, ceiling
-from ttl_deploy.bench.duel import LEAST_BLOCKS, Ratio, block_medians, compare_blocks, measure_in_turns
-from ttl_deploy.bench.persistent import Block
-from ttl_deploy.bench.roofline import Work, floor
 from ttl_deploy.cli.console import ConsoleReporter
+from ttl_deploy.latency import Measurement
+from ttl_deploy.latency.ceiling import Ceiling, ceiling
+from ttl_deploy.latency.duel import LEAST_BLOCKS, Ratio, block_medians, compare_blocks, measure_in_turns
+from ttl_deploy.latency.persistent import Block
+from ttl_deploy.latency.roofline import Work, floor
 from ttl_deploy.runtime import RUNTIMES
 from ttl_deploy.spec import ArtifactManifest
 from ttl_deploy.training.run import finished_run
-from ttl_deploy.workflows.bench import describe, provenance
-from ttl_deploy.workflows.compare import job_of
+from ttl_deploy.verbs.bench import describe, provenance
+from ttl_deploy.verbs.compare import job_of
 
 _ENGINES = {
     "pytorch": "PyTorch eager",

@@ -38,9 +38,9 @@ from ttl_deploy.artifact import Artifact, open_artifact
 from ttl_deploy.cli.console import line
 from ttl_deploy.data.synthetic import write_synthetic
 from ttl_deploy.errors import TtlDeployError
-from ttl_deploy.export.export_run import Exported, export_one, write_one
-from ttl_deploy.export.exporter import EXPORTERS
-from ttl_deploy.export.onnx_graph import OnnxOptions
+from ttl_deploy.formats.export_run import Exported, export_one, write_one
+from ttl_deploy.formats.exporter import EXPORTERS
+from ttl_deploy.formats.onnx_graph import OnnxOptions
 from ttl_deploy.parity.compare import Bounds, Comparison, Verdict, compare, verdict
 from ttl_deploy.parity.precision import judged_precision
 from ttl_deploy.parity.run_session import logits_of

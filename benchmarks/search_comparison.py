@@ -28,7 +28,7 @@ from typing import Any
 
 from ttl_deploy import files, hardware
 from ttl_deploy.cli.console import ConsoleReporter, line
-from ttl_deploy.search.search import search
+from ttl_deploy.cut_search.search import search
 from ttl_deploy.spec import Data, Model, Network, Protocol
 from ttl_deploy.spec.search import SearchOptions, SearchProtocol
 from ttl_deploy.training.run import METRICS, open_run

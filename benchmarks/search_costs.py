@@ -22,8 +22,8 @@ from pathlib import Path
 
 from ttl_deploy import files, hardware
 from ttl_deploy.cli.console import line
-from ttl_deploy.search.engines import open_engine
-from ttl_deploy.search.search import search
+from ttl_deploy.cut_search.engines import open_engine
+from ttl_deploy.cut_search.search import search
 from ttl_deploy.spec import Data, Model, Network, Protocol
 from ttl_deploy.spec.search import Budget, SearchOptions, SearchProtocol
 from ttl_deploy.training.run import TIMING

@@ -1,4 +1,4 @@
-"""How often a search finds the cut that is best by construction; see `ttl_deploy.search.known_cut`.
+"""How often a search finds the cut that is best by construction; see `ttl_deploy.cut_search.known_cut`.
 
     python benchmarks/search_known_cut.py --out known-cut --report reports/search-known-cut.md
 
@@ -13,9 +13,9 @@ from pathlib import Path
 
 from ttl_deploy import files, hardware
 from ttl_deploy.cli.console import ConsoleReporter, line
-from ttl_deploy.search.known_cut import CLASSES, best_cut, write_known_cut
-from ttl_deploy.search.outcome import Outcome
-from ttl_deploy.search.search import search
+from ttl_deploy.cut_search.known_cut import CLASSES, best_cut, write_known_cut
+from ttl_deploy.cut_search.outcome import Outcome
+from ttl_deploy.cut_search.search import search
 from ttl_deploy.spec import AugmentSpec, Data, Network
 from ttl_deploy.spec.search import SearchOptions, SearchProtocol
 
@@ -83,8 +83,8 @@ def _report(options: argparse.Namespace, expected: str, rows: list[tuple[int, st
         "# The cut that is best by construction",
         "",
         f"Two classes that differ only across {options.distance} pixels: a feature of {options.backbone} below "
-        f"`{expected}` cannot see both dots of a pair (`ttl_deploy/search/known_cut.py`). {options.images} images of "
-        f"64 pixels per seed, 5 % of the labels wrong, random starting weights, {options.epochs} epochs, strategy "
+        f"`{expected}` cannot see both dots of a pair (`ttl_deploy/cut_search/known_cut.py`). {options.images} images "
+        f"of 64 pixels per seed, 5 % of the labels wrong, random starting weights, {options.epochs} epochs, strategy "
         f"`{options.strategy}`.",
         "",
         f"**{found} of {len(rows)} seeds found `{expected}`.**",

@@ -7,9 +7,9 @@ from dataclasses import asdict
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from ttl_deploy.bench.regression import LOOKS, PAIRS, Baseline, Pairing
-from ttl_deploy.workflows.regression import against
-from ttl_deploy.workflows.workloads import workloads
+from ttl_deploy.latency.regression import LOOKS, PAIRS, Baseline, Pairing
+from ttl_deploy.verbs.gate import against
+from ttl_deploy.verbs.workloads import workloads
 
 BOUND = 0.1
 

@@ -138,7 +138,7 @@ def pixel_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def trained(synthetic: Path, pixel_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a tiny finished run with its ONNX artifact inside. Tests that change it work on a copy."""
-    from ttl_deploy.export.export_run import export_run
+    from ttl_deploy.formats.export_run import export_run
     from ttl_deploy.spec import Data
     from ttl_deploy.training.train import train
 
@@ -162,7 +162,7 @@ class WorkerHere:
         self.job = job
 
     def __enter__(self) -> Self:
-        from ttl_deploy.bench import worker
+        from ttl_deploy.latency import worker
 
         self._opening = worker._opened(self.job)
         self._opened = self._opening.__enter__()
@@ -172,7 +172,7 @@ class WorkerHere:
         self._opening.__exit__(*reason)
 
     def measure(self, block: Any) -> Any:
-        from ttl_deploy.bench.measure import measure_session, standard_batch
+        from ttl_deploy.latency.measure import measure_session, standard_batch
 
         session, precision = self._opened.session, self._opened.precision
         batch = standard_batch(session, self.job.batch)
@@ -183,12 +183,12 @@ class WorkerHere:
 def measured_here(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Latencies are taken in this process: one of its own, with PyTorch, takes seconds to start.
 
-    Processes of their own are what `test_measure.py` and `test_duel.py` in `tests/bench` test; `cli/test_flow.py` and
-    `workflows/test_bench_compare.py` measure in them too.
+    Processes of their own are what `test_measure.py` and `test_duel.py` in `tests/latency` test; `cli/test_flow.py` and
+    `verbs/test_bench_compare.py` measure in them too.
     """
     import torch
 
-    from ttl_deploy.bench import duel, isolate, worker
+    from ttl_deploy.latency import duel, isolate, worker
 
     monkeypatch.setattr(isolate, "run_isolated", worker.measure)
     monkeypatch.setattr(duel, "PersistentWorker", WorkerHere)

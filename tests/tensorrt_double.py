@@ -1,6 +1,6 @@
 """A recording double of `tensorrt`, and of the driver: what was called, in order, and answers a test can set.
 
-It knows only names that the real bindings have; `tests/export/test_tensorrt_names.py` compares, and reads the
+It knows only names that the real bindings have; `tests/formats/test_tensorrt_names.py` compares, and reads the
 real bindings. A matrix product stands for the network, so that data really goes the whole way.
 """
 

@@ -7,8 +7,8 @@ import pytest
 from ttl_deploy.aliases import PRECISIONS, device_of, meant
 from ttl_deploy.cli.main import run
 from ttl_deploy.errors import BadInputError
-from ttl_deploy.export.export_run import choose
-from ttl_deploy.export.exporter import EXPORTERS
+from ttl_deploy.formats.export_run import choose
+from ttl_deploy.formats.exporter import EXPORTERS
 from ttl_deploy.runtime import RUNTIMES
 from ttl_deploy.training.engine import resolve_device, resolve_precision
 

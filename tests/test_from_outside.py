@@ -109,7 +109,7 @@ def plan(backbone, spec):
 from pocket.options import RoundedOptions
 from safetensors.torch import save_file
 
-from ttl_deploy.export.exporter import EXPORTERS, Exporter, Written
+from ttl_deploy.formats.exporter import EXPORTERS, Exporter, Written
 
 
 class Rounded(Exporter):
@@ -152,7 +152,7 @@ RUNTIMES.register("pocket-torch", Runtime("pocket-torch", ("rounded",), ("cpu",)
     "strategy.py": """
 from pocket.options import LowestOptions
 
-from ttl_deploy.search.strategies import STRATEGIES
+from ttl_deploy.cut_search.strategies import STRATEGIES
 
 
 @STRATEGIES.add("lowest", LowestOptions)

@@ -11,7 +11,7 @@ import pytest
 
 from ttl_deploy.artifact import open_artifact
 from ttl_deploy.cli.main import run as call
-from ttl_deploy.export.export_run import export_run
+from ttl_deploy.formats.export_run import export_run
 from ttl_deploy.parity.verify import verify
 from ttl_deploy.runtime import load
 from ttl_deploy.training.run import finished_run, read_predictions, run_data

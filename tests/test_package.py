@@ -38,7 +38,7 @@ def test_every_module_imports_without_the_optional_packages() -> None:
         "artifact",
         "preprocess",
         "parity",
-        "bench",
+        "latency",
         "data.manifest",
         "prediction.predict",
         "serve.server",
@@ -56,12 +56,12 @@ def test_the_api_is_there(name: str) -> None:
     assert callable(getattr(ttl_deploy, name))
 
 
-def test_the_rooms_export_and_bench_are_callable_and_still_packages() -> None:
-    from ttl_deploy import bench, export
-
-    assert callable(bench)
-    assert callable(export)
-    assert importlib.import_module("ttl_deploy.export.onnx_graph") is export.onnx_graph
+def test_no_room_has_a_commands_name_so_that_importing_one_does_not_hide_the_function() -> None:
+    rooms = {module.name for module in pkgutil.iter_modules(ttl_deploy.__path__)}
+    assert not rooms & set(ttl_deploy.__all__)
+    for room in rooms - {"__main__"}:
+        importlib.import_module(f"ttl_deploy.{room}")
+    assert all(callable(getattr(ttl_deploy, name)) for name in ttl_deploy.__all__)
     with pytest.raises(AttributeError, match="no attribute 'exprot'"):
         _ = ttl_deploy.exprot
 

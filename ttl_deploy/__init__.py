@@ -13,17 +13,17 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from ttl_deploy.artifact import open_artifact, sign
-    from ttl_deploy.export.export_run import export_run as export
-    from ttl_deploy.parity.verify import verify
-    from ttl_deploy.prediction.predict import predict
-    from ttl_deploy.search.search import search as search
     from ttl_deploy.spec import Data, Model, Protocol
     from ttl_deploy.training.run import open_run
-    from ttl_deploy.training.train import resume, train
-    from ttl_deploy.workflows.bench import bench as bench
-    from ttl_deploy.workflows.ceiling import ceiling
-    from ttl_deploy.workflows.compare import compare
-    from ttl_deploy.workflows.quickstart import quickstart
+    from ttl_deploy.verbs.bench import bench
+    from ttl_deploy.verbs.ceiling import ceiling
+    from ttl_deploy.verbs.compare import compare
+    from ttl_deploy.verbs.export import export
+    from ttl_deploy.verbs.predict import predict
+    from ttl_deploy.verbs.quickstart import quickstart
+    from ttl_deploy.verbs.search import search
+    from ttl_deploy.verbs.train import resume, train
+    from ttl_deploy.verbs.verify import verify
 
 __all__ = [
     "Data",
@@ -44,28 +44,20 @@ __all__ = [
     "verify",
 ]
 
-_HOMES = {
-    "Data": "ttl_deploy.spec",
-    "Model": "ttl_deploy.spec",
-    "Protocol": "ttl_deploy.spec",
-    "ceiling": "ttl_deploy.workflows.ceiling",
-    "compare": "ttl_deploy.workflows.compare",
-    "open_artifact": "ttl_deploy.artifact",
-    "open_run": "ttl_deploy.training.run",
-    "predict": "ttl_deploy.prediction.predict",
-    "quickstart": "ttl_deploy.workflows.quickstart",
-    "resume": "ttl_deploy.training.train",
-    "sign": "ttl_deploy.artifact",
-    "train": "ttl_deploy.training.train",
-    "verify": "ttl_deploy.parity.verify",
+_ELSEWHERE = {
+    "Data": "spec",
+    "Model": "spec",
+    "Protocol": "spec",
+    "open_artifact": "artifact",
+    "open_run": "training.run",
+    "resume": "verbs.train",
+    "sign": "artifact",
 }
-_ROOMS = ("bench", "export", "search")
-"""Rooms that can be called like the command of their name."""
+"""Homes of the names that are no command's: a command's is the file of its name in `verbs`."""
 
 
 def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(importlib.import_module(_HOMES[name]), name)
-    if name in _ROOMS:
-        return importlib.import_module(f"ttl_deploy.{name}")
-    raise AttributeError(f"module 'ttl_deploy' has no attribute {name!r}")
+    if name not in __all__:
+        raise AttributeError(f"module 'ttl_deploy' has no attribute {name!r}")
+    home = _ELSEWHERE.get(name, f"verbs.{name}")
+    return getattr(importlib.import_module(f"ttl_deploy.{home}"), name)

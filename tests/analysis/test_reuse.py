@@ -10,7 +10,7 @@ import torch
 from ttl_deploy.analysis.features import sampled_features
 from ttl_deploy.analysis.reuse import Reuse, detect_cut, overlap
 from ttl_deploy.analysis.svcca import random_coefficients
-from ttl_deploy.search.evidence import _reuse
+from ttl_deploy.cut_search.evidence import _reuse
 from ttl_deploy.spec import ModelSpec, PreprocessSpec
 from ttl_deploy.transfer import TransferModel, build
 

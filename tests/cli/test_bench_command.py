@@ -44,7 +44,7 @@ def test_rows_and_estimates_as_json_and_as_a_table(trained: Path, printed: Calla
 def test_a_disturbed_row_shows_no_number(trained: Path, printed: Callable[..., str], capsys: Any) -> None:
     from dataclasses import replace
 
-    from ttl_deploy.workflows.bench import bench
+    from ttl_deploy.verbs.bench import bench
 
     fast: dict[str, Any] = {"min_samples": 30, "min_seconds": 0.01, "rounds": 1, "roofline": False}
     (row,) = bench([trained], compare_whole=False, **fast)
@@ -58,7 +58,7 @@ def test_a_disturbed_row_shows_no_number(trained: Path, printed: Callable[..., s
 def test_what_is_inconclusive_is_exit_code_1_unless_allowed(
     trained: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from ttl_deploy.workflows import bench as room
+    from ttl_deploy.verbs import bench as room
 
     plain = room._row
     noises = itertools.cycle(["others were busy", None])

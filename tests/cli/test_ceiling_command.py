@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from ttl_deploy.bench import ceiling as room
 from ttl_deploy.cli.main import run
+from ttl_deploy.latency import ceiling as room
 
 
 @pytest.fixture(autouse=True)

@@ -12,8 +12,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from ttl_deploy.bench import worker
 from ttl_deploy.cli.main import run
+from ttl_deploy.latency import worker
 
 pytestmark = pytest.mark.usefixtures("measured_here")
 
@@ -44,8 +44,8 @@ def test_a_comparison_for_people_and_machines(trained: Path, printed: Callable[.
 def test_a_comparison_that_cannot_tell_is_exit_code_1_unless_allowed(
     trained: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from ttl_deploy.bench.duel import Ratio
-    from ttl_deploy.workflows import compare as room
+    from ttl_deploy.latency.duel import Ratio
+    from ttl_deploy.verbs import compare as room
 
     inconclusive = Ratio(a="a", b="b", ratio=None, low=0.5, high=2, blocks=6, verdict="inconclusive", reason="restless")
     monkeypatch.setattr(room, "compare_blocks", lambda *_, **__: inconclusive)

@@ -10,12 +10,12 @@ import pytest
 from pydantic import Field
 
 from ttl_deploy.cli.main import run
+from ttl_deploy.cut_search.search import search
+from ttl_deploy.cut_search.strategies import STRATEGIES
 from ttl_deploy.errors import BadInputError
-from ttl_deploy.export import export_run as room
-from ttl_deploy.export.exporter import EXPORTERS, Exporter, ExportJob, Written
-from ttl_deploy.export.options import FORMAT_OPTIONS, ExportOptions
-from ttl_deploy.search.search import search
-from ttl_deploy.search.strategies import STRATEGIES
+from ttl_deploy.formats import export_run as room
+from ttl_deploy.formats.exporter import EXPORTERS, Exporter, ExportJob, Written
+from ttl_deploy.formats.options import FORMAT_OPTIONS, ExportOptions
 from ttl_deploy.spec import Data, Model, Network, Record
 from ttl_deploy.spec.methods import METHOD_OPTIONS
 from ttl_deploy.spec.options import Options
@@ -99,7 +99,7 @@ def test_a_registered_strategy_can_be_chosen_with_its_options(
         given.append(STRATEGY_OPTIONS.complete(options.strategy, options.strategy_options))
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("ttl_deploy.search.search.search", search)
+    monkeypatch.setattr("ttl_deploy.cut_search.search.search", search)
     STRATEGIES.add("my.own-one", MineOptions)(lambda state: {})
     try:
         for said in ((), ("--tries", "5")):

@@ -71,15 +71,15 @@ def refused(
     for place in (
         "ttl_deploy.data.manifest.read_dataset",
         "ttl_deploy.training.run.run_data",
-        "ttl_deploy.export.export_run.run_data",
+        "ttl_deploy.formats.export_run.run_data",
         "ttl_deploy.runtime.load",
-        "ttl_deploy.workflows.bench.run_all",
-        "ttl_deploy.workflows.compare.measure_in_turns",
-        "ttl_deploy.workflows.regression.prepared",
-        "ttl_deploy.workflows.paper.reproduce",
-        "ttl_deploy.bench.ceiling._measure_apart",
+        "ttl_deploy.verbs.bench.run_all",
+        "ttl_deploy.verbs.compare.measure_in_turns",
+        "ttl_deploy.verbs.gate.prepared",
+        "ttl_deploy.verbs.paper.reproduce",
+        "ttl_deploy.latency.ceiling._measure_apart",
         "ttl_deploy.data.synthetic.write_synthetic",
-        "ttl_deploy.workflows.quickstart.write_synthetic",
+        "ttl_deploy.verbs.quickstart.write_synthetic",
     ):
         monkeypatch.setattr(place, reached)
 

@@ -11,11 +11,11 @@ import psutil
 import pytest
 
 from ttl_deploy.cli.main import run
+from ttl_deploy.cut_search import ray_driver
+from ttl_deploy.cut_search.engines import open_engine
 from ttl_deploy.errors import BadInputError
 from ttl_deploy.prediction import cluster
 from ttl_deploy.prediction import file as prediction_file
-from ttl_deploy.search import ray_driver
-from ttl_deploy.search.engines import open_engine
 
 for _part in ("ray", "pandas", "pyarrow"):
     pytest.importorskip(_part, reason=f"Ray Data needs {_part}, which is not installed")

@@ -27,14 +27,14 @@ RUNNING = {"export", "verify", "bench", "compare", "predict", "serve"}
 CALLED_BY = {
     "ttl_deploy.artifact": {"export"},
     "ttl_deploy.cli.forms": {"train", "search"},
-    "ttl_deploy.bench.worker": {"bench"},
+    "ttl_deploy.latency.worker": {"bench"},
     "ttl_deploy.data.manifest": {"train", "search"},
     "ttl_deploy.data.prepared": {"train", "search"},
-    "ttl_deploy.export.export_run": {"export"},
-    "ttl_deploy.export.onnx_graph": {"export"},
-    "ttl_deploy.export.quantise_auto": {"export"},
-    "ttl_deploy.export.pt2": {"export"},
-    "ttl_deploy.export.torch_trt": {"export"},
+    "ttl_deploy.formats.export_run": {"export"},
+    "ttl_deploy.formats.onnx_graph": {"export"},
+    "ttl_deploy.formats.quantise_auto": {"export"},
+    "ttl_deploy.formats.pt2": {"export"},
+    "ttl_deploy.formats.torch_trt": {"export"},
     "ttl_deploy.files": {"train", "export", "search"},
     "ttl_deploy.parity.evidence": {"verify"},
     "ttl_deploy.parity.verify": {"verify"},
@@ -54,17 +54,17 @@ CALLED_BY = {
     "ttl_deploy.transfer.lwft": {"train"},
     "ttl_deploy.transfer.model": {"train"},
     "ttl_deploy.transfer.tf": {"train"},
-    "ttl_deploy.workflows.bench": {"bench"},
+    "ttl_deploy.verbs.bench": {"bench"},
     "ttl_deploy.prediction.file": {"predict"},
     "ttl_deploy.prediction.predict": {"predict"},
-    "ttl_deploy.search.ray_driver": {"search", "predict"},
-    "ttl_deploy.workflows.compare": {"compare"},
-    "ttl_deploy.workflows.paper_times": {"paper"},
-    "ttl_deploy.workflows.quickstart": {"quickstart"},
+    "ttl_deploy.cut_search.ray_driver": {"search", "predict"},
+    "ttl_deploy.verbs.compare": {"compare"},
+    "ttl_deploy.verbs.paper_times": {"paper"},
+    "ttl_deploy.verbs.quickstart": {"quickstart"},
     "ttl_deploy.zoo.fetch": {"train", "search"},
     "ttl_deploy.zoo.backbone": {"cuts", "train", "search"},
     "ttl_deploy.data.columns": {"train", "search"},
-    "ttl_deploy.search.search": {"search"},
+    "ttl_deploy.cut_search.search": {"search"},
 }
 """Commands in which the errors of a module that name an option arise. A module that is not here and names one must be
 reached from commands with that option alone; what imports it counts."""
@@ -196,7 +196,7 @@ def test_a_folder_that_is_taken_names_only_options_that_there_are(
 ) -> None:
     from ttl_deploy.cli.main import run
     from ttl_deploy.errors import BadInputError
-    from ttl_deploy.workflows import quickstart
+    from ttl_deploy.verbs import quickstart
 
     (tmp_path / "something").write_text("x")
     assert run(["synthetic", str(tmp_path)]) == 2

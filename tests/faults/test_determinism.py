@@ -4,12 +4,12 @@
 |---|---|---|
 | `synthetic` | images and table | `tests/data/test_synthetic.py` |
 | `train` | the run; cached features; resumed after a kill | here, `tests/training/` |
-| `search` | trials, records, winner; local and Ray | here, `tests/search/` |
+| `search` | trials, records, winner; local and Ray | here, `tests/cut_search/` |
 | `export` | onnx, openvino, pt2, torchscript; cards, manifests | here |
 | int8 | graph, calibrated by ONNX Runtime on the run's images | here |
 | int8 with `--qat` | finetuned graph | here |
 | int8 by NNCF (benchmarks only) | OpenVINO graph | here |
-| `export --format trt`, deferred | the kit | `tests/export/test_trt_kit.py` |
+| `export --format trt`, deferred | the kit | `tests/formats/test_trt_kit.py` |
 
 What is recorded of the occasion differs, and nothing else may: `RECORDED` names it all. TensorRT's engines are
 excepted: their builder chooses kernels by timing them.
@@ -29,13 +29,13 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 import nncf, openvino
-from ttl_deploy.export.export_run import export_run
-from ttl_deploy.export.images import RunImages
+from ttl_deploy.formats.export_run import export_run
+from ttl_deploy.formats.images import RunImages
 from ttl_deploy.parity import Bounds
 from ttl_deploy.runtime.ov_core import core, kept_signal_stack
 from ttl_deploy.spec import Data, Model, Network, Protocol
 from ttl_deploy.spec.search import Budget, SearchOptions, SearchProtocol
-from ttl_deploy.search.search import search
+from ttl_deploy.cut_search.search import search
 from ttl_deploy.training.run import finished_run, run_data
 from ttl_deploy.training.train import train
 

@@ -5,7 +5,7 @@
 | order, batch size, company, threads | sessions of every format and CPU engine | here |
 | order, batch size, threads, decoders | `predict` | here |
 | cache empty, full or damaged; batch size | PyTorch's predictions of a run | here |
-| cluster | `predict --engine ray` | `tests/workflows/` |
+| cluster | `predict --engine ray` | `tests/verbs/` |
 | workers, batch size | augmented training images | `tests/data/test_torch_data.py` |
 | order of the images | the division | `tests/data/test_splits.py` |
 | decoding in other processes | `serve` | `tests/serve/test_decoders.py` |
@@ -26,11 +26,11 @@ from small import MODEL, PROTOCOL, but
 
 from ttl_deploy import runtime as runtimes
 from ttl_deploy.artifact import open_artifact
-from ttl_deploy.export.export_run import export_run
+from ttl_deploy.cut_search.trial import limited_threads
+from ttl_deploy.formats.export_run import export_run
 from ttl_deploy.parity import Bounds
 from ttl_deploy.prediction.predict import predict
 from ttl_deploy.preprocess import normalise
-from ttl_deploy.search.trial import limited_threads
 from ttl_deploy.spec import Data
 from ttl_deploy.tasks import softmax
 from ttl_deploy.training.run import Run, finished_run, read_predictions, run_data

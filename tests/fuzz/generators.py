@@ -100,8 +100,8 @@ def command(*arguments: str | Path) -> Outcome:
     with (
         contextlib.redirect_stdout(out),
         contextlib.redirect_stderr(err),
-        mock.patch("ttl_deploy.workflows.bench.run_all", stop),
-        mock.patch("ttl_deploy.export.export_run.export_one", stop),
+        mock.patch("ttl_deploy.verbs.bench.run_all", stop),
+        mock.patch("ttl_deploy.formats.export_run.export_one", stop),
     ):
         try:
             code = run([str(argument) for argument in arguments])

@@ -491,7 +491,7 @@ CATEGORIES: Mapping[str, tuple[int, Callable[[Place, int, int], Cases]]] = {
 def made_place(folder: Path) -> Place:
     """Trains a tiny network and exports it in every format that data travels in; what is there is taken."""
     from ttl_deploy.data.synthetic import write_synthetic
-    from ttl_deploy.export.export_run import export_run
+    from ttl_deploy.formats.export_run import export_run
     from ttl_deploy.spec import Data, Model, Protocol
     from ttl_deploy.training.train import train
 

@@ -16,7 +16,7 @@ from ttl_deploy import files
 from ttl_deploy.artifact import open_artifact
 from ttl_deploy.cli.main import run as call
 from ttl_deploy.errors import IntegrityError
-from ttl_deploy.export.export_run import export_run
+from ttl_deploy.formats.export_run import export_run
 from ttl_deploy.parity.verify import verify
 from ttl_deploy.training.run import METRICS, PREDICTIONS, SPLIT, finished_run
 from ttl_deploy.training.train import resume

@@ -95,7 +95,7 @@ def test_the_constants_of_an_openvino_model_tell(made: Callable[..., Artifact], 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
 def test_the_weights_of_an_exported_program_tell(made: Callable[..., Artifact], precision: str) -> None:
-    from ttl_deploy.export.program import DTYPES
+    from ttl_deploy.formats.program import DTYPES
 
     layer = torch.nn.Linear(8, 3).to(DTYPES[precision]).eval()
 

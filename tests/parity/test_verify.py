@@ -318,7 +318,7 @@ def test_a_sigmoid_shows_what_a_softmax_forgets(trained: Path, tmp_path: Path, p
         place = list(proto.graph.node).index(last)
         proto.graph.node.insert(place, helper.make_node("Add", [source, "constant"], ["moved"], name="added"))
 
-    from ttl_deploy.export.export_run import export_run
+    from ttl_deploy.formats.export_run import export_run
 
     kept = {}
     for activation in ("softmax", "sigmoid"):

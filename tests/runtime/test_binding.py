@@ -19,8 +19,8 @@ from ttl_deploy import __version__
 from ttl_deploy.artifact import MANIFEST, Artifact, open_artifact, update_manifest
 from ttl_deploy.cli.main import run as call
 from ttl_deploy.errors import BadInputError, IntegrityError
-from ttl_deploy.export.export_run import export_run
 from ttl_deploy.files import sha256
+from ttl_deploy.formats.export_run import export_run
 from ttl_deploy.parity.verify import verify
 from ttl_deploy.runtime import load, refuse_unbound
 from ttl_deploy.serve.triton import write_repository

@@ -181,7 +181,7 @@ import sys
 import numpy as np
 from pathlib import Path
 from ttl_deploy.artifact import open_artifact
-from ttl_deploy.bench.measure import measure_session
+from ttl_deploy.latency.measure import measure_session
 from ttl_deploy.parity import Bounds, compare, verdict
 from ttl_deploy.runtime import load, runtime_for
 

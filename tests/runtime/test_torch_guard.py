@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.export import Dim
 
 from ttl_deploy.errors import IntegrityError
-from ttl_deploy.export.pt2 import save_program
+from ttl_deploy.formats.pt2 import save_program
 from ttl_deploy.runtime.script_tensors import misplaced
 from ttl_deploy.runtime.torch_guard import check_program, check_script
 

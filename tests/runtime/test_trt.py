@@ -240,7 +240,7 @@ def test_a_real_engine_gives_the_network_s_logits(tmp_path: Path, tiny_net: Any,
     reason = trt.available()
     if reason is not None:
         pytest.skip(reason)
-    from ttl_deploy.export.kit.build_engine import Settings, build
+    from ttl_deploy.formats.kit.build_engine import Settings, build
 
     settings = Settings("fp32", "images", (1, 3, 8, 8), (1, 3, 8, 8), (4, 3, 8, 8))
     plan = build(tiny_net.proto().SerializeToString(), settings).plan

@@ -20,7 +20,7 @@ import pytest
 
 from ttl_deploy.artifact import open_artifact
 from ttl_deploy.errors import BadInputError
-from ttl_deploy.export.export_run import export_run
+from ttl_deploy.formats.export_run import export_run
 from ttl_deploy.prediction.predict import predict
 from ttl_deploy.prediction.predictor import Prediction
 from ttl_deploy.preprocess import load_pixels, normalise

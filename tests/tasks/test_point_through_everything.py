@@ -20,8 +20,8 @@ from small import MODEL, PROTOCOL, but
 from ttl_deploy.artifact import MANIFEST, open_artifact, update_manifest
 from ttl_deploy.cli.main import run as call
 from ttl_deploy.errors import BadInputError, IntegrityError
-from ttl_deploy.export.export_run import export_run
 from ttl_deploy.files import sha256
+from ttl_deploy.formats.export_run import export_run
 from ttl_deploy.parity.verify import verify
 from ttl_deploy.prediction.predict import predict
 from ttl_deploy.serve.model import ServedModel

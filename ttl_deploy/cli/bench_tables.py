@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 from ttl_deploy.cli import console
 
 if TYPE_CHECKING:
-    from ttl_deploy.bench.ceiling import Ceiling
-    from ttl_deploy.bench.measure import Measurement
-    from ttl_deploy.workflows.bench import Row
-    from ttl_deploy.workflows.compare import Duel
-    from ttl_deploy.workflows.estimate import Estimate
-    from ttl_deploy.workflows.paper_times import PaperTimes
+    from ttl_deploy.latency.ceiling import Ceiling
+    from ttl_deploy.latency.measure import Measurement
+    from ttl_deploy.verbs.bench import Row
+    from ttl_deploy.verbs.compare import Duel
+    from ttl_deploy.verbs.estimate import Estimate
+    from ttl_deploy.verbs.paper_times import PaperTimes
 
 INCONCLUSIVE = "inconclusive"
 
@@ -95,7 +95,7 @@ def print_ceiling(ceiling: Ceiling) -> None:
 
 def print_estimates(estimates: Sequence[Estimate], target: str) -> None:
     """What the models would need at least elsewhere."""
-    from ttl_deploy.workflows.estimate import LABEL, MEANING
+    from ttl_deploy.verbs.estimate import LABEL, MEANING
 
     console.table(
         f"{target}: {LABEL}; least milliseconds per call",

@@ -19,13 +19,13 @@ from numpy.typing import NDArray
 from ttl_deploy import hardware
 from ttl_deploy import runtime as runtimes
 from ttl_deploy.artifact import Artifact, open_artifact
+from ttl_deploy.cut_search.engines import ray_cluster
+from ttl_deploy.cut_search.ray_driver import RayDriver
 from ttl_deploy.errors import MissingDependencyError, UndecodedImageError, UnreadableImageError
 from ttl_deploy.prediction.predictor import Prediction, Summary, still_wanted
 from ttl_deploy.prediction.sources import ImageRef
 from ttl_deploy.preprocess import load_pixels
 from ttl_deploy.progress import Reporter
-from ttl_deploy.search.engines import ray_cluster
-from ttl_deploy.search.ray_driver import RayDriver
 from ttl_deploy.tasks import Multiclass
 
 PORTION = 50_000

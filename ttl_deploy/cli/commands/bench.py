@@ -173,9 +173,9 @@ def run(
 
 def _rows(paths: list[Path], options: dict[str, Any], target: str | None, as_json: bool) -> bool:
     """Measures and prints; whether no row is inconclusive."""
-    from ttl_deploy.bench.targets import get_target
-    from ttl_deploy.workflows.bench import bench, record
-    from ttl_deploy.workflows.estimate import estimate
+    from ttl_deploy.latency.targets import get_target
+    from ttl_deploy.verbs.bench import bench, record
+    from ttl_deploy.verbs.estimate import estimate
 
     if target is not None:
         get_target(target)  # a wrong name is told before anything is measured

@@ -30,7 +30,7 @@ def run(
     The best of many tries is the ceiling. Exit code 1 where the machine was too disturbed, unless
     --allow-inconclusive; such a ceiling is not kept.
     """
-    from ttl_deploy.workflows.ceiling import ceiling
+    from ttl_deploy.verbs.ceiling import ceiling
 
     found = ceiling(
         threads=integers(threads, "--threads"),

@@ -58,7 +58,7 @@ def run(
     Each block of calls has a process of its own. Exit code 1 where the interval is too wide or the machine was too
     disturbed for a ratio, unless --allow-inconclusive.
     """
-    from ttl_deploy.workflows.compare import compare
+    from ttl_deploy.verbs.compare import compare
 
     duel = compare(
         a,

@@ -10,7 +10,7 @@ import typer
 from ttl_deploy.cli import console
 
 if TYPE_CHECKING:
-    from ttl_deploy.workflows.doctor import Usable
+    from ttl_deploy.verbs.doctor import Usable
 
 NAME = "doctor"
 ORDER = 25
@@ -28,7 +28,7 @@ def run(
     Nothing is exported or run: usable means that what is needed is here. With trust: the runtime runs native code, so
     artifacts need --key or --trust there.
     """
-    from ttl_deploy.workflows.doctor import doctor
+    from ttl_deploy.verbs.doctor import doctor
 
     found = doctor(cache=cache)
     if as_json:

@@ -25,11 +25,11 @@ from ttl_deploy.cli.options import (
     device_word,
 )
 from ttl_deploy.errors import BadInputError
-from ttl_deploy.export.options import FORMAT_OPTIONS
+from ttl_deploy.formats.options import FORMAT_OPTIONS
 from ttl_deploy.spec.options import Offered
 
 if TYPE_CHECKING:
-    from ttl_deploy.export.auto import Candidate
+    from ttl_deploy.formats.auto import Candidate
 
 NAME = "export"
 ORDER = 5
@@ -97,8 +97,8 @@ def run(
     The check runs on the run's own test split; its result is kept in the artifact's manifest.
     """
     from ttl_deploy.aliases import PRECISIONS, meant
-    from ttl_deploy.export.auto import AUTO, export_auto
-    from ttl_deploy.export.export_run import export_run
+    from ttl_deploy.formats.auto import AUTO, export_auto
+    from ttl_deploy.verbs.export import export
 
     if precision is not None:
         precision = meant(precision, PRECISIONS, PRECISIONS.values())
@@ -131,7 +131,7 @@ def run(
         if not as_json:
             _candidates(rows)
     else:
-        made = export_run(
+        made = export(
             run,
             format=format,
             precision=precision,

@@ -15,7 +15,7 @@ from ttl_deploy.cli.options import AllowInconclusive
 from ttl_deploy.errors import BadInputError
 
 if TYPE_CHECKING:
-    from ttl_deploy.workflows.regression import Report
+    from ttl_deploy.verbs.gate import Report
 
 NAME = "gate"
 ORDER = 22
@@ -54,8 +54,8 @@ def run(
             raise BadInputError("--update compares nothing", where=option, fix=f"leave {option} out, or --update")
         _update(baseline, workload, reporter, as_json)
         return 0
-    from ttl_deploy.bench.regression import parse_percent
-    from ttl_deploy.workflows.regression import check
+    from ttl_deploy.latency.regression import parse_percent
+    from ttl_deploy.verbs.gate import check
 
     bound = parse_percent(max_regression or _SLOWDOWN)
     report = check(baseline, bound, names=workload, reporter=reporter)
@@ -67,7 +67,7 @@ def run(
 
 
 def _update(baseline: Path, names: Sequence[str] | None, reporter: console.ConsoleReporter, as_json: bool) -> None:
-    from ttl_deploy.workflows.regression import update
+    from ttl_deploy.verbs.gate import update
 
     written = update(baseline, names=names, reporter=reporter)
     if as_json:

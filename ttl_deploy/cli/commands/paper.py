@@ -82,7 +82,7 @@ def _refuse_of_times(given: dict[str, Any]) -> None:
 
 def _counts(out: Path | None, as_json: bool) -> int:
     """Checks and prints; 1 where a row deviates."""
-    from ttl_deploy.workflows.paper import check_paper
+    from ttl_deploy.verbs.paper import check_paper
 
     report = check_paper(out=out, reporter=console.ConsoleReporter(quiet=as_json))
     if as_json:
@@ -95,7 +95,7 @@ def _counts(out: Path | None, as_json: bool) -> int:
 
 def _times(options: dict[str, Any], as_json: bool, allow_inconclusive: bool) -> int:
     """Measures and prints; 1 where a ratio is inconclusive and that not allowed."""
-    from ttl_deploy.workflows.paper_times import paper_times
+    from ttl_deploy.verbs.paper_times import paper_times
 
     found = paper_times(**options, reporter=console.ConsoleReporter(quiet=as_json))
     if as_json:

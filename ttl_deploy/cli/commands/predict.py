@@ -77,7 +77,7 @@ def run(
 
     Preprocessing is the artifact's own, the same code that validated the model.
     """
-    from ttl_deploy.prediction.predict import predict
+    from ttl_deploy.verbs.predict import predict
 
     chosen = "json" if as_json else format
     known = ("csv", "jsonl") if out is not None else tuple(_SHOW)

@@ -26,7 +26,7 @@ def run(
 
     The images carry texture lesions on a textured background, made so that the bottom layers suffice.
     """
-    from ttl_deploy.workflows.quickstart import quickstart
+    from ttl_deploy.verbs.quickstart import quickstart
 
     outcome = quickstart(report=report, keep=keep, images=images, seed=seed, reporter=console.ConsoleReporter())
     rows = []

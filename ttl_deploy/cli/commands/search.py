@@ -62,8 +62,8 @@ def run(
     Leaves OUT/winner, an ordinary run for `export`, and OUT/report.html with every candidate's accuracy and cost.
     """
     from ttl_deploy import hardware
-    from ttl_deploy.search.engines import open_engine
-    from ttl_deploy.search.search import search
+    from ttl_deploy.cut_search.engines import open_engine
+    from ttl_deploy.verbs.search import search
 
     cores = options.threads or hardware.usable_cores()
     gpus = gpus_per_trial if gpus_per_trial is not None else float(protocol.device == "cuda")

@@ -68,7 +68,7 @@ def run(
 
     Defaults are the protocol of the TTL paper (Peng 2023, appendix A.1).
     """
-    from ttl_deploy.training import train as training
+    from ttl_deploy.verbs import train as training
 
     reporter = console.ConsoleReporter(quiet=as_json)
     if resume is not None:

@@ -138,7 +138,7 @@ def run(
     from ttl_deploy import files
     from ttl_deploy.artifact import open_artifact
     from ttl_deploy.errors import IntegrityError
-    from ttl_deploy.parity.verify import verify
+    from ttl_deploy.verbs.verify import verify
 
     if report is not None:
         files.refuse_existing(report, overwrite=overwrite, option="--report")
@@ -179,7 +179,7 @@ def run(
         return 1
     location = _locate(artifact, result, max_logit_difference, shared) if locate else None
     if report is not None:
-        from ttl_deploy.workflows.parity_report import write_report
+        from ttl_deploy.verbs.parity_report import write_report
 
         write_report(result, report, location)
     if as_json:
@@ -191,7 +191,7 @@ def run(
 
 
 def _locate(artifact: Path, result: Check, max_logit_difference: float | None, shared: dict[str, Any]) -> Location:
-    from ttl_deploy.workflows.locate import locate
+    from ttl_deploy.verbs.locate import locate
 
     return locate(artifact, ids=result.worst, max_logit_difference=max_logit_difference, **shared)
 
@@ -200,7 +200,7 @@ def _records_only(artifact: Path, shared: dict[str, Any]) -> Location | None:
     """What the records of the two say where they cannot be compared: classes in another order."""
     from ttl_deploy.artifact import open_artifact
     from ttl_deploy.parity.verify import open_source
-    from ttl_deploy.workflows.locate import of_classes
+    from ttl_deploy.verbs.locate import of_classes
 
     opened = open_artifact(artifact, key=shared["key"])
     return of_classes(opened, open_source(opened, shared["against"], key=shared["key"]))

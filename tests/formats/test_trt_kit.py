@@ -1,0 +1,372 @@
+"""TensorRT without TensorRT: the kit, from the run to the check on the target, against doubles."""
+
+from __future__ import annotations
+
+import ast
+import ctypes
+import importlib.util
+import json
+import runpy
+import shutil
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import tensorrt_double as double
+
+import ttl_deploy
+from ttl_deploy import files, hardware
+from ttl_deploy.artifact import open_artifact
+from ttl_deploy.errors import BadInputError, MissingDependencyError, TtlDeployError
+from ttl_deploy.formats import trt_engine
+from ttl_deploy.formats.export_run import export_run
+from ttl_deploy.formats.kit import verify_engine
+from ttl_deploy.formats.kit.build_engine import Settings
+from ttl_deploy.formats.trt_engine import TrtOptions
+from ttl_deploy.formats.trt_lint import lint
+from ttl_deploy.preprocess import normalise
+from ttl_deploy.runtime import cuda_driver, trt
+from ttl_deploy.runtime.cuda_driver import Device
+from ttl_deploy.training.run import finished_run
+
+SCRIPTS = {
+    "build_engine.py": "formats/kit/build_engine.py",
+    "verify_engine.py": "formats/kit/verify_engine.py",
+    "trt_engine_run.py": "runtime/trt_engine_run.py",
+    "cuda_driver.py": "runtime/cuda_driver.py",
+}
+PACKAGE = Path(str(ttl_deploy.__file__)).parent
+
+
+@pytest.fixture(scope="module")
+def kit(trained: Path, pixel_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("kits") / "kit"
+    return export_run(
+        trained, format="trt", precision="fp16", defer_build=True, out=out, max_batch=4, cache=pixel_cache
+    ).folder
+
+
+@pytest.fixture
+def kit_copy(kit: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(kit, tmp_path / "kit"))
+
+
+def test_without_tensorrt_the_way_out_is_said(trained: Path, pixel_cache: Path, tmp_path: Path) -> None:
+    if hardware.describe().gpus:
+        pytest.skip("this machine has a GPU")
+    with pytest.raises(MissingDependencyError, match="no NVIDIA GPU is here; pass --defer-build") as error:
+        export_run(trained, format="trt", out=tmp_path / "engine", cache=pixel_cache)
+    assert "\n" not in str(error.value)
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(BadInputError, match="format onnx has no build kit; --defer-build is for trt"):
+        export_run(trained, format="onnx", defer_build=True, out=tmp_path / "kit", cache=pixel_cache)
+
+
+def test_a_kit_is_an_artifact_whose_graph_passed_parity(kit: Path) -> None:
+    manifest = open_artifact(kit).manifest
+    assert (manifest.format, manifest.precision, manifest.details["kit"]["precision"]) == ("onnx", "fp16", "fp16")
+    assert manifest.parity is not None
+    assert manifest.parity.verdict == "pass"
+    files = {"model.onnx", "profile.json", "samples.npz", "README.md", "model_card.md", "trtexec.sh", *SCRIPTS}
+    assert files == set(manifest.files)
+    proto = onnx.load(kit / "model.onnx")
+    assert lint(proto) == []
+    assert {t.data_type for t in proto.graph.initializer if len(t.dims) > 1} == {onnx.TensorProto.FLOAT16}
+    assert manifest.files["samples.npz"].size < 200_000
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_scripts_are_our_own_files_word_for_word(kit: Path, script: str) -> None:
+    assert (kit / script).read_bytes() == (PACKAGE / SCRIPTS[script]).read_bytes()
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_scripts_need_tensorrt_and_numpy_alone(kit: Path, script: str) -> None:
+    tree = ast.parse((kit / script).read_text(), feature_version=(3, 10))
+    names = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    names |= {str(node.module) for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    assert {name.split(".")[0] for name in names} - set(sys.stdlib_module_names) <= {"tensorrt", "numpy"}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "importlib.import_module":
+            assert (kit / f"{ast.literal_eval(node.args[0])}.py").exists()
+
+
+def test_the_profile_is_the_builder_s(kit: Path) -> None:
+    settings = Settings.of(json.loads((kit / "profile.json").read_text()))
+    assert settings == Settings("fp16", "images", (1, 3, 32, 32), (1, 3, 32, 32), (4, 3, 32, 32))
+    line = (kit / "trtexec.sh").read_text()
+    assert "--maxShapes=images:4x3x32x32" in line
+    assert line.count("--stronglyTyped") == 1
+
+
+def test_samples_are_what_the_graph_makes_of_validation_images(kit: Path, trained: Path) -> None:
+    with np.load(kit / "samples.npz", allow_pickle=False) as samples:
+        batch = verify_engine.inputs_of(samples)
+        np.testing.assert_array_equal(batch, normalise(samples["pixels"], finished_run(trained).config.preprocess))
+        session = onnxruntime.InferenceSession(kit / "model.onnx", providers=["CPUExecutionProvider"])
+        (logits,) = session.run(None, {"images": batch})
+        np.testing.assert_allclose(samples["expected"], logits, atol=2e-3)
+        np.testing.assert_allclose(samples["expected"], samples["pytorch"], atol=2e-2)
+
+
+def test_a_kit_without_images(trained: Path, pixel_cache: Path, tmp_path: Path) -> None:
+    made = export_run(
+        trained, format="trt", precision="tf32", defer_build=True, samples=0, out=tmp_path / "kit", cache=pixel_cache
+    )
+    assert (made.manifest.precision, made.manifest.details["kit"]["precision"]) == ("fp32", "tf32")
+    assert json.loads((made.folder / "profile.json").read_text())["precision"] == "tf32"
+    assert "--noTF32" not in (made.folder / "trtexec.sh").read_text()
+    assert "random pixels" in (made.folder / "README.md").read_text()
+    with np.load(made.folder / "samples.npz", allow_pickle=False) as samples:
+        expected = np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3), dtype=np.uint8)
+        np.testing.assert_array_equal(samples["pixels"], expected)
+
+
+def test_an_int8_kit_is_symmetric_and_passes_the_lint(trained: Path, pixel_cache: Path, tmp_path: Path) -> None:
+    out = tmp_path / "kit"
+    made = export_run(trained, format="trt", precision="int8", defer_build=True, out=out, cache=pixel_cache)
+    proto = onnx.load(made.model_path)
+    operators = {node.op_type for node in proto.graph.node}
+    assert {"QuantizeLinear", "DequantizeLinear"} <= operators
+    assert lint(proto) == []
+    assert made.manifest.details["quantisation"]
+
+
+def on_target(
+    kit: Path, behaviour: double.Behaviour, driver: Path, monkeypatch: pytest.MonkeyPatch, script: str, *arguments: str
+) -> int:
+    """Runs a script of the kit as `python SCRIPT` would, with the doubles in the place of TensorRT and `libcuda`."""
+    monkeypatch.setitem(sys.modules, "tensorrt", double.make(behaviour))
+    monkeypatch.setattr(sys, "argv", [str(kit / script), *arguments])
+    monkeypatch.syspath_prepend(str(kit))
+    monkeypatch.setenv("FAKE_CUDA_LOG", str(kit.parent / "log"))
+    for name in ("cuda_driver", "trt_engine_run"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    spec = importlib.util.spec_from_file_location("cuda_driver", kit / "cuda_driver.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module: ModuleType = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "cuda_driver", module)
+    spec.loader.exec_module(module)
+    module.LIBRARY = str(driver)  # type: ignore[attr-defined]
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(kit / script), run_name="__main__")
+    return int(ended.value.code or 0)
+
+
+@pytest.fixture
+def behaviour(fake_driver: Path) -> double.Behaviour:
+    return double.Behaviour(driver=ctypes.CDLL(str(fake_driver)), shape=(3, 32, 32), classes=2, profiles=((1, 1, 4),))
+
+
+def test_the_target_builds_an_artifact_that_ttl_deploy_opens(
+    kit_copy: Path, behaviour: double.Behaviour, fake_driver: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert on_target(kit_copy, behaviour, fake_driver, monkeypatch, "build_engine.py") == 0
+    artifact = open_artifact(kit_copy / "artifact")
+    manifest = artifact.manifest
+    assert (manifest.format, manifest.precision, manifest.model_file) == ("trt", "fp16", "model.engine")
+    assert artifact.model_path.read_bytes() == b"plan"
+    assert json.loads((artifact.folder / "engine.json").read_text()) == {"Layers": double.FP16_LAYERS}
+    engine = manifest.details["engine"]
+    assert (engine["gpu"], engine["compute_capability"]) == ("Quadro RTX 6000", "7.5")
+    assert (engine["tensorrt"], manifest.tools["tensorrt"]) == ("11.4.0.106", "11.4.0.106")
+    assert engine["layers"] == {"fp16": 2}
+    assert manifest.parity is None
+    assert manifest.source == open_artifact(kit_copy).manifest.source
+    trt.refuse_foreign(engine, Device("Quadro RTX 6000", "7.5"), "11.4.0.106", artifact.folder)
+    assert (kit_copy / "timing.cache").read_bytes() == b"+timed"
+    behaviour.known_cache = b"+timed"
+    assert on_target(kit_copy, behaviour, fake_driver, monkeypatch, "build_engine.py") == 0
+    assert ("set_timing_cache", b"+timed", False) in behaviour.calls
+
+
+def test_a_kit_that_was_changed_is_not_built(
+    kit_copy: Path,
+    behaviour: double.Behaviour,
+    fake_driver: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    content = bytearray((kit_copy / "model.onnx").read_bytes())
+    content[len(content) // 2] ^= 1
+    (kit_copy / "model.onnx").write_bytes(content)
+    assert on_target(kit_copy, behaviour, fake_driver, monkeypatch, "build_engine.py") == 2
+    assert "model.onnx: is missing or has changed" in capsys.readouterr().err
+    assert not (kit_copy / "artifact").exists()
+
+
+@pytest.mark.parametrize(
+    ("problem", "said"),
+    [("layers", "does not run fp16: its computing layers are 3 fp32"), ("driver", "the driver sees no GPU")],
+)
+def test_a_build_that_fails_leaves_nothing(
+    kit_copy: Path,
+    behaviour: double.Behaviour,
+    fake_driver: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    problem: str,
+    said: str,
+) -> None:
+    if problem == "layers":
+        behaviour.layers = double.typed("Row major linear FP32")
+    else:
+        monkeypatch.setenv("FAKE_CUDA_DEVICES", "0")
+    assert on_target(kit_copy, behaviour, fake_driver, monkeypatch, "build_engine.py") == 2
+    error = capsys.readouterr().err
+    assert error == f"error: {error[7:].strip()}\n"
+    assert said in error
+    assert not (kit_copy / "artifact").exists()
+
+
+def test_another_folder_is_not_replaced(
+    kit_copy: Path, tmp_path: Path, behaviour: double.Behaviour, fake_driver: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("years of work")
+    code = on_target(kit_copy, behaviour, fake_driver, monkeypatch, "build_engine.py", "--out", str(tmp_path / "mine"))
+    assert code == 2
+    assert (tmp_path / "mine" / "thesis.txt").exists()
+
+
+@pytest.mark.parametrize("right", [True, False])
+@pytest.mark.parametrize("cuda_graph", [[], ["--cuda-graph"]])
+def test_verification_on_the_target_passes_and_fails(
+    kit_copy: Path,
+    behaviour: double.Behaviour,
+    fake_driver: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    right: bool,
+    cuda_graph: list[str],
+) -> None:
+    """The double's network is a matrix product, so its own outputs are put into the samples as the expected ones."""
+    assert on_target(kit_copy, behaviour, fake_driver, monkeypatch, "build_engine.py") == 0
+    with np.load(kit_copy / "samples.npz") as samples:
+        content: dict[str, Any] = dict(samples)
+        batch = verify_engine.inputs_of(samples)
+    outputs = batch.reshape(len(batch), -1) @ double.weights((3, 32, 32), 2)
+    content["expected"] = outputs if right else outputs[:, ::-1]
+    np.savez(kit_copy / "samples.npz", **content)
+    code = on_target(kit_copy, behaviour, fake_driver, monkeypatch, "verify_engine.py", *cuda_graph)
+    said = capsys.readouterr().out
+    assert code == (0 if right else 1)
+    assert said.splitlines()[1].startswith("pass: fp16" if right else "fail: fp16")
+
+
+def test_without_an_engine_verification_says_so(
+    kit_copy: Path,
+    behaviour: double.Behaviour,
+    fake_driver: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert on_target(kit_copy, behaviour, fake_driver, monkeypatch, "verify_engine.py") == 2
+    assert "run build_engine.py first" in capsys.readouterr().err
+
+
+def test_what_verification_bears() -> None:
+    expected = np.array([[0.0, 2.0], [2.0, 0.0], [0.5, 0.501]])
+    assert verify_engine.compare(expected, expected + 1e-4, "fp32")[0]
+    assert not verify_engine.compare(expected, expected + 1e-2, "fp32")[0]
+    # The third image is between the classes: it may fall to the other side, a clear one may not.
+    assert verify_engine.compare(expected, expected + np.array([[0, 0], [0, 0], [0.002, 0]]), "fp16")[0]
+    assert not verify_engine.compare(expected, expected[:, ::-1], "int8")[0]
+    assert not verify_engine.compare(expected, expected * np.nan, "int8")[0]
+    assert not verify_engine.compare(expected, expected[:2], "int8")[0]
+
+
+class TestBuildHere:
+    """The exporter on a machine with doubles of a GPU and of TensorRT."""
+
+    @pytest.fixture
+    def machine(
+        self, behaviour: double.Behaviour, fake_driver: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(cuda_driver, "LIBRARY", str(fake_driver))
+        monkeypatch.setenv("FAKE_CUDA_LOG", str(tmp_path / "log"))
+        monkeypatch.setitem(sys.modules, "tensorrt", double.make(behaviour))
+        monkeypatch.setattr(trt_engine, "available", lambda: None)
+
+    def written(self, trained: Path, folder: Path, precision: str = "fp16", **options: Any) -> Any:
+        from ttl_deploy.complexity import count
+        from ttl_deploy.formats.export_run import source_record
+        from ttl_deploy.formats.exporter import ExportJob
+        from ttl_deploy.training.train import load_model
+
+        run = finished_run(trained)
+        folder.mkdir()
+        model = load_model(run)
+        job = ExportJob(
+            model,
+            run.config.preprocess,
+            precision,
+            TrtOptions(**options),
+            source=source_record(run),
+            cost=count(model, model.spec.input_shape),
+        )
+        return trt_engine.TrtExporter().write(job, folder)
+
+    def test_engine_layers_and_timing_cache_are_kept(self, machine: None, trained: Path, tmp_path: Path) -> None:
+        made = self.written(trained, tmp_path / "engine", max_batch=4)
+        assert (tmp_path / "engine" / made.model_file).read_bytes() == b"plan"
+        assert json.loads((tmp_path / "engine" / "engine.json").read_text())["Layers"] == double.FP16_LAYERS
+        assert (tmp_path / "tensorrt-11.4.0.106-sm75.timing-cache").read_bytes() == b"+timed"
+        assert made.details["engine"]["gpu"] == "Quadro RTX 6000"
+        assert made.details["engine"]["profile"]["maximum"] == [4, 3, 32, 32]
+        assert made.runtime == "tensorrt"
+
+    def test_the_same_builder_gets_the_same_graph_as_in_a_kit(
+        self, machine: None, trained: Path, kit: Path, tmp_path: Path, behaviour: double.Behaviour
+    ) -> None:
+        self.written(trained, tmp_path / "engine")
+        parsed = [call[1] for call in behaviour.calls if call[0] == "parse"]
+        assert parsed == [(kit / "model.onnx").stat().st_size]
+
+    def test_another_precision_is_refused(
+        self, machine: None, trained: Path, tmp_path: Path, behaviour: double.Behaviour
+    ) -> None:
+        behaviour.layers = double.typed("Row major linear FP32")
+        with pytest.raises(TtlDeployError, match="does not run fp16: its computing layers are 3 fp32"):
+            self.written(trained, tmp_path / "engine")
+        assert not list((tmp_path / "engine").iterdir())
+
+    def test_turing_has_no_tf32(self, machine: None, trained: Path, tmp_path: Path) -> None:
+        with pytest.raises(TtlDeployError, match="has no TF32"):
+            self.written(trained, tmp_path / "engine", "tf32")
+
+    def test_a_whole_export_fails_parity_and_leaves_nothing(
+        self, machine: None, trained: Path, pixel_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The double's network is not the run's: the gate must say so, having run the engine on the GPU."""
+        from ttl_deploy.errors import CheckFailedError
+        from ttl_deploy.runtime import RUNTIMES
+
+        for name in ("tensorrt", "tensorrt-cuda-graph"):
+            engine = RUNTIMES.get(name)
+            monkeypatch.setitem(RUNTIMES._entries, name, type(engine)(**{**vars(engine), "available": lambda: None}))
+        with pytest.raises(CheckFailedError, match="not the validated one"):
+            export_run(trained, format="trt", precision="fp16", out=tmp_path / "a" / "engine", cache=pixel_cache)
+        assert [path.suffix for path in (tmp_path / "a").iterdir()] == [".timing-cache"]
+
+
+def test_batches_out_of_order_are_refused(trained: Path, pixel_cache: Path, tmp_path: Path) -> None:
+    with pytest.raises(BadInputError, match=r"batches 4 \(min\), 1 \(opt\) and 32 \(max\) are not in order"):
+        export_run(trained, format="trt", defer_build=True, min_batch=4, out=tmp_path / "kit", cache=pixel_cache)
+    with pytest.raises(BadInputError, match="hardware"):
+        export_run(trained, format="trt", defer_build=True, hardware="turing", out=tmp_path / "kit", cache=pixel_cache)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_kit_is_reproducible(kit: Path, trained: Path, pixel_cache: Path, tmp_path: Path) -> None:
+    again = export_run(
+        trained, format="trt", precision="fp16", defer_build=True, max_batch=4, out=tmp_path / "kit", cache=pixel_cache
+    )
+    for name in set(again.manifest.files) - {"samples.npz"}:
+        assert files.sha256(again.folder / name) == files.sha256(kit / name), name

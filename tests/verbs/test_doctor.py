@@ -1,0 +1,57 @@
+"""The doctor says of every format and runtime what it itself says, and names facts of this machine."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ttl_deploy import hardware
+from ttl_deploy.formats.exporter import EXPORTERS
+from ttl_deploy.runtime import RUNTIMES
+from ttl_deploy.verbs.doctor import doctor
+
+
+def test_every_format_and_runtime_is_there(tmp_path: Path) -> None:
+    found = doctor(cache=tmp_path)
+    assert {(u.name, u.variant) for u in found.formats} == {(e.name, p) for e in EXPORTERS for p in e.precisions}
+    assert {(u.name, u.variant) for u in found.runtimes} == {(r.name, d) for r in RUNTIMES for d in r.devices}
+    reasons = {(u.name, u.variant): u.reason for u in (*found.formats, *found.runtimes)}
+    assert reasons["onnx", "fp32"] is None
+    assert reasons["onnxruntime", "cpu"] is None
+    assert reasons["trt-kit", "int8"] is None
+    if not hardware.describe().gpus:
+        assert "--defer-build" in (reasons["trt", "fp16"] or "")
+        assert reasons["onnxruntime", "cuda"] == reasons["tensorrt", "cuda"] == "no NVIDIA GPU is here"
+
+
+def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    import importlib.util
+
+    real = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "openvino" else real(name))
+    reasons = {(u.name, u.variant): u.reason for u in doctor().runtimes}
+    assert "openvino is not installed" in (reasons["openvino", "cpu"] or "")
+
+
+def test_facts_are_this_machine_s(tmp_path: Path) -> None:
+    facts = doctor(cache=tmp_path / "not" / "there").facts
+    import torch
+
+    assert torch.__version__.split("+")[0] in facts["torch"]
+    assert (torch.version.cuda or "the CPU") in facts["torch"]
+    assert str(tmp_path) in facts["cache"]
+    assert hardware.describe().cpu in facts["processor"]
+
+
+def test_the_command_ends_well_and_prints_json() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "ttl_deploy", "doctor", "--json"], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    content = json.loads(done.stdout)
+    assert set(content) == {"facts", "formats", "runtimes"}
+    assert {"kind", "name", "variant", "reason"} == set(content["formats"][0])

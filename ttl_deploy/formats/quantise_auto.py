@@ -1,0 +1,202 @@
+"""Which layers to leave in float so that an int8 model keeps its accuracy: measured, not guessed.
+
+Every layer is quantised alone, and the error it makes is its sensitivity: leaving one in float at a time ranks worse,
+because rounding errors of several layers cancel by chance. Then the most sensitive layers are left in float, more and
+more of them, until parity passes. All of it on validation images; the test split judges once,
+at the end of the export.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from ttl_deploy.errors import CheckFailedError
+from ttl_deploy.formats.exporter import ExportJob
+from ttl_deploy.formats.images import Sample
+from ttl_deploy.formats.quantiser import Quantiser
+from ttl_deploy.parity.compare import Bounds, Comparison, Verdict, compare, verdict
+from ttl_deploy.parity.verify import patient_groups
+from ttl_deploy.tasks import softmax
+
+Logits = NDArray[np.float32]
+Measure = Callable[[onnx.ModelProto], float]
+
+LEAST_INT8 = 0.5
+"""Below this share of multiply-adds in int8, half precision is as fast or faster (ResNet-50, AVX-512 VNNI and BF16)."""
+
+SENSITIVITY_IMAGES = 64
+"""Validation images on which single layers are compared: enough to rank them, and every layer costs a run over them."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One mix of precisions on the validation split.
+
+    Attributes:
+        float_layers: How many of the most sensitive layers were left in float.
+        int8_macs: Fraction of all multiply-adds that stay int8: what the accuracy is paid with.
+        divergence: Mean Kullback-Leibler divergence from the float model's probabilities, nats.
+        comparison: With the float model.
+        verdict: The parity verdict.
+    """
+
+    float_layers: int
+    int8_macs: float
+    divergence: float
+    comparison: Comparison
+    verdict: Verdict
+
+    def row(self) -> dict[str, Any]:
+        """Plain types, for JSON and tables."""
+        return {
+            "float_layers": self.float_layers,
+            "int8_macs": self.int8_macs,
+            "divergence": self.divergence,
+            "label_agreement": self.comparison.label_agreement,
+            "auroc": self.comparison.auroc,
+            "auprc": self.comparison.auprc,
+            "mean_logit_difference": self.comparison.mean_difference,
+            "verdict": self.verdict.result,
+            "reason": self.verdict.reason,
+        }
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The layers to leave in float, and why.
+
+    Attributes:
+        float_layers: Their names, the most sensitive first.
+        sensitivity: By layer, most sensitive first: the divergence when it alone is int8.
+        trials: Every mix that was tried, in order; the last passes.
+        images: Validation images that judged the trials.
+    """
+
+    FILE: ClassVar[str] = "sensitivity.json"
+
+    float_layers: tuple[str, ...]
+    sensitivity: dict[str, float]
+    trials: tuple[Trial, ...]
+    images: int
+
+    def record(self) -> dict[str, Any]:
+        """Plain types, for `sensitivity.json`."""
+        return {
+            "split": "val",
+            "images": self.images,
+            "float_layers": list(self.float_layers),
+            "sensitivity": [{"layer": name, "divergence": value} for name, value in self.sensitivity.items()],
+            "trials": [trial.row() for trial in self.trials],
+        }
+
+
+def choose_float_layers(quantiser: Quantiser, job: ExportJob) -> Choice:
+    """Leaves as few layers in float as the validation split allows.
+
+    Args:
+        quantiser: A calibrated graph.
+        job: Gives the validation images, the bounds and the reporter.
+
+    Raises:
+        CheckFailedError: Not even a model with one int8 layer passes.
+    """
+    sample = job.run_images().validation()
+    reference = logits_of(quantiser.plain, sample)
+    ranking = sensitivities(quantiser, job, sample, reference)
+    trials: list[Trial] = []
+    for count in _counts(len(ranking)):
+        chosen = tuple(ranking)[:count]
+        trials.append(_trial(quantiser, job, sample, reference, chosen))
+        if trials[-1].verdict.result == "pass":
+            if trials[-1].int8_macs < LEAST_INT8:
+                job.reporter.info(
+                    f"only {trials[-1].int8_macs:.0%} of the multiply-adds stay int8: bf16 or fp16 may be faster, "
+                    "--format auto measures it; or finetune with --qat, or widen the bound that decided"
+                )
+            return Choice(chosen, ranking, tuple(trials), len(sample))
+    raise CheckFailedError(
+        f"no mix of int8 and float passes on the {len(sample)} validation images: {trials[-1].verdict.reason}",
+        fix="finetune with --qat 3, widen the bounds, or export fp16 or bf16",
+    )
+
+
+def sensitivities(quantiser: Quantiser, job: ExportJob, sample: Sample, reference: Logits) -> dict[str, float]:
+    """The divergence from the float model when a layer alone is int8, largest first.
+
+    Args:
+        quantiser: A calibrated graph.
+        job: Its reporter is told.
+        sample: Validation images; the first `SENSITIVITY_IMAGES` in turns of the classes are used.
+        reference: (N, classes) logits of the float model on them.
+    """
+    few = _few(sample)
+    rows = np.searchsorted(sample.indices, few.indices)
+    batches = list(few)
+    found = {}
+    with job.reporter.task("measuring each layer's sensitivity", len(quantiser.layers)) as advance:
+        for layer in quantiser.layers:
+            others = [other for other in quantiser.layers if other != layer]
+            found[layer] = divergence(reference[rows], logits_of(quantiser.quantise(others), batches))
+            advance(1, layer)
+    return dict(sorted(found.items(), key=lambda pair: -pair[1]))
+
+
+def divergence(reference: Logits, candidate: Logits) -> float:
+    """Mean Kullback-Leibler divergence of the candidate's class probabilities from the reference's, nats.
+
+    Args:
+        reference: (N, classes) logits.
+        candidate: (N, classes) logits.
+    """
+    p, q = softmax(reference), softmax(candidate)
+    tiny = np.finfo(np.float64).tiny
+    return float((p * (np.log(np.maximum(p, tiny)) - np.log(np.maximum(q, tiny)))).sum(axis=1).mean())
+
+
+def logits_of(proto: onnx.ModelProto, batches: Iterable[NDArray[np.float32]]) -> Logits:
+    """(N, classes) float32 of a graph in ONNX Runtime."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    session = onnxruntime.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    name = proto.graph.input[0].name
+    return np.concatenate([session.run(None, {name: batch})[0] for batch in batches])
+
+
+def _trial(quantiser: Quantiser, job: ExportJob, sample: Sample, reference: Logits, chosen: tuple[str, ...]) -> Trial:
+    logits = logits_of(quantiser.quantise(chosen), sample)
+    # By patient, as the test split will be judged: the images of one patient are no independent evidence.
+    groups = patient_groups(sample.prepared, sample.ids)
+    threshold = None if job.point is None else job.point.threshold
+    comparison = compare(sample.labels, reference, logits, job.model.spec.classes, groups=groups, threshold=threshold)
+    judged = verdict(comparison, (job.bounds or Bounds()).filled("int8"))
+    macs = quantiser.macs
+    kept = sum(macs.values()) - sum(macs[name] for name in chosen)
+    job.reporter.info(f"{len(chosen)} layers in float: {judged.result} on validation: {judged.reason}")
+    return Trial(len(chosen), kept / sum(macs.values()), divergence(reference, logits), comparison, judged)
+
+
+def _few(sample: Sample) -> Sample:
+    """The first images of each class in turns, in the order of the sample."""
+    order = np.argsort(sample.labels, kind="stable")
+    turn = np.empty(len(order), dtype=np.int64)
+    starts = np.searchsorted(sample.labels[order], sample.labels[order])
+    turn[order] = np.arange(len(order)) - starts
+    chosen = np.sort(np.argsort(turn, kind="stable")[:SENSITIVITY_IMAGES])
+    return Sample(sample.prepared, sample.preprocess, sample.indices[chosen], sample.batch_size)
+
+
+def _counts(layers: int) -> Iterator[int]:
+    """0, 1, 2, 3, 5, 8 …, and at last all layers but one."""
+    last, count, step = layers - 1, 0, 1
+    while count < last:
+        yield count
+        count, step = count + step, max(1, count)
+    yield last

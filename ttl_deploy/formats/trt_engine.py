@@ -1,0 +1,93 @@
+"""TensorRT engines, version 10 and 11: built from the typed graph, read back, refused where they run another precision.
+
+The builder is `kit.build_engine`, the very file that a build kit carries to a machine with the GPU.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from ttl_deploy import files
+from ttl_deploy.errors import TtlDeployError
+from ttl_deploy.formats.exporter import EXPORTERS, Exporter, ExportJob, Written
+from ttl_deploy.formats.kit import build_engine
+from ttl_deploy.formats.kit.build_engine import BuildError, Settings
+from ttl_deploy.formats.onnx_graph import TypedGraph, graph_fields, typed_graph
+from ttl_deploy.formats.options import GraphOptions, TrtOptions
+from ttl_deploy.formats.trt_lint import refuse_unsupported
+from ttl_deploy.runtime.cuda_driver import Device
+from ttl_deploy.runtime.trt import available, import_tensorrt, open_cuda
+
+MODEL_FILE = "model.engine"
+LAYERS_FILE = "engine.json"
+
+
+class TrtExporter(Exporter):
+    """Writes `model.engine`, and beside it `engine.json`: what the engine inspector says of every layer."""
+
+    name = "trt"
+    precisions = ("fp32", "tf32", "fp16", "int8")
+    options = TrtOptions
+    deferred = "trt-kit"
+
+    def available(self, precision: str) -> str | None:
+        """TensorRT and a GPU are needed; a build kit is the way out."""
+        reason = available()
+        return f"{reason}; pass --defer-build to get a kit that builds the engine on the target" if reason else None
+
+    def write(self, job: ExportJob, folder: Path) -> Written:
+        """Builds on this machine's GPU.
+
+        Raises:
+            MissingDependencyError: TensorRT or the GPU cannot be used.
+            BadInputError: TensorRT would not take the graph.
+            TtlDeployError: The build failed, or the engine runs another precision than the asked one.
+        """
+        typed, settings = typed_job(job)
+        version = str(import_tensorrt().__version__)
+        with open_cuda() as cuda:
+            device = cuda.device()
+        # Beside the artifact: it outlives the artifact, and the next export of this run builds in seconds.
+        cache = folder.parent / f"tensorrt-{version}-sm{device.compute_capability.replace('.', '')}.timing-cache"
+        built = _build(typed.proto, settings, device, cache)
+        files.write_bytes(folder / MODEL_FILE, built.plan)
+        files.write_text(folder / LAYERS_FILE, json.dumps({"Layers": built.layers}, indent=1))
+        files.write_bytes(cache, built.timing_cache)
+        typed.save_records(folder)
+        engine = built.details(settings, device.name, device.compute_capability)
+        return Written(MODEL_FILE, {**typed.details, "engine": engine}, _fields(job), "tensorrt")
+
+
+EXPORTERS.register("trt", TrtExporter())
+
+
+def typed_job(job: ExportJob) -> tuple[TypedGraph, Settings]:
+    """The job's typed graph, checked against TensorRT's list, and the builder's settings.
+
+    Raises:
+        BadInputError: An option is wrong, or TensorRT would not take the graph.
+    """
+    options = job.options if isinstance(job.options, TrtOptions) else TrtOptions()
+    channels, *size = job.model.spec.input_shape
+    shape = (*size, channels) if options.embed_preprocessing else (channels, *size)
+    settings = options.settings(job.precision, shape)
+    typed = typed_graph(job, symmetric=True)
+    refuse_unsupported(typed.proto)
+    return typed, settings
+
+
+def _build(proto: onnx.ModelProto, settings: Settings, device: Device, cache: Path) -> build_engine.Engine:
+    try:
+        build_engine.check_device(settings, device.name, device.compute_capability)
+        known = cache.read_bytes() if cache.exists() else b""
+        return build_engine.build(proto.SerializeToString(deterministic=True), settings, known)
+    except BuildError as error:
+        raise TtlDeployError(str(error), fix="nothing was written") from error
+
+
+def _fields(job: ExportJob) -> dict[str, Any]:
+    return graph_fields(job.options if isinstance(job.options, GraphOptions) else GraphOptions())

@@ -1,0 +1,140 @@
+"""What this machine can export and run, and why not the rest: asked of the exporters and the runtimes themselves.
+
+Nothing is exported or run, and no engine is imported: a format that is usable here may still fail, and then says why.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import re
+import shutil
+from pathlib import Path
+
+from ttl_deploy import hardware
+from ttl_deploy.data.cache import default_folder
+from ttl_deploy.runtime import RUNTIMES
+from ttl_deploy.runtime.cuda_driver import Cuda, CudaError
+from ttl_deploy.spec import Record
+
+
+class Usable(Record):
+    """One format in one precision, or one runtime on one device.
+
+    Attributes:
+        kind: `format` or `runtime`.
+        name: Its name.
+        variant: The precision or the device.
+        reason: Why it cannot be used here; None where it can.
+    """
+
+    kind: str
+    name: str
+    variant: str
+    reason: str | None
+
+
+class Diagnosis(Record):
+    """A machine and what can be done on it.
+
+    Attributes:
+        facts: Name and value, in the order to read them.
+        formats: Every format in every precision.
+        runtimes: Every runtime on every device.
+    """
+
+    facts: dict[str, str]
+    formats: tuple[Usable, ...]
+    runtimes: tuple[Usable, ...]
+
+
+def doctor(*, cache: Path | None = None) -> Diagnosis:
+    """Looks at this machine.
+
+    Args:
+        cache: Folder whose disk is looked at; None: the user's cache folder.
+    """
+    return Diagnosis(facts=_facts(cache), formats=tuple(_formats()), runtimes=tuple(_runtimes()))
+
+
+def _facts(cache: Path | None) -> dict[str, str]:
+    machine = hardware.describe()
+    gpus = ", ".join(f"{g.name} ({g.memory_mib / 1024:.0f} GiB)" for g in machine.gpus)
+    return {
+        "system": machine.system,
+        "processor": f"{machine.cpu}, {machine.usable_cores} of {machine.logical_cores} cores usable",
+        "instruction sets": ", ".join(machine.isa) or "none that matters",
+        "memory": f"{machine.memory_gib:g} GiB",
+        "GPU": gpus or "none",
+        "driver": _driver(machine),
+        "torch": _torch(),
+        "TensorRT": _version("tensorrt", "torch-tensorrt"),
+        "onnxruntime": _version("onnxruntime-gpu", "onnxruntime"),
+        "openvino": _version("openvino"),
+        "signatures": _signatures(),
+        "cache": _disk(cache or default_folder()),
+        "C++ compiler": next((name for name in ("g++", "clang++") if shutil.which(name)), "none (pt2 --aot needs one)"),
+    }
+
+
+def _formats() -> list[Usable]:
+    if importlib.util.find_spec("torch") is None:
+        return []
+    from ttl_deploy.formats.exporter import EXPORTERS
+
+    return [
+        Usable(kind="format", name=exporter.name, variant=precision, reason=exporter.available(precision))
+        for exporter in EXPORTERS
+        for precision in exporter.precisions
+    ]
+
+
+def _runtimes() -> list[Usable]:
+    return [
+        Usable(kind="runtime", name=runtime.name, variant=device, reason=runtime.available() or _no_device(device))
+        for runtime in RUNTIMES
+        for device in runtime.devices
+    ]
+
+
+def _no_device(device: str) -> str | None:
+    return "no NVIDIA GPU is here" if device == "cuda" and not hardware.describe().gpus else None
+
+
+def _driver(machine: hardware.Hardware) -> str:
+    try:
+        with Cuda() as cuda:
+            capability = cuda.device().compute_capability
+            return f"{machine.gpus[0].driver if machine.gpus else '?'}, CUDA {cuda.driver_version()}, sm_{capability}"
+    except CudaError as error:
+        return f"none ({error})"
+
+
+def _torch() -> str:
+    """PyTorch's version and the CUDA it was built for, which asking torch itself would mean importing it."""
+    spec = importlib.util.find_spec("torch")
+    if spec is None or spec.origin is None:
+        return "not installed"
+    built = re.search(r"cuda\b[^=]*= '([\d.]+)'", Path(spec.origin).with_name("version.py").read_text())
+    return f"{_version('torch')}, built for {f'CUDA {built[1]}' if built else 'the CPU'}"
+
+
+def _signatures() -> str:
+    found = _version("model-signing")
+    usable = importlib.util.find_spec("model_signing") and importlib.util.find_spec("OpenSSL")
+    return found if usable else "not installed (extra signing)"
+
+
+def _version(*packages: str) -> str:
+    for package in packages:
+        try:
+            return f"{package} {importlib.metadata.version(package)}"
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return "not installed"
+
+
+def _disk(folder: Path) -> str:
+    existing = next(place for place in (folder, *folder.parents) if place.exists())
+    usage = shutil.disk_usage(existing)
+    return f"{folder}: {usage.free / 2**30:.1f} of {usage.total / 2**30:.1f} GiB free"

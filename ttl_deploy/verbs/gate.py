@@ -1,0 +1,233 @@
+"""The regression gate: measures the workloads in turns, compares with the baseline, or writes the baseline."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from ttl_deploy import hardware
+from ttl_deploy.errors import BadInputError, near
+from ttl_deploy.latency.own_time import OwnTime, steady_memory
+from ttl_deploy.latency.references import Work
+from ttl_deploy.latency.regression import (
+    LOOKS,
+    Baseline,
+    BaselineEntry,
+    Comparison,
+    Estimate,
+    Pairing,
+    compare,
+    read_baseline,
+    write_baseline,
+)
+from ttl_deploy.progress import SILENT, Reporter
+from ttl_deploy.verbs.workloads import Workload, one_thread, scratch, workloads
+
+NARROW = 0.03
+"""Half-width, as a fraction, that a baseline's interval should have."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """What the gate found.
+
+    Attributes:
+        baseline: The file.
+        comparisons: One per workload.
+        foreign: What of machine and libraries differs from the baseline's, in words; empty where nothing does.
+    """
+
+    baseline: Path
+    comparisons: tuple[Comparison, ...]
+    foreign: str
+
+    @property
+    def failed(self) -> tuple[Comparison, ...]:
+        """The regressions."""
+        return tuple(c for c in self.comparisons if c.verdict == "fail")
+
+    @property
+    def sure(self) -> bool:
+        """Whether of every workload it can be told."""
+        return all(c.verdict != "inconclusive" for c in self.comparisons)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain types, for JSON."""
+        return {**asdict(self), "baseline": str(self.baseline), "failed": [c.name for c in self.failed]}
+
+
+def check(
+    path: Path, max_regression: float, *, names: Sequence[str] | None = None, reporter: Reporter = SILENT
+) -> Report:
+    """Measures the workloads and compares each with the baseline, taking more samples while the answer is open.
+
+    Args:
+        path: The baseline.
+        max_regression: Largest slowdown allowed, a fraction.
+        names: Workloads; None: all.
+        reporter: Told of progress.
+
+    Raises:
+        BadInputError: No baseline, or it holds a workload or a revision that this program does not have.
+        IntegrityError: The baseline is damaged.
+    """
+    baseline = read_baseline(path)
+    chosen = workloads(names)
+    _refuse_foreign(baseline, path)
+    with prepared(chosen, reporter) as pairings:
+        comparisons = settle(chosen, pairings, baseline, max_regression, reporter)
+    return Report(path, comparisons, _differences(baseline))
+
+
+def update(path: Path, *, names: Sequence[str] | None = None, reporter: Reporter = SILENT) -> dict[str, Estimate]:
+    """Measures the workloads and writes them into the baseline; entries of others stay.
+
+    Args:
+        path: The baseline; made if it is absent.
+        names: Workloads; None: all.
+        reporter: Told of progress, and warned of an interval that stayed wide.
+
+    Raises:
+        IntegrityError: The file that is there is damaged.
+        StorageError: It cannot be written.
+    """
+    if path.exists():
+        read_baseline(path)
+    chosen = workloads(names)
+    with prepared(chosen, reporter) as pairings:
+        _until(pairings, lambda _index, now: now.half_width <= NARROW, reporter)
+        entries = {w.name: entry_of(w, p) for w, p in zip(chosen, pairings, strict=True)}
+    for name, entry in entries.items():
+        if entry.estimate.half_width > NARROW:
+            reporter.warn(
+                f"{name}: the interval is still {entry.estimate.half_width:.1%} to either side; a quieter "
+                "machine gives a sharper baseline"
+            )
+    write_baseline(path, entries)
+    return {name: entry.estimate for name, entry in entries.items()}
+
+
+def settle(
+    chosen: Sequence[Workload], pairings: Sequence[Pairing], baseline: Baseline, bound: float, reporter: Reporter
+) -> tuple[Comparison, ...]:
+    """Takes batches of all workloads in turns until each has a verdict or has had as many as a workload may."""
+
+    def verdict(index: int, now: Estimate) -> Comparison:
+        return against(baseline, chosen[index].name, now, bound)
+
+    estimates = _until(pairings, lambda index, now: verdict(index, now).verdict != "inconclusive", reporter)
+    return tuple(verdict(index, now) for index, now in enumerate(estimates))
+
+
+def against(baseline: Baseline, name: str, now: Estimate, bound: float) -> Comparison:
+    """A measurement against the baseline's entry; inconclusive where there is none."""
+    entry = baseline.workloads.get(name)
+    if entry is None:
+        reason = "not in the baseline yet; --update adds it"
+        return Comparison(name, "inconclusive", None, None, None, bound, reason, now)
+    return compare(name, now, entry.estimate, bound)
+
+
+def entry_of(workload: Workload, pairing: Pairing) -> BaselineEntry:
+    """What the baseline keeps of a measurement."""
+    now = pairing.estimate()
+    return BaselineEntry(
+        revision=workload.revision,
+        reference=workload.reference.name,
+        reference_revision=workload.reference.revision,
+        ratio=now.ratio,
+        low=now.low,
+        high=now.high,
+        batches=now.batches,
+        pairs=now.pairs,
+        work_ms=round(1000 * median(pairing.work_seconds), 3),
+        measured=datetime.now(UTC).isoformat(timespec="seconds"),
+        hardware=hardware.describe().as_dict(),
+        libraries=hardware.library_versions(),
+    )
+
+
+@contextmanager
+def prepared(chosen: Sequence[Workload], reporter: Reporter = SILENT) -> Iterator[list[Pairing]]:
+    """The workloads ready to be timed on this thread, warm, for the length of the block."""
+    steady_memory()
+    with scratch() as folder, one_thread(), OwnTime() as clock:
+        pairings = []
+        with reporter.task("preparing", len(chosen)) as advance:
+            for workload in chosen:
+                pairings.append(_pairing(workload, folder, clock))
+                advance(1, workload.name)
+        yield pairings
+
+
+def _pairing(workload: Workload, folder: Path, clock: OwnTime) -> Pairing:
+    place = folder / workload.name
+    place.mkdir()
+    work = _repeated(workload.make(place), workload.calls)
+    pairing = Pairing(work, _repeated(workload.reference.make(), workload.reference_calls), clock)
+    pairing.warm_up()
+    return pairing
+
+
+def _repeated(work: Work, calls: int) -> Work:
+    def block() -> None:
+        for _ in range(calls):
+            work()
+
+    return block
+
+
+def _until(pairings: Sequence[Pairing], settled: Callable[[int, Estimate], bool], reporter: Reporter) -> list[Estimate]:
+    """Takes turns over whole looks, so that a disturbance of some seconds spoils few batches of each."""
+    open_ones = list(range(len(pairings)))
+    for look in LOOKS:
+        done = len(pairings[open_ones[0]].batches)
+        with reporter.task(f"measuring, batches {done + 1} to {look}", (look - done) * len(open_ones)) as advance:
+            for _ in range(look - done):
+                for index in open_ones:
+                    pairings[index].take()
+                    advance(1, "")
+        open_ones = [i for i in open_ones if not settled(i, pairings[i].estimate())]
+        if not open_ones:
+            break
+    return [pairing.estimate() for pairing in pairings]
+
+
+def _refuse_foreign(baseline: Baseline, path: Path) -> None:
+    known = {workload.name: workload for workload in workloads()}
+    for name, entry in baseline.workloads.items():
+        if name not in known:
+            raise BadInputError(
+                f"unknown workload {name!r}", where=path, fix=f"remove it from the file; {near(name, known)}"
+            )
+        mine = known[name]
+        if (mine.revision, mine.reference.name, mine.reference.revision) != (
+            entry.revision,
+            entry.reference,
+            entry.reference_revision,
+        ):
+            raise BadInputError(
+                f"{name} was measured by another definition (revision {entry.revision} on {entry.reference} "
+                f"{entry.reference_revision}, now {mine.revision} on {mine.reference.name} {mine.reference.revision})",
+                where=path,
+                fix="measure it again with --update",
+            )
+
+
+def _differences(baseline: Baseline) -> str:
+    """What differs from where the baseline was made: told, not judged."""
+    here, versions = hardware.describe().as_dict(), hardware.library_versions()
+    found: dict[str, None] = {}
+    for entry in baseline.workloads.values():
+        if entry.hardware.get("cpu") != here["cpu"] or list(entry.hardware.get("isa", ())) != list(here["isa"]):
+            found[f"made on {entry.hardware.get('cpu')}, this is {here['cpu']}"] = None
+        for library in sorted({*entry.libraries, *versions}):
+            then, now = entry.libraries.get(library), versions.get(library)
+            if then != now:
+                found[f"{library} {then or 'absent'} then, {now or 'absent'} now"] = None
+    return "; ".join(found)
