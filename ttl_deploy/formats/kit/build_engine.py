@@ -2,7 +2,8 @@
 
 Needs `tensorrt` 10 or 11 and nothing else: `ttl-deploy export --format trt` calls `build`, and a build kit carries this
 very file to the machine that has the GPU, where `python build_engine.py` calls it. Precision is a property of the ONNX
-graph (fp16 tensors, Q/DQ pairs), never of a flag here, so one code path serves both versions.
+graph (fp16 tensors, Q/DQ pairs), never of a flag here, so one code path serves both versions. `parse`, `configure` and
+`serialise` are given the library's module, so that they serve TensorRT for RTX too, which has the same names.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ _WORDS = {
     "float": "fp32",
     "fp32": "fp32",
 }
+_NOISE = "catchCudaError"
 _LOWEST_FIRST = ("int8", "fp16", "bf16", "fp32")
 _MOVES = ("reformat", "noop", "shuffle", "constant", "cast", "quantize", "dequantize", "shape")
 
@@ -55,7 +57,7 @@ class Settings:
         optimum: The shape the engine is made fast for.
         maximum: Largest shape.
         workspace_mib: Most scratch memory a layer may use; None: what the GPU has.
-        optimization_level: 0 (builds fast) to 5 (searches longest).
+        optimization_level: 0 (builds fast) to 5 (searches longest); None: the library has no such choice.
         version_compatible: Whether later versions of TensorRT may load the engine too.
         hardware: One of `HARDWARE`.
     """
@@ -66,7 +68,7 @@ class Settings:
     optimum: tuple[int, ...]
     maximum: tuple[int, ...]
     workspace_mib: int | None = None
-    optimization_level: int = 3
+    optimization_level: int | None = 3
     version_compatible: bool = False
     hardware: str = "none"
 
@@ -126,7 +128,47 @@ def build(onnx: bytes, settings: Settings, timing_cache: bytes = b"") -> Engine:
     """
     import tensorrt as trt
 
-    messages = _messages()
+    parsed = parse(trt, onnx)
+    config = configure(parsed, settings)
+    cache = _timing_cache(config, timing_cache)
+    plan = serialise(parsed, config)
+    layers = inspect(plan, version_compatible=settings.version_compatible)
+    counts = count_precisions(layers)
+    tf32 = sum("tf32" in str(layer.get("TacticName", "")).lower() for layer in layers)
+    check_precision(settings.precision, counts, tf32)
+    return Engine(plan, layers, counts, tf32, bytes(cache.serialize()), str(trt.__version__))
+
+
+@dataclass(frozen=True, eq=False)
+class Parsed:
+    """A network that a library has read, and what must live as long as it does.
+
+    Attributes:
+        trt: The library's module.
+        builder: Its builder.
+        network: What the graph says.
+        parser: Holds the weights that the network points to.
+        messages: Errors that the library logs.
+    """
+
+    trt: Any
+    builder: Any
+    network: Any
+    parser: Any
+    messages: Any
+
+
+def parse(trt: Any, onnx: bytes) -> Parsed:
+    """Reads a graph.
+
+    Args:
+        trt: The module `tensorrt`, or that of another edition of it.
+        onnx: A serialised ONNX model.
+
+    Raises:
+        BuildError: The library cannot read it.
+    """
+    messages = _messages(trt)
     builder = trt.Builder(messages)
     # TensorRT 11 knows strongly typed networks only and gave the flag another value: it goes by its name.
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
@@ -134,19 +176,34 @@ def build(onnx: bytes, settings: Settings, timing_cache: bytes = b"") -> Engine:
     if not parser.parse(onnx):
         errors = [str(parser.get_error(i)) for i in range(parser.num_errors)]
         raise BuildError(_line("TensorRT cannot read the graph", errors or messages.errors))
-    config = builder.create_builder_config()
-    _configure(config, settings)
-    _add_profile(builder, config, settings)
-    cache = _timing_cache(config, timing_cache)
-    serialised = builder.build_serialized_network(network, config)
+    return Parsed(trt, builder, network, parser, messages)
+
+
+def configure(parsed: Parsed, settings: Settings) -> Any:
+    """The builder's configuration for a parsed network.
+
+    Raises:
+        BuildError: The library is too old for a setting, or refuses the shapes.
+    """
+    config = parsed.builder.create_builder_config()
+    _set_options(parsed.trt, config, settings)
+    profile = parsed.builder.create_optimization_profile()
+    profile.set_shape(settings.input, settings.minimum, settings.optimum, settings.maximum)
+    if config.add_optimization_profile(profile) < 0:
+        raise BuildError(f"TensorRT refuses the shapes {settings.minimum} to {settings.maximum} of {settings.input}")
+    return config
+
+
+def serialise(parsed: Parsed, config: Any) -> bytes:
+    """The engine's bytes.
+
+    Raises:
+        BuildError: It cannot be built; the error says what the library logged.
+    """
+    serialised = parsed.builder.build_serialized_network(parsed.network, config)
     if serialised is None:
-        raise BuildError(_line("TensorRT cannot build the engine", messages.errors))
-    plan = bytes(serialised)
-    layers = inspect(plan, version_compatible=settings.version_compatible)
-    counts = count_precisions(layers)
-    tf32 = sum("tf32" in str(layer.get("TacticName", "")).lower() for layer in layers)
-    check_precision(settings.precision, counts, tf32)
-    return Engine(plan, layers, counts, tf32, bytes(cache.serialize()), str(trt.__version__))
+        raise BuildError(_line("TensorRT cannot build the engine", parsed.messages.errors))
+    return bytes(serialised)
 
 
 def inspect(plan: bytes, *, version_compatible: bool = False) -> list[dict[str, Any]]:
@@ -157,7 +214,7 @@ def inspect(plan: bytes, *, version_compatible: bool = False) -> list[dict[str, 
     """
     import tensorrt as trt
 
-    messages = _messages()
+    messages = _messages(trt)
     runtime = trt.Runtime(messages)
     if version_compatible:
         runtime.engine_host_code_allowed = True
@@ -236,7 +293,9 @@ def trtexec(settings: Settings, onnx: str = "model.onnx", engine: str = "model.e
     words += ["--stronglyTyped"] if major < 11 else []
     for name, shape in (("min", settings.minimum), ("opt", settings.optimum), ("max", settings.maximum)):
         words.append(f"--{name}Shapes={settings.input}:{'x'.join(map(str, shape))}")
-    words += [f"--builderOptimizationLevel={settings.optimization_level}", "--profilingVerbosity=detailed"]
+    level = settings.optimization_level
+    words += [] if level is None else [f"--builderOptimizationLevel={level}"]
+    words += ["--profilingVerbosity=detailed"]
     words += ["--exportLayerInfo=layers.json", "--timingCacheFile=timing.cache"]
     words += [f"--memPoolSize=workspace:{settings.workspace_mib}M"] if settings.workspace_mib else []
     words += ["--noTF32"] if settings.precision != "tf32" else []
@@ -246,9 +305,8 @@ def trtexec(settings: Settings, onnx: str = "model.onnx", engine: str = "model.e
     return " ".join(words)
 
 
-def _messages() -> Any:
+def _messages(trt: Any) -> Any:
     """A logger that keeps the errors, because a failed call says no more than None."""
-    import tensorrt as trt
 
     class Messages(trt.ILogger):  # type: ignore[misc]
         def __init__(self) -> None:
@@ -256,16 +314,16 @@ def _messages() -> Any:
             self.errors: list[str] = []
 
         def log(self, severity: Any, msg: str) -> None:
-            if severity in (trt.ILogger.Severity.INTERNAL_ERROR, trt.ILogger.Severity.ERROR):
+            # Without a driver TensorRT for RTX asks for one and goes on: that is no error of the graph's.
+            if severity in (trt.ILogger.Severity.INTERNAL_ERROR, trt.ILogger.Severity.ERROR) and _NOISE not in msg:
                 self.errors.append(msg)
 
     return Messages()
 
 
-def _configure(config: Any, settings: Settings) -> None:
-    import tensorrt as trt
-
-    config.builder_optimization_level = settings.optimization_level
+def _set_options(trt: Any, config: Any, settings: Settings) -> None:
+    if settings.optimization_level is not None:
+        config.builder_optimization_level = settings.optimization_level
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
     if settings.workspace_mib is not None:
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, settings.workspace_mib * MIB)
@@ -279,13 +337,6 @@ def _configure(config: Any, settings: Settings) -> None:
         if not hasattr(trt.HardwareCompatibilityLevel, "SAME_COMPUTE_CAPABILITY"):
             raise BuildError(f"TensorRT {trt.__version__} has no SAME_COMPUTE_CAPABILITY; 10.9 and later have")
         config.hardware_compatibility_level = trt.HardwareCompatibilityLevel.SAME_COMPUTE_CAPABILITY
-
-
-def _add_profile(builder: Any, config: Any, settings: Settings) -> None:
-    profile = builder.create_optimization_profile()
-    profile.set_shape(settings.input, settings.minimum, settings.optimum, settings.maximum)
-    if config.add_optimization_profile(profile) < 0:
-        raise BuildError(f"TensorRT refuses the shapes {settings.minimum} to {settings.maximum} of {settings.input}")
 
 
 def _timing_cache(config: Any, content: bytes) -> Any:
