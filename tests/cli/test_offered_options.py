@@ -144,7 +144,7 @@ def test_help_shows_them_under_the_formats_that_take_them(
     assert "Decimal digits of a weight. [default: (7)]" in panel
     assert "--numbers-data" in panel
     assert "Format pt2, torch-trt ─" in shown
-    assert "--opset" in shown.partition("─ Format onnx, openvino, trt, trt-kit ─")[2].partition("╰")[0]
+    assert "--opset" in shown.partition("─ Format onnx, openvino, trt, trt-kit, trt-rtx ─")[2].partition("╰")[0]
 
 
 def test_no_help_shows_what_is_not_registered(capsys: pytest.CaptureFixture[str]) -> None:
@@ -155,10 +155,10 @@ def test_no_help_shows_what_is_not_registered(capsys: pytest.CaptureFixture[str]
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (("--min-batch", "2"), "format onnx has no option 'min_batch'; it is trt, trt-kit and torch-trt's; "),
+        (("--min-batch", "2"), "format onnx has no option 'min_batch'; it is trt, trt-kit, trt-rtx and torch-trt's; "),
         (
             ("--format", "pt2", "--opset", "18"),
-            "format pt2 has no option 'opset'; it is onnx, openvino, trt, trt-kit and numbers's",
+            "format pt2 has no option 'opset'; it is onnx, openvino, trt, trt-kit, trt-rtx and numbers's",
         ),
         (
             ("--format", "torchscript", "--aot"),

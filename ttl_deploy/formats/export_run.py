@@ -79,6 +79,7 @@ def export_run(
     source = Exported(finished_run(Path(run)), files.as_path(cache), reporter, files.as_path(data), operating_point)
     exporter, chosen = choose(_deferred(format) if defer_build else format, precision)
     chosen_options = make_options(exporter, {**(settings or {}), **options})
+    exporter.check(chosen, chosen_options)
     _refuse_sigmoid(source, chosen_options)
     place = Path(out) if out is not None else source.run.folder / f"{exporter.name}-{chosen}"
     files.refuse_existing(place, overwrite=overwrite)

@@ -130,6 +130,17 @@ class Exporter(ABC):
         """
         return None
 
+    def check(self, precision: str, options: ExportOptions) -> None:  # noqa: B027 - most have nothing to refuse
+        """Refuses options that mean nothing together or in a precision, before the run is read.
+
+        Args:
+            precision: One of `precisions`.
+            options: A record of the exporter's own class of options.
+
+        Raises:
+            BadInputError: With the reason and the way out.
+        """
+
     @abstractmethod
     def write(self, job: ExportJob, folder: Path) -> Written:
         """Writes the model's files into the existing, empty `folder`.

@@ -5,6 +5,7 @@ The command line makes its options of them: no torch and no onnx here.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
@@ -29,6 +30,15 @@ GROUP = "ttl_deploy.exporters"
 FORMAT_OPTIONS = OptionTable("format", GROUP)
 
 Batch = Annotated[int, Field(ge=1)]
+Samples = Annotated[
+    int,
+    Field(
+        ge=0,
+        le=256,
+        description="Validation images kept beside the engine, to check it with on the card; 0: made-up pixels, so "
+        "that no image leaves this machine.",
+    ),
+]
 
 
 class ExportOptions(Options):
@@ -94,8 +104,8 @@ class OnnxOptions(GraphOptions):
     ] = LARGEST_MIB
 
 
-class TrtOptions(GraphOptions):
-    """Options of the format `trt`, beside those of the graph."""
+class BatchOptions(GraphOptions):
+    """Options of every engine of TensorRT's, beside those of the graph."""
 
     min_batch: Annotated[Batch, Field(description="Smallest batch the engine takes.")] = 1
     opt_batch: Annotated[Batch, Field(description="The batch it is made fast for.")] = 1
@@ -103,17 +113,13 @@ class TrtOptions(GraphOptions):
     workspace_mib: Annotated[
         int | None, Field(ge=1, description="Most scratch memory of a layer, MiB."), Said(default="the GPU's")
     ] = None
-    optimization_level: Annotated[int, Field(ge=0, le=5, description="0 builds fast, 5 searches longest.")] = 3
-    version_compatible: Annotated[
-        bool, Field(description="Let later versions of TensorRT load the engine; larger, and a little slower.")
-    ] = False
-    hardware: Annotated[
-        Literal["none", "same-compute-capability", "ampere-plus"],
-        Field(
-            description="GPUs the engine runs on: none (this model only), same-compute-capability (TensorRT 10.9 or "
-            "later), or ampere-plus, which leaves out Turing (Quadro RTX 6000) and older."
-        ),
-    ] = "none"
+
+    def refuse_disorder(self) -> None:
+        """Raises `BadInputError` where the batches are not in order."""
+        if not self.min_batch <= self.opt_batch <= self.max_batch:
+            raise BadInputError(
+                f"batches {self.min_batch} (min), {self.opt_batch} (opt) and {self.max_batch} (max) are not in order"
+            )
 
     def settings(self, precision: str, input_shape: tuple[int, ...]) -> Settings:
         """What the builder is told.
@@ -127,10 +133,7 @@ class TrtOptions(GraphOptions):
         """
         from ttl_deploy.formats.kit.build_engine import Settings
 
-        if not self.min_batch <= self.opt_batch <= self.max_batch:
-            raise BadInputError(
-                f"batches {self.min_batch} (min), {self.opt_batch} (opt) and {self.max_batch} (max) are not in order"
-            )
+        self.refuse_disorder()
         return Settings(
             precision=precision,
             input=INPUT,
@@ -138,24 +141,57 @@ class TrtOptions(GraphOptions):
             optimum=(self.opt_batch, *input_shape),
             maximum=(self.max_batch, *input_shape),
             workspace_mib=self.workspace_mib,
+            optimization_level=None,
+        )
+
+
+class EngineOptions(BatchOptions):
+    """Options of an engine of full TensorRT, built here or by a kit."""
+
+    optimization_level: Annotated[int, Field(ge=0, le=5, description="0 builds fast, 5 searches longest.")] = 3
+    version_compatible: Annotated[
+        bool, Field(description="Let later versions of TensorRT load the engine; larger, and a little slower.")
+    ] = False
+    hardware: Annotated[
+        Literal["none", "same-compute-capability", "ampere-plus"],
+        Field(
+            description="GPUs the engine runs on: none (this model only), same-compute-capability (TensorRT 10.9 or "
+            "later), or ampere-plus, which leaves out Turing (Quadro RTX 6000) and older."
+        ),
+    ] = "none"
+
+    def settings(self, precision: str, input_shape: tuple[int, ...]) -> Settings:
+        """What the builder is told; see `BatchOptions.settings`."""
+        return replace(
+            super().settings(precision, input_shape),
             optimization_level=self.optimization_level,
             version_compatible=self.version_compatible,
             hardware=self.hardware,
         )
 
 
-class KitOptions(TrtOptions):
+class TrtOptions(EngineOptions):
+    """Options of the format `trt`."""
+
+
+class RtxOptions(BatchOptions):
+    """Options of the format `trt-rtx`: of those of `trt`, the ones that this edition of the library heeds."""
+
+    targets: Annotated[
+        str | None,
+        Field(
+            description="The cards to build for, an engine each: sm75, sm86 …, or devices of export/targets/, with "
+            "commas between (sm75,rtx-4090)."
+        ),
+        Said(("--for",), default="the GPU here"),
+    ] = None
+    samples: Samples = 0
+
+
+class KitOptions(EngineOptions):
     """Options of a build kit, beside those of the engine."""
 
-    samples: Annotated[
-        int,
-        Field(
-            ge=0,
-            le=256,
-            description="--defer-build: validation images in the kit, to check the engine with; 0: random pixels, "
-            "where images must not leave this machine.",
-        ),
-    ] = 16
+    samples: Samples = 16
 
 
 class Pt2Options(ExportOptions):
@@ -180,6 +216,7 @@ FORMAT_OPTIONS.add("onnx", OnnxOptions)
 FORMAT_OPTIONS.add("openvino", GraphOptions)
 FORMAT_OPTIONS.add("trt", TrtOptions)
 FORMAT_OPTIONS.add("trt-kit", KitOptions)
+FORMAT_OPTIONS.add("trt-rtx", RtxOptions)
 FORMAT_OPTIONS.add("pt2", Pt2Options)
 FORMAT_OPTIONS.add("torch-trt", TorchTrtOptions)
 FORMAT_OPTIONS.add("torchscript", ExportOptions)

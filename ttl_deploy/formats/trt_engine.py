@@ -17,7 +17,7 @@ from ttl_deploy.formats.exporter import EXPORTERS, Exporter, ExportJob, Written
 from ttl_deploy.formats.kit import build_engine
 from ttl_deploy.formats.kit.build_engine import BuildError, Settings
 from ttl_deploy.formats.onnx_graph import TypedGraph, graph_fields, typed_graph
-from ttl_deploy.formats.options import GraphOptions, TrtOptions
+from ttl_deploy.formats.options import BatchOptions, GraphOptions, TrtOptions
 from ttl_deploy.formats.trt_lint import refuse_unsupported
 from ttl_deploy.runtime.cuda_driver import Device
 from ttl_deploy.runtime.trt import available, import_tensorrt, open_cuda
@@ -71,13 +71,16 @@ def typed_job(job: ExportJob) -> tuple[TypedGraph, Settings]:
     Raises:
         BadInputError: An option is wrong, or TensorRT would not take the graph.
     """
-    options = job.options if isinstance(job.options, TrtOptions) else TrtOptions()
-    channels, *size = job.model.spec.input_shape
-    shape = (*size, channels) if options.embed_preprocessing else (channels, *size)
-    settings = options.settings(job.precision, shape)
+    options = job.options if isinstance(job.options, BatchOptions) else TrtOptions()
+    settings = options.settings(job.precision, _input_shape(job, options))
     typed = typed_graph(job, symmetric=True)
     refuse_unsupported(typed.proto)
     return typed, settings
+
+
+def _input_shape(job: ExportJob, options: BatchOptions) -> tuple[int, ...]:
+    channels, *size = job.model.spec.input_shape
+    return (*size, channels) if options.embed_preprocessing else (channels, *size)
 
 
 def _build(proto: onnx.ModelProto, settings: Settings, device: Device, cache: Path) -> build_engine.Engine:

@@ -6,24 +6,17 @@ is in its manifest, which the kit's own scripts check.
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
-
-import numpy as np
-import onnx
-from numpy.typing import NDArray
 
 from ttl_deploy import files
 from ttl_deploy.errors import BadInputError
-from ttl_deploy.formats.exporter import EXPORTERS, OUTPUT, Exporter, ExportJob, Written
+from ttl_deploy.formats.exporter import EXPORTERS, Exporter, ExportJob, Written
 from ttl_deploy.formats.kit import build_engine
 from ttl_deploy.formats.kit.build_engine import Settings
 from ttl_deploy.formats.onnx_graph import MODEL_FILE, graph_fields, save_onnx
-from ttl_deploy.formats.options import INPUT, LARGEST_MIB, KitOptions
+from ttl_deploy.formats.options import LARGEST_MIB, KitOptions
+from ttl_deploy.formats.samples import SAMPLES_FILE, samples
 from ttl_deploy.formats.trt_engine import typed_job
-from ttl_deploy.preprocess import normalise
-
-SAMPLES_FILE = "samples.npz"
 
 _PACKAGE = Path(__file__).parent.parent
 _SCRIPTS = {
@@ -55,7 +48,7 @@ class TrtKitExporter(Exporter):
         save_onnx(typed.proto, folder)
         typed.save_records(folder)
         files.write_json(folder / "profile.json", settings.as_dict())
-        files.write_bytes(folder / SAMPLES_FILE, _samples(job, options, typed.proto))
+        files.write_bytes(folder / SAMPLES_FILE, samples(job, typed.proto, options.samples))
         files.write_text(folder / "README.md", _readme(job, settings, options))
         files.write_text(folder / "trtexec.sh", _trtexec(settings))
         for name, source in _SCRIPTS.items():
@@ -66,42 +59,6 @@ class TrtKitExporter(Exporter):
 
 
 EXPORTERS.register("trt-kit", TrtKitExporter())
-
-
-def _samples(job: ExportJob, options: KitOptions, proto: onnx.ModelProto) -> bytes:
-    """The inputs the engine will get, and what the typed graph and PyTorch make of them on this CPU."""
-    import onnxruntime
-    import torch
-
-    pixels = _pixels(job, options)
-    batch = normalise(pixels, job.preprocess)
-    with torch.inference_mode():
-        reference = job.model(torch.from_numpy(batch)).float().numpy()
-    inputs = pixels if options.embed_preprocessing else batch
-    session = onnxruntime.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
-    expected = np.concatenate([session.run([OUTPUT], {INPUT: inputs[i : i + 1]})[0] for i in range(len(inputs))])
-    buffer = io.BytesIO()
-    np.savez_compressed(
-        buffer,
-        pixels=pixels,
-        mean=np.array(job.preprocess.mean),
-        std=np.array(job.preprocess.std),
-        embedded=np.array(options.embed_preprocessing),
-        expected=expected,
-        pytorch=reference,
-        activation=np.array(options.activation),
-    )
-    return buffer.getvalue()
-
-
-def _pixels(job: ExportJob, options: KitOptions) -> NDArray[np.uint8]:
-    """(N, H, W, C); spread evenly over the validation split, which is in no order of classes."""
-    if options.samples == 0 or job.images is None:
-        shape = (8, *job.model.spec.input_shape[1:], job.model.spec.channels)
-        return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-    indices = job.images.validation().indices
-    chosen = np.unique(np.linspace(0, len(indices) - 1, min(options.samples, len(indices))).astype(np.int64))
-    return job.images.prepared.pixels(indices[chosen])
 
 
 def _trtexec(settings: Settings) -> str:

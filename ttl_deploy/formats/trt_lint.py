@@ -46,10 +46,11 @@ class Table:
 
 @dataclass(frozen=True)
 class Scope:
-    """What is known of a graph's tensors: element types by name, and the constant values by name."""
+    """What is known of a graph's tensors: element types by name, and the constant values by name; and of the target."""
 
     types: dict[str, str] = field(default_factory=dict)
     constants: dict[str, TensorProto] = field(default_factory=dict)
+    turing: bool = False
 
 
 @functools.cache
@@ -60,11 +61,12 @@ def table() -> Table:
     return Table(content["source"], (content["opsets"][0], content["opsets"][1]), types)
 
 
-def lint(proto: onnx.ModelProto) -> list[Finding]:
+def lint(proto: onnx.ModelProto, *, turing: bool = False) -> list[Finding]:
     """What TensorRT would refuse; empty where nothing is known against the graph.
 
     Args:
         proto: The model, weights inside.
+        turing: Also what TensorRT for RTX refuses to build for Turing (sm75) alone.
     """
     opsets = {entry.domain or "ai.onnx": entry.version for entry in proto.opset_import}
     version, (lowest, highest) = opsets.get("ai.onnx", 0), table().opsets
@@ -77,23 +79,27 @@ def lint(proto: onnx.ModelProto) -> list[Finding]:
         for value in (*proto.graph.input, *proto.graph.output)
         if (kind := _name(value.type.tensor_type.elem_type)) not in _IO_TYPES
     ]
-    return found + list(_lint_graph(inferred.graph, Scope(), version))
+    return found + list(_lint_graph(inferred.graph, Scope(turing=turing), version))
 
 
-def refuse_unsupported(proto: onnx.ModelProto) -> None:
+def refuse_unsupported(proto: onnx.ModelProto, *, turing: bool = False) -> None:
     """Raises where TensorRT would refuse the graph.
+
+    Args:
+        proto: The model, weights inside.
+        turing: As for `lint`.
 
     Raises:
         BadInputError: With the first findings and their number.
     """
-    found = lint(proto)
+    found = lint(proto, turing=turing)
     if found:
         listed = "; ".join(map(str, found[:3])) + ("; …" if len(found) > 3 else "")
         raise BadInputError(f"TensorRT does not take {len(found)} parts of the graph: {listed}")
 
 
 def _lint_graph(graph: onnx.GraphProto, outer: Scope, opset: int) -> Iterator[Finding]:
-    scope = Scope({**outer.types, **_types_of(graph)}, {**outer.constants, **_constants_of(graph)})
+    scope = Scope({**outer.types, **_types_of(graph)}, {**outer.constants, **_constants_of(graph)}, outer.turing)
     for node in graph.node:
         problem = _problem(node, scope, opset)
         if problem is not None:
@@ -117,7 +123,20 @@ def _problem(node: onnx.NodeProto, scope: Scope, opset: int) -> str | None:
         if kind not in allowed:
             return f"computes {kind}, TensorRT takes {', '.join(sorted(allowed))}"
     check = RESTRICTIONS.get(node.op_type)
-    return check(node, scope) if check is not None else None
+    problem = check(node, scope) if check is not None else None
+    return problem or (_of_turing(node, scope) if scope.turing else None)
+
+
+def _of_turing(node: onnx.NodeProto, scope: Scope) -> str | None:
+    """What the builder refuses for sm75: it said so of such graphs itself (1.7.1)."""
+    if scope.types.get(node.input[0] if node.input else "") != "FLOAT":
+        return None
+    if node.op_type in ("Gemm", "MatMul", "Einsum"):
+        return "is a matrix product in fp32, which TensorRT for RTX does not build for Turing"
+    weight = scope.constants.get(node.input[1]) if node.op_type in ("Conv", "ConvTranspose") else None
+    if weight is not None and len(weight.dims) == 5:
+        return "is a convolution over three axes in fp32, which TensorRT for RTX does not build for Turing"
+    return None
 
 
 def _main_types(node: onnx.NodeProto, scope: Scope, opset: int) -> Iterator[str]:

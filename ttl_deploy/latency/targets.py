@@ -37,6 +37,7 @@ class Target(Record):
         gb_s: Memory bandwidth, 10^9 bytes per second.
         gop_s: Peak rate by precision, thousand millions of operations per second, dense, 2 per multiply-add. A
             precision that the device computes no faster than another is given that one's rate; one it cannot, none.
+        compute_capability: Of an NVIDIA GPU, such as 8.6: which engines it runs; None for a processor.
         sources: Where each figure comes from, by field.
         note: What a reader should know.
     """
@@ -51,12 +52,14 @@ class Target(Record):
     cache_mib: float = Field(ge=0)
     gb_s: float = Field(gt=0)
     gop_s: dict[Precision, float] = Field(min_length=1)
+    compute_capability: str | None = Field(None, pattern=r"^\d+\.\d$")
     sources: dict[str, str]
     note: str | None = None
 
     @model_validator(mode="after")
     def _sourced(self) -> Self:
         figures = ["cores", "cache_mib", "gb_s", *(f"gop_s.{precision}" for precision in self.gop_s)]
+        figures += ["compute_capability"] if self.compute_capability else []
         missing = [figure for figure in figures if not self.sources.get(figure)]
         if missing:
             raise ValueError(f"{missing[0]} has no source")

@@ -42,7 +42,7 @@ def run(
     format: Annotated[
         str,
         typer.Option(
-            help="onnx, openvino, trt, pt2, torchscript, torch-trt (`doctor` says which can be written here); "
+            help="onnx, openvino, trt, trt-rtx, pt2, torchscript, torch-trt (`doctor` says which can be written here); "
             "auto: of all, the fastest that passes."
         ),
     ] = "onnx",

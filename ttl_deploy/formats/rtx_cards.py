@@ -1,0 +1,112 @@
+"""Which cards TensorRT for RTX builds for, and what each can be given: a table of architecture by precision.
+
+An engine is built for one architecture, by its compute capability, and runs on no other. No torch and no TensorRT here:
+what cannot be had is refused before a run is opened.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+
+from ttl_deploy.errors import BadInputError, near
+
+PRECISIONS = ("fp32", "fp16", "bf16", "int8")
+
+GENERATIONS: Mapping[str, str] = {
+    "sm75": "Turing",
+    "sm80": "Ampere",
+    "sm86": "Ampere",
+    "sm89": "Ada",
+    "sm120": "Blackwell",
+    "sm121": "Blackwell",
+}
+"""What the library builds for, by the name of its compute capability (7.5 is sm75). Hopper (sm90) is not among them."""
+
+TURING = "sm75"
+
+REFUSED: Mapping[tuple[str, str], str] = {
+    (TURING, "int8"): "the library builds an engine for Turing from a quantised graph whose convolutions are all float",
+    (TURING, "bf16"): "Turing has no bfloat16",
+}
+"""What an architecture is refused, with the reason. All else of `GENERATIONS` x `PRECISIONS` is built."""
+
+
+def architectures(said: str) -> tuple[str, ...]:
+    """The architectures that a user names, each once, in the order in which they are said.
+
+    Args:
+        said: Architectures (`sm86`), compute capabilities (`8.6`) or devices of `export/targets/`, with commas between.
+
+    Raises:
+        BadInputError: A name is none of them, or the library builds nothing for it.
+    """
+    names = [word.strip().casefold() for word in said.split(",") if word.strip()]
+    if not names:
+        raise BadInputError("names no card", where="--for", fix=f"pass {', '.join(GENERATIONS)} or a device's name")
+    return tuple(dict.fromkeys(_architecture(name) for name in names))
+
+
+def refuse(precision: str, wanted: Iterable[str]) -> None:
+    """Refuses a precision that one of the architectures cannot be given.
+
+    Args:
+        precision: One of `PRECISIONS`.
+        wanted: Of `GENERATIONS`.
+
+    Raises:
+        BadInputError: With the reason and the way out.
+    """
+    names = tuple(wanted)
+    for name in names:
+        reason = REFUSED.get((name, precision))
+        if reason is None:
+            continue
+        others = [other for other in names if (other, precision) not in REFUSED]
+        alone = f", and {precision} for {','.join(others)} in an export of its own" if others else ""
+        raise BadInputError(
+            f"{precision} cannot be had for {name}: {reason}", where="--for", fix=f"pass --precision fp16{alone}"
+        )
+
+
+def capability(architecture: str) -> str:
+    """The compute capability of an architecture: `sm86` is `8.6`."""
+    digits = architecture.removeprefix("sm")
+    return f"{digits[:-1]}.{digits[-1]}"
+
+
+def named(compute_capability: str) -> str:
+    """The architecture of a compute capability: `8.6` is `sm86`."""
+    return f"sm{compute_capability.replace('.', '')}"
+
+
+def _architecture(name: str) -> str:
+    from ttl_deploy.latency.targets import load_targets
+
+    devices = {target.name: target for target in load_targets()}
+    if name in devices:
+        return _of_device(name, devices[name].compute_capability)
+    written = re.fullmatch(r"(?:sm_?)?(\d+)\.?(\d)", name)
+    if written is None:
+        raise BadInputError(f"unknown card {name!r}", where="--for", fix=near(name, (*GENERATIONS, *devices)))
+    return _built(f"sm{written[1]}{written[2]}", f"sm{written[1]}{written[2]}")
+
+
+def _of_device(name: str, compute_capability: str | None) -> str:
+    if compute_capability is None:
+        raise BadInputError(f"{name} is no NVIDIA GPU", where="--for", fix=_listed(tuple(GENERATIONS)))
+    return _built(named(compute_capability), f"{name} ({named(compute_capability)})")
+
+
+def _built(architecture: str, said: str) -> str:
+    if architecture not in GENERATIONS:
+        raise BadInputError(
+            f"TensorRT for RTX builds nothing for {said}",
+            where="--for",
+            fix=f"{_listed(tuple(GENERATIONS))}, or take --format trt, which needs full TensorRT on that machine",
+        )
+    return architecture
+
+
+def _listed(names: Sequence[str]) -> str:
+    return f"it builds for {', '.join(names)}"

@@ -1,0 +1,152 @@
+"""TensorRT for RTX: engines for the paper's Quadro RTX 6000 and other cards, built ahead of time on any machine.
+
+The artifact is an ONNX artifact, whose typed graph passes parity on this CPU, with an engine of that very graph for
+every architecture that was asked for, and samples by which a runtime checks the engine on the card.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from ttl_deploy import files
+from ttl_deploy.errors import BadInputError, TtlDeployError
+from ttl_deploy.formats.exporter import EXPORTERS, Exporter, ExportJob, Written
+from ttl_deploy.formats.kit.build_engine import BuildError, Settings
+from ttl_deploy.formats.onnx_graph import MODEL_FILE, TypedGraph, graph_fields, save_onnx
+from ttl_deploy.formats.options import LARGEST_MIB, ExportOptions, RtxOptions
+from ttl_deploy.formats.rtx_build import Built, build
+from ttl_deploy.formats.rtx_cards import PRECISIONS, TURING, architectures, capability, named, refuse
+from ttl_deploy.formats.samples import SAMPLES_FILE, samples
+from ttl_deploy.formats.trt_engine import typed_job
+from ttl_deploy.formats.trt_lint import refuse_unsupported
+from ttl_deploy.formats.turing_head import FORMS, rewritten
+from ttl_deploy.progress import Reporter
+from ttl_deploy.runtime.cuda_driver import Cuda, CudaError
+from ttl_deploy.runtime.trt_rtx import DETAILS, import_rtx, missing
+
+AS_EXPORTED = "as exported"
+
+
+class TrtRtxExporter(Exporter):
+    """Writes `model.onnx`, `samples.npz` and a `model-smNN.engine` for every architecture."""
+
+    name = "trt-rtx"
+    precisions = PRECISIONS
+    options = RtxOptions
+
+    def available(self, precision: str) -> str | None:
+        """The extra is needed, and no GPU."""
+        reason = missing()
+        return f"{reason}; or pass --format trt --defer-build for a kit that the target builds" if reason else None
+
+    def check(self, precision: str, options: ExportOptions) -> None:
+        """Refuses what a card cannot be given.
+
+        Raises:
+            BadInputError: With the reason and the way out.
+        """
+        chosen = options if isinstance(options, RtxOptions) else RtxOptions()
+        chosen.refuse_disorder()
+        refuse(precision, wanted(chosen))
+
+    def write(self, job: ExportJob, folder: Path) -> Written:
+        """Builds every engine here.
+
+        Raises:
+            BadInputError: A card or a batch is wrong, or TensorRT would not take the graph.
+            MissingDependencyError: The library cannot be imported.
+            TtlDeployError: An engine cannot be built.
+        """
+        options = job.options if isinstance(job.options, RtxOptions) else RtxOptions()
+        self.check(job.precision, options)
+        cards, trt = wanted(options), import_rtx()
+        typed, settings = typed_job(job)
+        if typed.proto.ByteSize() > LARGEST_MIB * 2**20:
+            raise BadInputError(
+                f"the graph has {typed.proto.ByteSize() / 2**20:.0f} MiB, the parser takes {LARGEST_MIB}"
+            )
+        typed, form, built = _built(trt, typed, settings, cards, job.reporter)
+        save_onnx(typed.proto, folder)
+        typed.save_records(folder)
+        files.write_bytes(folder / SAMPLES_FILE, samples(job, typed.proto, options.samples))
+        for card, engine in built.items():
+            files.write_bytes(folder / engine_file(card), engine.plan)
+        details = {**typed.details, DETAILS: _details(trt, settings, form, built)}
+        # ONNX Runtime has no bfloat16 for a CPU: there the graph is judged by whoever has.
+        judge = None if job.precision == "bf16" else "onnxruntime"
+        return Written(MODEL_FILE, details, {**graph_fields(options), "format": "onnx"}, judge)
+
+
+EXPORTERS.register("trt-rtx", TrtRtxExporter())
+
+
+def engine_file(architecture: str) -> str:
+    """Name of an architecture's engine in the artifact."""
+    return f"model-{architecture}.engine"
+
+
+def wanted(options: RtxOptions) -> tuple[str, ...]:
+    """The architectures to build for: those asked for, or that of the GPU here.
+
+    Raises:
+        BadInputError: An unknown card; or none was named and there is no GPU.
+    """
+    if options.targets is not None:
+        return architectures(options.targets)
+    try:
+        with Cuda() as cuda:
+            return architectures(named(cuda.device().compute_capability))
+    except CudaError as error:
+        raise BadInputError(
+            "no card was named, and no NVIDIA GPU is here", where="--for", fix="pass --for quadro-rtx-6000, sm86 …"
+        ) from error
+
+
+def _built(
+    trt: Any, typed: TypedGraph, settings: Settings, cards: tuple[str, ...], reporter: Reporter
+) -> tuple[TypedGraph, str, dict[str, Built]]:
+    """The engines, and the graph that they were all built from: in fp32 for Turing its head is another."""
+    refused: BuildError | None = None
+    for form, candidate in _candidates(typed, settings, cards):
+        content = candidate.proto.SerializeToString(deterministic=True)
+        try:
+            built = {}
+            for card in cards:
+                with reporter.task(f"building the engine for {card}", None):
+                    built[card] = build(trt, content, settings, card)
+            return candidate, form, built
+        except BuildError as error:
+            refused = error
+    raise TtlDeployError(str(refused), fix="nothing was written") from refused
+
+
+def _candidates(typed: TypedGraph, settings: Settings, cards: tuple[str, ...]) -> Iterator[tuple[str, TypedGraph]]:
+    if TURING not in cards or settings.precision != "fp32":
+        yield AS_EXPORTED, typed
+        return
+    for form in FORMS:
+        proto: onnx.ModelProto = rewritten(typed.proto, form)
+        refuse_unsupported(proto, turing=True)
+        yield form, replace(typed, proto=proto)
+
+
+def _details(trt: Any, settings: Settings, form: str, built: dict[str, Built]) -> dict[str, Any]:
+    """What must be known to run the engines. The layers are what the network asks for, not what a card ran."""
+    first = next(iter(built.values()))
+    engines = {
+        card: {"file": engine_file(card), "compute_capability": capability(card), "bytes": len(engine.plan)}
+        for card, engine in built.items()
+    }
+    return {
+        "tensorrt_rtx": str(trt.__version__),
+        "targets": list(built),
+        "engines": engines,
+        "layers": first.layers,
+        "head": form,
+        "profile": settings.as_dict(),
+    }
