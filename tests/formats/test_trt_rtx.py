@@ -18,16 +18,19 @@ from test_onnx_graph import SPECS, made
 from ttl_deploy import hardware
 from ttl_deploy.artifact import Artifact, open_artifact
 from ttl_deploy.errors import BadInputError, IntegrityError, MissingDependencyError
-from ttl_deploy.formats import rtx_cards, trt_rtx
+from ttl_deploy.formats import rtx_cards, trt_engine, trt_rtx
 from ttl_deploy.formats.export_run import choose, export_run
 from ttl_deploy.formats.exporter import EXPORTERS
 from ttl_deploy.formats.graph_types import to_half
 from ttl_deploy.formats.kit.build_engine import BuildError, Settings
 from ttl_deploy.formats.onnx_graph import to_onnx
+from ttl_deploy.formats.options import TrtOptions
 from ttl_deploy.formats.rtx_build import build, weighted
 from ttl_deploy.formats.trt_lint import lint
 from ttl_deploy.formats.turing_head import FORMS, rewritten
+from ttl_deploy.progress import Silent
 from ttl_deploy.runtime import trt_rtx as runtime
+from ttl_deploy.runtime.cuda_driver import Device
 from ttl_deploy.runtime.trt_rtx import import_rtx
 
 needs_library = pytest.mark.skipif(runtime.missing() is not None, reason=str(runtime.missing()))
@@ -128,7 +131,11 @@ def test_bf16_is_judged_by_an_engine_that_has_it(trained: Path, pixel_cache: Pat
         ("int8", "sm75", "int8 cannot be had for sm75: .* all float; pass --precision fp16$"),
         ("int8", "t4,sm86,l4", r"all float; pass --precision fp16, and int8 for sm86,sm89 in an export of its own"),
         ("bf16", "quadro-rtx-6000", "bf16 cannot be had for sm75: Turing has no bfloat16; pass --precision fp16"),
-        ("fp16", "h100-sxm", r"builds nothing for h100-sxm \(sm90\); it builds for sm75, .* or take --format trt"),
+        (
+            "fp16",
+            "h100-sxm",
+            r"builds nothing for h100-sxm \(sm90\); it builds for sm75, .*; full TensorRT on that machine",
+        ),
         ("fp16", "sm87", "builds nothing for sm87"),
         ("fp16", "raspberry-pi-5", "raspberry-pi-5 is no NVIDIA GPU"),
         ("fp16", "quadro-rtx-600", "unknown card 'quadro-rtx-600'; nearest: quadro-rtx-6000"),
@@ -319,3 +326,83 @@ def test_the_manifest_is_plain_json(trained: Path, pixel_cache: Path, tmp_path: 
         pytest.skip(str(runtime.missing()))
     made = exported(trained, pixel_cache, tmp_path / "rtx", "fp16", "sm120")
     assert json.loads((made.folder / "manifest.json").read_text())["details"]["rtx"]["targets"] == ["sm120"]
+
+
+class TestTheHeadlineCommand:
+    """`--format trt --for CARD` where full TensorRT or the GPU is missing."""
+
+    @pytest.fixture(autouse=True)
+    def _no_gpu(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(trt_engine, "available", lambda: "no NVIDIA GPU is here")
+
+    @needs_library
+    def test_gives_the_engine_of_the_other_edition_and_says_so(
+        self, trained: Path, pixel_cache: Path, tmp_path: Path
+    ) -> None:
+        said: list[str] = []
+
+        class Told(Silent):
+            def info(self, message: str) -> None:
+                said.append(message)
+
+        copy = Path(shutil.copytree(trained, tmp_path / "run"))
+        made = export_run(
+            copy, format="trt", precision="fp16", targets="quadro-rtx-6000", cache=pixel_cache, reporter=Told()
+        )
+        assert made.folder == copy / "trt-rtx-fp16"
+        assert made.manifest.details["rtx"]["targets"] == ["sm75"]
+        assert said == ["no NVIDIA GPU is here: TensorRT for RTX builds the engines (--format trt-rtx)"]
+
+    def test_without_the_extra_one_line_names_both_ways_out(
+        self, trained: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        monkeypatch.setattr(runtime, "_installed", lambda: None)
+        with pytest.raises(MissingDependencyError, match=r"--defer-build.*pip install 'ttl-deploy\[rtx\]'") as error:
+            export_run(trained, format="trt", targets="sm86", out=tmp_path / "out")
+        assert "\n" not in str(error.value)
+
+    def test_without_a_card_the_way_out_is_said(
+        self, trained: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        monkeypatch.setattr(runtime, "_installed", lambda: "tensorrt_rtx_bindings")
+        with pytest.raises(MissingDependencyError, match=r"--defer-build .*, or --for CARD to build one") as error:
+            export_run(trained, format="trt", out=tmp_path / "out")
+        assert "pip install" not in str(error.value)
+
+    def test_a_precision_of_full_tensorrt_alone_is_refused(
+        self, trained: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        monkeypatch.setattr(runtime, "_installed", lambda: "tensorrt_rtx_bindings")
+        with pytest.raises(BadInputError, match="format trt-rtx has no precision 'tf32'"):
+            export_run(trained, format="trt", precision="tf32", targets="sm86", out=tmp_path / "out")
+
+    def test_an_option_of_full_tensorrt_alone_is_refused(
+        self, trained: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        monkeypatch.setattr(runtime, "_installed", lambda: "tensorrt_rtx_bindings")
+        with pytest.raises(BadInputError, match="format trt-rtx has no option 'optimization_level'"):
+            export_run(trained, format="trt", targets="sm86", optimization_level=5, out=tmp_path / "out")
+
+
+class HereIs:
+    """Stands for an open driver."""
+
+    def __enter__(self) -> HereIs:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def device(self) -> Device:
+        return Device("NVIDIA H100", "9.0")
+
+
+def test_full_tensorrt_builds_for_the_gpu_that_is_here_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trt_engine, "available", lambda: None)
+    monkeypatch.setattr(trt_engine, "open_cuda", HereIs)
+    exporter = EXPORTERS.get("trt")
+    assert exporter.stand_in({"targets": "sm86"}) is None
+    exporter.check("fp16", TrtOptions(targets="h100-sxm,9.0"))
+    exporter.check("fp16", TrtOptions())
+    with pytest.raises(BadInputError, match=r"NVIDIA H100 \(sm90\), and not for sm75; pass --format trt-rtx"):
+        exporter.check("fp16", TrtOptions(targets="quadro-rtx-6000,sm90"))

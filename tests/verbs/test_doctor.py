@@ -11,7 +11,7 @@ import pytest
 
 from ttl_deploy import hardware
 from ttl_deploy.formats.exporter import EXPORTERS
-from ttl_deploy.runtime import RUNTIMES
+from ttl_deploy.runtime import RUNTIMES, trt_rtx
 from ttl_deploy.verbs.doctor import doctor
 
 
@@ -25,7 +25,23 @@ def test_every_format_and_runtime_is_there(tmp_path: Path) -> None:
     assert reasons["trt-kit", "int8"] is None
     if not hardware.describe().gpus:
         assert "--defer-build" in (reasons["trt", "fp16"] or "")
+        assert "--for CARD" in (reasons["trt", "fp16"] or "")
         assert reasons["onnxruntime", "cuda"] == reasons["tensorrt", "cuda"] == "no NVIDIA GPU is here"
+
+
+@pytest.mark.parametrize("installed", [True, False])
+def test_engines_for_rtx_cards_can_be_built_wherever_the_extra_is(
+    installed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trt_rtx, "_installed", lambda: "tensorrt_rtx_bindings" if installed else None)
+    reasons = {u.variant: u.reason for u in doctor().formats if u.name == "trt-rtx"}
+    assert set(reasons) == {"fp32", "fp16", "bf16", "int8"}
+    for reason in reasons.values():
+        assert reason is None if installed else "pip install 'ttl-deploy[rtx]'" in str(reason)
+
+
+def test_the_licence_s_clause_is_told() -> None:
+    assert "life-critical" in doctor().facts["licence of both"]
 
 
 def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

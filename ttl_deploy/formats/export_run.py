@@ -77,8 +77,10 @@ def export_run(
         CheckFailedError: The exported model does not predict what PyTorch predicts; nothing was kept.
     """
     source = Exported(finished_run(Path(run)), files.as_path(cache), reporter, files.as_path(data), operating_point)
-    exporter, chosen = choose(_deferred(format) if defer_build else format, precision)
-    chosen_options = make_options(exporter, {**(settings or {}), **options})
+    given = {**(settings or {}), **options}
+    wanted = _deferred(format) if defer_build else _writable(format, given, reporter)
+    exporter, chosen = choose(wanted, precision)
+    chosen_options = make_options(exporter, given)
     exporter.check(chosen, chosen_options)
     _refuse_sigmoid(source, chosen_options)
     place = Path(out) if out is not None else source.run.folder / f"{exporter.name}-{chosen}"
@@ -233,6 +235,15 @@ def _deferred(format: str) -> str:
         able = [exporter.name for exporter in EXPORTERS if exporter.deferred]
         raise BadInputError(f"format {format} has no build kit", fix=f"--defer-build is for {', '.join(able)}")
     return kit
+
+
+def _writable(format: str, given: Mapping[str, Any], reporter: Reporter) -> str:
+    """The format, or the one that stands in for it here, which is told."""
+    other = EXPORTERS.get(format).stand_in(given)
+    if other is None:
+        return format
+    reporter.info(other.reason)
+    return other.name
 
 
 def choose(format: str, precision: str | None) -> tuple[Exporter, str]:

@@ -90,6 +90,19 @@ class ExportJob:
 
 
 @dataclass(frozen=True)
+class StandIn:
+    """Another format that is written in the place of the one that was asked for.
+
+    Attributes:
+        name: Of its exporter.
+        reason: Why, to be told to the user.
+    """
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True)
 class Written:
     """What an exporter made.
 
@@ -127,6 +140,14 @@ class Exporter(ABC):
 
         Args:
             precision: One of `precisions`.
+        """
+        return None
+
+    def stand_in(self, given: Mapping[str, Any]) -> StandIn | None:
+        """The format that is written here instead, where this one cannot be and the user said enough for it, or None.
+
+        Args:
+            given: The options that were said, by name.
         """
         return None
 

@@ -30,6 +30,14 @@ GROUP = "ttl_deploy.exporters"
 FORMAT_OPTIONS = OptionTable("format", GROUP)
 
 Batch = Annotated[int, Field(ge=1)]
+Cards = Annotated[
+    str | None,
+    Field(
+        description="The cards to build for, an engine each: sm75, sm86 …, or devices of export/targets/, with commas "
+        "between (sm75,rtx-4090). trt: where full TensorRT or the GPU is missing, trt-rtx builds them."
+    ),
+    Said(("--for",), default="the GPU here"),
+]
 Samples = Annotated[
     int,
     Field(
@@ -173,18 +181,13 @@ class EngineOptions(BatchOptions):
 class TrtOptions(EngineOptions):
     """Options of the format `trt`."""
 
+    targets: Cards = None
+
 
 class RtxOptions(BatchOptions):
     """Options of the format `trt-rtx`: of those of `trt`, the ones that this edition of the library heeds."""
 
-    targets: Annotated[
-        str | None,
-        Field(
-            description="The cards to build for, an engine each: sm75, sm86 …, or devices of export/targets/, with "
-            "commas between (sm75,rtx-4090)."
-        ),
-        Said(("--for",), default="the GPU here"),
-    ] = None
+    targets: Cards = None
     samples: Samples = 0
 
 

@@ -7,7 +7,7 @@ what cannot be had is refused before a run is opened.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
 from ttl_deploy.errors import BadInputError, near
 
@@ -32,11 +32,12 @@ REFUSED: Mapping[tuple[str, str], str] = {
 """What an architecture is refused, with the reason. All else of `GENERATIONS` x `PRECISIONS` is built."""
 
 
-def architectures(said: str) -> tuple[str, ...]:
+def architectures(said: str, *, any_gpu: bool = False) -> tuple[str, ...]:
     """The architectures that a user names, each once, in the order in which they are said.
 
     Args:
         said: Architectures (`sm86`), compute capabilities (`8.6`) or devices of `export/targets/`, with commas between.
+        any_gpu: Whether those that TensorRT for RTX builds nothing for may be named too.
 
     Raises:
         BadInputError: A name is none of them, or the library builds nothing for it.
@@ -44,7 +45,11 @@ def architectures(said: str) -> tuple[str, ...]:
     names = [word.strip().casefold() for word in said.split(",") if word.strip()]
     if not names:
         raise BadInputError("names no card", where="--for", fix=f"pass {', '.join(GENERATIONS)} or a device's name")
-    return tuple(dict.fromkeys(_architecture(name) for name in names))
+    found = {_architecture(name): name for name in names}
+    if not any_gpu:
+        for architecture, name in found.items():
+            _refuse_unbuilt(architecture, name)
+    return tuple(found)
 
 
 def refuse(precision: str, wanted: Iterable[str]) -> None:
@@ -83,30 +88,27 @@ def named(compute_capability: str) -> str:
 def _architecture(name: str) -> str:
     from ttl_deploy.latency.targets import load_targets
 
-    devices = {target.name: target for target in load_targets()}
+    devices = {target.name: target.compute_capability for target in load_targets()}
     if name in devices:
-        return _of_device(name, devices[name].compute_capability)
+        found = devices[name]
+        if found is None:
+            raise BadInputError(f"{name} is no NVIDIA GPU", where="--for", fix=_BUILDS)
+        return named(found)
     written = re.fullmatch(r"(?:sm_?)?(\d+)\.?(\d)", name)
     if written is None:
         raise BadInputError(f"unknown card {name!r}", where="--for", fix=near(name, (*GENERATIONS, *devices)))
-    return _built(f"sm{written[1]}{written[2]}", f"sm{written[1]}{written[2]}")
+    return f"sm{written[1]}{written[2]}"
 
 
-def _of_device(name: str, compute_capability: str | None) -> str:
-    if compute_capability is None:
-        raise BadInputError(f"{name} is no NVIDIA GPU", where="--for", fix=_listed(tuple(GENERATIONS)))
-    return _built(named(compute_capability), f"{name} ({named(compute_capability)})")
+def _refuse_unbuilt(architecture: str, name: str) -> None:
+    if architecture in GENERATIONS:
+        return
+    said = name if name == architecture else f"{name} ({architecture})"
+    raise BadInputError(
+        f"TensorRT for RTX builds nothing for {said}",
+        where="--for",
+        fix=f"{_BUILDS}; full TensorRT on that machine: --format trt --defer-build",
+    )
 
 
-def _built(architecture: str, said: str) -> str:
-    if architecture not in GENERATIONS:
-        raise BadInputError(
-            f"TensorRT for RTX builds nothing for {said}",
-            where="--for",
-            fix=f"{_listed(tuple(GENERATIONS))}, or take --format trt, which needs full TensorRT on that machine",
-        )
-    return architecture
-
-
-def _listed(names: Sequence[str]) -> str:
-    return f"it builds for {', '.join(names)}"
+_BUILDS = f"it builds for {', '.join(GENERATIONS)}"

@@ -6,19 +6,22 @@ The builder is `kit.build_engine`, the very file that a build kit carries to a m
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import onnx
 
 from ttl_deploy import files
-from ttl_deploy.errors import TtlDeployError
-from ttl_deploy.formats.exporter import EXPORTERS, Exporter, ExportJob, Written
+from ttl_deploy.errors import BadInputError, TtlDeployError
+from ttl_deploy.formats.exporter import EXPORTERS, Exporter, ExportJob, StandIn, Written
 from ttl_deploy.formats.kit import build_engine
 from ttl_deploy.formats.kit.build_engine import BuildError, Settings
 from ttl_deploy.formats.onnx_graph import TypedGraph, graph_fields, typed_graph
-from ttl_deploy.formats.options import BatchOptions, GraphOptions, TrtOptions
+from ttl_deploy.formats.options import BatchOptions, ExportOptions, GraphOptions, TrtOptions
+from ttl_deploy.formats.rtx_cards import architectures, named
 from ttl_deploy.formats.trt_lint import refuse_unsupported
+from ttl_deploy.runtime import trt_rtx as rtx
 from ttl_deploy.runtime.cuda_driver import Device
 from ttl_deploy.runtime.trt import available, import_tensorrt, open_cuda
 
@@ -37,7 +40,40 @@ class TrtExporter(Exporter):
     def available(self, precision: str) -> str | None:
         """TensorRT and a GPU are needed; a build kit is the way out."""
         reason = available()
-        return f"{reason}; pass --defer-build to get a kit that builds the engine on the target" if reason else None
+        if reason is None:
+            return None
+        extra = f"{rtx.INSTALL} and " if rtx.missing() else ""
+        return (
+            f"{reason}; pass --defer-build to get a kit that builds the engine on the target, or {extra}--for CARD to "
+            "build one for an RTX or Quadro card here"
+        )
+
+    def stand_in(self, given: Mapping[str, Any]) -> StandIn | None:
+        """TensorRT for RTX, for the cards that were named."""
+        reason = available()
+        if reason is None or given.get("targets") is None or rtx.missing():
+            return None
+        return StandIn("trt-rtx", f"{reason}: TensorRT for RTX builds the engines (--format trt-rtx)")
+
+    def check(self, precision: str, options: ExportOptions) -> None:
+        """Refuses another card than the GPU that is here: full TensorRT builds for that alone.
+
+        Raises:
+            BadInputError: With the way out.
+        """
+        said = getattr(options, "targets", None)
+        if said is None:
+            return
+        with open_cuda() as cuda:
+            here = cuda.device()
+        others = [name for name in architectures(said, any_gpu=True) if name != named(here.compute_capability)]
+        if others:
+            raise BadInputError(
+                f"full TensorRT builds for the GPU that is here, {here.name} ({named(here.compute_capability)}), and "
+                f"not for {', '.join(others)}",
+                where="--for",
+                fix="pass --format trt-rtx, or leave it out",
+            )
 
     def write(self, job: ExportJob, folder: Path) -> Written:
         """Builds on this machine's GPU.

@@ -69,6 +69,8 @@ def _facts(cache: Path | None) -> dict[str, str]:
         "driver": _driver(machine),
         "torch": _torch(),
         "TensorRT": _version("tensorrt", "torch-tensorrt"),
+        "TensorRT for RTX": _version("tensorrt-rtx-cu13-bindings", "tensorrt-rtx", missing="not installed (extra rtx)"),
+        "licence of both": "not for medical, life-critical use without an agreement with NVIDIA (its clause 2.1)",
         "onnxruntime": _version("onnxruntime-gpu", "onnxruntime"),
         "openvino": _version("openvino"),
         "signatures": _signatures(),
@@ -125,13 +127,13 @@ def _signatures() -> str:
     return found if usable else "not installed (extra signing)"
 
 
-def _version(*packages: str) -> str:
+def _version(*packages: str, missing: str = "not installed") -> str:
     for package in packages:
         try:
             return f"{package} {importlib.metadata.version(package)}"
         except importlib.metadata.PackageNotFoundError:
             continue
-    return "not installed"
+    return missing
 
 
 def _disk(folder: Path) -> str:
