@@ -76,6 +76,9 @@ class Behaviour:
         classes: Of the output.
         known_cache: The only timing cache that fits, beside an empty one.
         driver: The fake driver, in whose order the network runs.
+        logs: An error line given to the logger by every execution, which goes on.
+        zeros: Whether the engine answers zeros.
+        kernels: What the runtime cache of the card accepts, beside nothing; with RTX alone.
         calls: Everything called, with arguments.
     """
 
@@ -89,6 +92,9 @@ class Behaviour:
     classes: int = 3
     known_cache: bytes = b""
     driver: Any = None
+    logs: str | None = None
+    zeros: bool = False
+    kernels: bytes = b""
     calls: list[tuple[Any, ...]] = field(default_factory=list)
 
     def names(self) -> list[str]:
@@ -103,8 +109,8 @@ def weights(shape: tuple[int, ...], classes: int) -> np.ndarray:
     return np.random.default_rng(0).normal(size=(int(np.prod(shape)), classes)).astype(np.float32)
 
 
-def make(behaviour: Behaviour, version: str = "11.4.0.106") -> ModuleType:
-    """A module to be put into `sys.modules["tensorrt"]`."""
+def make(behaviour: Behaviour, version: str = "11.4.0.106", *, rtx: bool = False) -> ModuleType:
+    """A module to be put into `sys.modules["tensorrt"]`, or `["tensorrt_rtx_bindings"]`."""
     trt = ModuleType("tensorrt")
     trt.__version__ = version
     note = behaviour.calls.append
@@ -218,7 +224,8 @@ def make(behaviour: Behaviour, version: str = "11.4.0.106") -> ModuleType:
             return json.dumps({"Layers": behaviour.layers})
 
     class IExecutionContext:
-        def __init__(self) -> None:
+        def __init__(self, logger: Any) -> None:
+            self._logger = logger
             self._addresses: dict[str, int] = {}
             self._shape: tuple[int, ...] = ()
 
@@ -240,6 +247,8 @@ def make(behaviour: Behaviour, version: str = "11.4.0.106") -> ModuleType:
 
         def execute_async_v3(self, stream_handle: int) -> bool:
             note(("execute_async_v3",))
+            if behaviour.logs is not None:
+                self._logger.log(Severity.ERROR, behaviour.logs)
             assert behaviour.driver is not None
             self._work = _WORK(self._multiply)
             behaviour.driver.fake_enqueue(self._work)
@@ -249,10 +258,12 @@ def make(behaviour: Behaviour, version: str = "11.4.0.106") -> ModuleType:
             count = int(np.prod(self._shape))
             given = np.ctypeslib.as_array((ctypes.c_float * count).from_address(self._addresses["images"]))
             result = given.reshape(self._shape[0], -1) @ weights(behaviour.shape, behaviour.classes)
+            result *= not behaviour.zeros
             ctypes.memmove(self._addresses["logits"], np.ascontiguousarray(result).ctypes.data, result.nbytes)
 
     class ICudaEngine:
         num_io_tensors = 2
+        _logger: Any = None
         num_optimization_profiles = len(behaviour.profiles)
 
         def get_tensor_name(self, index: int) -> str:
@@ -271,7 +282,7 @@ def make(behaviour: Behaviour, version: str = "11.4.0.106") -> ModuleType:
             return [(batch, *behaviour.shape) for batch in behaviour.profiles[profile_index]]
 
         def create_execution_context(self) -> IExecutionContext:
-            return IExecutionContext()
+            return IExecutionContext(self._logger)
 
         def create_engine_inspector(self) -> EngineInspector:
             return EngineInspector()
@@ -289,14 +300,51 @@ def make(behaviour: Behaviour, version: str = "11.4.0.106") -> ModuleType:
             note(("deserialize_cuda_engine", serialized_engine))
             if not behaviour.loads:
                 self._logger.log(Severity.ERROR, behaviour.says)
-            return ICudaEngine() if behaviour.loads else None
+            engine = ICudaEngine()
+            engine._logger = self._logger
+            return engine if behaviour.loads else None
 
     Runtime.engine_host_code_allowed = False
+    if rtx:
+        _add_rtx(trt, ICudaEngine, IExecutionContext, behaviour)
     for kind in list(locals().values()):
         if isinstance(kind, type):
             setattr(trt, kind.__name__, kind)
     del trt.Severity
     return trt
+
+
+def _add_rtx(trt: ModuleType, engine: Any, context: Any, behaviour: Behaviour) -> None:
+    """What TensorRT for RTX has beside: a cache of the kernels that it compiles on the card."""
+
+    class IRuntimeCache:
+        def __init__(self) -> None:
+            self._content = b""
+
+        def deserialize(self, blob: bytes) -> bool:
+            behaviour.calls.append(("IRuntimeCache.deserialize", blob))
+            fits = blob == behaviour.kernels
+            self._content = blob if fits else b""
+            return fits
+
+        def serialize(self) -> bytes:
+            return self._content or behaviour.kernels
+
+    class IRuntimeConfig:
+        def create_runtime_cache(self) -> IRuntimeCache:
+            return IRuntimeCache()
+
+        def set_runtime_cache(self, cache: IRuntimeCache) -> bool:
+            behaviour.calls.append(("set_runtime_cache", cache._content))
+            return True
+
+    def create_execution_context(self: Any, runtime_config: Any = None) -> Any:
+        assert runtime_config is None or isinstance(runtime_config, IRuntimeConfig)
+        return context(self._logger)
+
+    engine.create_runtime_config = lambda self: IRuntimeConfig()
+    engine.create_execution_context = create_execution_context
+    trt.IRuntimeCache, trt.IRuntimeConfig = IRuntimeCache, IRuntimeConfig  # type: ignore[attr-defined]
 
 
 DRIVER = r"""

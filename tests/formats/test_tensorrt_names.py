@@ -29,6 +29,9 @@ OURS = [
     PACKAGE / "runtime" / "trt_engine_run.py",
     PACKAGE / "runtime" / "trt.py",
 ]
+OURS_OF_RTX = [OURS[0], OURS[2], PACKAGE / "formats" / "rtx_build.py", PACKAGE / "runtime" / "trt_rtx.py"]
+"""What is given the module of TensorRT for RTX: names of theirs must be in that library too."""
+
 REMOVED = [
     "FP16",
     "BF16",
@@ -185,6 +188,28 @@ def _parameters(signature: str) -> list[str]:
         else:
             current += letter
     return [*parts, current][1:]
+
+
+@pytest.fixture(scope="module")
+def rtx() -> ModuleType:
+    """TensorRT for RTX, the real one: its libraries come with it."""
+    return pytest.importorskip("tensorrt_rtx_bindings", reason="needs the extra rtx")
+
+
+@pytest.mark.parametrize("path", OURS_OF_RTX, ids=lambda path: path.name)
+def test_every_name_is_in_the_other_edition_too(path: Path, rtx: ModuleType) -> None:
+    for chain in chains(path):
+        found: Any = rtx
+        for name in chain:
+            assert hasattr(found, name), chain
+            found = getattr(found, name)
+
+
+def test_the_double_of_the_other_edition_knows_only_its_names(rtx: ModuleType) -> None:
+    members = set(double_members(double.make(double.Behaviour(), rtx=True)))
+    assert ("IRuntimeConfig", "create_runtime_cache") in members
+    wrong = [(kind, name) for kind, name in members if not hasattr(getattr(rtx, kind, None), name)]
+    assert not wrong
 
 
 @pytest.mark.parametrize("path", OURS, ids=lambda path: path.name)

@@ -33,6 +33,7 @@ from ttl_deploy.formats.trt_lint import lint
 from ttl_deploy.preprocess import normalise
 from ttl_deploy.runtime import cuda_driver, trt
 from ttl_deploy.runtime.cuda_driver import Device
+from ttl_deploy.runtime.stored_samples import read_samples
 from ttl_deploy.training.run import finished_run
 
 SCRIPTS = {
@@ -172,6 +173,7 @@ def test_the_target_builds_an_artifact_that_ttl_deploy_opens(
     manifest = artifact.manifest
     assert (manifest.format, manifest.precision, manifest.model_file) == ("trt", "fp16", "model.engine")
     assert artifact.model_path.read_bytes() == b"plan"
+    assert (artifact.folder / "samples.npz").read_bytes() == (kit_copy / "samples.npz").read_bytes()
     assert json.loads((artifact.folder / "engine.json").read_text()) == {"Layers": double.FP16_LAYERS}
     engine = manifest.details["engine"]
     assert (engine["gpu"], engine["compute_capability"]) == ("Quadro RTX 6000", "7.5")
@@ -321,6 +323,7 @@ class TestBuildHere:
         assert made.details["engine"]["gpu"] == "Quadro RTX 6000"
         assert made.details["engine"]["profile"]["maximum"] == [4, 3, 32, 32]
         assert made.runtime == "tensorrt"
+        assert len(read_samples(tmp_path / "engine" / "samples.npz").pixels) == 8
 
     def test_the_same_builder_gets_the_same_graph_as_in_a_kit(
         self, machine: None, trained: Path, kit: Path, tmp_path: Path, behaviour: double.Behaviour
@@ -341,17 +344,27 @@ class TestBuildHere:
         with pytest.raises(TtlDeployError, match="has no TF32"):
             self.written(trained, tmp_path / "engine", "tf32")
 
-    def test_a_whole_export_fails_parity_and_leaves_nothing(
-        self, machine: None, trained: Path, pixel_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    @pytest.mark.parametrize("samples_checked", [True, False])
+    def test_a_whole_export_of_a_wrong_engine_fails_and_leaves_nothing(
+        self,
+        machine: None,
+        trained: Path,
+        pixel_cache: Path,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        samples_checked: bool,
     ) -> None:
-        """The double's network is not the run's: the gate must say so, having run the engine on the GPU."""
-        from ttl_deploy.errors import CheckFailedError
-        from ttl_deploy.runtime import RUNTIMES
+        """The double's network is not the run's: the samples say so when it is loaded, and parity would say so too."""
+        from ttl_deploy.errors import CheckFailedError, IntegrityError
+        from ttl_deploy.runtime import RUNTIMES, engine_session
 
         for name in ("tensorrt", "tensorrt-cuda-graph"):
             engine = RUNTIMES.get(name)
             monkeypatch.setitem(RUNTIMES._entries, name, type(engine)(**{**vars(engine), "available": lambda: None}))
-        with pytest.raises(CheckFailedError, match="not the validated one"):
+        if not samples_checked:
+            monkeypatch.setattr(engine_session, "refuse_wrong", lambda *_: None)
+        refused = IntegrityError if samples_checked else CheckFailedError
+        with pytest.raises(refused, match=r"does not compute on this GPU|not the validated one"):
             export_run(trained, format="trt", precision="fp16", out=tmp_path / "a" / "engine", cache=pixel_cache)
         assert [path.suffix for path in (tmp_path / "a").iterdir()] == [".timing-cache"]
 

@@ -18,7 +18,8 @@ COMPILED = [name for name, what in NATIVE.items() if what is not None]
 
 def test_every_runtime_is_in_the_table() -> None:
     assert {engine.name for engine in RUNTIMES} == set(NATIVE)
-    assert set(COMPILED) == {"torch-aot", "torch-tensorrt", "tensorrt", "tensorrt-cuda-graph"}
+    of_tensorrt = {"tensorrt", "tensorrt-cuda-graph", "tensorrt-rtx", "tensorrt-rtx-cuda-graph"}
+    assert set(COMPILED) == {"torch-aot", "torch-tensorrt", *of_tensorrt}
 
 
 def test_a_runtime_that_is_not_in_the_table_counts_as_native() -> None:

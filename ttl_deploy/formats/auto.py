@@ -156,7 +156,8 @@ def _try(
         yield replace(base, verdict="fail" if isinstance(error, CheckFailedError) else "", reason=error.what), None
         return
     size = sum(record.size for record in made.manifest.files.values()) / 1e6
-    for engine in suitable(made.manifest.format, precision, device):
+    # An exporter's own engines: the graph inside another's artifact is a candidate of the format `onnx`.
+    for engine in (e for e in suitable(exporter.name, precision, device) if e.has_its_part(made.manifest)):
         candidate = replace(base, runtime=engine.name, size_mb=size)
         try:
             result = verify(

@@ -182,6 +182,7 @@ class TrtOptions(EngineOptions):
     """Options of the format `trt`."""
 
     targets: Cards = None
+    samples: Samples = 0
 
 
 class RtxOptions(BatchOptions):

@@ -20,17 +20,19 @@ from ttl_deploy.formats.kit.build_engine import BuildError, Settings
 from ttl_deploy.formats.onnx_graph import TypedGraph, graph_fields, typed_graph
 from ttl_deploy.formats.options import BatchOptions, ExportOptions, GraphOptions, TrtOptions
 from ttl_deploy.formats.rtx_cards import architectures, named
+from ttl_deploy.formats.samples import SAMPLES_FILE, samples
 from ttl_deploy.formats.trt_lint import refuse_unsupported
 from ttl_deploy.runtime import trt_rtx as rtx
 from ttl_deploy.runtime.cuda_driver import Device
-from ttl_deploy.runtime.trt import available, import_tensorrt, open_cuda
+from ttl_deploy.runtime.engine_session import open_cuda
+from ttl_deploy.runtime.trt import available, import_tensorrt
 
 MODEL_FILE = "model.engine"
 LAYERS_FILE = "engine.json"
 
 
 class TrtExporter(Exporter):
-    """Writes `model.engine`, and beside it `engine.json`: what the engine inspector says of every layer."""
+    """Writes `model.engine`, `engine.json`, which is what the engine inspector says of every layer, and samples."""
 
     name = "trt"
     precisions = ("fp32", "tf32", "fp16", "int8")
@@ -94,6 +96,8 @@ class TrtExporter(Exporter):
         files.write_text(folder / LAYERS_FILE, json.dumps({"Layers": built.layers}, indent=1))
         files.write_bytes(cache, built.timing_cache)
         typed.save_records(folder)
+        count = job.options.samples if isinstance(job.options, TrtOptions) else 0
+        files.write_bytes(folder / SAMPLES_FILE, samples(job, typed.proto, count))
         engine = built.details(settings, device.name, device.compute_capability)
         return Written(MODEL_FILE, {**typed.details, "engine": engine}, _fields(job), "tensorrt")
 

@@ -73,7 +73,11 @@ def _readme(job: ExportJob, settings: Settings, options: KitOptions) -> str:
     spec = job.model.spec
     of = f"{spec.backbone} {spec.method} {spec.cut or ''}".strip()
     batches = f"{settings.minimum[0]} to {settings.maximum[0]}, fastest at {settings.optimum[0]}"
-    images = "random pixels" if options.samples == 0 else "images of the run's validation split; treat them as such"
+    images = (
+        "random pixels"
+        if options.samples == 0
+        else "images of the run's validation split, which `artifact/` holds too; treat both as such"
+    )
     return f"""# TensorRT build kit: {of}, {settings.precision}
 
 On the machine with the GPU, with `tensorrt` 10 or 11 (10.9 or later for `same-compute-capability`) and `numpy`:

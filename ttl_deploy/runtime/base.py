@@ -309,7 +309,7 @@ def _by_rank() -> list[Runtime]:
 
 def _first_available(artifact: Artifact, device: str) -> Runtime:
     name, precision = artifact.manifest.format, artifact.manifest.precision
-    able = suitable(name, precision, device)
+    able = [engine for engine in suitable(name, precision, device) if engine.has_its_part(artifact.manifest)]
     if able:
         return able[0]
     reasons = [f"{engine.name}: {engine.available()}" for engine in _by_rank() if engine.suits(name, precision, device)]

@@ -24,6 +24,8 @@ NATIVE: Mapping[str, str | None] = {
     "torch-tensorrt": "a program with TensorRT engines inside, which are compiled",
     "tensorrt": _ENGINE,
     "tensorrt-cuda-graph": _ENGINE,
+    "tensorrt-rtx": _ENGINE,
+    "tensorrt-rtx-cuda-graph": _ENGINE,
 }
 """By the runtime's name: what native code of an artifact it runs, None where an artifact is data to it.
 

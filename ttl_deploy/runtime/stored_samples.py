@@ -49,7 +49,8 @@ def read_samples(path: Path) -> Samples:
         IntegrityError: It is no such file.
     """
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        # NumPy leaves a file open that it opened by name and found damaged.
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
             return Samples(stored["pixels"], stored["expected"])
     except Exception as error:
         raise IntegrityError("holds no samples to check an engine with", where=path, fix="export again") from error

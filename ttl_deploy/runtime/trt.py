@@ -14,94 +14,48 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from ttl_deploy import hardware
 from ttl_deploy.artifact import Artifact
 from ttl_deploy.errors import BadInputError, IntegrityError, MissingDependencyError
-from ttl_deploy.runtime.base import RUNTIMES, Runtime, Session, of_manifest
-from ttl_deploy.runtime.binding import port_differences
-from ttl_deploy.runtime.cuda_driver import Cuda, CudaError, Device
-from ttl_deploy.runtime.graph_facts import Port
-from ttl_deploy.runtime.trt_engine_run import EngineError, EngineRun
+from ttl_deploy.runtime.base import RUNTIMES, Runtime
+from ttl_deploy.runtime.cuda_driver import Cuda, Device
+from ttl_deploy.runtime.engine_session import EngineSession
+from ttl_deploy.runtime.trt_engine_run import EngineRun
 
 FORMAT = "trt"
 INSTALL = "install tensorrt from NVIDIA's package index on a machine with an NVIDIA GPU"
 
 
-class TrtSession(Session):
-    """An engine on the first visible GPU.
+class TrtSession(EngineSession):
+    """An engine of full TensorRT; see `EngineSession` for what is refused.
 
     Args:
         artifact: Format `trt`.
         threads: Not used; the GPU computes.
         device: `cuda`.
         cuda_graph: Whether each batch size's work is recorded once and replayed.
-
-    Raises:
-        MissingDependencyError: There is no driver, GPU or TensorRT.
-        BadInputError: The engine was built for another GPU or another TensorRT.
-        IntegrityError: TensorRT refuses the engine, or it is not what the manifest says.
     """
 
     def __init__(self, artifact: Artifact, *, threads: int, device: str, cuda_graph: bool = False) -> None:
+        self._cuda_graph = cuda_graph
+        self._version = str(import_tensorrt().__version__)
+        runtime = "tensorrt-cuda-graph" if cuda_graph else "tensorrt"
+        super().__init__(artifact, runtime=runtime, threads=threads, device=device)
+
+    def _choose(self, artifact: Artifact, device: Device) -> Path:
+        refuse_foreign(artifact.manifest.details.get("engine", {}), device, self._version, artifact.folder)
+        return artifact.model_path
+
+    def _load(self, artifact: Artifact, plan: Path, cuda: Cuda) -> EngineRun:
         manifest = artifact.manifest
-        super().__init__(
-            runtime="tensorrt-cuda-graph" if cuda_graph else "tensorrt",
-            device=device,
-            threads=threads,
-            **of_manifest(manifest),
+        return EngineRun(
+            plan.read_bytes(),
+            cuda,
+            input=manifest.input_name,
+            output=manifest.output_name,
+            cuda_graph=self._cuda_graph,
+            host_code=bool(manifest.details["engine"]["profile"]["version_compatible"]),
         )
-        details = manifest.details.get("engine", {})
-        version = import_tensorrt().__version__
-        self._cuda = open_cuda()
-        try:
-            refuse_foreign(details, self._cuda.device(), version, artifact.folder)
-            self._engine = EngineRun(
-                artifact.model_path.read_bytes(),
-                self._cuda,
-                input=manifest.input_name,
-                output=manifest.output_name,
-                cuda_graph=cuda_graph,
-                host_code=bool(details["profile"]["version_compatible"]),
-            )
-            _refuse_other_ends(artifact, self._engine)
-        except EngineError as error:
-            self._cuda.close()
-            raise IntegrityError(str(error), where=artifact.model_path) from error
-        except BaseException:
-            self._cuda.close()
-            raise
-
-    def _run(self, batch: NDArray[Any]) -> NDArray[Any]:
-        largest = self._engine.largest
-        # The engine has a largest batch and a caller knows none: a longer one is run in parts.
-        parts = [self._run_part(batch[start : start + largest]) for start in range(0, len(batch), largest)]
-        return parts[0] if len(parts) == 1 else np.concatenate(parts)
-
-    def _run_part(self, part: NDArray[Any]) -> NDArray[np.float32]:
-        try:
-            return self._engine.run(part)
-        except EngineError as error:
-            raise BadInputError(str(error), fix="export the run again with another profile") from error
-
-    def _close(self) -> None:
-        self._engine.close()
-        self._cuda.close()
-
-
-def _refuse_other_ends(artifact: Artifact, engine: EngineRun) -> None:
-    manifest = artifact.manifest
-    inputs, outputs = engine.shapes
-    found = (
-        Port((manifest.input_name,), engine.input_type.name, (None, *inputs)),
-        Port((manifest.output_name,), "float32", (None, *outputs)),
-    )
-    differing = list(port_differences(manifest, found[:1], found[1:]))
-    if differing:
-        engine.close()
-        raise IntegrityError(f"is not what its manifest says: {differing[0]}", where=artifact.model_path)
 
 
 def refuse_foreign(details: Mapping[str, Any], device: Device, version: str, where: Path) -> None:
@@ -138,18 +92,6 @@ def refuse_foreign(details: Mapping[str, Any], device: Device, version: str, whe
             where=where,
             fix=again,
         )
-
-
-def open_cuda() -> Cuda:
-    """The first visible GPU.
-
-    Raises:
-        MissingDependencyError: There is no driver or no GPU.
-    """
-    try:
-        return Cuda()
-    except CudaError as error:
-        raise MissingDependencyError(f"CUDA cannot be used: {error}") from error
 
 
 def import_tensorrt() -> Any:

@@ -1,7 +1,7 @@
 """Runs a TensorRT engine: pinned host buffers, device buffers of the largest batch, `execute_async_v3`, CUDA graphs.
 
-Needs `tensorrt` and `numpy`; the CUDA driver is handed in. This file imports nothing of this package: a TensorRT build
-kit carries it to the target, word for word.
+Needs `tensorrt` and `numpy`; the CUDA driver is handed in, and the module of another edition of TensorRT may be. This
+file imports nothing of this package: a TensorRT build kit carries it to the target, word for word.
 """
 
 from __future__ import annotations
@@ -18,6 +18,10 @@ class EngineError(RuntimeError):
     """TensorRT refuses the engine or a call; the message says why in one line."""
 
 
+class LoggedError(EngineError):
+    """TensorRT logged an error and went on, so that its answer may be anything, such as zeros."""
+
+
 class EngineRun:
     """An engine ready to run float32 or uint8 batches to float32 outputs.
 
@@ -28,21 +32,35 @@ class EngineRun:
         output: Name of the output.
         cuda_graph: Record the work of a batch size once and replay it until another comes: fewer launches.
         host_code: Load an engine that carries its own runtime (built version-compatible).
+        trt: The module that runs it; None: `tensorrt`.
+        kernels: What `kernels()` gave in an earlier process, or nothing; None: the library compiles none on the card.
 
     Raises:
-        EngineError: TensorRT refuses the engine, or it has other inputs and outputs.
+        EngineError: TensorRT refuses the engine or logs an error, or the engine has other inputs and outputs.
     """
 
     def __init__(
-        self, plan: bytes, cuda: Any, *, input: str, output: str, cuda_graph: bool = False, host_code: bool = False
+        self,
+        plan: bytes,
+        cuda: Any,
+        *,
+        input: str,
+        output: str,
+        cuda_graph: bool = False,
+        host_code: bool = False,
+        trt: Any = None,
+        kernels: bytes | None = None,
     ) -> None:
+        trt = trt or _tensorrt()
         self._cuda, self._input, self._output = cuda, input, output
-        self._errors, self._runtime, self._engine = _deserialise(plan, host_code)
-        _check_names(self._engine, input, output)
-        self._context = self._engine.create_execution_context()
+        self._errors, self._runtime, self._engine = _deserialise(trt, plan, host_code)
+        _check_names(trt, self._engine, input, output)
+        self._kernels: Any = None
+        self._context = self._make_context(kernels)
         if self._context is None:
             raise EngineError(_said("TensorRT cannot make an execution context", self._errors.lines))
-        self.input_type = _numpy_type(self._engine, input)
+        self._refuse_logged()
+        self.input_type = _numpy_type(trt, self._engine, input)
         self.profiles = self._profiles()
         self._profile = 0
         self._cuda_graph, self._graph = cuda_graph, 0
@@ -67,6 +85,7 @@ class EngineRun:
 
         Raises:
             EngineError: No profile allows the batch, or TensorRT refuses.
+            LoggedError: TensorRT logged an error.
             CudaError: The driver refuses.
         """
         self._cuda.use()
@@ -79,9 +98,14 @@ class EngineRun:
         else:
             self._enqueue(batch.nbytes, size)
         self._cuda.synchronise(self._stream)
+        self._refuse_logged()
         result = np.empty(result_shape, np.float32)
         ctypes.memmove(result.ctypes.data, self._host_out, size)
         return result
+
+    def kernels(self) -> bytes:
+        """The kernels that were compiled on this card so far, for the next process; empty where it compiles none."""
+        return bytes(self._kernels.serialize()) if self._kernels is not None else b""
 
     def close(self) -> None:
         """Gives the memory back. Closing twice is allowed."""
@@ -96,7 +120,22 @@ class EngineRun:
         self._cuda.free_pinned(self._host_out)
         self._cuda.destroy_stream(self._stream)
         # In this order: an engine must outlive its contexts, a runtime its engines.
-        del self._context, self._engine, self._runtime
+        del self._context, self._kernels, self._engine, self._runtime
+
+    def _make_context(self, kernels: bytes | None) -> Any:
+        if kernels is None:
+            return self._engine.create_execution_context()
+        config = self._engine.create_runtime_config()
+        self._kernels = config.create_runtime_cache()
+        # Kernels of another driver, card or version are refused, with errors logged; it then begins with none.
+        if kernels and not self._kernels.deserialize(kernels):
+            self._errors.lines.clear()
+        config.set_runtime_cache(self._kernels)
+        return self._engine.create_execution_context(config)
+
+    def _refuse_logged(self) -> None:
+        if self._errors.lines:
+            raise LoggedError(_said("TensorRT logged an error and went on", self._errors.lines))
 
     def _profiles(self) -> list[tuple[int, int]]:
         """Smallest and largest batch of every profile."""
@@ -164,9 +203,14 @@ class EngineRun:
             raise EngineError(_said(f"TensorRT refuses {what}", self._errors.lines))
 
 
-def _deserialise(plan: bytes, host_code: bool) -> tuple[Any, Any, Any]:
+def _tensorrt() -> Any:
+    import tensorrt
+
+    return tensorrt
+
+
+def _deserialise(trt: Any, plan: bytes, host_code: bool) -> tuple[Any, Any, Any]:
     """The error collector, the runtime and the engine; each needs the one before it to live on."""
-    import tensorrt as trt
 
     class Errors(trt.ILogger):  # type: ignore[misc]
         def __init__(self) -> None:
@@ -187,9 +231,7 @@ def _deserialise(plan: bytes, host_code: bool) -> tuple[Any, Any, Any]:
     return errors, runtime, engine
 
 
-def _check_names(engine: Any, input: str, output: str) -> None:
-    import tensorrt as trt
-
+def _check_names(trt: Any, engine: Any, input: str, output: str) -> None:
     names = [engine.get_tensor_name(i) for i in range(engine.num_io_tensors)]
     inputs = [name for name in names if engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT]
     if inputs != [input] or output not in names:
@@ -198,9 +240,7 @@ def _check_names(engine: Any, input: str, output: str) -> None:
         raise EngineError(f"the engine gives {engine.get_tensor_dtype(output)}, not float32")
 
 
-def _numpy_type(engine: Any, name: str) -> np.dtype[Any]:
-    import tensorrt as trt
-
+def _numpy_type(trt: Any, engine: Any, name: str) -> np.dtype[Any]:
     kind = engine.get_tensor_dtype(name)
     if kind not in (trt.DataType.FLOAT, trt.DataType.UINT8):
         raise EngineError(f"the engine takes {kind}, not float32 or uint8")

@@ -37,6 +37,7 @@ _WORDS = {
     "float": "fp32",
     "fp32": "fp32",
 }
+_SAMPLES = "samples.npz"
 _NOISE = "catchCudaError"
 _LOWEST_FIRST = ("int8", "fp16", "bf16", "fp32")
 _MOVES = ("reformat", "noop", "shuffle", "constant", "cast", "quantize", "dequantize", "shape")
@@ -382,7 +383,7 @@ def main() -> int:
         built = build((kit / "model.onnx").read_bytes(), settings, known)
         chosen.timing_cache.write_bytes(built.timing_cache)
         manifest["details"]["engine"] = built.details(settings, gpu, capability)
-        _write_artifact(chosen.out, built, settings, manifest)
+        _write_artifact(chosen.out, built, settings, manifest, (kit / _SAMPLES).read_bytes())
     except ImportError as error:
         return _fail(f"tensorrt cannot be imported ({error}); install it from NVIDIA's package index")
     except (RuntimeError, OSError, ValueError) as error:
@@ -414,7 +415,7 @@ def _device() -> tuple[str, str]:
     return device.name, device.compute_capability
 
 
-def _write_artifact(folder: Path, built: Engine, settings: Settings, manifest: dict[str, Any]) -> None:
+def _write_artifact(folder: Path, built: Engine, settings: Settings, manifest: dict[str, Any], samples: bytes) -> None:
     # Nothing half-written takes the artifact's place, and nothing but an artifact is replaced.
     if folder.exists() and not (folder / "manifest.json").is_file():
         raise BuildError(f"{folder}: exists and is no artifact; choose another --out")
@@ -422,6 +423,8 @@ def _write_artifact(folder: Path, built: Engine, settings: Settings, manifest: d
     staged = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.tmp")
     staged.mkdir(parents=True)
     try:
+        # A runtime checks the engine with them whenever it loads it.
+        (staged / _SAMPLES).write_bytes(samples)
         _fill(staged, built, settings, manifest)
         _replace(staged, folder)
     finally:
@@ -433,7 +436,7 @@ def _fill(staged: Path, built: Engine, settings: Settings, manifest: dict[str, A
     (staged / "engine.json").write_text(json.dumps({"Layers": built.layers}, indent=1))
     files = {
         name: {"sha256": _sha256(staged / name), "size": (staged / name).stat().st_size}
-        for name in ("engine.json", "model.engine")
+        for name in ("engine.json", "model.engine", _SAMPLES)
     }
     made = {
         **manifest,
