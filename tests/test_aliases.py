@@ -58,6 +58,7 @@ def test_a_precision_of_training_by_another_word() -> None:
         ("engine", "trt"),
         ("tensorrt", "trt"),
         ("TensorRT", "trt"),
+        ("TensorRT_RTX", "trt-rtx"),
         ("onnxruntime", "onnx"),
         ("ONNX", "onnx"),
         ("ir", "openvino"),

@@ -28,6 +28,7 @@ PRECISIONS: Mapping[str, str] = {
 }
 FORMATS: Mapping[str, str] = {
     **dict.fromkeys(("tensorrt", "engine", "plan", "trt-engine"), "trt"),
+    **dict.fromkeys(("rtx", "tensorrt-rtx", "trtrtx", "tensorrt-for-rtx"), "trt-rtx"),
     **dict.fromkeys(("onnxruntime", "ort", "onnx-runtime", ".onnx"), "onnx"),
     **dict.fromkeys(("ov", "ir", "openvino-ir", "xml"), "openvino"),
     **dict.fromkeys(("pytorch", "torch", "pt", "pth", "torch.export", "torch-export", "exported-program"), "pt2"),
@@ -38,6 +39,7 @@ RUNTIMES: Mapping[str, str] = {
     **dict.fromkeys(("ort", "onnx", "onnx-runtime"), "onnxruntime"),
     **dict.fromkeys(("ov", "ir"), "openvino"),
     **dict.fromkeys(("trt", "engine", "plan"), "tensorrt"),
+    **dict.fromkeys(("rtx", "trt-rtx"), "tensorrt-rtx"),
     **dict.fromkeys(("pytorch", "pt2", "torchscript", "eager"), "torch"),
     **dict.fromkeys(("torch-trt", "torchtrt"), "torch-tensorrt"),
 }

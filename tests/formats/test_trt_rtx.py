@@ -17,6 +17,7 @@ from test_onnx_graph import SPECS, made
 
 from ttl_deploy import hardware
 from ttl_deploy.artifact import Artifact, open_artifact
+from ttl_deploy.cli.main import run as main
 from ttl_deploy.errors import BadInputError, IntegrityError, MissingDependencyError
 from ttl_deploy.formats import rtx_cards, trt_engine, trt_rtx
 from ttl_deploy.formats.export_run import choose, export_run
@@ -82,6 +83,17 @@ def test_a_changed_byte_of_an_engine_is_refused(trained: Path, pixel_cache: Path
     engine.write_bytes(content)
     with pytest.raises(IntegrityError, match=r"model-sm89\.engine: has changed since the export"):
         open_artifact(made.folder)
+
+
+@needs_library
+def test_verify_judges_the_graph_and_says_where_the_engines_are_judged(
+    run_copy: Path, pixel_cache: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = exported(run_copy, pixel_cache, run_copy / "rtx", "fp16", "sm75,sm86")
+    said = ["verify", str(made.folder), "--cache", str(pixel_cache), "--allow-inconclusive", "--json"]
+    assert main(said) == 0
+    (note,) = json.loads(capsys.readouterr().out)["notes"]
+    assert note.startswith("the graph was judged; its engines for sm75, sm86 are judged on such a card")
 
 
 @needs_library

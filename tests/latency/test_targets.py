@@ -67,12 +67,29 @@ def test_every_device_is_plausible(target: object) -> None:
         ("AMD EPYC", ("NVIDIA L4",), ["l4"]),
         ("Intel(R) Xeon(R) Platinum 8480+", ("NVIDIA H100 80GB HBM3",), ["h100-sxm", "xeon-platinum-8480-plus"]),
         ("AMD EPYC", ("NVIDIA H200",), ["h200-sxm"]),
+        ("AMD EPYC", ("NVIDIA A10",), ["a10"]),
+        ("AMD EPYC", ("NVIDIA A10G",), []),
+        ("AMD EPYC", ("NVIDIA RTX PRO 6000 Blackwell Workstation Edition",), ["rtx-pro-6000"]),
         ("Intel(R) Core(TM) i9-9920XE", (), []),
     ],
 )
 def test_devices_are_known_by_the_systems_names(cpu: str, gpus: tuple[str, ...], expected: list[str]) -> None:
     machine = replace(describe(), cpu=cpu, gpus=tuple(Gpu(name, 1, "1") for name in gpus))
     assert [target.name for target in targets_of(machine)] == expected
+
+
+def test_every_nvidia_gpu_says_its_compute_capability() -> None:
+    for target in load_targets():
+        assert (target.compute_capability is not None) == (target.kind != "cpu"), target.name
+    expected = {
+        "quadro-rtx-6000": "7.5",
+        "t4": "7.5",
+        "a10": "8.6",
+        "l4": "8.9",
+        "rtx-4090": "8.9",
+        "rtx-pro-6000": "12.0",
+    }
+    assert {name: get_target(name).compute_capability for name in expected} == expected
 
 
 def test_unknown_and_unsourced_devices_are_refused(tmp_path: Path) -> None:
