@@ -77,7 +77,7 @@ def test_a_symmetric_int8_graph_passes() -> None:
     nodes = [
         node("QuantizeLinear", "x s z", "q"),
         node("DequantizeLinear", "q s z", "d"),
-        node("DequantizeLinear", "w ws wz", "wd", axis=0),
+        helper.make_node("DequantizeLinear", ["w", "ws", "wz"], ["wd"], name="of_the_weight", axis=0),
         node("Conv", "d wd"),
     ]
     assert lint(graph(nodes, QDQ)) == []
@@ -115,6 +115,10 @@ REFUSED: dict[str, tuple[onnx.ModelProto, str]] = {
     "asymmetric channel": (
         graph([node("DequantizeLinear", "w ws wz", axis=0)], QDQ | {"wz": np.array([0, 0, 1, 0], np.int8)}),
         "zero point other than 0",
+    ),
+    "two of one name": (
+        graph([node("DequantizeLinear", "w s", "d"), node("DequantizeLinear", "w s", "e"), node("Add", "d e")], QDQ),
+        "has the name of another",
     ),
     "32-bit bias": (
         graph([node("DequantizeLinear", "b s")], {"b": np.ones(4, np.int32), "s": SCALE}),

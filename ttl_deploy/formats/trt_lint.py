@@ -79,6 +79,7 @@ def lint(proto: onnx.ModelProto, *, turing: bool = False) -> list[Finding]:
         for value in (*proto.graph.input, *proto.graph.output)
         if (kind := _name(value.type.tensor_type.elem_type)) not in _IO_TYPES
     ]
+    found += _shared_names(proto.graph)
     return found + list(_lint_graph(inferred.graph, Scope(turing=turing), version))
 
 
@@ -107,6 +108,16 @@ def _lint_graph(graph: onnx.GraphProto, outer: Scope, opset: int) -> Iterator[Fi
         for attribute in node.attribute:
             for inner in (attribute.g, *attribute.graphs) if attribute.type in _GRAPHS else ():
                 yield from _lint_graph(inner, scope, opset)
+
+
+def _shared_names(graph: onnx.GraphProto) -> Iterator[Finding]:
+    """The parser names its layers after the nodes, and of these two kinds it refuses a second one of a name."""
+    seen: set[str] = set()
+    for node in graph.node:
+        if node.op_type in ("QuantizeLinear", "DequantizeLinear") and node.name:
+            if node.name in seen:
+                yield Finding(node.name, node.op_type, "has the name of another, which TensorRT's parser refuses")
+            seen.add(node.name)
 
 
 _GRAPHS = (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS)

@@ -6,8 +6,8 @@ every architecture that was asked for, and samples by which a runtime checks the
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from ttl_deploy import files
 from ttl_deploy.errors import BadInputError, TtlDeployError
 from ttl_deploy.formats.exporter import EXPORTERS, Exporter, ExportJob, Written
 from ttl_deploy.formats.kit.build_engine import BuildError, Settings
-from ttl_deploy.formats.onnx_graph import MODEL_FILE, TypedGraph, graph_fields, save_onnx
+from ttl_deploy.formats.onnx_graph import MODEL_FILE, graph_fields, save_onnx
 from ttl_deploy.formats.options import LARGEST_MIB, ExportOptions, RtxOptions
 from ttl_deploy.formats.rtx_build import Built, build
 from ttl_deploy.formats.rtx_cards import PRECISIONS, TURING, architectures, capability, named, refuse
@@ -25,7 +25,7 @@ from ttl_deploy.formats.samples import SAMPLES_FILE, samples
 from ttl_deploy.formats.trt_engine import typed_job
 from ttl_deploy.formats.trt_lint import refuse_unsupported
 from ttl_deploy.formats.turing_head import FORMS, rewritten
-from ttl_deploy.progress import Reporter
+from ttl_deploy.progress import SILENT, Reporter
 from ttl_deploy.runtime.cuda_driver import Cuda, CudaError
 from ttl_deploy.runtime.trt_rtx import DETAILS, import_rtx, missing
 
@@ -70,13 +70,16 @@ class TrtRtxExporter(Exporter):
             raise BadInputError(
                 f"the graph has {typed.proto.ByteSize() / 2**20:.0f} MiB, the parser takes {LARGEST_MIB}"
             )
-        typed, form, built = _built(trt, typed, settings, cards, job.reporter)
-        save_onnx(typed.proto, folder)
+        try:
+            engines = build_engines(trt, typed.proto, settings, cards, job.reporter)
+        except BuildError as error:
+            raise TtlDeployError(str(error), fix="nothing was written") from error
+        save_onnx(engines.proto, folder)
         typed.save_records(folder)
-        files.write_bytes(folder / SAMPLES_FILE, samples(job, typed.proto, options.samples))
-        for card, engine in built.items():
+        files.write_bytes(folder / SAMPLES_FILE, samples(job, engines.proto, options.samples))
+        for card, engine in engines.built.items():
             files.write_bytes(folder / engine_file(card), engine.plan)
-        details = {**typed.details, DETAILS: _details(trt, settings, form, built)}
+        details = {**typed.details, DETAILS: _details(trt, settings, engines)}
         # ONNX Runtime has no bfloat16 for a CPU: there the graph is judged by whoever has.
         judge = None if job.precision == "bf16" else "onnxruntime"
         return Written(MODEL_FILE, details, {**graph_fields(options), "format": "onnx"}, judge)
@@ -107,46 +110,76 @@ def wanted(options: RtxOptions) -> tuple[str, ...]:
         ) from error
 
 
-def _built(
-    trt: Any, typed: TypedGraph, settings: Settings, cards: tuple[str, ...], reporter: Reporter
-) -> tuple[TypedGraph, str, dict[str, Built]]:
-    """The engines, and the graph that they were all built from: in fp32 for Turing its head is another."""
+@dataclass(frozen=True)
+class Engines:
+    """Engines of one graph.
+
+    Attributes:
+        proto: The graph that all of them were built from.
+        head: What stands in it for matrix products: `AS_EXPORTED`, or one of `FORMS`.
+        built: By architecture.
+    """
+
+    proto: onnx.ModelProto
+    head: str
+    built: Mapping[str, Built]
+
+
+def build_engines(
+    trt: Any, proto: onnx.ModelProto, settings: Settings, cards: Sequence[str], reporter: Reporter = SILENT
+) -> Engines:
+    """Builds an engine for each architecture; in fp32 for Turing all are built from a graph with another head.
+
+    Args:
+        trt: TensorRT for RTX's module.
+        proto: The typed graph.
+        settings: How to build.
+        cards: Architectures, none of which `rtx_cards.refuse` refuses in the precision.
+        reporter: Told of every engine.
+
+    Raises:
+        BuildError: One of them cannot be built, in any form of the graph.
+        BadInputError: The library would not take the graph for Turing.
+    """
     refused: BuildError | None = None
-    for form, candidate in _candidates(typed, settings, cards):
-        content = candidate.proto.SerializeToString(deterministic=True)
+    for head, candidate in _candidates(proto, settings, cards):
+        content = candidate.SerializeToString(deterministic=True)
         try:
             built = {}
             for card in cards:
                 with reporter.task(f"building the engine for {card}", None):
                     built[card] = build(trt, content, settings, card)
-            return candidate, form, built
+            return Engines(candidate, head, built)
         except BuildError as error:
             refused = error
-    raise TtlDeployError(str(refused), fix="nothing was written") from refused
+    assert refused is not None
+    raise refused
 
 
-def _candidates(typed: TypedGraph, settings: Settings, cards: tuple[str, ...]) -> Iterator[tuple[str, TypedGraph]]:
+def _candidates(
+    proto: onnx.ModelProto, settings: Settings, cards: Sequence[str]
+) -> Iterator[tuple[str, onnx.ModelProto]]:
     if TURING not in cards or settings.precision != "fp32":
-        yield AS_EXPORTED, typed
+        yield AS_EXPORTED, proto
         return
-    for form in FORMS:
-        proto: onnx.ModelProto = rewritten(typed.proto, form)
-        refuse_unsupported(proto, turing=True)
-        yield form, replace(typed, proto=proto)
+    for head in FORMS:
+        candidate = rewritten(proto, head)
+        refuse_unsupported(candidate, turing=True)
+        yield head, candidate
 
 
-def _details(trt: Any, settings: Settings, form: str, built: dict[str, Built]) -> dict[str, Any]:
+def _details(trt: Any, settings: Settings, engines: Engines) -> dict[str, Any]:
     """What must be known to run the engines. The layers are what the network asks for, not what a card ran."""
-    first = next(iter(built.values()))
-    engines = {
+    first = next(iter(engines.built.values()))
+    recorded = {
         card: {"file": engine_file(card), "compute_capability": capability(card), "bytes": len(engine.plan)}
-        for card, engine in built.items()
+        for card, engine in engines.built.items()
     }
     return {
         "tensorrt_rtx": str(trt.__version__),
-        "targets": list(built),
-        "engines": engines,
+        "targets": list(engines.built),
+        "engines": recorded,
         "layers": first.layers,
-        "head": form,
+        "head": engines.head,
         "profile": settings.as_dict(),
     }

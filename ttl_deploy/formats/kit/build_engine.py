@@ -175,7 +175,9 @@ def parse(trt: Any, onnx: bytes) -> Parsed:
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     parser = trt.OnnxParser(network, messages)
     if not parser.parse(onnx):
-        errors = [str(parser.get_error(i)) for i in range(parser.num_errors)]
+        errors = [
+            str(parser.get_error(i)).partition(f"[checkMacros.cpp::{_NOISE}")[0] for i in range(parser.num_errors)
+        ]
         raise BuildError(_line("TensorRT cannot read the graph", errors or messages.errors))
     return Parsed(trt, builder, network, parser, messages)
 
