@@ -97,6 +97,15 @@ def test_verify_judges_the_graph_and_says_where_the_engines_are_judged(
 
 
 @needs_library
+def test_the_command_names_the_engines(
+    run_copy: Path, pixel_cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = ["--format", "trt-rtx", "--precision", "fp16", "--for", "t4,sm120", "--out", str(tmp_path / "rtx")]
+    assert main(["export", str(run_copy), "--cache", str(pixel_cache), *said]) == 0
+    assert "model-sm75.engine, model-sm120.engine" in " ".join(capsys.readouterr().out.split())
+
+
+@needs_library
 def test_samples_are_made_up_unless_images_are_asked_for(trained: Path, pixel_cache: Path, tmp_path: Path) -> None:
     """Images of patients do not leave the machine unasked; the outputs to expect are the shipped graph's."""
     for count, name in ((0, "made-up"), (3, "images")):

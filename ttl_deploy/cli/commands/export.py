@@ -170,6 +170,8 @@ def run(
         kept = manifest.details["quantisation"]["float_layers"]
         facts.append(("layers in float", ", ".join(kept) or "none"))
         facts.append(("MACs in int8", f"{manifest.details['quantisation']['int8_macs']:.0%}"))
+    if "rtx" in manifest.details:
+        facts.append(("engines", ", ".join(engine["file"] for engine in manifest.details["rtx"]["engines"].values())))
     console.table(f"{made.folder}: {manifest.format} {manifest.precision}", ("", "value"), facts, right_from=2)
     if "kit" in manifest.details:
         console.line(f"next: copy {made.folder} to the target and run build_engine.py there (README.md in it)")
