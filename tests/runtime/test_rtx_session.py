@@ -168,7 +168,9 @@ def test_a_cache_folder_that_cannot_be_written_costs_nothing(rtx: Callable[..., 
 
 
 def test_an_artifact_without_engines_is_refused(artifact: Artifact) -> None:
-    with pytest.raises(BadInputError, match="holds no engine of TensorRT for RTX; export with --format trt-rtx"):
+    with pytest.raises(
+        BadInputError, match="holds no engine of TensorRT for RTX; `ttl-deploy export RUN --format trt-rtx`"
+    ):
         open_session(artifact)
 
 

@@ -65,7 +65,7 @@ class RtxSession(EngineSession):
             raise BadInputError(
                 f"holds engines for {', '.join(engines)}, here is {device.name} ({architecture})",
                 where=artifact.folder,
-                fix=f"export with --for {architecture}, or run its graph: --runtime onnxruntime",
+                fix=f"`ttl-deploy export RUN --format trt-rtx --for {architecture}`; its graph runs in onnxruntime",
             )
         return artifact.folder / engines[architecture]
 
@@ -101,7 +101,9 @@ def _recorded(artifact: Artifact) -> tuple[dict[str, str], str]:
     details = manifest.details.get(DETAILS)
     if details is None:
         raise BadInputError(
-            "holds no engine of TensorRT for RTX", where=artifact.folder, fix="export with --format trt-rtx"
+            "holds no engine of TensorRT for RTX",
+            where=artifact.folder,
+            fix="`ttl-deploy export RUN --format trt-rtx` makes some",
         )
     try:
         engines = {str(name): str(engine["file"]) for name, engine in details["engines"].items()}
