@@ -105,7 +105,7 @@ def _precision(precision: str) -> list[str]:
     """What tells OpenVINO the precision that was verified, in place of its default of bfloat16.
 
     The backend reads `ENFORCE_BF16` up to Triton 22 and `HINT_BF16`, which can only be YES, after; it passes over the
-    others. float32 is therefore asked for by the IR itself too, see `export.openvino_precision`.
+    others. float32 is therefore asked for by the IR itself too, see `ttl_deploy.formats.openvino_precision`.
     """
     half = precision == "bf16"
     told = {"INFERENCE_PRECISION_HINT": "bf16" if half else "f32", "ENFORCE_BF16": "YES" if half else "NO"}
