@@ -14,8 +14,8 @@ import onnxruntime
 import pytest
 import torch
 from onnx import numpy_helper
-from tests.formats.test_onnx_graph import made
 
+from tests.formats.test_onnx_graph import made
 from ttl_deploy.errors import BadInputError
 from ttl_deploy.formats import onnx_graph
 from ttl_deploy.formats.exporter import EXPORTERS, ExportJob, make_options

@@ -30,6 +30,7 @@ from ttl_deploy.parity.verify import verify
 from ttl_deploy.prediction.predict import predict
 from ttl_deploy.progress import SILENT, Silent
 from ttl_deploy.spec import PreprocessSpec
+from ttl_deploy.tasks import Multiclass
 from ttl_deploy.training.run import finished_run, read_predictions, run_data
 from ttl_deploy.training.train import load_model
 
@@ -73,7 +74,7 @@ def test_calibration_with_one_class_is_refused(prepared: Prepared) -> None:
 def test_divergence_is_that_of_a_known_case() -> None:
     """KL of (1/2, 1/2) from (1/4, 3/4) is ln 2 - ln(3)/2 = 0.1438."""
     reference, candidate = np.log([[0.5, 0.5]]), np.log([[0.25, 0.75]])
-    assert divergence(reference, candidate) == pytest.approx(0.143841, abs=1e-6)
+    assert divergence(reference, candidate, Multiclass(("a", "b"))) == pytest.approx(0.143841, abs=1e-6)
 
 
 @pytest.mark.parametrize("format", ["onnx", "openvino"])
@@ -161,7 +162,7 @@ def test_finetuning_goes_back_to_the_float_model(job: ExportJob, monkeypatch: py
         parameter.data += torch.linspace(-0.5, 0.5, 2).reshape(-1, *[1] * (parameter.ndim - 1))
 
     def away() -> float:
-        return divergence(*(quantise_qat._logits(model, validation) for model in (job.model, student)))
+        return divergence(*(quantise_qat._logits(model, validation) for model in (job.model, student)), job.task)
 
     before = away()
     quantise_qat._train(student, job, 3, validation)

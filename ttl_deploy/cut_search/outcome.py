@@ -17,6 +17,7 @@ from ttl_deploy.cut_search.state import State
 from ttl_deploy.report.charts import Point, pareto_chart
 from ttl_deploy.report.html import render
 from ttl_deploy.spec.search import SearchOptions
+from ttl_deploy.training.metrics import TITLES
 from ttl_deploy.training.run import Run
 
 RESULT, REPORT, PICTURE = "result.json", "report.html", "pareto.png"
@@ -25,7 +26,6 @@ _RULES = {
     "smaller": "within one standard error of the best the smallest model wins",
     "accuracy": "the best value wins",
 }
-_NAMES = {"auprc": "AUPRC", "auroc": "AUROC"}
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,9 @@ def conclude(state: State, winner: Run, rows: list[Row], verdict: Verdict) -> Ou
         "together": {cut: [score.value, score.error] for cut, score in verdict.scores.items()},
         "winner": str(winner.folder),
         "test": {
-            name: winner.metrics()["test"][name] for name in ("auroc", "auprc", "auroc_interval", "auprc_interval")
+            f"{name}{what}": winner.metrics()["test"][f"{name}{what}"]
+            for what in ("", "_interval")
+            for name in winner.task.METRICS
         },
         "strategy": state.options.strategy,
         "metric": state.options.metric,
@@ -118,7 +120,7 @@ def _answer(state: State, winner: Run, rows: Sequence[Row], verdict: Verdict) ->
     unsure = unsure if verdict.compared else "; compared with no other cut"
     model, row = winner.config.model, next(row for row in rows if row.cut == cut)
     what = f"cut {model.backbone} at {cut}" if model.cut else f"do not cut {model.backbone}"
-    metric = _NAMES[state.options.metric]
+    metric = TITLES[state.options.metric]
     latency = "" if row.latency_ms is None else f", {row.latency_ms:.2f} ms on {state.options.budget.place}"
     trained = sum(row.value is not None for row in rows)
     share = f", {state.share:.0%} of the work of training every one" if state.share else ""
@@ -131,7 +133,7 @@ def _answer(state: State, winner: Run, rows: Sequence[Row], verdict: Verdict) ->
 
 
 def _report(state: State, outcome: Outcome) -> None:
-    picture = pareto_chart(_panels(state, outcome), f"validation {_NAMES[state.options.metric]}")
+    picture = pareto_chart(_panels(state, outcome), f"validation {TITLES[state.options.metric]}")
     winner, rows = outcome.winner, outcome.rows
     metrics = winner.metrics()
     page = render(
@@ -139,7 +141,7 @@ def _report(state: State, outcome: Outcome) -> None:
         answer=outcome.answer[0].upper() + outcome.answer[1:] + ".",
         backbone=winner.config.model.backbone,
         method=winner.config.model.method,
-        metric=_NAMES[state.options.metric],
+        metric=TITLES[state.options.metric],
         chosen=next(row for row in rows if row.cut == outcome.result["cut"]),
         rows=rows,
         test_value=metrics["test"][state.options.metric],

@@ -90,6 +90,7 @@ def _samples(job: ExportJob, options: KitOptions, proto: onnx.ModelProto) -> byt
         expected=expected,
         pytorch=reference,
         activation=np.array(options.activation),
+        sigmoid=np.array(job.task.ACTIVATION == "sigmoid"),
     )
     return buffer.getvalue()
 

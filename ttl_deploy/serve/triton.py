@@ -80,7 +80,6 @@ def config(artifact: Artifact, name: str) -> str:
     if any("\n" in label or "\r" in label for label in manifest.model.classes):
         raise BadInputError("a class name holds a line break, which a labels file cannot", where=artifact.folder)
     backend, usual_file = _BACKENDS[manifest.format]
-    point = manifest.operating_point
     shape, data_type = manifest.model.input_shape, "TYPE_FP32"
     if manifest.model_dump().get("input_type") == "uint8":  # preprocessing inside: pixels, channels last
         shape, data_type = (*shape[1:], shape[0]), "TYPE_UINT8"
@@ -94,7 +93,7 @@ def config(artifact: Artifact, name: str) -> str:
         "dynamic_batching {",
         f"  max_queue_delay_microseconds: {MAX_DELAY_MICROSECONDS}",
         "}",
-        *([] if point is None else [_parameter("operating_point", point.told)]),
+        *(_parameter(key, value) for key, value in manifest.told.items()),
         "version_policy { latest { num_versions: 1 } }",
         *(_precision(manifest.precision) if backend == "openvino" else []),
     ]

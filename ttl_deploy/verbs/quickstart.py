@@ -26,7 +26,6 @@ from ttl_deploy.progress import SILENT, Reporter
 from ttl_deploy.report import charts
 from ttl_deploy.report.html import render
 from ttl_deploy.spec import ArtifactManifest, Data, Model, Protocol
-from ttl_deploy.tasks import softmax
 from ttl_deploy.training.run import Run, read_predictions, run_data
 from ttl_deploy.training.train import train
 from ttl_deploy.verbs.bench import WHOLE, Row, bench, describe
@@ -210,5 +209,5 @@ def _curve(run: Run, *, small: bool) -> tuple[str, Any, Any, bool]:
     from sklearn.metrics import roc_curve
 
     predictions = read_predictions(run).side("test")
-    false, true, _thresholds = roc_curve(predictions.labels, softmax(predictions.logits)[:, 1])
+    false, true, _thresholds = roc_curve(predictions.labels, run.task.probabilities(predictions.logits)[:, 1])
     return describe(run.config.model), false, true, small

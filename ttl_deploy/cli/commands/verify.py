@@ -14,6 +14,7 @@ from ttl_deploy.cli.options import (
     MaxAuprcDrop,
     MaxAurocDrop,
     MaxCalibrationShift,
+    MaxKappaDrop,
     MaxLogitOffset,
     MaxMeanShift,
     MaxP99Difference,
@@ -70,6 +71,7 @@ def run(
     ] = "default",
     max_auroc_drop: MaxAurocDrop = None,
     max_auprc_drop: MaxAuprcDrop = None,
+    max_kappa_drop: MaxKappaDrop = None,
     min_label_agreement: MinLabelAgreement = None,
     max_probability_difference: MaxProbabilityDifference = None,
     max_p99_difference: MaxP99Difference = None,
@@ -148,6 +150,7 @@ def run(
         preset,
         max_auroc_drop=max_auroc_drop,
         max_auprc_drop=max_auprc_drop,
+        max_kappa_drop=max_kappa_drop,
         min_label_agreement=min_label_agreement,
         max_probability_difference=max_probability_difference,
         max_p99_difference=max_p99_difference,
@@ -228,7 +231,11 @@ def _print(artifact: Path, result: Check, location: Location | None, report: Pat
     patients = f" of {comparison.changes.patients} patients" if comparison.changes.patients else ""
     title = f"{artifact} in {result.runtime} against {result.record.reference}: {comparison.images} {of}{patients}"
     console.table(title, ("", "reference", "artifact", "difference", "95 % interval"), _rows(result))
-    columns = ("differ most", "label", *(f"{side}: {name}" for name in _shown(result) for side in ("ref.", "art.")))
+    columns = (
+        "differ most",
+        "label",
+        *(f"{side}: {name}" for name in result.prepared.task.telling for side in ("ref.", "art.")),
+    )
     if comparison.max_difference or comparison.not_finite:
         console.table("", (*columns, "logits apart"), _worst_rows(result), right_from=2)
     for note in result.notes:
@@ -241,12 +248,15 @@ def _print(artifact: Path, result: Check, location: Location | None, report: Pat
 
 
 def _rows(result: Check) -> list[tuple[str | None, ...]]:
+    from ttl_deploy.training.metrics import TITLES
+
     comparison = result.comparison
     rows: list[tuple[str | None, ...]] = []
     if comparison.labelled:
         measured = comparison.changes
         named = (
-            *(("AUROC", measured.auroc), ("AUPRC", measured.auprc), ("ECE", measured.ece)),
+            *((TITLES[name], change) for name, change in measured.headline.items()),
+            ("ECE", measured.ece),
             *(("ECE in the reference's bins", measured.calibration), ("Brier", measured.brier)),
         )
         rows += [_change_row(name, change) for name, change in named]
@@ -272,13 +282,13 @@ def _rows(result: Check) -> list[tuple[str | None, ...]]:
 
 def _decision(result: Check) -> str:
     at = result.comparison.threshold
-    return "same label" if at is None else f"same label ({result.prepared.classes[1]} from {at:.4f})"
+    return "same label" if at is None else f"same label ({result.prepared.task.positive} from {at:.4f})"
 
 
 def _shift_rows(result: Check) -> list[tuple[str | None, ...]]:
     moved = result.comparison.shift
     means = zip(result.prepared.classes, moved.mean, strict=True) if moved.mean else ()
-    shown = [f"{shift:+.5f} {name}" for name, shift in means if name in _shown(result)]
+    shown = [f"{shift:+.5f} {name}" for name, shift in means if name in result.prepared.task.telling]
     return [
         ("probability difference, largest", "", "", _number(moved.largest), ""),
         ("probability difference, 99th percentile", "", "", _number(moved.p99), ""),
@@ -294,18 +304,16 @@ def _change_row(name: str, change: Change) -> tuple[str | None, ...]:
     return name, _number(change.reference), _number(change.candidate), difference, interval
 
 
-def _shown(result: Check) -> tuple[str, ...]:
-    """Of two classes the second says all."""
-    classes = result.prepared.classes
-    return classes[1:] if len(classes) == 2 else classes
-
-
 def _worst_rows(result: Check) -> list[tuple[str | None, ...]]:
     return [
         (
             example.id,
             example.label,
-            *(_number(side.get(name)) for name in _shown(result) for side in (example.reference, example.candidate)),
+            *(
+                _number(side.get(name))
+                for name in result.prepared.task.telling
+                for side in (example.reference, example.candidate)
+            ),
             None if example.difference is None else f"{example.difference:.2e}",
         )
         for example in result.examples
