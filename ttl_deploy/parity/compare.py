@@ -92,7 +92,7 @@ class Similarity(Record):
     """How often two models are right or wrong on the same images (Juodelyte et al. 2023, section 3.2, equation 2).
 
     Attributes:
-        observed: Fraction of images that both classify rightly or both wrongly.
+        observed: Fraction of images that both classify rightly or both wrongly; of several labels, all of them rightly.
         independent: The same, if two models of these accuracies a and b erred independently: ab + (1 - a)(1 - b).
         accuracy: (reference, candidate).
     """

@@ -88,7 +88,7 @@ class Changes(Record):
     @property
     def headline(self) -> dict[str, Change]:
         """The changes that a verdict holds against its bounds, by metric."""
-        found = {"auroc": self.auroc, "auprc": self.auprc, KAPPA: self.quadratic_kappa}
+        found = {KAPPA: self.quadratic_kappa, "auroc": self.auroc, "auprc": self.auprc}
         return {name: change for name, change in found.items() if change is not None}
 
 

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from ttl_deploy.parity.verify import Check
 
 NAME = "verify"
+_SIDE_BY_SIDE = 4
 ORDER = 6
 NEEDS_ARGUMENTS = True
 
@@ -234,7 +235,7 @@ def _print(artifact: Path, result: Check, location: Location | None, report: Pat
     columns = (
         "differ most",
         "label",
-        *(f"{side}: {name}" for name in result.prepared.task.telling for side in ("ref.", "art.")),
+        *(f"{side}: {name}" for name in _shown(result) for side in ("ref.", "art.")),
     )
     if comparison.max_difference or comparison.not_finite:
         console.table("", (*columns, "logits apart"), _worst_rows(result), right_from=2)
@@ -263,7 +264,8 @@ def _rows(result: Check) -> list[tuple[str | None, ...]]:
     similarity = comparison.similarity
     if similarity is not None:
         first, second = similarity.accuracy
-        rows.append(("accuracy", f"{first:.2%}", f"{second:.2%}", f"{100 * (second - first):+.2f} points", ""))
+        right = "every label right" if result.prepared.task.SEVERAL else "accuracy"
+        rows.append((right, f"{first:.2%}", f"{second:.2%}", f"{100 * (second - first):+.2f} points", ""))
         alone = f"independent errors: {similarity.independent:.2%}"
         rows.append(("both right or both wrong", "", f"{similarity.observed:.2%}", alone, ""))
     same = f"{comparison.disagreements} of {comparison.images} differ"
@@ -304,16 +306,18 @@ def _change_row(name: str, change: Change) -> tuple[str | None, ...]:
     return name, _number(change.reference), _number(change.candidate), difference, interval
 
 
+def _shown(result: Check) -> tuple[str, ...]:
+    """The classes whose probabilities fit beside each other; none where there are more."""
+    telling = result.prepared.task.telling
+    return telling if len(telling) <= _SIDE_BY_SIDE else ()
+
+
 def _worst_rows(result: Check) -> list[tuple[str | None, ...]]:
     return [
         (
             example.id,
             example.label,
-            *(
-                _number(side.get(name))
-                for name in result.prepared.task.telling
-                for side in (example.reference, example.candidate)
-            ),
+            *(_number(side.get(name)) for name in _shown(result) for side in (example.reference, example.candidate)),
             None if example.difference is None else f"{example.difference:.2e}",
         )
         for example in result.examples
