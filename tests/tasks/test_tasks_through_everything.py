@@ -237,25 +237,22 @@ def test_bench_measures_it(kind: str, runs: dict[str, Path]) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("kind", "metric"), [("multilabel", "auprc"), ("ordinal", "quadratic_kappa"), ("one", "auroc")]
+    ("kind", "metric", "strategy"),
+    [
+        ("multilabel", "auprc", "auto"),
+        ("ordinal", "quadratic_kappa", "exhaustive"),
+        ("one", "auroc", "exhaustive"),
+    ],
 )
-def test_search_finds_a_cut(kind: str, metric: str, data: dict[str, Path], pixel_cache: Path, tmp_path: Path) -> None:
-    how = (
-        *NETWORK,
-        *BRIEF,
-        *ASKED[kind],
-        "--metric",
-        metric,
-        "--max-params",
-        "800k",
-        "--no-latency",
-        "--divisions",
-        "2",
-    )
+def test_search_finds_a_cut(
+    kind: str, metric: str, strategy: str, data: dict[str, Path], pixel_cache: Path, tmp_path: Path
+) -> None:
+    """By probes of every label, and by trainings alone."""
+    how = (*NETWORK, *BRIEF, *ASKED[kind], "--epochs", "1", "--metric", metric, "--strategy", strategy)
     out = tmp_path / "found"
-    assert (
-        call(["search", str(data[kind]), *how, "--divisions", "2", "--cache", str(pixel_cache), "--out", str(out)]) == 0
-    )
+    few = ("--max-params", "100k" if strategy == "exhaustive" else "800k", "--no-latency", "--divisions", "2")
+    where = ("--cache", str(pixel_cache), "--out", str(out))
+    assert call(["search", str(data[kind]), *how, *few, *where]) == 0
     result = json.loads((out / "result.json").read_text())
     assert result["metric"] == metric
     assert finished_run(out / "winner").config.model.task.kind == ("ordinal" if kind == "ordinal" else "multilabel")
