@@ -134,7 +134,7 @@ def test_every_command_in_a_way_out_exists_and_has_the_options_beside_it() -> No
             options = re.findall(r"--[a-z][a-z0-9-]*", rest)
             if command not in OPTIONS or not set(options) <= OPTIONS[command]:
                 wrong.append(f"{module}:{line}: ttl-deploy {command}{rest}")
-    assert wrong == []
+    assert wrong == [], "\n".join(wrong)
 
 
 def test_every_option_in_a_way_out_is_one_of_the_command_in_which_the_error_arises() -> None:
@@ -148,7 +148,7 @@ def test_every_option_in_a_way_out_is_one_of_the_command_in_which_the_error_aris
             lacking = sorted(name for name in users if option not in OPTIONS[name])
             if lacking or not users:
                 wrong.append(f"{module}:{line}: {option} is no option of {', '.join(lacking) or 'any command'}: {text}")
-    assert wrong == []
+    assert wrong == [], "\n".join(wrong)
 
 
 def test_every_column_has_its_option() -> None:

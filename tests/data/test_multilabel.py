@@ -162,7 +162,7 @@ def test_a_cell_that_is_no_mark_is_refused_with_its_line(tmp_path: Path, cell: s
 @pytest.mark.parametrize(
     ("text", "classes", "said"),
     [
-        ("path,A,B\nscans/0.png,1,0\nscans/1.png,0,1\n", ["A", "C"], "has no column 'C'; correct --classes"),
+        ("path,A,B\nscans/0.png,1,0\nscans/1.png,0,1\n", ["A", "C"], "has no column 'C'; valid: path, A, B"),
         ("path,A,A\nscans/0.png,1,0\nscans/1.png,0,1\n", ["A"], "has the column A twice"),
         ("path,A,A\nscans/0.png,1,0\nscans/1.png,0,1\n", None, "has the column A twice"),
         ("path,A,B\nscans/0.png,x,y\n", None, "has no column label"),

@@ -128,7 +128,7 @@ def _list(
     if path.suffix.lower() in TABLES:
         return read_csv(path, columns, options=options, classes=classes, several=several)
     if path.suffix.lower() == ".npz":
-        return read_npz(path, classes, several=several)
+        return read_npz(path, classes, several=several, options=options)
     raise BadInputError("is not a data set", where=path, fix="pass a folder with one folder per class, a .csv or .npz")
 
 

@@ -239,9 +239,8 @@ def _marked(
         found = named_columns(table, header, classes)
         missing = next((name for name in classes if name not in found), None)
         if found and missing is not None and not together:
-            raise BadInputError(
-                f"has no column {missing!r}", where=table, fix=f"correct --classes; {near(missing, header)}"
-            )
+            way = "correct --classes; " if options else ""
+            raise BadInputError(f"has no column {missing!r}", where=table, fix=f"{way}{near(missing, header)}")
         return found if missing is None else {}
     if together:
         return {}

@@ -28,13 +28,14 @@ _CHANNELS = (1, 3, 4)
 _LAYOUT = "see MedMNIST's layout: one image and label per row"
 
 
-def read_npz(path: Path, classes: Sequence[str] | None, *, several: bool = False) -> Listing:
+def read_npz(path: Path, classes: Sequence[str] | None, *, several: bool = False, options: bool = False) -> Listing:
     """Lists the images of an .npz; labels and patients are loaded, images are read when they are asked for.
 
     Args:
         path: The file.
         classes: Names of the labels 0, 1, …; None: the numbers themselves.
         several: Whether an image may have several labels; each then has a column of 1, 0, -1 and NaN.
+        options: Whether the command has options for classes, so that an error may name them.
 
     Raises:
         BadInputError: It is not an .npz, is damaged, holds pickled objects, or an array is missing or has another shape
@@ -52,7 +53,7 @@ def read_npz(path: Path, classes: Sequence[str] | None, *, several: bool = False
         owners = _patients(path, side, arrays, len(images))
         if several and (marked or labels.ndim == 2 or len(classes or ()) < 2):
             marked = marked or _columns(path, side, labels, classes)
-            texts = _joined(path, side, labels, marked)
+            texts = _joined(path, side, labels, marked, options=options)
         else:
             texts = _names(path, side, labels, classes)
         entries += _entries(path, side, split, images, texts, owners)
@@ -155,17 +156,20 @@ def _columns(path: Path, side: str, labels: NDArray[Any], classes: Sequence[str]
     """The name of each column of labels."""
     if labels.ndim == 1 and classes is None:
         what = f"{side}_labels has one value per image, and its label no name"
-        raise BadInputError(what, where=path, fix="say with --classes what 1 means, or leave --task multilabel out")
+        # Only a command with these options reads without knowing the classes.
+        way = "say with --classes what 1 means, or leave --task multilabel out"
+        raise BadInputError(what, where=path, fix=way)
     count = 1 if labels.ndim == 1 else labels.shape[1]
     return tuple(classes) if classes is not None else tuple(map(str, range(count)))
 
 
-def _joined(path: Path, side: str, labels: NDArray[Any], names: Sequence[str]) -> list[str]:
+def _joined(path: Path, side: str, labels: NDArray[Any], names: Sequence[str], *, options: bool) -> list[str]:
     """The labels of each image as one text; see `ttl_deploy.data.several_labels`."""
     table = (labels[:, None] if labels.ndim == 1 else labels).astype(np.float64)
     if table.shape[1] != len(names):
         what = f"{side}_labels is {table.shape[1]} wide, where the labels are {', '.join(names)}"
-        raise BadInputError(what, where=path, fix="name each column with --classes, and give every side the same ones")
+        way = "name each column with --classes, and " if options else ""
+        raise BadInputError(what, where=path, fix=f"{way}give every side the same columns")
     table[np.isnan(table)] = UNKNOWN
     other = np.argwhere(~np.isin(table, (0, 1, UNKNOWN)))
     if len(other):

@@ -100,7 +100,7 @@ def settle_several(
     nothing = (UNKNOWN,) * len(names)
     entries = [entry for entry in listing.entries if labels.get(entry.label, nothing) != nothing]
     result: list[Label] = [labels[entry.label] for entry in entries]
-    _refuse_one_sided(path, listing, names, result)
+    _refuse_one_sided(path, listing, names, result, options=options)
     return Labelled(
         task_of_names(task, names),
         entries,
@@ -190,30 +190,31 @@ def _label(said: _Said, names: Sequence[str], doubt: int) -> tuple[int, ...]:
     return tuple(1 if name in said.has else doubt if name in said.doubtful else 0 for name in names)
 
 
-def _refuse_one_sided(path: Path, listing: Listing, names: Sequence[str], labels: Sequence[Label]) -> None:
+def _refuse_one_sided(
+    path: Path, listing: Listing, names: Sequence[str], labels: Sequence[Label], *, options: bool
+) -> None:
     """A label that no image has, or that every image has, can be neither learnt nor tested."""
     if not labels:
-        fix = "give some a label, or say with --unknown what counts where nothing is said"
-        raise BadInputError("of no image any label is known", where=path, fix=fix)
+        way = ", or say with --unknown what counts where nothing is said" if options else ""
+        raise BadInputError("of no image any label is known", where=path, fix=f"give some a label{way}")
     table = np.array(labels, dtype=np.int64)
     for name, values in zip(names, table.T, strict=True):
         if not (values == 1).any():
             empty = name in listing.empty and (path / name).is_dir()
-            way = f"leave it out with --classes; {near(name, sorted({n for n in names if n != name}))}"
+            others = f"leave it out with --classes; {near(name, sorted({n for n in names if n != name}))}"
+            other = ", or " + (others if len(names) > 1 else "name another with --classes") if options else ""
             raise BadInputError(
                 f"class {name!r} has no images",
                 where=path / name if empty else path,
-                fix=f"add images, or {way if len(names) > 1 else 'name another with --classes'}",
+                fix=f"add images{other}",
             )
         if not (values == 0).any():
             unknown = int((values == UNKNOWN).sum())
             doubt = f"no image is known to be without {name!r}, of {unknown:,} nothing is known"
-            raise BadInputError(
-                doubt if unknown else f"every image has {name!r}",
-                where=path,
-                fix="add images without it, or leave it out with --classes"
-                + ("; --unknown zeros counts what is not known as a no" if unknown else ""),
-            )
+            way = ", or leave it out with --classes" if options else ""
+            way += "; --unknown zeros counts what is not known as a no" if unknown and options else ""
+            said = doubt if unknown else f"every image has {name!r}"
+            raise BadInputError(said, where=path, fix=f"add images without it{way}")
 
 
 def _left_out(count: int) -> list[str]:
