@@ -269,20 +269,20 @@ def test_a_difference_inside_the_noise_does_not_cost_precision(
     times = {"int8": measured(*int8), "fp32": measured(*fp32)}
     monkeypatch.setattr(auto, "run_all", lambda jobs, **_: [times[job.label.split()[1]] for job in jobs])
     made = SimpleNamespace(folder=Path("artifact"))
-    passed = [(auto.Candidate("onnx", name, "onnxruntime", "pass"), made) for name in times]
+    passed = [(auto.Contender("onnx", name, "onnxruntime", "pass"), made) for name in times]
     rows = [row for row, _ in auto._measured(passed, "cpu", None, 6, 60, SILENT)]  # type: ignore[arg-type]
     assert rows[0].precision == ("int8" if times["int8"].p50_ms < times["fp32"].p50_ms else "fp32")
     assert rows[auto._winner(rows)].precision == kept
 
 
 def test_of_equally_precise_ties_the_first_format_is_kept() -> None:
-    from ttl_deploy.formats.auto import Candidate, _winner
+    from ttl_deploy.formats.auto import Contender, _winner
 
     by_speed = [
-        Candidate("pt2", "fp32", relative=(1.0, 1.0)),
-        Candidate("onnx", "fp32", relative=(0.97, 1.05)),
-        Candidate("openvino", "bf16", relative=(0.97, 1.05)),
-        Candidate("openvino", "fp32", relative=(1.2, 1.3)),
+        Contender("pt2", "fp32", relative=(1.0, 1.0)),
+        Contender("onnx", "fp32", relative=(0.97, 1.05)),
+        Contender("openvino", "bf16", relative=(0.97, 1.05)),
+        Contender("openvino", "fp32", relative=(1.2, 1.3)),
     ]
     assert _winner(by_speed) == 1
 

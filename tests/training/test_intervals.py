@@ -9,7 +9,7 @@ from scipy.stats import binomtest, norm
 
 from ttl_deploy.tasks import Multiclass
 from ttl_deploy.training import metrics
-from ttl_deploy.training.intervals import Estimate, estimate, mean, unseen
+from ttl_deploy.training.intervals import ScoreEstimate, estimate, mean, unseen
 from ttl_deploy.training.metrics import Metrics, evaluate
 
 Floats = NDArray[np.float64]
@@ -128,7 +128,7 @@ def test_an_interval_stays_within_0_and_1() -> None:
 
 
 def test_a_mean_over_classes_is_as_sure_as_the_classes_that_make_its_error() -> None:
-    rare, common = Estimate(0.8, 0.1, 4, 0.1), Estimate(0.9, 0.01, 400, 0.0)
+    rare, common = ScoreEstimate(0.8, 0.1, 4, 0.1), ScoreEstimate(0.9, 0.01, 400, 0.0)
     both = mean([rare, common], 0.05)
     assert both.value == pytest.approx(0.85)
     assert both.freedom == pytest.approx((0.01 + 0.0001) ** 2 / (0.01**2 / 4 + 0.0001**2 / 400))

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ttl_deploy import __version__, files, hardware
-from ttl_deploy.cut_search.settle import Verdict
+from ttl_deploy.cut_search.settle import Settlement
 from ttl_deploy.cut_search.state import State
 from ttl_deploy.report.charts import Point, pareto_chart
 from ttl_deploy.report.html import render
@@ -29,7 +29,7 @@ _RULES = {
 
 
 @dataclass(frozen=True)
-class Row:
+class CandidateRow:
     """A candidate.
 
     Attributes:
@@ -56,7 +56,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class SearchOutcome:
     """A finished search.
 
     Attributes:
@@ -68,7 +68,7 @@ class Outcome:
 
     folder: Path
     winner: Run
-    rows: list[Row]
+    rows: list[CandidateRow]
     result: dict[str, Any]
 
     @property
@@ -77,7 +77,7 @@ class Outcome:
         return str(self.result["answer"])
 
 
-def conclude(state: State, winner: Run, rows: list[Row], verdict: Verdict) -> Outcome:
+def conclude(state: State, winner: Run, rows: list[CandidateRow], verdict: Settlement) -> SearchOutcome:
     """Writes the result and the report of a search."""
     result = {
         "answer": _answer(state, winner, rows, verdict),
@@ -108,12 +108,12 @@ def conclude(state: State, winner: Run, rows: list[Row], verdict: Verdict) -> Ou
         "libraries": hardware.library_versions(),
     }
     files.write_json(state.out / RESULT, json.loads(json.dumps(result, default=str)))
-    outcome = Outcome(state.out, winner, rows, result)
+    outcome = SearchOutcome(state.out, winner, rows, result)
     _report(state, outcome)
     return outcome
 
 
-def _answer(state: State, winner: Run, rows: Sequence[Row], verdict: Verdict) -> str:
+def _answer(state: State, winner: Run, rows: Sequence[CandidateRow], verdict: Settlement) -> str:
     cut = verdict.chosen.cut
     others = [name for name in verdict.open if name != cut]
     unsure = f"; the data cannot tell it from {', '.join(others)}" if others else ""
@@ -132,7 +132,7 @@ def _answer(state: State, winner: Run, rows: Sequence[Row], verdict: Verdict) ->
     )
 
 
-def _report(state: State, outcome: Outcome) -> None:
+def _report(state: State, outcome: SearchOutcome) -> None:
     picture = pareto_chart(_panels(state, outcome), f"validation {TITLES[state.options.metric]}")
     winner, rows = outcome.winner, outcome.rows
     metrics = winner.metrics()
@@ -172,9 +172,9 @@ def _latency_words(options: SearchOptions) -> str:
     return f"one image, {options.budget.place}, {kind}"
 
 
-def _panels(state: State, outcome: Outcome) -> list[tuple[str, list[Point]]]:
+def _panels(state: State, outcome: SearchOutcome) -> list[tuple[str, list[Point]]]:
     """Latency where it is known, parameters and MACs."""
-    costs: dict[str, Callable[[Row], float | None]] = {
+    costs: dict[str, Callable[[CandidateRow], float | None]] = {
         f"latency of one image, ms ({state.options.budget.place})": lambda row: row.latency_ms,
         "parameters, millions": lambda row: row.parameters / 1e6,
         "multiply-adds, billions": lambda row: row.macs / 1e9,

@@ -12,9 +12,9 @@ import filelock
 
 from ttl_deploy import documents, files, hardware
 from ttl_deploy.cut_search.candidates import Candidate, candidates, over_budget
-from ttl_deploy.cut_search.engines import Engine, LocalEngine
+from ttl_deploy.cut_search.engines import LocalEngine, TrialEngine
 from ttl_deploy.cut_search.latency import Latencies
-from ttl_deploy.cut_search.outcome import Outcome, Row, conclude
+from ttl_deploy.cut_search.outcome import CandidateRow, SearchOutcome, conclude
 from ttl_deploy.cut_search.settle import settle
 from ttl_deploy.cut_search.state import State
 from ttl_deploy.cut_search.strategies import STRATEGIES
@@ -44,11 +44,11 @@ def search(
     out: str | Path,
     *,
     options: SearchOptions | None = None,
-    engine: Engine | None = None,
+    engine: TrialEngine | None = None,
     reuse: Sequence[Path] = (),
     overwrite: bool = False,
     reporter: Reporter = SILENT,
-) -> Outcome:
+) -> SearchOutcome:
     """Finds the cut and trains the winner.
 
     Started again with the same options after a kill at any moment, it goes on and repeats no finished trial.
@@ -248,7 +248,7 @@ def _rows(
     excluded: dict[str, str],
     measured: dict[str, float],
     latencies: Latencies,
-) -> list[Row]:
+) -> list[CandidateRow]:
     rows = []
     wanted = [c for c in everything if c.cut in state.scores and c.cut not in measured]
     if state.options.latency and wanted:
@@ -259,7 +259,7 @@ def _rows(
     for candidate in everything:
         score = state.scores.get(candidate.cut)
         rows.append(
-            Row(
+            CandidateRow(
                 cut=candidate.cut,
                 block=candidate.block,
                 parameters=candidate.cost.parameters,

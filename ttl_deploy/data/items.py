@@ -141,7 +141,7 @@ class Item:
 
 
 @dataclass(frozen=True)
-class Reading:
+class Interpretation:
     """How a data set was understood, for who wants to check it.
 
     Attributes:
@@ -175,7 +175,7 @@ class Dataset:
     path: Path
     task: Task
     items: tuple[Item, ...]
-    reading: Reading = field(default_factory=Reading)
+    reading: Interpretation = field(default_factory=Interpretation)
 
     @property
     def classes(self) -> tuple[str, ...]:

@@ -60,7 +60,7 @@ class Listing:
         unused: The other columns.
         passed_over: What else lies in a folder, by kind, and how many.
         told: What else was understood, a sentence each.
-        notes: See `ttl_deploy.data.items.Reading`.
+        notes: See `ttl_deploy.data.items.Interpretation`.
         classes: The labels, where the input has them all, such as in a column each.
         is_table: Whether labels are cells, where `nan` means that there is none.
     """
@@ -87,7 +87,7 @@ class Labelled:
         labels: The label of each, as the task has it.
         left_out: Images left out by their label, by label.
         told: What was merged or left out, a sentence each.
-        notes: See `ttl_deploy.data.items.Reading`.
+        notes: See `ttl_deploy.data.items.Interpretation`.
     """
 
     task: Task

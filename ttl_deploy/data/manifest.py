@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ttl_deploy.data.columns import NAMES, Columns
-from ttl_deploy.data.items import ArraySource, Dataset, FileSource, ImageSource, Item, Reading
+from ttl_deploy.data.items import ArraySource, Dataset, FileSource, ImageSource, Interpretation, Item
 from ttl_deploy.data.listing import Entry, Listing
 from ttl_deploy.data.one_label import settle_one
 from ttl_deploy.data.read_csv import read_csv
@@ -86,7 +86,7 @@ def read_dataset(
     items = tuple(
         Item(e.id, label, e.patient, e.split, e.source) for e, label in zip(entries, found.labels, strict=True)
     )
-    reading = Reading(
+    reading = Interpretation(
         columns=listing.columns,
         unused=listing.unused,
         passed_over=listing.passed_over,

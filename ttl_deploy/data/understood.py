@@ -16,7 +16,7 @@ from pydantic import ConfigDict
 
 from ttl_deploy import documents, files
 from ttl_deploy.data.cache import Cached
-from ttl_deploy.data.items import Dataset, Item, Reading
+from ttl_deploy.data.items import Dataset, Interpretation, Item
 from ttl_deploy.progress import Reporter
 from ttl_deploy.spec import Record, read_record
 from ttl_deploy.tasks import UNKNOWN
@@ -68,7 +68,7 @@ class Understood:
     images: Mapping[str, Mapping[str, int]]
     patients: Mapping[str, Mapping[str, int]]
     unknown: int
-    reading: Reading
+    reading: Interpretation
     unreadable: int
     constant: tuple[str, ...]
     identical: tuple[tuple[str, ...], ...]
@@ -84,7 +84,7 @@ class Understood:
     def lines(self) -> Iterator[str]:
         """The table, as lines of text."""
         total = self.images[ALL]["all"]
-        yield f"understood {self.path}: {total:,} images, {len(self.images) - 1} classes"
+        yield f"understood {self.path}: {total:,} images, {_classes(len(self.images) - 1)}"
         yield from _aligned(self._rows())
         reading = self.reading
         if reading.columns:
@@ -217,6 +217,10 @@ def read_columns(path: Path) -> dict[str, str]:
     fix = "restore it, or remove it: the columns are then found by their names"
     content = documents.read_object(path, "record of the data", fix=fix)
     return {str(role): name for role, name in read_record(_Columns, content, path, fix=fix).columns.items()}
+
+
+def _classes(count: int) -> str:
+    return f"{count} class{'' if count == 1 else 'es'}"
 
 
 def _doubtful(dataset: Dataset) -> dict[str, int]:

@@ -35,7 +35,7 @@ SENSITIVITY_IMAGES = 64
 
 
 @dataclass(frozen=True)
-class Trial:
+class Mix:
     """One mix of precisions on the validation split.
 
     Attributes:
@@ -82,7 +82,7 @@ class Choice:
 
     float_layers: tuple[str, ...]
     sensitivity: dict[str, float]
-    trials: tuple[Trial, ...]
+    trials: tuple[Mix, ...]
     images: int
 
     def record(self) -> dict[str, Any]:
@@ -109,7 +109,7 @@ def choose_float_layers(quantiser: Quantiser, job: ExportJob) -> Choice:
     sample = job.run_images().validation()
     reference = logits_of(quantiser.plain, sample)
     ranking = sensitivities(quantiser, job, sample, reference)
-    trials: list[Trial] = []
+    trials: list[Mix] = []
     for count in _counts(len(ranking)):
         chosen = tuple(ranking)[:count]
         trials.append(_trial(quantiser, job, sample, reference, chosen))
@@ -180,7 +180,7 @@ def logits_of(proto: onnx.ModelProto, batches: Iterable[NDArray[np.float32]]) ->
     return np.concatenate([session.run(None, {name: batch})[0] for batch in batches])
 
 
-def _trial(quantiser: Quantiser, job: ExportJob, sample: Sample, reference: Logits, chosen: tuple[str, ...]) -> Trial:
+def _trial(quantiser: Quantiser, job: ExportJob, sample: Sample, reference: Logits, chosen: tuple[str, ...]) -> Mix:
     logits = logits_of(quantiser.quantise(chosen), sample)
     # By patient, as the test split will be judged: the images of one patient are no independent evidence.
     groups = patient_groups(sample.prepared, sample.ids)
@@ -189,7 +189,7 @@ def _trial(quantiser: Quantiser, job: ExportJob, sample: Sample, reference: Logi
     macs = quantiser.macs
     kept = sum(macs.values()) - sum(macs[name] for name in chosen)
     job.reporter.info(f"{len(chosen)} layers in float: {judged.result} on validation: {judged.reason}")
-    return Trial(len(chosen), kept / sum(macs.values()), divergence(reference, logits, job.task), comparison, judged)
+    return Mix(len(chosen), kept / sum(macs.values()), divergence(reference, logits, job.task), comparison, judged)
 
 
 def _few(sample: Sample) -> Sample:

@@ -17,7 +17,7 @@ from ttl_deploy.tasks import UNKNOWN, Task
 from ttl_deploy.tasks.task import Labels, Truth
 from ttl_deploy.training import intervals
 from ttl_deploy.training.delong import shares_of
-from ttl_deploy.training.intervals import Estimate, Interval
+from ttl_deploy.training.intervals import Interval, ScoreEstimate
 
 Floats = NDArray[np.float64]
 
@@ -387,7 +387,7 @@ class _Intervals:
         ]
         return intervals.mean(parts, _deviation(drawn)).interval
 
-    def _estimate(self, k: int, which: int, error: float, chance: float) -> Estimate:
+    def _estimate(self, k: int, which: int, error: float, chance: float) -> ScoreEstimate:
         truth = self._truth[:, k]
         areas = Ranked(truth == 1, self._scores[:, k], truth != UNKNOWN).areas(np.ones((1, len(truth))))
         return intervals.estimate(float(areas[which][0]), error, chance=chance, patients=self._patients(k))

@@ -30,7 +30,7 @@ from ttl_deploy.formats.options import FORMAT_OPTIONS
 from ttl_deploy.spec.options import Offered
 
 if TYPE_CHECKING:
-    from ttl_deploy.formats.auto import Candidate
+    from ttl_deploy.formats.auto import Contender
 
 NAME = "export"
 ORDER = 5
@@ -190,7 +190,7 @@ def _refuse_options(precision: str | None, options: Mapping[str, Any]) -> None:
         raise BadInputError(f"--format auto chooses for itself, --{named[0].replace('_', '-')} does not go with it")
 
 
-def _candidates(rows: Sequence[Candidate]) -> None:
+def _candidates(rows: Sequence[Contender]) -> None:
     console.table(
         "what was tried",
         ("format", "precision", "engine", "parity", "ms", "MB", "reason"),
