@@ -50,7 +50,7 @@ from ttl_deploy.training.losses import refuse_weighing
 from ttl_deploy.training.metrics import Metrics, evaluate
 from ttl_deploy.training.operation import operation, refuse_point
 from ttl_deploy.training.run import Predictions, Run, refuse_existing_run
-from ttl_deploy.transfer import METHODS, TransferModel, build, initialise, normalise_spec
+from ttl_deploy.transfer import METHODS, TransferModel, build, initialise, resolve
 from ttl_deploy.transfer.initialise import weights_file
 from ttl_deploy.zoo import BACKBONES, Backbone
 
@@ -239,7 +239,7 @@ def specs(model: Model, data: Data, classes: Sequence[str]) -> tuple[ModelSpec, 
         high_bit_depth=data.high_bit_depth,
         **_normalisation(backbone, model.channels),
     )
-    return normalise_spec(record), preprocess
+    return resolve(record).spec, preprocess
 
 
 def _normalisation(backbone: Backbone, channels: int) -> dict[str, Any]:
