@@ -123,7 +123,7 @@ class _Setting:
         place = out / "".join(c if c.isalnum() else "-" for c in how)
         artifact = artifacts.write_artifact(place, self._fields(), lambda folder: _save(model, folder), overwrite=True)
         reference, candidate = self._answers(self.floats), self._answers(model)
-        compared = compare(self.test.labels, reference, candidate, self.run.config.model.classes)
+        compared = compare(self.test.labels, reference, candidate, self.run.task)
         judged = verdict(compared, Bounds.for_precision("int8"))
         line(f"{how}: {judged.result}, {judged.reason}; {seconds:.0f} s")
         return Made(how, artifact, seconds, _int8_layers(model), compared, judged)

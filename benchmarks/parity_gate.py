@@ -191,7 +191,7 @@ class _Shown:
     def compared(self, logits: NDArray[np.float32], rows: NDArray[np.int64] | None = None) -> Comparison:
         chosen = np.arange(len(self.labels)) if rows is None else rows
         sides = (self.labels[chosen], self.reference[chosen], logits[chosen])
-        return compare(*sides, self.source.prepared.classes)
+        return compare(*sides, self.source.prepared.task)
 
     def few(self, rows: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
         """Rows of small test sets, drawn from some."""

@@ -14,7 +14,7 @@ from pathlib import Path
 from ttl_deploy import files, hardware
 from ttl_deploy.cli.console import ConsoleReporter, line
 from ttl_deploy.cut_search.known_cut import CLASSES, best_cut, write_known_cut
-from ttl_deploy.cut_search.outcome import Outcome
+from ttl_deploy.cut_search.outcome import SearchOutcome
 from ttl_deploy.cut_search.search import search
 from ttl_deploy.spec import AugmentSpec, Data, Network
 from ttl_deploy.spec.search import SearchOptions, SearchProtocol
@@ -36,7 +36,7 @@ def main() -> int:
     return 0 if found >= 0.9 * len(rows) else 1
 
 
-def find(options: argparse.Namespace, seed: int) -> Outcome:
+def find(options: argparse.Namespace, seed: int) -> SearchOutcome:
     folder = options.out / f"{options.strategy}-{seed}"
     data = options.out / f"images-{seed}.npz"
     if not data.exists():

@@ -68,15 +68,16 @@ def test_a_run_keeps_ids_and_classes_that_are_formulas(tmp_path: Path) -> None:
     from types import SimpleNamespace
     from typing import Any, cast
 
+    from ttl_deploy.tasks import Multiclass
     from ttl_deploy.training.run import Predictions, read_predictions, write_predictions
 
-    classes = ("=good", "-bad")
+    task = Multiclass(("=good", "-bad"))
     predictions = Predictions(
         ("=1", "-2"), ("val", "test"), np.array([0, 1]), np.array([[0.5, -1], [-2, 3]], dtype=np.float32)
     )
-    write_predictions(tmp_path, classes, predictions)
+    write_predictions(tmp_path, task, predictions)
     assert "'=1,val,'=good,0.5,-1\n-2,test,'-bad,-2,3\n" in (tmp_path / "predictions.csv").read_text()
-    run = SimpleNamespace(folder=tmp_path, config=SimpleNamespace(model=SimpleNamespace(classes=classes)))
+    run = SimpleNamespace(folder=tmp_path, task=task)
     found = read_predictions(cast(Any, run))
     assert (found.ids, found.labels.tolist(), found.logits.tolist()) == (
         predictions.ids,

@@ -32,6 +32,12 @@ rounded = pocket.options:RoundedOptions
 [ttl_deploy.runtimes]
 pocket-torch = pocket.runtime
 
+[ttl_deploy.tasks]
+cautious = pocket.task
+
+[ttl_deploy.losses]
+cautious = pocket.loss
+
 [ttl_deploy.strategies]
 lowest = pocket.strategy
 
@@ -148,6 +154,29 @@ class PocketSession(Session):
 
 
 RUNTIMES.register("pocket-torch", Runtime("pocket-torch", ("rounded",), ("cpu",), lambda: None, PocketSession))
+""",
+    "task.py": """
+import numpy as np
+
+from ttl_deploy.tasks import TASKS, Multiclass
+
+
+@TASKS.add("cautious")
+class Cautious(Multiclass):
+    KIND = "cautious"
+
+    def decide(self, probabilities):
+        return np.asarray(probabilities[:, 1] >= 0.02, dtype=np.int64)
+
+    def decide_by_logits(self, logits):
+        return self.decide(self.probabilities(logits))
+""",
+    "loss.py": """
+from torch import nn
+
+from ttl_deploy.training.losses import LOSSES, Loss
+
+LOSSES.register("cautious", Loss(lambda task, labels: nn.MultiMarginLoss()))
 """,
     "strategy.py": """
 from pocket.options import LowestOptions
@@ -270,6 +299,20 @@ def test_a_search_follows_the_strategy_of_another_package(outside: Outside, synt
     assert plan["options"]["strategy_options"] == {"lowest": 2}
     assert {path.name for path in (tmp_path / "s" / "trials").iterdir()} == {"stem", "one"}
     assert "method_options:\n    pinned_units: 1\n" in (tmp_path / "s" / "winner" / "config.yaml").read_text()
+
+
+def test_a_task_of_another_package_decides_from_training_to_prediction(
+    outside: Outside, synthetic: Path, tmp_path: Path
+) -> None:
+    """With its own loss, whose value for logits that say nothing is 0.5 and not log 2."""
+    run, rows = tmp_path / "run", tmp_path / "rows.csv"
+    how = ("--method", "ttl", "--cut", "one", "--task", "cautious", "--out", str(run), "--json")
+    outside.made("train", str(synthetic), *TRAIN, *how)
+    assert "task:\n    kind: cautious\n" in (run / "config.yaml").read_text()
+    assert json.loads((run / "history.jsonl").read_text())["train_loss"] == pytest.approx(0.5, abs=0.1)
+    outside.made("export", str(run))
+    outside.run("predict", str(run / "onnx-fp32"), str(synthetic), "--out", str(rows))
+    assert {line.split(",")[1] for line in rows.read_text().splitlines()[1:]} == {"lesion"}
 
 
 @pytest.mark.parametrize(

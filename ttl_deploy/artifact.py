@@ -17,9 +17,10 @@ from shlex import quote
 from typing import Any
 
 from ttl_deploy import documents, files, signing
-from ttl_deploy.errors import BadInputError, DamagedError, IntegrityError
+from ttl_deploy.errors import BadInputError, DamagedError, IntegrityError, about
 from ttl_deploy.onnx_parts import outside_files
 from ttl_deploy.spec import ArtifactManifest, FileRecord, make_record, read_record
+from ttl_deploy.tasks import possible_task
 
 MANIFEST = "manifest.json"
 
@@ -187,7 +188,10 @@ def _read_manifest(path: Path, signed: Mapping[str, str] | None) -> ArtifactMani
     text = documents.read_bytes(path, most=documents.DATA.bytes, fix=_AGAIN)
     if signed is not None and signed.get(MANIFEST) != hashlib.sha256(text).hexdigest():
         raise IntegrityError("is not the one that was signed", where=path, fix=_AGAIN)
-    return read_record(ArtifactManifest, documents.parse_json(text, path, fix=_AGAIN), path, fix=_AGAIN)
+    manifest = read_record(ArtifactManifest, documents.parse_json(text, path, fix=_AGAIN), path, fix=_AGAIN)
+    with about(path):
+        possible_task(manifest.model, manifest.operating_point)
+    return manifest
 
 
 def _check_file(folder: Path, name: str, record: FileRecord, *, verify: bool) -> None:

@@ -15,7 +15,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr unsigned long long kSchemaVersion = 2;
+constexpr unsigned long long kSchemaVersion = 3;
 const std::string kAgain = "; export the run again with `ttl-deploy export`";
 
 std::string read_text(const fs::path& path) {
@@ -104,14 +104,41 @@ void refuse_special_graphs(const Json& manifest) {
     }
 }
 
-std::optional<double> read_threshold(const Json& manifest, std::size_t classes) {
+// Sets the task, and of grades where the positive ones begin; gives whether anything is divided by an operating point.
+bool read_task(const Json& model, Artifact& artifact) {
+    const auto& fields = model.object("model");
+    const auto found = fields.find("task");
+    const std::string kind = found == fields.end() ? "multiclass" : found->second.at("kind").string("kind");
+    const std::size_t count = artifact.classes.size();
+    if (kind == "multiclass") {
+        return count == 2;
+    }
+    if (kind == "multilabel") {
+        artifact.task = Task::multilabel;
+        return count == 1;
+    }
+    if (kind != "ordinal") {
+        throw Error("is of the task " + kind + ", which this program does not know");
+    }
+    artifact.task = Task::ordinal;
+    const auto& task = found->second.object("task");
+    const auto named = task.find("positive_from");
+    if (named == task.end()) {
+        return false;
+    }
+    const auto place = std::find(artifact.classes.begin(), artifact.classes.end(), named->second.string("positive_from"));
+    artifact.first_positive = static_cast<std::size_t>(place - artifact.classes.begin());
+    return artifact.first_positive > 0 && artifact.first_positive < count;
+}
+
+std::optional<double> read_threshold(const Json& manifest, bool divided) {
     const auto& fields = manifest.object("the manifest");
     const auto found = fields.find("operating_point");
     if (found == fields.end() || found->second.kind() == Json::Kind::null) {
         return std::nullopt;
     }
     const double threshold = found->second.at("threshold").number("threshold");
-    if (!(threshold >= 0 && threshold <= 1) || classes != 2) {
+    if (!(threshold >= 0 && threshold <= 1) || !divided) {
         throw Error("has no usable operating point" + kAgain);
     }
     return threshold;
@@ -120,7 +147,7 @@ std::optional<double> read_threshold(const Json& manifest, std::size_t classes) 
 Artifact read_manifest(const fs::path& folder, const Json& manifest) {
     const auto version = manifest.at("schema_version").size("schema_version");
     if (version > kSchemaVersion) {
-        throw Error("schema version " + std::to_string(version) + " is newer than this program's 2; build a newer one");
+        throw Error("schema version " + std::to_string(version) + " is newer than this program's 3; build a newer one");
     }
     const std::string& format = manifest.at("format").string("format");
     if (format != "onnx" && format != "openvino") {
@@ -139,7 +166,7 @@ Artifact read_manifest(const fs::path& folder, const Json& manifest) {
     for (const Json& name : manifest.at("model").at("classes").array("classes")) {
         artifact.classes.push_back(name.string("classes"));
     }
-    artifact.threshold = read_threshold(manifest, artifact.classes.size());
+    artifact.threshold = read_threshold(manifest, read_task(manifest.at("model"), artifact));
     artifact.preprocess = read_preprocess(manifest.at("preprocess"));
     return artifact;
 }

@@ -15,12 +15,17 @@ struct Preprocess {
     std::vector<double> mean, std;  // one per channel, on the 0..1 scale
 };
 
+// What the outputs mean.
+enum class Task { multiclass, ordinal, multilabel };
+
 struct Artifact {
     std::string model_path;
     std::string precision;
     std::string input_name, output_name;
     std::vector<std::string> classes;
-    std::optional<double> threshold;  // of two classes the second is said from this probability on; none: the likelier
+    Task task = Task::multiclass;
+    std::size_t first_positive = 1;   // of two classes the second; of grades the first that counts as positive
+    std::optional<double> threshold;  // the positive side is said from this probability on; none: the likelier
     Preprocess preprocess;
 };
 

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <cstdio>
 #include <iostream>
+#include <numeric>
 #include <openvino/openvino.hpp>
 #include <string>
 #include <vector>
@@ -73,16 +74,48 @@ std::vector<std::string> columns(const std::vector<std::string>& classes) {
     return {taken.begin() + 3, taken.end()};
 }
 
-std::size_t said(const ttl::Artifact& artifact, const std::vector<double>& probabilities) {
-    if (artifact.threshold) {
-        return probabilities[1] >= *artifact.threshold ? 1 : 0;
+std::vector<double> sigmoid(const float* logits, std::size_t count) {
+    std::vector<double> result;
+    for (std::size_t i = 0; i < count; ++i) {
+        const double small = std::exp(-std::abs(static_cast<double>(logits[i])));
+        result.push_back(logits[i] >= 0 ? 1 / (1 + small) : small / (1 + small));
     }
-    const auto best = std::max_element(probabilities.begin(), probabilities.end()) - probabilities.begin();
-    return static_cast<std::size_t>(best);
+    return result;
+}
+
+std::vector<double> probabilities_of(const ttl::Artifact& artifact, const float* logits) {
+    const std::size_t count = artifact.classes.size();
+    return artifact.task == ttl::Task::multilabel ? sigmoid(logits, count) : softmax(logits, count);
+}
+
+// All labels that are said, joined by |.
+std::string labels(const ttl::Artifact& artifact, const std::vector<double>& probabilities) {
+    std::string text;
+    bool any = false;
+    for (std::size_t i = 0; i < probabilities.size(); ++i) {
+        if (probabilities[i] >= artifact.threshold.value_or(0.5)) {
+            text += (any ? "|" : "") + artifact.classes[i];
+            any = true;
+        }
+    }
+    return text;
+}
+
+std::string said(const ttl::Artifact& artifact, const std::vector<double>& probabilities) {
+    if (artifact.task == ttl::Task::multilabel) {
+        return labels(artifact, probabilities);
+    }
+    auto from = probabilities.begin(), to = probabilities.end();
+    if (artifact.threshold) {
+        const auto first = from + static_cast<std::ptrdiff_t>(artifact.first_positive);
+        const bool positive = std::accumulate(first, to, 0.0) >= *artifact.threshold;
+        (positive ? from : to) = first;
+    }
+    return artifact.classes[static_cast<std::size_t>(std::max_element(from, to) - probabilities.begin())];
 }
 
 void print_row(const std::string& image, const ttl::Artifact& artifact, const std::vector<double>& probabilities) {
-    std::cout << ttl::cell(image) << ',' << ttl::cell(ttl::printable(artifact.classes[said(artifact, probabilities)]));
+    std::cout << ttl::cell(image) << ',' << ttl::cell(ttl::printable(said(artifact, probabilities)));
     for (const double p : probabilities) {
         char text[32];
         std::snprintf(text, sizeof text, ",%.8f", p);
@@ -114,7 +147,7 @@ void run(const std::string& folder, const std::vector<std::string>& images) {
         if (logits.get_size() != artifact.classes.size()) {
             throw ttl::Error(artifact.model_path + ": gives another number of classes than the manifest names");
         }
-        print_row(image, artifact, softmax(logits.data<const float>(), logits.get_size()));
+        print_row(image, artifact, probabilities_of(artifact, logits.data<const float>()));
     }
 }
 

@@ -19,7 +19,7 @@ import numpy as np
 import onnxruntime
 from PIL import Image, UnidentifiedImageError
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 MAX_PIXELS = 1024**3 // 4 // 3
 FORMATS = ("PNG", "JPEG", "BMP", "DIB", "TIFF", "WEBP", "GIF", "PPM", "JPEG2000")
 PREPROCESS_FIELDS = {"image_size", "channels", "crop", "high_bit_depth", "mean", "std"}
@@ -57,15 +57,45 @@ def open_artifact(folder):
     return manifest
 
 
-def operating_point(folder, manifest):
-    """The probability of the second of two classes from which on it is said; None: the more probable class is."""
-    point = manifest.get("operating_point")
-    if point is None:
-        return None
-    threshold = point.get("threshold") if isinstance(point, dict) else None
-    if not isinstance(threshold, float) or not 0 <= threshold <= 1 or len(manifest["model"]["classes"]) != 2:
-        raise BadInput(f"{folder / 'manifest.json'}: has no usable operating point; export the run again")
-    return threshold
+class Task:
+    """What the outputs mean: `multiclass`, `ordinal` or `multilabel`, and where the positive side begins to be said."""
+
+    def __init__(self, folder, manifest):
+        self.classes = manifest["model"]["classes"]
+        task = manifest["model"].get("task", {"kind": "multiclass"})
+        self.kind, first = task.get("kind"), task.get("positive_from")
+        if self.kind not in ("multiclass", "ordinal", "multilabel"):
+            raise BadInput(f"{folder / 'manifest.json'}: is of a task unknown to this program: {self.kind!r}")
+        # Of two classes the second is positive, of grades those from one on; a label is by itself.
+        divides = {"multiclass": len(self.classes) == 2, "ordinal": first in self.classes[1:]}
+        divides["multilabel"] = len(self.classes) == 1
+        self.first = self.classes.index(first) if self.kind == "ordinal" and divides["ordinal"] else 1
+        self.threshold = None
+        point = manifest.get("operating_point")
+        if point is not None:
+            self.threshold = point.get("threshold") if isinstance(point, dict) else None
+            usable = isinstance(self.threshold, float) and 0 <= self.threshold <= 1
+            if not usable or not divides[self.kind]:
+                raise BadInput(f"{folder / 'manifest.json'}: has no usable operating point; export the run again")
+
+    def probabilities(self, logits):
+        """Of one image."""
+        if self.kind == "multilabel":
+            small = np.exp(-np.abs(logits))
+            return np.where(logits >= 0, 1 / (1 + small), small / (1 + small))
+        powers = np.exp(logits - logits.max())
+        return powers / powers.sum()
+
+    def said(self, probabilities):
+        """The label of one image; of several labels joined by |, of none nothing."""
+        if self.kind == "multilabel":
+            least = 0.5 if self.threshold is None else self.threshold
+            return "|".join(name for name, p in zip(self.classes, probabilities, strict=True) if p >= least)
+        if self.threshold is None:
+            return self.classes[int(probabilities.argmax())]
+        if probabilities[self.first :].sum() >= self.threshold:
+            return self.classes[self.first + int(probabilities[self.first :].argmax())]
+        return self.classes[int(probabilities[: self.first].argmax())]
 
 
 def check_file(folder, name, record):
@@ -229,17 +259,14 @@ def columns(classes):
 def predict(folder, images):
     """Yields the header and then a row per image."""
     manifest = open_artifact(folder)
-    spec, classes = manifest["preprocess"], manifest["model"]["classes"]
-    threshold = operating_point(folder, manifest)
+    spec, task = manifest["preprocess"], Task(folder, manifest)
     session = open_session(folder, manifest)
-    yield columns(classes)
+    yield columns(task.classes)
     for image in images:
         batch = normalise(load_pixels(Path(image), spec), spec)
         logits = session.run([manifest["output_name"]], {manifest["input_name"]: batch})[0][0].astype(np.float64)
-        powers = np.exp(logits - logits.max())
-        probabilities = powers / powers.sum()
-        said = int(probabilities.argmax()) if threshold is None else int(probabilities[1] >= threshold)
-        yield [image, printable(classes[said]), *(f"{p:.8f}" for p in probabilities)]
+        probabilities = task.probabilities(logits)
+        yield [image, printable(task.said(probabilities)), *(f"{p:.8f}" for p in probabilities)]
 
 
 def main(arguments):

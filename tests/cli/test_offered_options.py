@@ -99,7 +99,7 @@ def test_a_registered_strategy_can_be_chosen_with_its_options(
         given.append(STRATEGY_OPTIONS.complete(options.strategy, options.strategy_options))
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("ttl_deploy.cut_search.search.search", search)
+    monkeypatch.setattr("ttl_deploy.verbs.search.search", search)
     STRATEGIES.add("my.own-one", MineOptions)(lambda state: {})
     try:
         for said in ((), ("--tries", "5")):

@@ -16,6 +16,7 @@ import typer
 import ttl_deploy
 from ttl_deploy.cli.main import app
 from ttl_deploy.data.columns import NAMES
+from ttl_deploy.tasks import Multiclass
 
 ROOT = Path(ttl_deploy.__file__).parent
 COMMANDS: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
@@ -137,7 +138,7 @@ def test_every_command_in_a_way_out_exists_and_has_the_options_beside_it() -> No
             options = re.findall(r"--[a-z][a-z0-9-]*", rest)
             if command not in OPTIONS or not set(options) <= OPTIONS[command]:
                 wrong.append(f"{module}:{line}: ttl-deploy {command}{rest}")
-    assert wrong == []
+    assert wrong == [], "\n".join(wrong)
 
 
 def test_every_option_in_a_way_out_is_one_of_the_command_in_which_the_error_arises() -> None:
@@ -151,7 +152,7 @@ def test_every_option_in_a_way_out_is_one_of_the_command_in_which_the_error_aris
             lacking = sorted(name for name in users if option not in OPTIONS[name])
             if lacking or not users:
                 wrong.append(f"{module}:{line}: {option} is no option of {', '.join(lacking) or 'any command'}: {text}")
-    assert wrong == []
+    assert wrong == [], "\n".join(wrong)
 
 
 def test_every_column_has_its_option() -> None:
@@ -223,8 +224,8 @@ def test_images_that_cannot_be_read_name_the_option_only_where_it_is(tmp_path: P
     with pytest.raises(BadInputError, match="--skip-unreadable"):
         prepare(read_dataset(tmp_path / "set"), spec, SplitSpec(), cache_folder=tmp_path / "cache")
     with pytest.raises(BadInputError) as told:
-        items = read_items(tmp_path / "set", ("a", "b")).items
-        prepare_items(items, ("a", "b"), spec, cache=tmp_path / "cache")
+        data = read_items(tmp_path / "set", Multiclass(("a", "b")))
+        prepare_items(data.items, data.task, spec, cache=tmp_path / "cache")
     assert "cannot be read" in str(told.value)
     assert "--" not in str(told.value)
 
@@ -238,6 +239,6 @@ def test_images_for_verify_are_refused_without_the_options_of_train(tmp_path: Pa
         (tmp_path / f"{name}.png").write_bytes(b"x")
     (tmp_path / "labels.csv").write_text("path,label\n" + text)
     with pytest.raises(BadInputError) as told:
-        read_items(tmp_path / "labels.csv", ("a", "b"))
+        read_items(tmp_path / "labels.csv", Multiclass(("a", "b")))
     assert "labels.csv:3" in str(told.value)
     assert "--" not in str(told.value)

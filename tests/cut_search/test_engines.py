@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 from small import NETWORK, TRIALS, but
 
-from ttl_deploy.cut_search.engines import Engine, LocalEngine, open_engine
+from ttl_deploy.cut_search.engines import LocalEngine, TrialEngine, open_engine
 from ttl_deploy.cut_search.search import search
 from ttl_deploy.cut_search.trial import Trial, TrialRecord, run_trial
 from ttl_deploy.errors import BadInputError
@@ -24,7 +24,7 @@ Opt = Callable[..., SearchOptions]
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[Engine]:
+def cluster() -> Iterator[TrialEngine]:
     pytest.importorskip("ray", reason="Ray is not installed")
     with pytest.MonkeyPatch.context() as patch:
         # Workers import this module to find its functions, and kernels by one thread as the local engine's.
@@ -51,7 +51,7 @@ def trial_killed_once(trial: Trial) -> TrialRecord:
 class KillingEngine:
     """An engine that runs every trial as one whose worker is lost."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: TrialEngine) -> None:
         self._engine = engine
 
     def map(self, function, tasks, done):  # type: ignore[no-untyped-def]
@@ -61,7 +61,7 @@ class KillingEngine:
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # Ray's own, of its own dependencies
 def test_ray_gives_the_local_engines_numbers_to_the_last_bit_even_after_sigkill(
-    cluster: Engine, data: Data, options_of: Opt, tmp_path: Path
+    cluster: TrialEngine, data: Data, options_of: Opt, tmp_path: Path
 ) -> None:
     options = options_of(strategy="exhaustive", budget=Budget(parameters=100_000))
     engines = {"local": LocalEngine(), "ray": cluster, "killed": KillingEngine(cluster)}
@@ -81,7 +81,7 @@ def test_ray_gives_the_local_engines_numbers_to_the_last_bit_even_after_sigkill(
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
-def test_an_error_in_a_worker_is_the_users_error(cluster: Engine) -> None:
+def test_an_error_in_a_worker_is_the_users_error(cluster: TrialEngine) -> None:
     with pytest.raises(BadInputError, match="unknown backbone"):
         cluster.map(_fail, [1], lambda _result: None)
 

@@ -7,6 +7,9 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from ttl_deploy.cut_search.curve import FEWEST, highest
 from ttl_deploy.cut_search.score import Score, choose, combine, metric_of, refuted
 from ttl_deploy.report.charts import Point, frontier
+from ttl_deploy.tasks import Multiclass
+
+AB = Multiclass(("a", "b"))
 
 SIZES = {"a": (1,), "b": (2,), "c": (3,)}
 
@@ -43,14 +46,14 @@ def test_the_metric_is_scikit_learns_and_whole_patients_are_resampled() -> None:
     positive = np.clip(0.3 * labels + 0.6 * generator.random(60), 0, 1)
     probabilities = np.stack([1 - positive, positive], axis=1)
     alone = [str(i) for i in range(60)]
-    value, resamples = metric_of(labels, probabilities, alone, "auprc")
+    value, resamples = metric_of(labels, probabilities, alone, AB, "auprc")
     assert value == pytest.approx(average_precision_score(labels, positive))
-    assert metric_of(labels, probabilities, alone, "auroc")[0] == pytest.approx(roc_auc_score(labels, positive))
+    assert metric_of(labels, probabilities, alone, AB, "auroc")[0] == pytest.approx(roc_auc_score(labels, positive))
     # Two copies of every image under its patient's name add no evidence.
-    twice = metric_of(np.tile(labels, 2), np.tile(probabilities, (2, 1)), alone * 2, "auprc")[1]
+    twice = metric_of(np.tile(labels, 2), np.tile(probabilities, (2, 1)), alone * 2, AB, "auprc")[1]
     assert np.std(twice) == pytest.approx(np.std(resamples), rel=0.15)
     by_image = [str(i) for i in range(120)]
-    naive = metric_of(np.tile(labels, 2), np.tile(probabilities, (2, 1)), by_image, "auprc")[1]
+    naive = metric_of(np.tile(labels, 2), np.tile(probabilities, (2, 1)), by_image, AB, "auprc")[1]
     assert np.std(naive) < 0.85 * np.std(resamples)
 
 

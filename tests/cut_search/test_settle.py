@@ -19,6 +19,9 @@ from ttl_deploy.data.manifest import read_dataset
 from ttl_deploy.data.prepared import prepare, read_split
 from ttl_deploy.spec import Data, ModelSpec, PreprocessSpec, SplitSpec
 from ttl_deploy.spec.search import Budget, SearchOptions
+from ttl_deploy.tasks import Multiclass
+
+AB, ABC = Multiclass(("a", "b")), Multiclass(("a", "b", "c"))
 
 Opt = Callable[..., SearchOptions]
 
@@ -28,9 +31,9 @@ def test_a_perfect_score_has_the_error_that_its_positives_deserve() -> None:
     labels = np.repeat([0, 1], [62, 15])
     groups = [str(i) for i in range(77)]
     perfect = np.stack([1.0 - labels, labels], axis=1).astype(float)
-    value, resamples = metric_of(labels, perfect, groups, "auprc")
+    value, resamples = metric_of(labels, perfect, groups, AB, "auprc")
     assert (value, np.std(resamples)) == (1.0, 0.0)
-    floor = least_error(labels, groups, 2)
+    floor = least_error(labels, groups, AB)
     assert floor == pytest.approx(stats.beta(15.5, 0.5).std())
     best = combine([value], [resamples], floor)
     assert best.error == floor == pytest.approx(0.042, abs=0.001)
@@ -46,11 +49,11 @@ def test_a_perfect_score_has_the_error_that_its_positives_deserve() -> None:
 
 
 def test_the_floor_counts_patients_on_the_rarer_side_of_every_class() -> None:
-    one = least_error(np.array([0, 0, 0, 1, 1, 1]), ["a", "b", "c", "d", "d", "d"], 2)
+    one = least_error(np.array([0, 0, 0, 1, 1, 1]), ["a", "b", "c", "d", "d", "d"], AB)
     assert one == pytest.approx(stats.beta(1.5, 0.5).std())
-    few_negatives = least_error(np.array([0, 0, 1, 1, 1, 1]), list("abcdef"), 2)
+    few_negatives = least_error(np.array([0, 0, 1, 1, 1, 1]), list("abcdef"), AB)
     assert few_negatives == pytest.approx(stats.beta(2.5, 0.5).std())
-    three = least_error(np.repeat([0, 1, 2], 4), [str(i) for i in range(12)], 3)
+    three = least_error(np.repeat([0, 1, 2], 4), [str(i) for i in range(12)], ABC)
     assert three == pytest.approx(stats.beta(4.5, 0.5).std() / np.sqrt(3))
 
 

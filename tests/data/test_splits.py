@@ -13,6 +13,7 @@ from ttl_deploy.data.items import ArraySource, Dataset, Item
 from ttl_deploy.data.splits import divide
 from ttl_deploy.errors import BadInputError
 from ttl_deploy.spec import SplitSpec
+from ttl_deploy.tasks import Multiclass
 
 PIXEL = np.zeros((1, 1, 1), dtype=np.uint8)
 
@@ -23,7 +24,7 @@ def dataset(labels: list[int], patients: list[str | None], splits: list[str | No
         for i, (label, patient, split) in enumerate(zip(labels, patients, splits or [None] * len(labels), strict=True))
     )
     classes = tuple(f"class{label}" for label in range(max(labels) + 1))
-    return Dataset(Path("set.csv"), classes, items)
+    return Dataset(Path("set.csv"), Multiclass(classes), items)
 
 
 def contents(data: Dataset) -> list[str]:

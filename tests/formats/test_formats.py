@@ -14,8 +14,8 @@ import onnxruntime
 import pytest
 import torch
 from onnx import numpy_helper
-from tests.export.test_onnx_graph import made
 
+from tests.formats.test_onnx_graph import made
 from ttl_deploy.errors import BadInputError
 from ttl_deploy.formats import onnx_graph
 from ttl_deploy.formats.exporter import EXPORTERS, ExportJob, make_options
@@ -231,7 +231,7 @@ def _digest(content: bytes) -> str:
 def test_two_processes_write_the_same_bytes(tmp_path: Path) -> None:
     """This process, whatever it did before, and a new one whose sets and dictionaries of text are in another order."""
     code = (
-        "import json, sys\nfrom pathlib import Path\nfrom tests.export.test_formats import written\n"
+        "import json, sys\nfrom pathlib import Path\nfrom tests.formats.test_formats import written\n"
         "print(json.dumps(written(Path(sys.argv[1]))))"
     )
     command = [sys.executable, "-c", code, str(tmp_path / "theirs")]

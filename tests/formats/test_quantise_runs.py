@@ -30,6 +30,7 @@ from ttl_deploy.parity.verify import verify
 from ttl_deploy.prediction.predict import predict
 from ttl_deploy.progress import SILENT, Silent
 from ttl_deploy.spec import PreprocessSpec
+from ttl_deploy.tasks import Multiclass
 from ttl_deploy.training.run import finished_run, read_predictions, run_data
 from ttl_deploy.training.train import load_model
 
@@ -73,7 +74,7 @@ def test_calibration_with_one_class_is_refused(prepared: Prepared) -> None:
 def test_divergence_is_that_of_a_known_case() -> None:
     """KL of (1/2, 1/2) from (1/4, 3/4) is ln 2 - ln(3)/2 = 0.1438."""
     reference, candidate = np.log([[0.5, 0.5]]), np.log([[0.25, 0.75]])
-    assert divergence(reference, candidate) == pytest.approx(0.143841, abs=1e-6)
+    assert divergence(reference, candidate, Multiclass(("a", "b"))) == pytest.approx(0.143841, abs=1e-6)
 
 
 @pytest.mark.parametrize("format", ["onnx", "openvino"])
@@ -161,7 +162,7 @@ def test_finetuning_goes_back_to_the_float_model(job: ExportJob, monkeypatch: py
         parameter.data += torch.linspace(-0.5, 0.5, 2).reshape(-1, *[1] * (parameter.ndim - 1))
 
     def away() -> float:
-        return divergence(*(quantise_qat._logits(model, validation) for model in (job.model, student)))
+        return divergence(*(quantise_qat._logits(model, validation) for model in (job.model, student)), job.task)
 
     before = away()
     quantise_qat._train(student, job, 3, validation)
@@ -268,20 +269,20 @@ def test_a_difference_inside_the_noise_does_not_cost_precision(
     times = {"int8": measured(*int8), "fp32": measured(*fp32)}
     monkeypatch.setattr(auto, "run_all", lambda jobs, **_: [times[job.label.split()[1]] for job in jobs])
     made = SimpleNamespace(folder=Path("artifact"))
-    passed = [(auto.Candidate("onnx", name, "onnxruntime", "pass"), made) for name in times]
+    passed = [(auto.Contender("onnx", name, "onnxruntime", "pass"), made) for name in times]
     rows = [row for row, _ in auto._measured(passed, "cpu", None, 6, 60, SILENT)]  # type: ignore[arg-type]
     assert rows[0].precision == ("int8" if times["int8"].p50_ms < times["fp32"].p50_ms else "fp32")
     assert rows[auto._winner(rows)].precision == kept
 
 
 def test_of_equally_precise_ties_the_first_format_is_kept() -> None:
-    from ttl_deploy.formats.auto import Candidate, _winner
+    from ttl_deploy.formats.auto import Contender, _winner
 
     by_speed = [
-        Candidate("pt2", "fp32", relative=(1.0, 1.0)),
-        Candidate("onnx", "fp32", relative=(0.97, 1.05)),
-        Candidate("openvino", "bf16", relative=(0.97, 1.05)),
-        Candidate("openvino", "fp32", relative=(1.2, 1.3)),
+        Contender("pt2", "fp32", relative=(1.0, 1.0)),
+        Contender("onnx", "fp32", relative=(0.97, 1.05)),
+        Contender("openvino", "bf16", relative=(0.97, 1.05)),
+        Contender("openvino", "fp32", relative=(1.2, 1.3)),
     ]
     assert _winner(by_speed) == 1
 

@@ -34,7 +34,7 @@ from ttl_deploy.errors import printable
 from ttl_deploy.prediction.file import columns_of
 from ttl_deploy.prediction.predict import predict
 from ttl_deploy.preprocess import load_pixels
-from ttl_deploy.spec import OPERATING_POINT_VERSION, ModelSpec, PreprocessSpec, SourceRun
+from ttl_deploy.spec import OPERATING_POINT_VERSION, TASK_VERSION, ModelSpec, PreprocessSpec, SourceRun, TaskSpec
 
 ROOT = Path(__file__).parents[2]
 CPP = ROOT / "export" / "cpp-openvino"
@@ -117,18 +117,48 @@ def identity(folder: Path, channels: int = 3, **preprocess: Any) -> Path:
     return write_artifact(folder, fields, build).folder
 
 
+TASKS = (
+    *((("multiclass", None), classes, None) for classes in (("a", "b"), ("a", "b", "c"))),
+    (("ordinal", None), ("0", "1", "2", "3"), None),
+    (("ordinal", "2"), ("0", "1", "2", "3"), 0.2),
+    (("ordinal", "2"), ("0", "1", "2", "3"), 0.8),
+    (("multilabel", None), ("a", "b", "c"), None),
+    (("multilabel", None), ("lesion",), None),
+    (("multilabel", None), ("lesion",), 0.3),
+)
+"""Kind and first positive class, classes, and an operating point."""
+
+
+def of_task(folder: Path, task: TaskSpec, classes: tuple[str, ...], threshold: float | None) -> Path:
+    """An artifact of a task whose logits differ from class to class with the image's brightness."""
+    weights = np.random.default_rng(len(classes)).normal(0, 0.5, (3, len(classes)))
+    point = None if threshold is None else {"rule": str(threshold), "threshold": threshold}
+    version = OPERATING_POINT_VERSION if task == TaskSpec() else TASK_VERSION
+    more = {"schema_version": version} if version == TASK_VERSION or point else {}
+    more |= {} if point is None else {"operating_point": point}
+    return brightness(folder, ModelSpec(backbone="b", task=task, classes=classes, image_size=SIZE), weights, more)
+
+
 def pointed(folder: Path, **point: Any) -> Path:
     """An artifact of two classes: the second is the likelier, the brighter the image, and said from a point on."""
+    more = {"schema_version": OPERATING_POINT_VERSION, "operating_point": point} if point else {}
+    spec = ModelSpec(backbone="two", classes=("healthy", "ill"), image_size=SIZE)
+    return brightness(folder, spec, np.array([[0, 0.3], [0, 0.3], [0, 0.3]]), more)
+
+
+def brightness(folder: Path, spec: ModelSpec, weights: NDArray[np.float64], more: dict[str, Any]) -> Path:
+    """An artifact whose logits are the mean of each channel by a weight (3, classes)."""
+    count = len(spec.classes)
     graph = helper.make_graph(
         [
             helper.make_node("GlobalAveragePool", ["images"], ["mean"]),
             helper.make_node("Flatten", ["mean"], ["flat"]),
             helper.make_node("MatMul", ["flat", "weight"], ["logits"]),
         ],
-        "two",
+        "brightness",
         [helper.make_tensor_value_info("images", TensorProto.FLOAT, ["batch", 3, SIZE, SIZE])],
-        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", 2])],
-        [helper.make_tensor("weight", TensorProto.FLOAT, [3, 2], [0, 0.3, 0, 0.3, 0, 0.3])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", count])],
+        [helper.make_tensor("weight", TensorProto.FLOAT, [3, count], weights.ravel().tolist())],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
 
@@ -139,23 +169,48 @@ def pointed(folder: Path, **point: Any) -> Path:
     fields = {
         "format": "onnx",
         "precision": "fp32",
-        "model": ModelSpec(backbone="two", classes=("healthy", "ill"), image_size=SIZE),
+        "model": spec,
         "preprocess": PreprocessSpec.of(SIZE, 3),
         "parameters": 6,
         "macs": 6,
         "source": SourceRun(name="none", weights_sha256="", config_digest=""),
         "tools": {"onnx": onnx.__version__},
-        **({"schema_version": OPERATING_POINT_VERSION, "operating_point": point} if point else {}),
+        **more,
     }
     return write_artifact(folder, fields, build).folder
 
 
-def check_operating_point(program: Program, tmp_path: Path) -> None:
-    """The same decisions as `predict`, of which some are not those of the likelier class."""
+def greys(tmp_path: Path) -> list[Path]:
+    """Images from black to white."""
     images = []
     for grey in range(0, 256, 15):
         images.append(tmp_path / f"{grey}.pgm")
         Image.fromarray(np.full((SIZE, SIZE), grey, dtype=np.uint8)).save(images[-1])
+    return images
+
+
+def check_tasks(program: Program, tmp_path: Path) -> None:
+    """The same probabilities and labels as `predict`, whatever the task, and a task that nobody knows is refused."""
+    images = greys(tmp_path)
+    for number, ((kind, first), classes, threshold) in enumerate(TASKS):
+        artifact = of_task(tmp_path / str(number), TaskSpec(kind=kind, positive_from=first), classes, threshold)
+        said, probabilities = ask(program, artifact, images)
+        expected = list(predict(artifact, [str(image) for image in images], runtime="onnxruntime"))
+        assert said == [p.label for p in expected]
+        assert len(set(said)) > 1, f"{kind}: these images cannot tell two decisions apart"
+        np.testing.assert_allclose(probabilities, [list(p.probabilities.values()) for p in expected], atol=1e-6)
+    manifest = tmp_path / "0" / "manifest.json"
+    content = json.loads(manifest.read_text())
+    content["model"]["task"] = {"kind": "segmentation"}
+    manifest.write_text(json.dumps(content))
+    done = program(tmp_path / "0", images[0])
+    assert done.returncode == 2
+    assert "segmentation" in done.stderr
+
+
+def check_operating_point(program: Program, tmp_path: Path) -> None:
+    """The same decisions as `predict`, of which some are not those of the likelier class."""
+    images = greys(tmp_path)
     plain, probabilities = ask(program, pointed(tmp_path / "plain"), images)
     artifact = pointed(tmp_path / "pointed", rule="0.3", threshold=0.3)
     said, same = ask(program, artifact, images)
@@ -312,6 +367,9 @@ class TestPython:
     def test_the_operating_point_decides(self, python_kit: Program, tmp_path: Path) -> None:
         check_operating_point(python_kit, tmp_path)
 
+    def test_every_task_is_decided_as_predict_decides_it(self, python_kit: Program, tmp_path: Path) -> None:
+        check_tasks(python_kit, tmp_path)
+
     def test_it_runs_alone(self, pictures: list[Path], tmp_path: Path) -> None:
         """In an interpreter that cannot see this project."""
         command = [sys.executable, "-I", str(PYTHON), str(identity(tmp_path / "artifact")), str(pictures[0])]
@@ -359,6 +417,9 @@ class TestCpp:
 
     def test_the_operating_point_decides(self, cpp_kit: Program, tmp_path: Path) -> None:
         check_operating_point(cpp_kit, tmp_path)
+
+    def test_every_task_is_decided_as_predict_decides_it(self, cpp_kit: Program, tmp_path: Path) -> None:
+        check_tasks(cpp_kit, tmp_path)
 
     def test_manifests_that_are_not_json(self, cpp_kit: Program, tmp_path: Path) -> None:
         """What Python's reader takes or refuses, this one does too; and it is stricter about double keys and NaN."""
@@ -426,7 +487,7 @@ def check_bad_input(program: Program, tmp_path: Path) -> None:
         (copy / "manifest.json").write_text(json.dumps(manifest))
         return refused(program, copy, good)
 
-    assert "newer" in changed(lambda m: m.update(schema_version=3))
+    assert "newer" in changed(lambda m: m.update(schema_version=4))
     point = {"rule": "youden", "threshold": 0.3}
     assert "operating point" in changed(lambda m: m.update(operating_point=point))  # of far more than two classes
     changed(lambda m: m["preprocess"].update(gamma=2))

@@ -20,6 +20,7 @@ from ttl_deploy.latency.isolate import environment
 from ttl_deploy.latency.measure import peak_rss_mib, standard_batch
 from ttl_deploy.latency.open_loop import percentile
 from ttl_deploy.runtime import Session
+from ttl_deploy.tasks import Multiclass
 
 QUICK: dict[str, Any] = {"min_samples": 4, "min_seconds": 0.0, "max_seconds": 5.0}
 
@@ -28,7 +29,7 @@ class FakeSession(Session):
     """A session on a clock of its own: every run takes the next duration, in ms."""
 
     def __init__(self, durations_ms: Iterator[float]) -> None:
-        super().__init__(runtime="fake", device="cpu", threads=1, classes=("a", "b"), input_shape=(1, 2, 2))
+        super().__init__(runtime="fake", device="cpu", threads=1, task=Multiclass(("a", "b")), input_shape=(1, 2, 2))
         self.now = 0
         self.runs = 0
         self._durations = durations_ms

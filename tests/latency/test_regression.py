@@ -17,8 +17,8 @@ from ttl_deploy.latency.regression import (
     LOOKS,
     Baseline,
     BaselineEntry,
-    Estimate,
     Pairing,
+    RatioEstimate,
     compare,
     estimate,
     parse_percent,
@@ -52,7 +52,7 @@ class Simulated:
         return Pairing(self.block(0.006 * slowdown), self.block(0.008), lambda: self.now)
 
 
-def measured(machine: Machine, seed: int, slowdown: float = 1.0, batches: int = FIRST) -> Estimate:
+def measured(machine: Machine, seed: int, slowdown: float = 1.0, batches: int = FIRST) -> RatioEstimate:
     pairing = Simulated(machine, seed).pairing(slowdown)
     for _ in range(batches):
         pairing.take()
@@ -137,7 +137,7 @@ def test_one_wild_batch_among_sixteen_moves_nothing() -> None:
 
 def test_the_change_and_its_interval_by_hand() -> None:
     """Both intervals are 3 % to either side, so the change's is sqrt(2) times that on the logarithmic scale."""
-    now, base = (Estimate(r, r / 1.03, r * 1.03, 8, 64) for r in (1.2, 1.0))
+    now, base = (RatioEstimate(r, r / 1.03, r * 1.03, 8, 64) for r in (1.2, 1.0))
     found = compare("w", now, base, BOUND)
     assert found.change == pytest.approx(0.2)
     assert found.high == pytest.approx(1.2 * math.exp(math.sqrt(2) * math.log(1.03)) - 1)
@@ -159,8 +159,8 @@ def test_the_change_and_its_interval_by_hand() -> None:
     ],
 )
 def test_only_a_whole_interval_gives_a_verdict(ratio: float, width: float, verdict: str, said: str) -> None:
-    now = Estimate(ratio, ratio / width, ratio * width, 8, 64)
-    found = compare("w", now, Estimate(1.0, 0.99, 1.01, 8, 64), BOUND)
+    now = RatioEstimate(ratio, ratio / width, ratio * width, 8, 64)
+    found = compare("w", now, RatioEstimate(1.0, 0.99, 1.01, 8, 64), BOUND)
     assert found.verdict == verdict
     assert said in found.reason
 

@@ -12,6 +12,7 @@ from ttl_deploy.latency.open_loop import tail
 from ttl_deploy.latency.server import Answers, arrivals, best, highest_rate, serve, too_many_late
 from ttl_deploy.latency.worker import _result
 from ttl_deploy.runtime import Session
+from ttl_deploy.tasks import Multiclass
 
 
 class Clock:
@@ -41,7 +42,7 @@ class Served(Session):
     """A session that only says what it is."""
 
     def __init__(self) -> None:
-        super().__init__(runtime="fake", device="cpu", threads=1, classes=("a", "b"), input_shape=(1, 2, 2))
+        super().__init__(runtime="fake", device="cpu", threads=1, task=Multiclass(("a", "b")), input_shape=(1, 2, 2))
 
     def _run(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
         raise NotImplementedError

@@ -12,6 +12,12 @@ from sklearn.metrics import roc_auc_score
 from ttl_deploy.parity.delong import error_of_difference
 from ttl_deploy.training.delong import placements, shares
 
+
+def columns(labels: NDArray[np.int64]) -> NDArray[np.int8]:
+    """Each class against the rest."""
+    return np.eye(int(labels.max()) + 1, dtype=np.int8)[labels]
+
+
 Floats = NDArray[np.float64]
 
 
@@ -66,7 +72,7 @@ def test_the_definition_with_ties(seed: int) -> None:
     assert own is not None
     assert (own**2).sum() == pytest.approx(covariance[0, 0])
     expected = covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1]
-    assert error_of_difference(labels, first, second, [1], alone(60)) == pytest.approx(np.sqrt(expected))
+    assert error_of_difference(columns(labels), first, second, [1], alone(60)) == pytest.approx(np.sqrt(expected))
 
 
 def area(positive: NDArray[np.bool_], scores: Floats) -> float:
@@ -90,7 +96,7 @@ def bootstrapped(
 
 def test_the_bootstrap_agrees() -> None:
     labels, first, second = two_models(300, digits=6)
-    error = error_of_difference(labels, first, second, [1], alone(300))
+    error = error_of_difference(columns(labels), first, second, [1], alone(300))
     assert error == pytest.approx(bootstrapped(labels, lambda y, s: area(y == 1, s[:, 1]), first, second), rel=0.1)
 
 
@@ -104,7 +110,7 @@ def three_classes(images: int = 300, seed: int = 0) -> tuple[NDArray[np.int64], 
 
 def test_the_bootstrap_agrees_on_the_mean_over_classes() -> None:
     labels, first, second = three_classes()
-    error = error_of_difference(labels, first, second, [0, 1, 2], alone(300))
+    error = error_of_difference(columns(labels), first, second, [0, 1, 2], alone(300))
 
     def macro(y: NDArray[np.int64], s: Floats) -> float:
         return float(np.mean([area(y == k, s[:, k]) for k in range(3)]))
@@ -114,16 +120,18 @@ def test_the_bootstrap_agrees_on_the_mean_over_classes() -> None:
 
 def test_the_mean_over_two_mirrored_classes_is_the_binary_case() -> None:
     labels, first, second = two_models()
-    both = error_of_difference(labels, first, second, [0, 1], alone(60))
-    assert both == pytest.approx(error_of_difference(labels, first, second, [1], alone(60)))
+    both = error_of_difference(columns(labels), first, second, [0, 1], alone(60))
+    assert both == pytest.approx(error_of_difference(columns(labels), first, second, [1], alone(60)))
 
 
 def test_the_same_image_twice_is_no_more_evidence() -> None:
     labels, first, second = two_models()
-    once = error_of_difference(labels, first, second, [1], alone(60))
+    once = error_of_difference(columns(labels), first, second, [1], alone(60))
     again = [np.repeat(side, 2, axis=0) for side in (labels, first, second)]
-    assert error_of_difference(again[0], again[1], again[2], [1], np.repeat(alone(60), 2)) == pytest.approx(once)
-    naive = error_of_difference(again[0], again[1], again[2], [1], alone(120))
+    assert error_of_difference(columns(again[0]), again[1], again[2], [1], np.repeat(alone(60), 2)) == pytest.approx(
+        once
+    )
+    naive = error_of_difference(columns(again[0]), again[1], again[2], [1], alone(120))
     assert naive is not None
     assert once is not None
     assert naive == pytest.approx(once / np.sqrt(2), rel=0.03)
@@ -132,5 +140,5 @@ def test_the_same_image_twice_is_no_more_evidence() -> None:
 def test_one_patient_of_a_class_gives_no_variance() -> None:
     labels, first, second = two_models(12)
     clusters = np.where(labels == 1, 0, np.arange(12) + 1)
-    assert error_of_difference(labels, first, second, [1], clusters) is None
+    assert error_of_difference(columns(labels), first, second, [1], clusters) is None
     assert shares(labels == 1, first[:, 1], clusters) is None

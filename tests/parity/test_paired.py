@@ -8,7 +8,13 @@ from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_score
 
 from ttl_deploy.parity.paired import Change, changes, images_needed
-from ttl_deploy.tasks import softmax
+from ttl_deploy.tasks import Multiclass, softmax
+
+
+def of(probabilities: NDArray[np.float64]) -> Multiclass:
+    """As many classes as there are columns."""
+    return Multiclass(tuple("abc"[: probabilities.shape[1]]))
+
 
 Floats = NDArray[np.float64]
 
@@ -30,7 +36,7 @@ def width(change: Change) -> float:
 
 def test_the_numbers_are_the_librarys() -> None:
     labels, first, second = pair()
-    found = changes(labels, first, second)
+    found = changes(labels, first, second, of(first))
     for change, measure in (
         (found.auroc, roc_auc_score),
         (found.auprc, average_precision_score),
@@ -52,7 +58,7 @@ def test_the_interval_of_average_precision_is_the_bootstraps() -> None:
         areas = [average_precision_score(labels[drawn], side[drawn, 1]) for side in (first, second)]
         found.append(areas[1] - areas[0])
     expected = np.percentile(found, [2.5, 97.5])
-    interval = changes(labels, first, second).auprc.interval
+    interval = changes(labels, first, second, of(first)).auprc.interval
     assert interval == pytest.approx(tuple(expected), abs=0.1 * (expected[1] - expected[0]))
 
 
@@ -60,19 +66,22 @@ def test_the_brier_score_is_a_mean_with_the_textbooks_standard_error() -> None:
     labels, first, second = pair(400)
     gaps = (second[:, 1] - labels) ** 2 - (first[:, 1] - labels) ** 2
     expected = 2 * 1.96 * gaps.std(ddof=1) / np.sqrt(len(gaps))
-    assert width(changes(labels, first, second).brier) == pytest.approx(expected, rel=0.1)
+    assert width(changes(labels, first, second, of(first)).brier) == pytest.approx(expected, rel=0.1)
 
 
 def test_the_same_twice_gives_the_same() -> None:
     labels, first, second = pair(classes=3)
-    assert changes(labels, first, second) == changes(labels, first, second)
-    assert changes(labels, first, second, seed=1).auprc != changes(labels, first, second).auprc
+    assert changes(labels, first, second, of(first)) == changes(labels, first, second, of(first))
+    assert changes(labels, first, second, of(first), seed=1).auprc != changes(labels, first, second, of(first)).auprc
 
 
 def test_images_of_one_patient_are_one_piece_of_evidence() -> None:
     labels, first, second = (np.repeat(side, 4, axis=0) for side in pair(80))
     patients = [f"p{i // 4}" for i in range(320)]
-    apart, grouped = changes(labels, first, second), changes(labels, first, second, groups=patients)
+    apart, grouped = (
+        changes(labels, first, second, of(first)),
+        changes(labels, first, second, of(first), groups=patients),
+    )
     assert (apart.patients, grouped.patients) == (None, 80)
     for name in ("auroc", "auprc", "ece", "brier"):
         assert 1.5 < width(getattr(grouped, name)) / width(getattr(apart, name)) < 2.6
@@ -80,7 +89,7 @@ def test_images_of_one_patient_are_one_piece_of_evidence() -> None:
 
 def test_a_model_compared_with_itself_has_changed_by_nothing() -> None:
     labels, first, _ = pair(classes=3)
-    found = changes(labels, first, first)
+    found = changes(labels, first, first, of(first))
     for change in (found.auroc, found.auprc, found.ece, found.brier):
         assert (change.difference, change.interval) == (0, (0, 0))
 
@@ -88,8 +97,8 @@ def test_a_model_compared_with_itself_has_changed_by_nothing() -> None:
 def test_one_patient_per_class_gives_no_interval_unless_nothing_but_rounding_changed() -> None:
     labels, first, second = pair(20)
     patients = [f"p{label}" for label in labels]
-    assert changes(labels, first, second, groups=patients).auroc.interval is None
-    rounded = changes(labels, first, first * (1 + 1e-7), groups=patients).auroc
+    assert changes(labels, first, second, of(first), groups=patients).auroc.interval is None
+    rounded = changes(labels, first, first * (1 + 1e-7), of(first), groups=patients).auroc
     assert rounded.interval == (0, 0)
 
 
@@ -98,13 +107,13 @@ def test_perfect_separation_of_few_images_proves_little() -> None:
     labels = np.repeat([0, 1], 6)
     scores = np.where(labels == 1, 0.9, 0.1)
     first, second = (np.column_stack([1 - s, s]) for s in (scores, scores * 0.9))
-    assert changes(labels, first, second).auroc.interval == pytest.approx((-1 / 36, 1 / 36))
-    assert changes(labels, first, first + 1e-5).auroc.interval == (0, 0)
+    assert changes(labels, first, second, of(first)).auroc.interval == pytest.approx((-1 / 36, 1 / 36))
+    assert changes(labels, first, first + 1e-5, of(first)).auroc.interval == (0, 0)
 
 
 def test_labels_of_one_class_have_no_ranking_but_a_calibration() -> None:
     _, first, second = pair()
-    found = changes(np.zeros(200, dtype=np.int64), first, second)
+    found = changes(np.zeros(200, dtype=np.int64), first, second, of(first))
     assert found.auroc == found.auprc == Change()
     assert found.ece.interval is not None
 
@@ -113,7 +122,7 @@ def test_a_rare_class_keeps_its_patients_in_every_resample() -> None:
     labels, first, second = pair(300)
     labels = (np.arange(300) < 4).astype(np.int64)
     patients = [f"p{i // 2}" for i in range(300)]
-    assert changes(labels, first, second, groups=patients).bootstrap == 1000
+    assert changes(labels, first, second, of(first), groups=patients).bootstrap == 1000
 
 
 def test_the_images_that_would_be_needed() -> None:
@@ -134,4 +143,4 @@ def test_a_number_of_images_that_nobody_has_is_not_named() -> None:
 def test_wrong_groups_are_refused() -> None:
     labels, first, second = pair(20)
     with pytest.raises(ValueError, match="3 groups for 20"):
-        changes(labels, first, second, groups=["a", "b", "c"])
+        changes(labels, first, second, of(first), groups=["a", "b", "c"])

@@ -21,9 +21,9 @@ from ttl_deploy.cli.main import run as call
 from ttl_deploy.data.prepared import read_split
 from ttl_deploy.data.synthetic import write_synthetic
 from ttl_deploy.errors import BadInputError, IntegrityError
-from ttl_deploy.parity.images import UNKNOWN, read_items
+from ttl_deploy.parity.images import read_items
 from ttl_deploy.parity.verify import verify
-from ttl_deploy.tasks import softmax
+from ttl_deploy.tasks import UNKNOWN, Multiclass, softmax
 from ttl_deploy.training.run import finished_run, read_predictions
 
 COMMAND = (
@@ -149,14 +149,14 @@ def test_what_can_be_read_without_labels(tmp_path: Path, synthetic: Path) -> Non
     archive = tmp_path / "images.npz"
     np.savez(archive, test_images=np.zeros((3, 8, 8), dtype=np.uint8))
     for path, ids in ((table, [image.as_posix()]), (archive, ["test/00000", "test/00001", "test/00002"])):
-        items = read_items(path, ("a", "b")).items
+        items = read_items(path, Multiclass(("a", "b"))).items
         assert [item.id for item in items] == ids
         assert {item.label for item in items} == {UNKNOWN}
     (tmp_path / "nothing").mkdir()
     with pytest.raises(BadInputError, match="holds no image"):
-        read_items(tmp_path / "nothing", ("a", "b"))
+        read_items(tmp_path / "nothing", Multiclass(("a", "b")))
     with pytest.raises(BadInputError, match="no such file"):
-        read_items(tmp_path / "nowhere.csv", ("a", "b"))
+        read_items(tmp_path / "nowhere.csv", Multiclass(("a", "b")))
 
 
 def test_the_test_side_of_a_divided_set_is_taken(tmp_path: Path) -> None:
@@ -164,7 +164,7 @@ def test_the_test_side_of_a_divided_set_is_taken(tmp_path: Path) -> None:
     sides = {f"{side}_images": np.zeros((n, 8, 8), dtype=np.uint8) for side, n in (("train", 6), ("test", 4))}
     labels = {name.replace("images", "labels"): np.arange(len(a)) % 2 for name, a in sides.items()}
     np.savez(archive, **sides, **labels)
-    items = read_items(archive, ("a", "b")).items
+    items = read_items(archive, Multiclass(("a", "b"))).items
     assert [item.id for item in items] == [f"test/{i:05d}" for i in range(4)]
     assert [item.label for item in items] == [0, 1, 0, 1]
 

@@ -14,7 +14,7 @@ from ttl_deploy.artifact import Artifact
 from ttl_deploy.errors import BadInputError, IntegrityError, MissingDependencyError
 from ttl_deploy.runtime import RUNTIMES, Session, load, runtime_for
 from ttl_deploy.runtime.base import Runtime, default_threads
-from ttl_deploy.tasks import softmax
+from ttl_deploy.tasks import Multiclass, softmax
 
 ONNX_RUNTIMES = ["onnxruntime", "openvino"]
 
@@ -169,7 +169,7 @@ def test_a_session_checks_for_its_subclass(images: NDArray[np.float32]) -> None:
         def _run(self, batch: NDArray[np.float32]) -> NDArray[Any]:
             return np.zeros((len(batch), 7), np.float64)
 
-    session = Wrong(runtime="wrong", device="cpu", threads=1, classes=("a", "b"), input_shape=(3, 8, 8))
+    session = Wrong(runtime="wrong", device="cpu", threads=1, task=Multiclass(("a", "b")), input_shape=(3, 8, 8))
     with pytest.raises(IntegrityError, match=r"shape \(5, 7\), expected \(5, 2\)"):
         session.run(images)
 
@@ -190,7 +190,7 @@ artifact = open_artifact(Path({str(artifact.folder)!r}))
 with load(artifact, {runtime!r}) as session:
     logits = session.run(images)
     measure_session(session, images, label="x", precision="fp32", min_samples=2, min_seconds=0)
-comparison = compare([0, 1, 2, 0, 1, 2], logits, logits, session.classes)
+comparison = compare([0, 1, 2, 0, 1, 2], logits, logits, session.task)
 assert verdict(comparison, Bounds.for_precision("fp32")).result == "pass"
 assert "torch" not in sys.modules
 """

@@ -95,8 +95,8 @@ for session in (first, second):
     session.close()
 del first, second, session
 gc.collect()
-signal.signal(signal.SIGCHLD, lambda *_: print("taken"))
-os.kill(os.getpid(), signal.SIGCHLD)
+signal.signal(signal.SIGUSR1, lambda *_: print("taken"))
+os.kill(os.getpid(), signal.SIGUSR1)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, "taken\n")

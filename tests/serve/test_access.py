@@ -14,7 +14,7 @@ import pytest
 from ttl_deploy.cli.main import run
 from ttl_deploy.errors import BadInputError
 from ttl_deploy.serve.access import read_token, tls_context
-from ttl_deploy.serve.gate import Limits
+from ttl_deploy.serve.gate import RequestLimits
 from ttl_deploy.serve.model import ServedModel
 from ttl_deploy.serve.server import Server
 
@@ -109,7 +109,7 @@ class TestTls:
                 httpx.get(running.url.replace("https", "http"), timeout=120, trust_env=False)
 
     def test_a_client_that_never_shakes_hands_is_dropped(self, tiny: ServedModel, pair: tuple[Path, Path]) -> None:
-        limits = Limits(header_timeout=0.3)
+        limits = RequestLimits(header_timeout=0.3)
         with Server(tiny, port=0, tls=tls_context(*pair), limits=limits) as running:
             host, port = running.url.removeprefix("https://").split(":")
             with socket.create_connection((host, int(port)), timeout=120) as silent:

@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
-from ttl_deploy.serve.gate import Gate, Limits, Reply
+from ttl_deploy.serve.gate import Gate, Reply, RequestLimits
 from ttl_deploy.serve.model import ServedModel
 from ttl_deploy.serve.request_error import RequestError
 from ttl_deploy.serve.server import Server, allow_open_files
@@ -39,7 +39,7 @@ class TestHeaders:
     @pytest.fixture(scope="class")
     @staticmethod
     def hasty(tiny: ServedModel) -> Iterator[Server]:
-        with Server(tiny, port=0, limits=Limits(header_timeout=0.3, timeout=60.0)) as running:
+        with Server(tiny, port=0, limits=RequestLimits(header_timeout=0.3, timeout=60.0)) as running:
             yield running
 
     def test_half_a_header_is_answered_408_and_the_connection_ends(self, hasty: Server, connect: Connect) -> None:
@@ -78,7 +78,7 @@ class TestHeaders:
 def test_hundreds_of_half_headers_lock_nobody_out(tiny: ServedModel, connect: Connect, png: bytes) -> None:
     """More than the server takes at once, and long before their time is over."""
     allow_open_files()
-    with Server(tiny, port=0, limits=Limits(header_timeout=60, max_concurrency=4)) as server:
+    with Server(tiny, port=0, limits=RequestLimits(header_timeout=60, max_concurrency=4)) as server:
         for _ in range(600):
             connect(server, HALF)
         assert get(server, "/v2/health/live") == get(server, "/v2/health/ready") == get(server, "/metrics") == 200
@@ -86,7 +86,7 @@ def test_hundreds_of_half_headers_lock_nobody_out(tiny: ServedModel, connect: Co
 
 
 def test_slow_bodies_take_no_place(tiny: ServedModel, connect: Connect, png: bytes) -> None:
-    with Server(tiny, port=0, limits=Limits(max_concurrency=2)) as server:
+    with Server(tiny, port=0, limits=RequestLimits(max_concurrency=2)) as server:
         for _ in range(32):
             connect(server, SLOW_BODY)
         assert "ttl_deploy_in_flight 0.0" in httpx.get(f"{server.url}/metrics", timeout=120, trust_env=False).text
@@ -96,7 +96,7 @@ def test_slow_bodies_take_no_place(tiny: ServedModel, connect: Connect, png: byt
 def test_a_body_slower_than_its_rate_is_told_so_before_the_requests_time_is_over(
     tiny: ServedModel, connect: Connect
 ) -> None:
-    with Server(tiny, port=0, limits=Limits(timeout=60, body_patience=0.2, body_rate=1000)) as server:
+    with Server(tiny, port=0, limits=RequestLimits(timeout=60, body_patience=0.2, body_rate=1000)) as server:
         answer = connect(server, SLOW_BODY).recv(4096)
         assert answer.startswith(b"HTTP/1.1 408 ")
 
@@ -105,7 +105,7 @@ class TestGate:
     """The gate alone, on a loop of its own."""
 
     @staticmethod
-    def run(limits: Limits, scene: Callable[[Gate], Any]) -> Any:
+    def run(limits: RequestLimits, scene: Callable[[Gate], Any]) -> Any:
         gate = Gate(limits, workers=2)
 
         async def play() -> Any:
@@ -135,7 +135,7 @@ class TestGate:
                 task.cancel()
             await asyncio.gather(*waiting, return_exceptions=True)
 
-        self.run(Limits(max_body=1000), scene)
+        self.run(RequestLimits(max_body=1000), scene)
 
     def test_what_bodies_hold_is_counted_down_to_nothing(self) -> None:
         async def body() -> AsyncIterator[bytes]:
@@ -145,7 +145,7 @@ class TestGate:
             for _ in range(100):
                 await gate.answer(None, body(), lambda body: Reply(body))
 
-        self.run(Limits(max_body=1000), scene)
+        self.run(RequestLimits(max_body=1000), scene)
 
     def test_a_client_that_ignores_retry_after_cannot_ask_at_full_speed(self) -> None:
         """The refusal takes its time, and no processor."""
@@ -172,7 +172,7 @@ class TestGate:
             await first
             return took
 
-        assert self.run(Limits(max_concurrency=1, refusal_delay=0.2), scene) >= 0.19
+        assert self.run(RequestLimits(max_concurrency=1, refusal_delay=0.2), scene) >= 0.19
 
     def test_an_answer_nobody_waits_for_is_not_begun(self) -> None:
         begun = []
@@ -190,7 +190,7 @@ class TestGate:
             answers = await asyncio.gather(*jobs, return_exceptions=True)
             assert {getattr(answer, "status", None) for answer in answers} == {504}
 
-        self.run(Limits(timeout=0.5), scene)
+        self.run(RequestLimits(timeout=0.5), scene)
         assert len(begun) == 2
 
 

@@ -24,11 +24,11 @@ from ttl_deploy.formats.export_run import export_run
 from ttl_deploy.prediction.predict import predict
 from ttl_deploy.prediction.predictor import Prediction
 from ttl_deploy.preprocess import load_pixels, normalise
-from ttl_deploy.serve.gate import Limits
+from ttl_deploy.serve.gate import RequestLimits
 from ttl_deploy.serve.model import ServedModel, served_name
 from ttl_deploy.serve.server import Server
 
-LIMITS = Limits(max_body=2**20, timeout=60.0, max_concurrency=4)
+LIMITS = RequestLimits(max_body=2**20, timeout=60.0, max_concurrency=4)
 
 
 @pytest.fixture(scope="module")
@@ -374,7 +374,7 @@ class TestLimits:
             return honest(images)
 
         monkeypatch.setattr(model, "of_images", slow)
-        with Server(model, port=0, limits=Limits(max_body=2**20, timeout=0.5, max_concurrency=2)) as running:
+        with Server(model, port=0, limits=RequestLimits(max_body=2**20, timeout=0.5, max_concurrency=2)) as running:
             yield running, go
             go.set()
 
@@ -443,7 +443,7 @@ def test_many_at_once_get_their_own_answers(trained: Path, synthetic: Path) -> N
     wanted = rows(list(predict(trained / "onnx-fp32", [str(i) for i in images], runtime="openvino")))
     with (
         ServedModel(trained / "onnx-fp32", runtime="openvino", threads=1, sessions=2) as model,
-        Server(model, port=0, limits=Limits(max_concurrency=64)) as server,
+        Server(model, port=0, limits=RequestLimits(max_concurrency=64)) as server,
         concurrent.futures.ThreadPoolExecutor(8) as pool,
     ):
 

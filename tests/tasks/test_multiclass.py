@@ -24,11 +24,11 @@ def test_the_most_probable_class_is_said_without_a_point() -> None:
 
 def test_the_second_class_is_said_from_the_threshold_on() -> None:
     """Probabilities of the second class, by hand: 0.047, 0.378, 0.198, 0.999."""
-    task = Multiclass(("healthy", "ill"), POINT)
+    task = Multiclass(("healthy", "ill"), point=POINT)
     assert task.said(task.probabilities(LOGITS)) == ("healthy", "ill", "healthy", "ill")
     assert task.said(np.array([[0.8, 0.2]])) == ("ill",)
 
 
 def test_a_point_between_three_classes_is_refused() -> None:
     with pytest.raises(ValueError, match="between two classes, not 3"):
-        Multiclass(("a", "b", "c"), POINT)
+        Multiclass(("a", "b", "c"), point=POINT)

@@ -243,7 +243,7 @@ def test_three_classes_are_refused_before_an_image_is_decoded(
     name, *more = command
     out = ["--out", str(tmp_path / "out"), "--operating-point", "youden"]
     assert call([name, str(data), *TINY, *more, *out]) == 2
-    assert "lies between two classes, the data have 3: a, b, c" in capsys.readouterr().err.splitlines()[-1]
+    assert "lies between two classes, not 3 (a, b, c)" in capsys.readouterr().err.splitlines()[-1]
     assert not (tmp_path / "out").exists()
 
 

@@ -7,12 +7,15 @@ import pytest
 from numpy.typing import NDArray
 from scipy.stats import binomtest, norm
 
+from ttl_deploy.tasks import Multiclass
 from ttl_deploy.training import metrics
-from ttl_deploy.training.intervals import Estimate, estimate, mean, unseen
+from ttl_deploy.training.intervals import ScoreEstimate, estimate, mean, unseen
 from ttl_deploy.training.metrics import Metrics, evaluate
 
 Floats = NDArray[np.float64]
 TRIALS = 400
+
+BINARY = Multiclass(("no", "yes"))
 
 
 def binormal(
@@ -35,15 +38,15 @@ def of_patients(
 def measured(labels: NDArray[np.int64], scores: Floats, *, images: int = 1, bootstrap: int = 200) -> Metrics:
     probability = norm.cdf(scores - 1)
     groups = [f"p{i // images}" for i in range(len(labels))]
-    return evaluate(
-        labels, np.column_stack([1 - probability, probability]), ("no", "yes"), groups=groups, bootstrap=bootstrap
-    )
+    return evaluate(labels, np.column_stack([1 - probability, probability]), BINARY, groups=groups, bootstrap=bootstrap)
 
 
 def intervals_of(labels: NDArray[np.int64], scores: Floats, clusters: NDArray[np.int64]) -> list[tuple[float, float]]:
     """AUROC's and AUPRC's interval alone: `evaluate` spends most of its time on other metrics."""
     both = np.column_stack([-scores, scores])
-    sure = metrics._Intervals(labels, both, clusters, metrics._Resamples(labels, both, clusters, 100, 0))
+    sure = metrics._Intervals(
+        BINARY.truth(labels), both, clusters, metrics._Resamples(BINARY, labels, both, clusters, 100, 0)
+    )
     return [found for found in (sure.auroc([1]), sure.auprc([1])) if found is not None]
 
 
@@ -125,7 +128,7 @@ def test_an_interval_stays_within_0_and_1() -> None:
 
 
 def test_a_mean_over_classes_is_as_sure_as_the_classes_that_make_its_error() -> None:
-    rare, common = Estimate(0.8, 0.1, 4, 0.1), Estimate(0.9, 0.01, 400, 0.0)
+    rare, common = ScoreEstimate(0.8, 0.1, 4, 0.1), ScoreEstimate(0.9, 0.01, 400, 0.0)
     both = mean([rare, common], 0.05)
     assert both.value == pytest.approx(0.85)
     assert both.freedom == pytest.approx((0.01 + 0.0001) ** 2 / (0.01**2 / 4 + 0.0001**2 / 400))
@@ -150,6 +153,6 @@ def test_few_patients_of_a_class_are_told() -> None:
     )
     labels, scores = binormal(np.random.default_rng(1), 10, 10, 1.0)
     assert measured(labels, scores).caution is None
-    alone = evaluate([0] * 12 + [1] * 9, np.full((21, 2), 0.5), ("no", "yes"), bootstrap=0)
+    alone = evaluate([0] * 12 + [1] * 9, np.full((21, 2), 0.5), BINARY, bootstrap=0)
     assert alone.caution is not None
     assert "9 images are 'yes'; at least 10 images" in alone.caution

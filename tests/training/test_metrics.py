@@ -9,8 +9,11 @@ from numpy.typing import NDArray
 from scipy.stats import mannwhitneyu
 from sklearn.metrics import average_precision_score, balanced_accuracy_score, brier_score_loss, roc_auc_score
 
+from ttl_deploy.tasks import Multiclass
 from ttl_deploy.training import intervals, metrics
 from ttl_deploy.training.metrics import Metrics, auprc, auroc, evaluate
+
+AB, ABC = Multiclass(("a", "b")), Multiclass(("a", "b", "c"))
 
 Floats = NDArray[np.float64]
 
@@ -30,7 +33,7 @@ def binary(positive: list[float]) -> Floats:
 
 def test_a_case_by_hand() -> None:
     # Ranked from the top: ill .9, healthy .8, ill .7, healthy .3, healthy .1.
-    result = evaluate([1, 0, 1, 0, 0], binary([0.9, 0.8, 0.7, 0.3, 0.1]), ("healthy", "ill"), bootstrap=0)
+    result = evaluate([1, 0, 1, 0, 0], binary([0.9, 0.8, 0.7, 0.3, 0.1]), Multiclass(("healthy", "ill")), bootstrap=0)
     assert result.auroc == pytest.approx(5 / 6)
     assert result.auprc == pytest.approx((1 + 2 / 3) / 2)
     assert result.accuracy == pytest.approx(4 / 5)
@@ -45,17 +48,17 @@ def test_a_case_by_hand() -> None:
 def test_ece_by_hand() -> None:
     # Confidences 0.9 and 0.9 (one wrong), 0.6 (right): bins 14 (0.867, 0.933] and 9 (0.533, 0.6].
     probabilities = binary([0.9, 0.9, 0.4])
-    result = evaluate([1, 0, 0], probabilities, ("a", "b"), bootstrap=0)
+    result = evaluate([1, 0, 0], probabilities, AB, bootstrap=0)
     assert result.ece == pytest.approx((2 * abs(0.5 - 0.9) + 1 * abs(1 - 0.6)) / 3)
 
 
 def test_ece_of_a_certain_and_right_model_is_zero() -> None:
-    assert evaluate([0, 1], np.eye(2), ("a", "b"), bootstrap=0).ece == 0
+    assert evaluate([0, 1], np.eye(2), AB, bootstrap=0).ece == 0
 
 
 def test_brier_of_three_classes_sums_over_them() -> None:
     probabilities = np.array([[0.5, 0.3, 0.2], [0.0, 0.0, 1.0]])
-    result = evaluate([0, 1], probabilities, ("a", "b", "c"), bootstrap=0)
+    result = evaluate([0, 1], probabilities, ABC, bootstrap=0)
     assert result.brier == pytest.approx(((0.25 + 0.09 + 0.04) + (1 + 1)) / 2)
 
 
@@ -63,7 +66,7 @@ def test_brier_of_three_classes_sums_over_them() -> None:
 @pytest.mark.parametrize("digits", [9, 1])
 def test_against_other_sources(classes: int, digits: int) -> None:
     labels, probabilities = sample(200, classes, digits=digits)
-    result = evaluate(labels, probabilities, [str(k) for k in range(classes)], bootstrap=0)
+    result = evaluate(labels, probabilities, Multiclass(tuple(map(str, range(classes)))), bootstrap=0)
     for k, single in enumerate(result.per_class):
         inside, outside = probabilities[labels == k, k], probabilities[labels != k, k]
         assert single.auroc == pytest.approx(mannwhitneyu(inside, outside).statistic / len(inside) / len(outside))
@@ -97,7 +100,7 @@ def test_every_resample_agrees_with_scikit_learn(
 
     monkeypatch.setattr(metrics, "_resamples", recorded)
     found = {
-        name: metrics.resampled(labels, probabilities, name, groups=groups, bootstrap=60, seed=5)
+        name: metrics.resampled(labels, probabilities, ABC, name, groups=groups, bootstrap=60, seed=5)
         for name in ("auroc", "auprc")
     }
     drawn = np.concatenate(weights[: len(weights) // 2]).astype(int)
@@ -107,7 +110,7 @@ def test_every_resample_agrees_with_scikit_learn(
     precisions = [[average_precision_score(labels[r] == k, probabilities[r, k]) for k in range(3)] for r in repeated]
     assert found["auroc"] == pytest.approx(np.mean(areas, axis=1))
     assert found["auprc"] == pytest.approx(np.mean(precisions, axis=1))
-    result = evaluate(labels, probabilities, "abc", groups=groups, bootstrap=60, seed=5)
+    result = evaluate(labels, probabilities, ABC, groups=groups, bootstrap=60, seed=5)
     assert result.bootstrap == 60
     for k, single in enumerate(result.per_class):
         rarer = min(len({i % (patients or 90) for i in np.flatnonzero(side)}) for side in (labels == k, labels != k))
@@ -131,11 +134,11 @@ def test_whole_patients_are_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_repeating_the_images_of_a_patient_does_not_narrow_the_interval() -> None:
     labels, probabilities = sample(80, 2)
-    once = evaluate(labels, probabilities, "ab", seed=3)
+    once = evaluate(labels, probabilities, AB, seed=3)
     again = np.repeat(np.arange(80), 5)
     groups = [str(i).zfill(3) for i in again]
-    clustered = evaluate(labels[again], probabilities[again], "ab", groups=groups, seed=3)
-    naive = evaluate(labels[again], probabilities[again], "ab", seed=3)
+    clustered = evaluate(labels[again], probabilities[again], AB, groups=groups, seed=3)
+    naive = evaluate(labels[again], probabilities[again], AB, seed=3)
     assert clustered.auroc_interval == pytest.approx(once.auroc_interval)
     assert clustered.patients == 80
     assert naive.patients is None
@@ -146,7 +149,7 @@ def test_repeating_the_images_of_a_patient_does_not_narrow_the_interval() -> Non
 
 def test_a_rare_class_is_in_every_resample() -> None:
     labels = np.array([1] + [0] * 60)
-    drawn = np.concatenate(list(metrics._resamples(labels, np.arange(61), 300, np.random.default_rng(0))))
+    drawn = np.concatenate(list(metrics._resamples(AB.truth(labels), np.arange(61), 300, np.random.default_rng(0))))
     assert len(drawn) == 300
     assert (drawn[:, 0] > 0).all()
 
@@ -154,7 +157,7 @@ def test_a_rare_class_is_in_every_resample() -> None:
 def test_where_resamples_nearly_always_lack_a_class_there_is_no_interval() -> None:
     # Ten classes of one image each are all drawn in about one resample in ten thousand.
     labels = np.arange(10)
-    result = evaluate(labels, np.full((10, 10), 0.1), [str(k) for k in labels], bootstrap=50)
+    result = evaluate(labels, np.full((10, 10), 0.1), Multiclass(tuple(map(str, labels))), bootstrap=50)
     assert result.auroc == 0.5
     assert result.auroc_interval is None
     assert result.bootstrap == 0
@@ -162,22 +165,22 @@ def test_where_resamples_nearly_always_lack_a_class_there_is_no_interval() -> No
 
 def test_the_same_seed_gives_the_same_intervals() -> None:
     labels, probabilities = sample(60, 3)
-    assert evaluate(labels, probabilities, "abc", seed=1) == evaluate(labels, probabilities, "abc", seed=1)
-    other = evaluate(labels, probabilities, "abc", seed=2)
-    assert other.auprc_interval != evaluate(labels, probabilities, "abc", seed=1).auprc_interval
+    assert evaluate(labels, probabilities, ABC, seed=1) == evaluate(labels, probabilities, ABC, seed=1)
+    other = evaluate(labels, probabilities, ABC, seed=2)
+    assert other.auprc_interval != evaluate(labels, probabilities, ABC, seed=1).auprc_interval
 
 
 def test_pieces_give_the_same_as_all_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     labels, probabilities = sample(60, 3)
-    whole = evaluate(labels, probabilities, "abc")
+    whole = evaluate(labels, probabilities, ABC)
     monkeypatch.setattr(metrics, "_CELLS_AT_ONCE", 60 * 7)
-    assert evaluate(labels, probabilities, "abc") == whole
+    assert evaluate(labels, probabilities, ABC) == whole
 
 
 def test_tied_scores_stand_or_fall_together() -> None:
     # Two healthy and two ill share 0.5: a threshold takes all four or none.
     probabilities = binary([0.5, 0.5, 0.5, 0.5, 0.1, 0.9])
-    result = evaluate([0, 0, 1, 1, 0, 1], probabilities, "ab", bootstrap=0)
+    result = evaluate([0, 0, 1, 1, 0, 1], probabilities, AB, bootstrap=0)
     assert result.sensitivity_at_90_specificity == pytest.approx(1 / 3)
     assert result.auroc == pytest.approx((4 * 0.5 + 2 + 3) / 9)
 
@@ -185,13 +188,13 @@ def test_tied_scores_stand_or_fall_together() -> None:
 def test_a_specificity_met_exactly_counts() -> None:
     # Ten healthy: letting one through is a specificity of exactly 0.9, and not 0.95.
     scores = [0.8, *([0.1] * 9), 0.9, 0.7]
-    result = evaluate([0] * 10 + [1, 1], binary(scores), "ab", bootstrap=0)
+    result = evaluate([0] * 10 + [1, 1], binary(scores), AB, bootstrap=0)
     assert result.sensitivity_at_90_specificity == 1
     assert result.sensitivity_at_95_specificity == 0.5
 
 
 def test_an_undefined_number_is_none_and_valid_json() -> None:
-    result = evaluate([0, 0, 0], binary([0.1, 0.2, 0.3]), ("a", "b"))
+    result = evaluate([0, 0, 0], binary([0.1, 0.2, 0.3]), AB)
     assert (result.auroc, result.auprc, result.auroc_interval, result.sensitivity_at_90_specificity) == (None,) * 4
     assert json.loads(result.model_dump_json())["auroc"] is None
     assert "NaN" not in result.model_dump_json()
@@ -201,7 +204,7 @@ def test_an_undefined_number_is_none_and_valid_json() -> None:
 def test_a_class_that_does_not_occur_is_left_out_of_the_mean() -> None:
     labels, probabilities = sample(50, 3)
     labels[labels == 2] = 1
-    result = evaluate(labels, probabilities, "abc")
+    result = evaluate(labels, probabilities, ABC)
     assert result.per_class[2].auroc is None
     expected = [result.per_class[k].auroc for k in (0, 1)]
     assert result.auroc == pytest.approx(np.mean(np.array(expected, dtype=float)))
@@ -211,10 +214,10 @@ def test_a_class_that_does_not_occur_is_left_out_of_the_mean() -> None:
 @pytest.mark.parametrize("kind", [np.float32, np.float16, np.float64])
 def test_headlines_take_any_float(kind: Any) -> None:
     labels, probabilities = sample(100, 3)
-    assert auroc(labels, probabilities.astype(kind)) == pytest.approx(
+    assert auroc(labels, probabilities.astype(kind), ABC) == pytest.approx(
         roc_auc_score(labels, probabilities, multi_class="ovr"), abs=2e-3
     )
-    assert auprc(labels.astype(np.int32), probabilities.astype(kind)) == pytest.approx(
+    assert auprc(labels.astype(np.int32), probabilities.astype(kind), ABC) == pytest.approx(
         np.mean([average_precision_score(labels == k, probabilities[:, k]) for k in range(3)]), abs=2e-3
     )
 
@@ -234,28 +237,28 @@ def test_headlines_take_any_float(kind: Any) -> None:
 )
 def test_impossible_input_is_refused(labels: Any, probabilities: Any, match: str) -> None:
     with pytest.raises(ValueError, match=match):
-        evaluate(labels, probabilities, ("a", "b"))
+        evaluate(labels, probabilities, AB)
     with pytest.raises(ValueError, match=match.replace("images", ".*")):
-        auprc(labels, probabilities)
+        auprc(labels, probabilities, AB)
 
 
 def test_logits_are_not_taken_for_probabilities() -> None:
     with pytest.raises(ValueError, match="softmax"):
-        evaluate([0, 1], [[2.0, -1.0], [0.3, 0.4]], ("a", "b"))
+        evaluate([0, 1], [[2.0, -1.0], [0.3, 0.4]], AB)
 
 
 def test_a_headline_of_one_class_is_an_error_the_trainer_sees() -> None:
     with pytest.raises(ValueError, match="same label"):
-        auroc([1, 1], [[0.5, 0.5], [0.4, 0.6]])
+        auroc([1, 1], [[0.5, 0.5], [0.4, 0.6]], AB)
 
 
 def test_groups_must_be_one_per_image() -> None:
     with pytest.raises(ValueError, match="1 groups for 2 images"):
-        evaluate([0, 1], np.eye(2), "ab", groups=["p"])
+        evaluate([0, 1], np.eye(2), AB, groups=["p"])
 
 
 def test_one_image_of_one_patient_is_said_in_the_singular() -> None:
     probabilities = [[0.9, 0.1], [0.6, 0.4], [0.2, 0.8]]
-    found = evaluate([0, 0, 1], probabilities, ("healthy", "ill"), groups=("a", "a", "b"), bootstrap=0)
+    found = evaluate([0, 0, 1], probabilities, Multiclass(("healthy", "ill")), groups=("a", "a", "b"), bootstrap=0)
     assert found.caution is not None
     assert "2 images of 1 patient are 'healthy', 1 image of 1 patient is 'ill'" in found.caution

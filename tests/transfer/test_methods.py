@@ -1,11 +1,15 @@
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
 
+from ttl_deploy import export, train
 from ttl_deploy.errors import BadInputError
-from ttl_deploy.spec import ModelSpec
+from ttl_deploy.spec import Data, Model, ModelSpec, Protocol
 from ttl_deploy.transfer import TransferModel, build
-from ttl_deploy.zoo import BACKBONES
+from ttl_deploy.transfer.model import _resolved
+from ttl_deploy.zoo import BACKBONES, Backbone, CutPoint
 
 CLASSES = ("a", "b", "c")
 
@@ -127,3 +131,31 @@ def test_one_channel_in() -> None:
             ModelSpec(backbone=backbone, method="ttl", cut=middle(backbone), classes=CLASSES, image_size=64, channels=1)
         )
         assert model(torch.zeros(2, 1, 64, 64)).shape == (2, 3)
+
+
+@pytest.mark.parametrize("command", ["train", "export"])
+def test_a_command_parses_a_cut_for_each_set_of_classes_and_no_more(
+    command: str, synthetic: Path, pixel_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parsed = []
+    resolve_cut = Backbone.resolve
+
+    def counted(self: Backbone, cut: str | int) -> CutPoint:
+        parsed.append(cut)
+        return resolve_cut(self, cut)
+
+    data = Data(path=synthetic / "labels.csv", cache=pixel_cache)
+    protocol = Protocol(epochs=1, batch_size=16, device="cpu", precision="fp32", operating_point="youden")
+    network = Model(backbone="resnet18", cut="block:1", image_size=32, weights="random")
+    if command == "export":
+        train(data, network, protocol, tmp_path / "run")
+    _resolved.cache_clear()
+    monkeypatch.setattr(Backbone, "resolve", counted)
+    if command == "train":
+        train(data, network, protocol, tmp_path / "run")
+        # Before the data is read, and with the classes that were found in it.
+        assert parsed.count("block:1") == 2
+    else:
+        export(tmp_path / "run", cache=pixel_cache)
+    # In the network's own words, each time looked up and divided at.
+    assert len(parsed) <= 6

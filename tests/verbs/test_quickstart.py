@@ -13,7 +13,7 @@ from ttl_deploy.cli.main import run
 from ttl_deploy.errors import BadInputError
 from ttl_deploy.training.run import Run
 from ttl_deploy.verbs import quickstart as workflow
-from ttl_deploy.verbs.bench import Row, bench
+from ttl_deploy.verbs.bench import BenchRow, bench
 from ttl_deploy.verbs.quickstart import quickstart
 
 
@@ -26,7 +26,7 @@ def brief(monkeypatch: pytest.MonkeyPatch, measured_here: None) -> None:
         monkeypatch.setattr(workflow, "_SETTINGS", {**usual, **({"epochs": 1} if method == "ftl" else {})})
         return trained(data, work, method, *more)
 
-    def measured(*artifacts: Any, **options: Any) -> list[Row]:
+    def measured(*artifacts: Any, **options: Any) -> list[BenchRow]:
         return bench(*artifacts, **{**options, "min_samples": 10, "min_seconds": 0.05, "rounds": 1})
 
     monkeypatch.setattr(workflow, "_IMAGE_SIZE", 64)

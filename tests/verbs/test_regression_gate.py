@@ -86,10 +86,10 @@ def test_the_command_says_which_became_slower(made: Path, use: Use, capsys: pyte
 
 
 def test_what_cannot_be_told_is_exit_code_1_unless_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
-    from ttl_deploy.latency.regression import Comparison, Estimate
-    from ttl_deploy.verbs import regression as room
+    from ttl_deploy.latency.regression import RatioEstimate, SpeedComparison
+    from ttl_deploy.verbs import gate as room
 
-    unsure = Comparison("x", "inconclusive", 0.1, 0.0, 0.2, 0.1, "too noisy", Estimate(1.0, 0.9, 1.1, 9, 99))
+    unsure = SpeedComparison("x", "inconclusive", 0.1, 0.0, 0.2, 0.1, "too noisy", RatioEstimate(1.0, 0.9, 1.1, 9, 99))
     asked = ["gate", "any.json"]
     for verdict, codes in (("inconclusive", (1, 0)), ("fail", (1, 1)), ("pass", (0, 0))):
         report = room.Report(Path("any.json"), (replace(unsure, verdict=verdict),), None)

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ttl_deploy.tasks import UNKNOWN, Task
+
 STRENGTHS = (0.001, 0.01, 0.1, 1.0)
 """Inverse regularisation strengths that cross-validation chooses from."""
 
@@ -23,23 +25,53 @@ def probe(
     labels: NDArray[np.int64],
     groups: Sequence[str],
     test: NDArray[np.floating],
-    classes: int,
+    task: Task,
     *,
     seed: int = 0,
 ) -> NDArray[np.float64]:
-    """Class probabilities of images from a multinomial logistic regression on other images' features.
+    """Class probabilities of images from a logistic regression on other images' features.
+
+    Multinomial for exclusive classes; one for each label where an image has any of them.
 
     Args:
         train: (N, channels).
-        labels: (N,).
+        labels: (N,) or (N, K), as the task has them.
         groups: Patient of each, so that cross-validation keeps patients together.
         test: (M, channels).
-        classes: K.
+        task: What they mean.
         seed: Of the folds.
 
     Returns:
         (M, K).
     """
+    if labels.ndim == 1:
+        return _fitted(train, labels, groups, test, len(task.classes), seed)
+    return np.stack([_of_label(train, column, groups, test, seed) for column in labels.T], axis=1)
+
+
+def _of_label(
+    train: NDArray[np.floating],
+    column: NDArray[np.int64],
+    groups: Sequence[str],
+    test: NDArray[np.floating],
+    seed: int,
+) -> NDArray[np.float64]:
+    """(M,) the probability of one label, from the images of which it is known; its frequency where all are alike."""
+    known = column != UNKNOWN
+    truth, owners = column[known], np.asarray(groups)[known]
+    if min(len(np.unique(owners[truth == side])) for side in (0, 1)) < 2:
+        return np.full(len(test), float(truth.mean()) if len(truth) else 0.5)
+    return _fitted(train[known], truth, owners.tolist(), test, 2, seed)[:, 1]
+
+
+def _fitted(
+    train: NDArray[np.floating],
+    labels: NDArray[np.int64],
+    groups: Sequence[str],
+    test: NDArray[np.floating],
+    classes: int,
+    seed: int,
+) -> NDArray[np.float64]:
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import GridSearchCV, StratifiedGroupKFold
     from sklearn.pipeline import make_pipeline

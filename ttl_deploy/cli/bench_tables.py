@@ -10,9 +10,9 @@ from ttl_deploy.cli import console
 if TYPE_CHECKING:
     from ttl_deploy.latency.ceiling import Ceiling
     from ttl_deploy.latency.measure import Measurement
-    from ttl_deploy.verbs.bench import Row
+    from ttl_deploy.verbs.bench import BenchRow
     from ttl_deploy.verbs.compare import Duel
-    from ttl_deploy.verbs.estimate import Estimate
+    from ttl_deploy.verbs.estimate import LatencyEstimate
     from ttl_deploy.verbs.paper_times import PaperTimes
 
 INCONCLUSIVE = "inconclusive"
@@ -34,7 +34,7 @@ def exit_code(*, sure: bool, allowed: bool) -> int:
     return 1
 
 
-def print_rows(rows: Sequence[Row]) -> None:
+def print_rows(rows: Sequence[BenchRow]) -> None:
     """The rows of a benchmark, and below them what disturbed which."""
     first = rows[0].measurement
     several = len({(row.measurement.batch, row.measurement.threads) for row in rows}) > 1
@@ -93,7 +93,7 @@ def print_ceiling(ceiling: Ceiling) -> None:
         console.line(f"{INCONCLUSIVE}, not kept: {ceiling.noise}")
 
 
-def print_estimates(estimates: Sequence[Estimate], target: str) -> None:
+def print_estimates(estimates: Sequence[LatencyEstimate], target: str) -> None:
     """What the models would need at least elsewhere."""
     from ttl_deploy.verbs.estimate import LABEL, MEANING
 
@@ -145,7 +145,7 @@ def print_paper_times(found: PaperTimes) -> None:
         console.line(f"not measured: {words}")
 
 
-def _row(row: Row, several: bool) -> list[Any]:
+def _row(row: BenchRow, several: bool) -> list[Any]:
     m = row.measurement
     quiet = not m.inconclusive
     mean = _ms(m.mean_ms) if m.std_ms is None else f"{m.mean_ms:.2f} ± {m.std_ms:.2f}"
@@ -165,7 +165,7 @@ def _row(row: Row, several: bool) -> list[Any]:
     ]
 
 
-def _print_device_times(rows: Sequence[Row]) -> None:
+def _print_device_times(rows: Sequence[BenchRow]) -> None:
     from statistics import median
 
     staged = [(row, row.measurement.stages) for row in rows if row.measurement.stages is not None]
@@ -191,7 +191,7 @@ def _print_device_times(rows: Sequence[Row]) -> None:
     )
 
 
-def _print_servers(rows: Sequence[Row]) -> None:
+def _print_servers(rows: Sequence[BenchRow]) -> None:
     for row in rows:
         m = row.measurement
         if m.server is None or m.inconclusive:

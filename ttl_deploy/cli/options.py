@@ -68,6 +68,14 @@ MaxAuprcDrop = Annotated[
         help="Most AUPRC the artifact may lose; judged likewise.", show_default="0.005", rich_help_panel=BOUNDS
     ),
 ]
+MaxKappaDrop = Annotated[
+    float | None,
+    typer.Option(
+        help="Grades: most quadratic kappa the artifact may lose; judged likewise.",
+        show_default="0.005",
+        rich_help_panel=BOUNDS,
+    ),
+]
 MinLabelAgreement = Annotated[
     float | None,
     typer.Option(

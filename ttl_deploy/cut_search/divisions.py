@@ -42,16 +42,17 @@ def _further_sides(prepared: Prepared, count: int) -> Iterator[NDArray[np.str_]]
     training = prepared.indices("train")
     groups = _groups(prepared)[training]
     parts = max(count, 2, round(len(training) / max(1, len(prepared.indices("val")))))
-    if len(np.unique(groups)) < parts or np.bincount(prepared.labels[training]).max() < parts:
+    strata = prepared.task.strata(prepared.labels)
+    if len(np.unique(groups)) < parts or np.bincount(strata[training]).max() < parts:
         return
     # In the order of the patients, as scikit-learn's shuffles depend on that of the rows.
     order = training[np.lexsort((training, groups))]
     folds = StratifiedGroupKFold(parts, shuffle=True, random_state=0)
-    for _rest, chosen in list(folds.split(order, prepared.labels[order], _groups(prepared)[order]))[:count]:
+    for _rest, chosen in list(folds.split(order, strata[order], _groups(prepared)[order]))[:count]:
         sides = np.where(prepared.sides == "test", "test", "train").astype("<U5")
         sides[order[chosen]] = "val"
-        whole = set(prepared.labels.tolist())
-        if all(set(prepared.labels[sides == side].tolist()) == whole for side in ("train", "val")):
+        whole = set(strata.tolist())
+        if all(set(strata[sides == side].tolist()) == whole for side in ("train", "val")):
             yield sides
 
 

@@ -20,7 +20,7 @@ RETRIES = 3
 """How often a task is started again after its worker was lost."""
 
 
-class Engine(Protocol):
+class TrialEngine(Protocol):
     """Runs independent tasks."""
 
     def map(
@@ -44,7 +44,7 @@ class LocalEngine:
     def map(
         self, function: Callable[[Task], Result], tasks: Sequence[Task], done: Callable[[Result], None]
     ) -> list[Result]:
-        """See `Engine.map`."""
+        """See `TrialEngine.map`."""
         results = []
         for task in tasks:
             results.append(function(task))
@@ -73,7 +73,7 @@ class RayEngine:
     def map(
         self, function: Callable[[Task], Result], tasks: Sequence[Task], done: Callable[[Result], None]
     ) -> list[Result]:
-        """See `Engine.map`."""
+        """See `TrialEngine.map`."""
         results: dict[int, Result] = {}
         with closing(self._driver.stream(_run_on_ray, function, tasks, self._resources)) as stream:
             for place, result in stream:
@@ -115,7 +115,7 @@ def open_engine(
     gpus: float = 0.0,
     address: str | None = None,
     workers: int | None = None,
-) -> Iterator[Engine]:
+) -> Iterator[TrialEngine]:
     """An engine by name, closed afterwards.
 
     Args:

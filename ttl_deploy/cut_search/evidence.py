@@ -151,9 +151,9 @@ def _probes(inquiry: Inquiry) -> tuple[ProbeRecord, ...]:
     found = []
     for cut in inquiry.cuts:
         probabilities = probe(
-            features["train"][cut], labels["train"], groups["train"], features["val"][cut], len(prepared.classes)
+            features["train"][cut], labels["train"], groups["train"], features["val"][cut], prepared.task
         )
-        value, resamples = metric_of(labels["val"], probabilities, groups["val"], inquiry.metric)
+        value, resamples = metric_of(labels["val"], probabilities, groups["val"], prepared.task, inquiry.metric)
         found.append(ProbeRecord(cut=cut, value=value, resamples=resamples))
     return tuple(found)
 

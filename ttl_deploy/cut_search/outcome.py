@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from ttl_deploy import __version__, files, hardware
-from ttl_deploy.cut_search.settle import Verdict
+from ttl_deploy.cut_search.settle import Settlement
 from ttl_deploy.cut_search.state import State
 from ttl_deploy.report.charts import Point, pareto_chart
 from ttl_deploy.report.html import render
 from ttl_deploy.spec.search import SearchOptions
+from ttl_deploy.training.metrics import TITLES
 from ttl_deploy.training.run import Run
 
 RESULT, REPORT, PICTURE = "result.json", "report.html", "pareto.png"
@@ -25,11 +26,10 @@ _RULES = {
     "smaller": "within one standard error of the best the smallest model wins",
     "accuracy": "the best value wins",
 }
-_NAMES = {"auprc": "AUPRC", "auroc": "AUROC"}
 
 
 @dataclass(frozen=True)
-class Row:
+class CandidateRow:
     """A candidate.
 
     Attributes:
@@ -56,7 +56,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class SearchOutcome:
     """A finished search.
 
     Attributes:
@@ -68,7 +68,7 @@ class Outcome:
 
     folder: Path
     winner: Run
-    rows: list[Row]
+    rows: list[CandidateRow]
     result: dict[str, Any]
 
     @property
@@ -77,7 +77,7 @@ class Outcome:
         return str(self.result["answer"])
 
 
-def conclude(state: State, winner: Run, rows: list[Row], verdict: Verdict) -> Outcome:
+def conclude(state: State, winner: Run, rows: list[CandidateRow], verdict: Settlement) -> SearchOutcome:
     """Writes the result and the report of a search."""
     result = {
         "answer": _answer(state, winner, rows, verdict),
@@ -88,7 +88,9 @@ def conclude(state: State, winner: Run, rows: list[Row], verdict: Verdict) -> Ou
         "together": {cut: [score.value, score.error] for cut, score in verdict.scores.items()},
         "winner": str(winner.folder),
         "test": {
-            name: winner.metrics()["test"][name] for name in ("auroc", "auprc", "auroc_interval", "auprc_interval")
+            f"{name}{what}": winner.metrics()["test"][f"{name}{what}"]
+            for what in ("", "_interval")
+            for name in winner.task.METRICS
         },
         "strategy": state.options.strategy,
         "metric": state.options.metric,
@@ -106,19 +108,19 @@ def conclude(state: State, winner: Run, rows: list[Row], verdict: Verdict) -> Ou
         "libraries": hardware.library_versions(),
     }
     files.write_json(state.out / RESULT, json.loads(json.dumps(result, default=str)))
-    outcome = Outcome(state.out, winner, rows, result)
+    outcome = SearchOutcome(state.out, winner, rows, result)
     _report(state, outcome)
     return outcome
 
 
-def _answer(state: State, winner: Run, rows: Sequence[Row], verdict: Verdict) -> str:
+def _answer(state: State, winner: Run, rows: Sequence[CandidateRow], verdict: Settlement) -> str:
     cut = verdict.chosen.cut
     others = [name for name in verdict.open if name != cut]
     unsure = f"; the data cannot tell it from {', '.join(others)}" if others else ""
     unsure = unsure if verdict.compared else "; compared with no other cut"
     model, row = winner.config.model, next(row for row in rows if row.cut == cut)
     what = f"cut {model.backbone} at {cut}" if model.cut else f"do not cut {model.backbone}"
-    metric = _NAMES[state.options.metric]
+    metric = TITLES[state.options.metric]
     latency = "" if row.latency_ms is None else f", {row.latency_ms:.2f} ms on {state.options.budget.place}"
     trained = sum(row.value is not None for row in rows)
     share = f", {state.share:.0%} of the work of training every one" if state.share else ""
@@ -130,8 +132,8 @@ def _answer(state: State, winner: Run, rows: Sequence[Row], verdict: Verdict) ->
     )
 
 
-def _report(state: State, outcome: Outcome) -> None:
-    picture = pareto_chart(_panels(state, outcome), f"validation {_NAMES[state.options.metric]}")
+def _report(state: State, outcome: SearchOutcome) -> None:
+    picture = pareto_chart(_panels(state, outcome), f"validation {TITLES[state.options.metric]}")
     winner, rows = outcome.winner, outcome.rows
     metrics = winner.metrics()
     page = render(
@@ -139,7 +141,7 @@ def _report(state: State, outcome: Outcome) -> None:
         answer=outcome.answer[0].upper() + outcome.answer[1:] + ".",
         backbone=winner.config.model.backbone,
         method=winner.config.model.method,
-        metric=_NAMES[state.options.metric],
+        metric=TITLES[state.options.metric],
         chosen=next(row for row in rows if row.cut == outcome.result["cut"]),
         rows=rows,
         test_value=metrics["test"][state.options.metric],
@@ -170,9 +172,9 @@ def _latency_words(options: SearchOptions) -> str:
     return f"one image, {options.budget.place}, {kind}"
 
 
-def _panels(state: State, outcome: Outcome) -> list[tuple[str, list[Point]]]:
+def _panels(state: State, outcome: SearchOutcome) -> list[tuple[str, list[Point]]]:
     """Latency where it is known, parameters and MACs."""
-    costs: dict[str, Callable[[Row], float | None]] = {
+    costs: dict[str, Callable[[CandidateRow], float | None]] = {
         f"latency of one image, ms ({state.options.budget.place})": lambda row: row.latency_ms,
         "parameters, millions": lambda row: row.parameters / 1e6,
         "multiply-adds, billions": lambda row: row.macs / 1e9,

@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ttl_deploy.spec.search import Prefer
-from ttl_deploy.training.metrics import auprc, auroc, headline_classes, resampled
+from ttl_deploy.tasks import Labels, Task
+from ttl_deploy.training.metrics import MEASURES, resampled
 
 RESAMPLES = 400
 """Bootstrap resamples behind a standard error, which is then known to about 1 in 28."""
@@ -41,15 +42,15 @@ class Score:
 
 
 def metric_of(
-    labels: NDArray[np.int64], probabilities: NDArray[np.float64], groups: Sequence[str], metric: str
+    labels: Labels, probabilities: NDArray[np.float64], groups: Sequence[str], task: Task, metric: str
 ) -> tuple[float, tuple[float, ...]]:
     """The metric, and its values on `RESAMPLES` resamples of whole patients (the same for every model)."""
-    value = {"auprc": auprc, "auroc": auroc}[metric](labels, probabilities)
-    values = resampled(labels, probabilities, metric, groups=groups, bootstrap=RESAMPLES)
+    value = MEASURES[metric](labels, probabilities, task)
+    values = resampled(labels, probabilities, task, metric, groups=groups, bootstrap=RESAMPLES)
     return value, tuple(values.tolist())
 
 
-def least_error(labels: NDArray[np.int64], groups: Sequence[str], classes: int) -> float:
+def least_error(labels: Labels, groups: Sequence[str], task: Task) -> float:
     """The standard error that a perfect score deserves on these patients.
 
     A bootstrap of a perfect score is perfect every time, and its error 0. But n successes of n leave a probability
@@ -60,13 +61,13 @@ def least_error(labels: NDArray[np.int64], groups: Sequence[str], classes: int) 
     rarer side of a class; for a mean over classes the errors are added in squares.
 
     Args:
-        labels: (N,).
+        labels: (N,) or (N, K), as the task has them.
         groups: Patient of each image.
-        classes: K.
+        task: What they mean.
     """
-    patients = np.asarray(groups)
-    chosen = headline_classes(labels, classes)
-    counts = [min(len(np.unique(patients[labels == k])), len(np.unique(patients[labels != k]))) for k in chosen]
+    patients, truth = np.asarray(groups), task.truth(labels)
+    chosen = task.headline(truth)
+    counts = [min(len(np.unique(patients[truth[:, k] == side])) for side in (0, 1)) for k in chosen]
     return float(np.sqrt(sum(_jeffreys(count) ** 2 for count in counts)) / len(counts))
 
 

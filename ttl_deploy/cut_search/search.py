@@ -12,9 +12,9 @@ import filelock
 
 from ttl_deploy import documents, files, hardware
 from ttl_deploy.cut_search.candidates import Candidate, candidates, over_budget
-from ttl_deploy.cut_search.engines import Engine, LocalEngine
+from ttl_deploy.cut_search.engines import LocalEngine, TrialEngine
 from ttl_deploy.cut_search.latency import Latencies
-from ttl_deploy.cut_search.outcome import Outcome, Row, conclude
+from ttl_deploy.cut_search.outcome import CandidateRow, SearchOutcome, conclude
 from ttl_deploy.cut_search.settle import settle
 from ttl_deploy.cut_search.state import State
 from ttl_deploy.cut_search.strategies import STRATEGIES
@@ -26,10 +26,11 @@ from ttl_deploy.progress import SILENT, Reporter
 from ttl_deploy.spec import Data, Model, ModelSpec, Network
 from ttl_deploy.spec.search import SearchOptions, SearchProtocol
 from ttl_deploy.spec.strategies import STRATEGY_OPTIONS
+from ttl_deploy.tasks import TASKS
 from ttl_deploy.training.operation import refuse_point
 from ttl_deploy.training.plans import PLAN_VERSION, plan_of, refuse_other_plan
 from ttl_deploy.training.run import DATA, Run, open_run
-from ttl_deploy.training.train import check, specs
+from ttl_deploy.training.train import check, refuse_unrankable, specs
 from ttl_deploy.zoo import BACKBONES
 
 PLAN, WINNER = "search.json", "winner"
@@ -43,11 +44,11 @@ def search(
     out: str | Path,
     *,
     options: SearchOptions | None = None,
-    engine: Engine | None = None,
+    engine: TrialEngine | None = None,
     reuse: Sequence[Path] = (),
     overwrite: bool = False,
     reporter: Reporter = SILENT,
-) -> Outcome:
+) -> SearchOutcome:
     """Finds the cut and trains the winner.
 
     Started again with the same options after a kill at any moment, it goes on and repeats no finished trial.
@@ -75,7 +76,7 @@ def search(
     given = _of_method(protocol, network)
     latencies = Latencies(place / "latency", options.budget.device)
     latencies.check()
-    spec, prepared = _understand(data, network, given, reporter)
+    spec, prepared = _understand(data, network, given, options, reporter)
     digest = prepared.data_digest()
     with _begun(place, _plan(data, digest, network, given, options), overwrite):
         if prepared.understood is not None:
@@ -128,16 +129,26 @@ def _of_method(protocol: SearchProtocol, network: Network) -> SearchProtocol:
     return protocol.model_copy(update={"cached_views": 0})
 
 
+def _refuse_metric(metric: str, task: str) -> None:
+    """Raises `BadInputError` where a task is not measured by a metric."""
+    measured = TASKS.get(task).METRICS
+    if metric not in measured:
+        raise BadInputError(
+            f"--task {task} is not measured by {metric}", where="--metric", fix=f"valid: {', '.join(measured)}"
+        )
+
+
 def _understand(
-    data: Data, network: Network, protocol: SearchProtocol, reporter: Reporter
+    data: Data, network: Network, protocol: SearchProtocol, options: SearchOptions, reporter: Reporter
 ) -> tuple[ModelSpec, Prepared]:
     """Checks everything that can be checked before a folder is made; decodes the images; the model and the images."""
     if network.method in _CANNOT:
         raise BadInputError(f"method {network.method} {_CANNOT[network.method]}", fix="pass --method ttl, tf or lwft")
     first = Model(**dict(network), cut=BACKBONES.get(network.backbone).cut_points[0].name)
     check(data, first, protocol)
+    _refuse_metric(options.metric, data.task)
     dataset = dataset_of(data)
-    refuse_point(protocol.operating_point, dataset.classes)
+    refuse_point(protocol.operating_point, dataset.task)
     spec, preprocess = specs(first, data, dataset.classes)
     prepared = prepare(
         dataset,
@@ -147,6 +158,7 @@ def _understand(
         skip_unreadable=data.skip_unreadable,
         reporter=reporter,
     )
+    refuse_unrankable(prepared)
     return spec, prepared
 
 
@@ -236,7 +248,7 @@ def _rows(
     excluded: dict[str, str],
     measured: dict[str, float],
     latencies: Latencies,
-) -> list[Row]:
+) -> list[CandidateRow]:
     rows = []
     wanted = [c for c in everything if c.cut in state.scores and c.cut not in measured]
     if state.options.latency and wanted:
@@ -247,7 +259,7 @@ def _rows(
     for candidate in everything:
         score = state.scores.get(candidate.cut)
         rows.append(
-            Row(
+            CandidateRow(
                 cut=candidate.cut,
                 block=candidate.block,
                 parameters=candidate.cost.parameters,

@@ -25,7 +25,7 @@ _WAYS = {
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Settlement:
     """What a search ends with.
 
     Attributes:
@@ -49,7 +49,7 @@ class Verdict:
         return self.compared and len(self.open) == 1
 
 
-def settle(state: State, scores: dict[str, Score]) -> Verdict:
+def settle(state: State, scores: dict[str, Score]) -> Settlement:
     """Decides between candidates that were trained to the end; see the module's text."""
     finals, count = scores, 1
     first = still = _within(state, scores)
@@ -61,7 +61,7 @@ def settle(state: State, scores: dict[str, Score]) -> Verdict:
     left = tuple(c.cut for c in state.allowed if c in still or c.cut in unseen)
     compared = len(finals) > 1 or len(state.undecided) > 0
     _say(state, chosen, left, len(finals), count, compared)
-    return Verdict(chosen, left, count, scores, compared)
+    return Settlement(chosen, left, count, scores, compared)
 
 
 def _within(state: State, scores: dict[str, Score]) -> list[Candidate]:

@@ -20,7 +20,7 @@ from typing import Any
 from ttl_deploy import files
 from ttl_deploy.cut_search.candidates import ALL, WHOLE, Candidate, distance, usual
 from ttl_deploy.cut_search.divisions import write_divisions
-from ttl_deploy.cut_search.engines import Engine
+from ttl_deploy.cut_search.engines import TrialEngine
 from ttl_deploy.cut_search.evidence import Evidence, Inquiry, look
 from ttl_deploy.cut_search.score import Score, choose, combine, refuted
 from ttl_deploy.cut_search.trial import Rival, Trial, TrialRecord, equal_trial, read_trial, run_trial
@@ -68,7 +68,7 @@ class State:
     protocol: Protocol
     options: SearchOptions
     allowed: list[Candidate]
-    engine: Engine
+    engine: TrialEngine
     reporter: Reporter
     prepared: Prepared
     reuse: Sequence[Path] = ()

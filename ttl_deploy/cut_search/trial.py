@@ -24,7 +24,6 @@ from ttl_deploy.cut_search.work import training_work
 from ttl_deploy.data.prepared import read_split
 from ttl_deploy.documents import read_json
 from ttl_deploy.spec import Data, Model, Protocol, Record, read_record
-from ttl_deploy.tasks import softmax
 from ttl_deploy.training.cached import remove_features
 from ttl_deploy.training.loop import Judge
 from ttl_deploy.training.run import Predictions, Run, open_run, read_predictions, read_timing, run_data
@@ -144,7 +143,7 @@ def run_trial(trial: Trial) -> TrialRecord:
         begun, burnt = time.monotonic(), time.process_time()
         lost = _seconds(trial.folder, trial.since)
         run = _trained(trial)
-        value, resamples = metric_of(*_validation(run, trial), trial.metric)
+        value, resamples = metric_of(*_validation(run, trial), run.task, trial.metric)
         history = run.history()
         record = TrialRecord(
             name=trial.name,
@@ -256,7 +255,7 @@ def _validation(run: Run, trial: Trial) -> tuple[Any, Any, list[str]]:
     patients = patients_of(run)
     return (
         predictions.labels,
-        softmax(predictions.logits),
+        run.task.probabilities(predictions.logits),
         [patients[image] for image in predictions.ids],
     )
 
@@ -268,9 +267,8 @@ def _predicted(run: Run, trial: Trial) -> Predictions:
 def _floor(run: Run) -> float:
     """The least error on the patients of a run's validation side."""
     rows = [row for row in read_split(run.split) if row.side == "val"]
-    classes = run.config.model.classes
-    labels = np.array([classes.index(row.label) for row in rows], dtype=np.int64)
-    return least_error(labels, [row.patient or row.id for row in rows], len(classes))
+    labels = np.array([run.task.label(row.label) for row in rows], dtype=np.int64)
+    return least_error(labels, [row.patient or row.id for row in rows], run.task)
 
 
 def _work(run: Run, since: int) -> float:

@@ -51,7 +51,9 @@ class Columns:
     split: str | None = None
 
 
-def find_columns(table: Path, header: Sequence[str], columns: Columns, *, options: bool) -> dict[str, int]:
+def find_columns(
+    table: Path, header: Sequence[str], columns: Columns, *, options: bool, required: Sequence[str] = REQUIRED
+) -> dict[str, int]:
     """Position of the column of each role; roles without a column are left out.
 
     Args:
@@ -59,6 +61,7 @@ def find_columns(table: Path, header: Sequence[str], columns: Columns, *, option
         header: Names of the columns.
         columns: What the user says of them.
         options: Whether the command has options for the columns, so that an error may name them.
+        required: Roles that have to have a column.
 
     Raises:
         BadInputError: A column is missing, or two may be meant.
@@ -76,10 +79,23 @@ def find_columns(table: Path, header: Sequence[str], columns: Columns, *, option
         elif said is not None:
             fix = near(said, header)
             raise BadInputError(f"has no column {said!r}", where=table, fix=f"correct --{role}-column; {fix}")
-    missing = [role for role in REQUIRED if role not in found]
+    missing = [role for role in required if role not in found]
     if missing:
         raise _missing(table, missing, header, options)
     return found
+
+
+def named_columns(table: Path, header: Sequence[str], names: Sequence[str]) -> dict[str, int]:
+    """Position of the column of each name that has one.
+
+    Raises:
+        BadInputError: A name has two columns.
+    """
+    found = {name: _said(header, name) for name in names}
+    for name, places in found.items():
+        if len(places) > 1:
+            raise BadInputError(f"has the column {name} twice", where=table, fix="remove one")
+    return {name: places[0] for name, places in found.items() if places}
 
 
 def normal(name: str) -> str:

@@ -6,8 +6,7 @@ Nothing here reads an image before it is asked for.
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,6 +18,7 @@ from ttl_deploy import files
 from ttl_deploy.errors import UnreadableImageError
 from ttl_deploy.preprocess import array_pixels, load_pixels
 from ttl_deploy.spec import PreprocessSpec
+from ttl_deploy.tasks import Label, Labels, Task
 
 
 class ImageSource(Protocol):
@@ -127,21 +127,21 @@ class Item:
 
     Attributes:
         id: Unique name: the path relative to the set, with forward slashes, or `train/00012` in an .npz.
-        label: Index into the set's classes.
+        label: As the set's task has it.
         patient: Whose image it is, where known.
         split: `train`, `val` or `test` where the set says so.
         source: Its pixels.
     """
 
     id: str
-    label: int
+    label: Label
     patient: str | None
     split: str | None
     source: ImageSource
 
 
 @dataclass(frozen=True)
-class Reading:
+class Interpretation:
     """How a data set was understood, for who wants to check it.
 
     Attributes:
@@ -149,7 +149,8 @@ class Reading:
         unused: The other columns.
         passed_over: What else lies in a folder, by kind, and how many.
         left_out: Images left out by their label, by label.
-        merged: Values that were written in several ways, a sentence each.
+        merged: Values that were written in several ways, and images left out, a sentence each.
+        notes: What else was understood and is as it should be, a sentence each.
     """
 
     columns: Mapping[str, str] = field(default_factory=dict)
@@ -157,6 +158,7 @@ class Reading:
     passed_over: Mapping[str, int] = field(default_factory=dict)
     left_out: Mapping[str, int] = field(default_factory=dict)
     merged: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -165,15 +167,25 @@ class Dataset:
 
     Attributes:
         path: The folder, CSV or .npz it was read from.
-        classes: Class names in the order of the labels.
+        task: What the labels mean.
         items: The images.
         reading: How it was understood.
     """
 
     path: Path
-    classes: tuple[str, ...]
+    task: Task
     items: tuple[Item, ...]
-    reading: Reading = field(default_factory=Reading)
+    reading: Interpretation = field(default_factory=Interpretation)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names in the order of the task."""
+        return self.task.classes
+
+    @property
+    def labels(self) -> Labels:
+        """(N,) or (N, K); see `ttl_deploy.tasks.task`."""
+        return labels_of(self.items)
 
     @property
     def has_patients(self) -> bool:
@@ -183,5 +195,9 @@ class Dataset:
     @property
     def counts(self) -> dict[str, int]:
         """Images per class, in the order of the classes."""
-        found = Counter(item.label for item in self.items)
-        return {name: found[index] for index, name in enumerate(self.classes)}
+        return dict(zip(self.classes, map(int, self.task.members(self.labels).sum(axis=0)), strict=True))
+
+
+def labels_of(items: Sequence[Item]) -> Labels:
+    """The labels of some images in one array: (N,) or (N, K)."""
+    return np.array([item.label for item in items], dtype=np.int64)

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from ttl_deploy.data.items import ImageSource
+from ttl_deploy.tasks import Label, Task
 
 SIDE_WORDS = {
     "train": "train",
@@ -35,7 +36,7 @@ class Entry:
 
     Attributes:
         id, patient, split, source: See `ttl_deploy.data.items.Item`.
-        label: Class name.
+        label: Class name; of a task with several, their names as `ttl_deploy.tasks.multilabel` writes them.
         place: What an error about the label names: a file and line, or the image.
     """
 
@@ -59,6 +60,8 @@ class Listing:
         unused: The other columns.
         passed_over: What else lies in a folder, by kind, and how many.
         told: What else was understood, a sentence each.
+        notes: See `ttl_deploy.data.items.Interpretation`.
+        classes: The labels, where the input has them all, such as in a column each.
         is_table: Whether labels are cells, where `nan` means that there is none.
     """
 
@@ -69,7 +72,30 @@ class Listing:
     unused: tuple[str, ...] = ()
     passed_over: Mapping[str, int] = field(default_factory=dict)
     told: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    classes: tuple[str, ...] | None = None
     is_table: bool = False
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """The images of a listing that are used, with their labels settled.
+
+    Attributes:
+        task: What the labels mean.
+        entries: The images.
+        labels: The label of each, as the task has it.
+        left_out: Images left out by their label, by label.
+        told: What was merged or left out, a sentence each.
+        notes: See `ttl_deploy.data.items.Interpretation`.
+    """
+
+    task: Task
+    entries: list[Entry]
+    labels: list[Label]
+    left_out: Mapping[str, int] = field(default_factory=dict)
+    told: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def side_of(name: str) -> str | None:

@@ -12,15 +12,18 @@ from dataclasses import replace
 from pathlib import Path
 
 from ttl_deploy.data.columns import NAMES, Columns
-from ttl_deploy.data.items import ArraySource, Dataset, FileSource, ImageSource, Item, Reading
+from ttl_deploy.data.items import ArraySource, Dataset, FileSource, ImageSource, Interpretation, Item
 from ttl_deploy.data.listing import Entry, Listing
+from ttl_deploy.data.one_label import settle_one
 from ttl_deploy.data.read_csv import read_csv
 from ttl_deploy.data.read_folder import read_folder
 from ttl_deploy.data.read_npz import read_npz
-from ttl_deploy.data.values import is_missing, merged, one_writing, same_value, whole_number
+from ttl_deploy.data.several_labels import UnknownPolicy, settle_several
+from ttl_deploy.data.values import merged, one_writing
 from ttl_deploy.errors import BadInputError, near
 from ttl_deploy.files import exists, is_file, is_folder
-from ttl_deploy.spec import Data
+from ttl_deploy.spec import Data, TaskSpec
+from ttl_deploy.tasks import TASKS
 
 __all__ = ["ArraySource", "Dataset", "FileSource", "ImageSource", "Item", "dataset_of", "read_dataset"]
 
@@ -39,6 +42,8 @@ def read_dataset(
     patient_pattern: str | None = None,
     columns: Columns | None = None,
     options: bool = False,
+    task: TaskSpec = TaskSpec(),  # noqa: B008 - a frozen record
+    unknown: UnknownPolicy = "ignore",
 ) -> Dataset:
     """Reads a data set; no image is decoded.
 
@@ -47,14 +52,18 @@ def read_dataset(
 
     Args:
         path: A folder with one folder per class, on its own or below train, val and test; a .csv with the columns path,
-            label and, where known, patient_id and split; or an .npz in MedMNIST's layout.
+            label and, where known, patient_id and split; or an .npz in MedMNIST's layout. Where an image may have
+            several labels, they are joined by `|` in one cell, or have a column of 1, 0 and -1 each.
         classes: Names and order of the classes (for an .npz the names of the labels 0, 1, …). None: as found, numbers
             sorted by value.
-        ignore_other_labels: Leave out images whose label is not in `classes` instead of refusing them.
+        ignore_other_labels: Leave out images whose label is not in `classes` instead of refusing them; where an image
+            may have several labels, leave out the label and keep the image.
         patient_pattern: Regular expression with one group that finds the patient in an image's id, for data that has no
             patient_id.
         columns: Which columns of a table to use; None: found by their names.
         options: Whether the command has options for classes and columns, so that an error may name them.
+        task: What the labels mean.
+        unknown: Of several labels, what one counts as of which nothing is known.
 
     Returns:
         The data set, in the order of the input.
@@ -62,22 +71,30 @@ def read_dataset(
     Raises:
         BadInputError: Anything about it cannot be used; the error names the file or line and the way out.
     """
-    listing = _list(path, classes, columns, options=options)
-    _refuse_unlabelled(listing, classes, ignore=ignore_other_labels, options=options)
-    listing, of_labels = _one_writing_of_labels(listing, classes)
-    names = _settle_classes(path, listing, classes)
-    entries, left_out = _of_classes(listing.entries, names, ignore=ignore_other_labels, options=options)
-    _refuse_unpopulated(path, listing, entries, names)
-    _refuse_missing(path, entries)
-    entries, of_patients = _one_writing_of_patients(entries)
+    several = TASKS.get(task.kind).SEVERAL
+    listing = _list(path, classes, columns, options=options, several=several)
+    if several:
+        found = settle_several(
+            path, listing, classes, task, ignore=ignore_other_labels, unknown=unknown, options=options
+        )
+    else:
+        found = settle_one(path, listing, classes, task, ignore=ignore_other_labels, options=options)
+    _refuse_missing(path, found.entries)
+    entries, of_patients = _one_writing_of_patients(found.entries)
     if patient_pattern is not None:
         entries = _with_patients(path, listing, entries, patient_pattern)
-    labels = {name: index for index, name in enumerate(names)}
-    items = tuple(Item(e.id, labels[e.label], e.patient, e.split, e.source) for e in entries)
-    found = Reading(
-        listing.columns, listing.unused, listing.passed_over, left_out, (*listing.told, *of_labels, *of_patients)
+    items = tuple(
+        Item(e.id, label, e.patient, e.split, e.source) for e, label in zip(entries, found.labels, strict=True)
     )
-    return Dataset(path, names, items, found)
+    reading = Interpretation(
+        columns=listing.columns,
+        unused=listing.unused,
+        passed_over=listing.passed_over,
+        left_out=found.left_out,
+        merged=(*listing.told, *found.told, *of_patients),
+        notes=(*listing.notes, *found.notes),
+    )
+    return Dataset(path, found.task, items, reading)
 
 
 def dataset_of(data: Data) -> Dataset:
@@ -93,10 +110,14 @@ def dataset_of(data: Data) -> Dataset:
         patient_pattern=data.patient_pattern,
         columns=Columns(data.path_column, data.label_column, data.patient_column, data.split_column),
         options=True,
+        task=data.task_spec,
+        unknown=data.unknown,
     )
 
 
-def _list(path: Path, classes: Sequence[str] | None, columns: Columns | None, *, options: bool) -> Listing:
+def _list(
+    path: Path, classes: Sequence[str] | None, columns: Columns | None, *, options: bool, several: bool
+) -> Listing:
     if not exists(path):
         raise BadInputError("no such file or folder", where=path, fix=_neighbours(path))
     named = [role for role in NAMES if columns is not None and getattr(columns, role)]
@@ -105,84 +126,15 @@ def _list(path: Path, classes: Sequence[str] | None, columns: Columns | None, *,
     if path.is_dir():
         return read_folder(path)
     if path.suffix.lower() in TABLES:
-        return read_csv(path, columns, options=options)
+        return read_csv(path, columns, options=options, classes=classes, several=several)
     if path.suffix.lower() == ".npz":
-        return read_npz(path, classes)
+        return read_npz(path, classes, several=several, options=options)
     raise BadInputError("is not a data set", where=path, fix="pass a folder with one folder per class, a .csv or .npz")
 
 
 def _neighbours(path: Path) -> str:
     names = [entry.name for entry in path.parent.iterdir()] if is_folder(path.parent) else []
     return near(path.name, sorted(names)) if names else f"{path.parent} has nothing to choose from"
-
-
-def _settle_classes(path: Path, listing: Listing, classes: Sequence[str] | None) -> tuple[str, ...]:
-    if classes is None:
-        found = {entry.label for entry in listing.entries} | set(listing.empty)
-        names = tuple(sorted(found, key=_by_value))
-    else:
-        names = tuple(classes)
-    undecoded = [name for name in names if not name.isascii() and _is_undecoded(name)]
-    if undecoded:
-        raise BadInputError(
-            f"class {undecoded[0]!r} is not UTF-8 text",
-            where=path,
-            fix="rename its folder, or pass a CSV with the columns path and label",
-        )
-    twice = [name for name, count in Counter(names).items() if count > 1]
-    if twice:
-        raise BadInputError(f"class {twice[0]!r} is given twice", where="--classes", fix="name each class once")
-    if len(names) < 2:
-        found_line = f"has {len(names)} class{'' if len(names) == 1 else 'es'} ({', '.join(names) or 'none'})"
-        raise BadInputError(found_line, where=path, fix=listing.hint)
-    return names
-
-
-def _is_undecoded(name: str) -> bool:
-    """Whether a name holds bytes that are no text; it then cannot be written into a model."""
-    return any("\udc80" <= letter <= "\udcff" for letter in name)
-
-
-def _by_value(name: str) -> tuple[tuple[int, int, str, str], ...]:
-    """Sort key that puts grade 2 before grade 10."""
-    parts = [(part, whole_number(part) if part.isdecimal() else "") for part in re.split(r"(\d+)", name) if part]
-    # Of two whole numbers the shorter is the smaller.
-    return tuple((0, len(digits), digits, part) if digits else (1, 0, "", part) for part, digits in parts)
-
-
-def _refuse_unlabelled(listing: Listing, classes: Sequence[str] | None, *, ignore: bool, options: bool) -> None:
-    """A table's `nan` is no class, unless the user names one so."""
-    if not listing.is_table or (ignore and classes is not None):
-        return
-    for entry in listing.entries:
-        if is_missing(entry.label) and not any(same_value(name, entry.label) for name in classes or ()):
-            how = f"is {entry.label!r}, which says that there is none" if entry.label else "is blank"
-            way = "; where it is a class, list all classes with --classes" if entry.label and options else ""
-            raise BadInputError(f"the label {how}", where=entry.place, fix=f"fill it in or remove the line{way}")
-
-
-def _one_writing_of_labels(listing: Listing, classes: Sequence[str] | None) -> tuple[Listing, list[str]]:
-    """The listing with one writing per class, that of `classes` where they are given; and what was merged."""
-    counts = Counter(entry.label for entry in listing.entries) + Counter(dict.fromkeys(listing.empty, 1))
-    writing = one_writing(counts) if classes is None else _as_named(counts, classes)
-    entries = [replace(e, label=writing[e.label]) if writing[e.label] != e.label else e for e in listing.entries]
-    filled = {entry.label for entry in entries}
-    empty = tuple(name for name in listing.empty if writing[name] not in filled)
-    told = [
-        f"class {name} is written in {len(group)} ways: {', '.join(f'{text} ({counts[text]:,})' for text in group)}"
-        for name, group in merged(writing).items()
-    ]
-    return replace(listing, entries=entries, empty=empty), told
-
-
-def _as_named(counts: Counter[str], classes: Sequence[str]) -> dict[str, str]:
-    """Each label as the user writes it; a label that two of the user's classes may mean stays as it is."""
-    exact = set(classes)
-    found = {}
-    for label in counts:
-        same = [label] if label in exact else [name for name in classes if same_value(name, label)]
-        found[label] = same[0] if len(same) == 1 else label
-    return found
 
 
 def _one_writing_of_patients(entries: list[Entry]) -> tuple[list[Entry], list[str]]:
@@ -195,34 +147,6 @@ def _one_writing_of_patients(entries: list[Entry]) -> tuple[list[Entry], list[st
     others = f" and {len(groups) - 1:,} more" if len(groups) > 1 else ""
     told = f"patient {name} is written in {len(group)} ways ({', '.join(group)}){others}: each is one patient"
     return [replace(e, patient=writing[e.patient]) if e.patient else e for e in entries], [told]
-
-
-def _of_classes(
-    entries: list[Entry], names: Sequence[str], *, ignore: bool, options: bool
-) -> tuple[list[Entry], dict[str, int]]:
-    """The images of the classes, and how many of each other label there are."""
-    valid = set(names)
-    others = Counter(entry.label for entry in entries if entry.label not in valid)
-    if others and not ignore:
-        other = next(entry for entry in entries if entry.label not in valid)
-        way = ", add it to --classes, or pass --ignore-other-labels to leave such images out"
-        raise BadInputError(
-            f"label {other.label!r} is not one of the classes ({', '.join(names)})",
-            where=other.place,
-            fix=f"correct it{way if options else ' or remove such images'}",
-        )
-    return [entry for entry in entries if entry.label in valid], dict(others)
-
-
-def _refuse_unpopulated(path: Path, listing: Listing, entries: list[Entry], names: Sequence[str]) -> None:
-    filled = {entry.label for entry in entries}
-    for name in names:
-        if name not in filled:
-            raise BadInputError(
-                f"class {name!r} has no images",
-                where=path / name if name in listing.empty and (path / name).is_dir() else path,
-                fix=f"add images, or leave the class out; {near(name, sorted({e.label for e in listing.entries}))}",
-            )
 
 
 def _refuse_missing(path: Path, entries: list[Entry]) -> None:

@@ -19,12 +19,14 @@ from numpy.typing import NDArray
 
 from ttl_deploy import files
 from ttl_deploy.data.cache import Cached, PixelCache
-from ttl_deploy.data.items import Dataset, Item
-from ttl_deploy.data.splits import SIDES, divide
+from ttl_deploy.data.items import Dataset, Item, labels_of
+from ttl_deploy.data.sides import SIDES
+from ttl_deploy.data.splits import divide
 from ttl_deploy.data.understood import Understood, understand
 from ttl_deploy.errors import BadInputError, IntegrityError
 from ttl_deploy.progress import SILENT, Reporter
 from ttl_deploy.spec import PreprocessSpec, SplitSpec
+from ttl_deploy.tasks import Labels, Task
 
 _COLUMNS = ("id", "label", "patient_id", "split", "sha256")
 _SHOWN = 5
@@ -36,9 +38,9 @@ class Prepared:
     """Images with their labels, sides and pixels; all sequences run in parallel.
 
     Attributes:
-        classes: Class names in the order of the labels.
+        task: What the labels mean.
         ids: Image ids.
-        labels: (N,) int64.
+        labels: (N,) or (N, K) int64, as the task has them.
         patients: Patient of each image, where known.
         digests: Content digest of each image.
         sides: (N,) `train`, `val` or `test`.
@@ -46,14 +48,24 @@ class Prepared:
         understood: What was understood, where the data was read anew.
     """
 
-    classes: tuple[str, ...]
+    task: Task
     ids: tuple[str, ...]
-    labels: NDArray[np.int64]
+    labels: Labels
     patients: tuple[str | None, ...]
     digests: tuple[str, ...]
     sides: NDArray[np.str_]
     cached: Cached
     understood: Understood | None = None
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names in the order of the task."""
+        return self.task.classes
+
+    @property
+    def words(self) -> list[str]:
+        """The label of each image, as files have it."""
+        return [self.task.text(label) for label in self.task.rows(self.labels)]
 
     def indices(self, side: str) -> NDArray[np.int64]:
         """Positions of the images of a side, in order."""
@@ -65,9 +77,8 @@ class Prepared:
 
     def data_digest(self) -> str:
         """Hex SHA-256 over id, content, class and patient of all images; their order and division do not matter."""
-        names = [self.classes[label] for label in self.labels]
         whole = hashlib.sha256()
-        for facts in sorted(zip(self.ids, self.digests, names, self.patients, strict=True)):
+        for facts in sorted(zip(self.ids, self.digests, self.words, self.patients, strict=True)):
             whole.update(json.dumps(facts).encode() + b"\n")
         return whole.hexdigest()
 
@@ -123,7 +134,7 @@ def prepare(
         reporter.info(note)
     for warning in division.warnings:
         reporter.warn(warning)
-    prepared = assemble(readable.classes, readable.items, division.sides, cached)
+    prepared = assemble(readable.task, readable.items, division.sides, cached)
     return replace(prepared, understood=understood)
 
 
@@ -158,7 +169,7 @@ def prepare_like(
     cached = PixelCache(cache_folder, preprocess).ensure(items, skip_unreadable=False, reporter=reporter)
     changed = [row.id for row, digest in zip(rows, cached.digests, strict=True) if row.digest != digest]
     _refuse(changed, "changed", dataset, fix)
-    return assemble(dataset.classes, items, [row.side for row in rows], cached)
+    return assemble(dataset.task, items, [row.side for row in rows], cached)
 
 
 def write_split(path: Path, prepared: Prepared) -> None:
@@ -167,9 +178,8 @@ def write_split(path: Path, prepared: Prepared) -> None:
     Raises:
         StorageError: The disk is full, read-only or failing.
     """
-    names = [prepared.classes[label] for label in prepared.labels]
     patients = [patient or "" for patient in prepared.patients]
-    rows = zip(prepared.ids, names, patients, prepared.sides.tolist(), prepared.digests, strict=True)
+    rows = zip(prepared.ids, prepared.words, patients, prepared.sides.tolist(), prepared.digests, strict=True)
     files.write_text(path, "".join(map(files.csv_row, (_COLUMNS, *rows))))
 
 
@@ -192,12 +202,12 @@ def read_split(path: Path) -> tuple[SplitRow, ...]:
     return rows
 
 
-def assemble(classes: tuple[str, ...], items: Sequence[Item], sides: Sequence[str], cached: Cached) -> Prepared:
+def assemble(task: Task, items: Sequence[Item], sides: Sequence[str], cached: Cached) -> Prepared:
     """Puts together what belongs to the same images: their facts, sides and pixels."""
     return Prepared(
-        classes=classes,
+        task=task,
         ids=tuple(item.id for item in items),
-        labels=np.array([item.label for item in items], dtype=np.int64),
+        labels=labels_of(items),
         patients=tuple(item.patient for item in items),
         digests=cached.digests,
         sides=np.array(sides, dtype="<U5"),
@@ -209,7 +219,7 @@ def _matched(dataset: Dataset, rows: Sequence[SplitRow], fix: str) -> list[Item]
     """The items of a division in its order, with its patients."""
     items = {item.id: item for item in dataset.items}
     _refuse([row.id for row in rows if row.id not in items], "missing", dataset, fix)
-    relabelled = [row.id for row in rows if dataset.classes[items[row.id].label] != row.label]
+    relabelled = [row.id for row in rows if dataset.task.text(items[row.id].label) != row.label]
     _refuse(relabelled, "labelled otherwise", dataset, fix)
     return [replace(items[row.id], patient=row.patient) for row in rows]
 

@@ -10,30 +10,42 @@ import csv
 import os
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 
-from ttl_deploy.data.columns import Columns, find_columns
+from ttl_deploy.data.columns import NAMES, REQUIRED, Columns, find_columns, named_columns, normal
 from ttl_deploy.data.items import FileSource
 from ttl_deploy.data.listing import SIDE_WORDS, Entry, Listing, side_of
-from ttl_deploy.data.values import is_missing, patient_of, tidy
-from ttl_deploy.errors import BadInputError
+from ttl_deploy.data.values import is_missing, mark_of, patient_of, tidy
+from ttl_deploy.errors import BadInputError, near
 from ttl_deploy.files import is_file, is_folder
 from ttl_deploy.image_kinds import IMAGE_SUFFIXES
+from ttl_deploy.tasks import UNKNOWN
+from ttl_deploy.tasks.multilabel import DOUBT, SEPARATOR
 
 _COLUMNS = ("path", "label")
 _OPTIONAL = ("patient_id", "split")
 _SEPARATORS = ",;\t"
 
 
-def read_csv(table: Path, columns: Columns | None = None, *, options: bool = False) -> Listing:
+def read_csv(
+    table: Path,
+    columns: Columns | None = None,
+    *,
+    options: bool = False,
+    classes: Sequence[str] | None = None,
+    several: bool = False,
+) -> Listing:
     """Lists the images of a table; a label that is missing is left as it is written.
 
     Args:
         table: The file.
         columns: Which columns to use; None: found by their names.
         options: Whether the command has options for the columns, so that an error may name them.
+        classes: The user's names of the classes.
+        several: Whether an image may have several labels; each may then have a column of 1, 0 and -1.
 
     Raises:
         BadInputError: It is not UTF-8 or not a table, a column is missing or may be another, or a row is incomplete,
@@ -43,20 +55,36 @@ def read_csv(table: Path, columns: Columns | None = None, *, options: bool = Fal
     header = next(rows, None)
     if header is None:
         raise _no_images(table)
-    places = find_columns(table, header[1], columns or Columns(), options=options)
+    columns = columns or Columns()
+    marked = _marked(table, header[1], columns, classes, options=options) if several else {}
+    if marked:
+        columns = replace(columns, label="")
+    places = find_columns(table, header[1], columns, options=options, required=("path",) if marked else REQUIRED)
     entries: list[Entry] = []
     lines: dict[str, tuple[int, str]] = {}
     endings = Endings()
     for line, cells in rows:
-        found = {role: cells[i] if i < len(cells) else "" for role, i in places.items()}
+        found = {role: _cell(cells, i) for role, i in places.items()}
+        if marked:
+            found["label"] = _joined(table, line, cells, marked)
         entry = _entry(table, line, found, endings)
         _refuse_double(table, entry, line, lines)
         entries.append(entry)
     if not entries:
         raise _no_images(table)
     used = {role: header[1][place] for role, place in places.items()}
-    unused = tuple(name for place, name in enumerate(header[1]) if name and place not in places.values())
-    return Listing(entries, columns=used, unused=unused, is_table=True, told=endings.told())
+    taken = {*places.values(), *marked.values()}
+    unused = tuple(name for place, name in enumerate(header[1]) if name and place not in taken)
+    of_labels = ", ".join(header[1][place] for place in marked.values())
+    return Listing(
+        entries,
+        columns=used,
+        unused=unused,
+        told=endings.told(),
+        notes=(f"labels from the columns {of_labels}",) if marked else (),
+        classes=tuple(marked) or None,
+        is_table=True,
+    )
 
 
 def open_table(
@@ -194,6 +222,64 @@ class Endings:
                     found[stem].append(name)
             self._folders[folder] = found
         return self._folders[folder]
+
+
+def _marked(
+    table: Path, header: Sequence[str], columns: Columns, classes: Sequence[str] | None, *, options: bool
+) -> dict[str, int]:
+    """Position of each label's own column; empty where the labels are in one column together.
+
+    The columns that the user's classes name; else, in a table without a column of labels, all that hold nothing but
+    1, 0, -1 and no value, and are of no other use.
+    """
+    if columns.label:
+        return {}
+    together = columns.label is None and any(normal(name) in NAMES["label"] for name in header)
+    if classes is not None:
+        found = named_columns(table, header, classes)
+        missing = next((name for name in classes if name not in found), None)
+        if found and missing is not None and not together:
+            way = "correct --classes; " if options else ""
+            raise BadInputError(f"has no column {missing!r}", where=table, fix=f"{way}{near(missing, header)}")
+        return found if missing is None else {}
+    if together:
+        return {}
+    used = find_columns(table, header, replace(columns, label=""), options=options, required=())
+    free = {place: name for place, name in enumerate(header) if name and place not in used.values()}
+    places = _places_of_marks(table, free)
+    return named_columns(table, header, [tidy(free[place]) for place in places])
+
+
+def _places_of_marks(table: Path, free: Mapping[int, str]) -> list[int]:
+    """The columns of nothing but marks, of which some are 1 or 0."""
+    left, known = set(free), set()
+    rows = _table(table)
+    next(rows)
+    for _, cells in rows:
+        for place in sorted(left):
+            mark = mark_of(_cell(cells, place))
+            if mark is None:
+                left.discard(place)
+            elif mark != UNKNOWN:
+                known.add(place)
+    return sorted(left & known)
+
+
+def _joined(table: Path, line: int, cells: Sequence[str], marked: Mapping[str, int]) -> str:
+    """The labels of a row as one text; see `ttl_deploy.data.several_labels`."""
+    parts = []
+    for name, place in marked.items():
+        mark = mark_of(_cell(cells, place))
+        if mark is None:
+            fix = "write 1 for yes, 0 for no, and -1 or nothing where it is not known"
+            raise BadInputError(f"{name} is {_cell(cells, place)!r}", where=_place(table, line), fix=fix)
+        if mark:
+            parts.append(name if mark == 1 else DOUBT + name)
+    return SEPARATOR.join(parts)
+
+
+def _cell(cells: Sequence[str], place: int) -> str:
+    return cells[place] if place < len(cells) else ""
 
 
 def _entry(table: Path, line: int, cells: dict[str, str], endings: Endings) -> Entry:

@@ -1,6 +1,7 @@
 """Reads MedMNIST's array layout: `train_images`, `train_labels` and the same for `val` and `test`.
 
-Labels are integers; their names are the numbers, or those that the user gives in their order. Patients, where they are
+Labels are integers; their names are the numbers, or those that the user gives in their order. Where an image may have
+several, each has a column. Patients, where they are
 known, are in an array beside them: `train_patients`, `train_patient_ids` and so on.
 """
 
@@ -19,18 +20,22 @@ from ttl_deploy.data.listing import Entry, Listing
 from ttl_deploy.data.npz_arrays import MOST_IMAGES, NpzArrays, NpzRows
 from ttl_deploy.data.values import patient_of
 from ttl_deploy.errors import BadInputError
+from ttl_deploy.tasks import UNKNOWN
+from ttl_deploy.tasks.multilabel import DOUBT, SEPARATOR
 
 _SIDES = ("train", "val", "test")
 _CHANNELS = (1, 3, 4)
 _LAYOUT = "see MedMNIST's layout: one image and label per row"
 
 
-def read_npz(path: Path, classes: Sequence[str] | None) -> Listing:
+def read_npz(path: Path, classes: Sequence[str] | None, *, several: bool = False, options: bool = False) -> Listing:
     """Lists the images of an .npz; labels and patients are loaded, images are read when they are asked for.
 
     Args:
         path: The file.
         classes: Names of the labels 0, 1, …; None: the numbers themselves.
+        several: Whether an image may have several labels; each then has a column of 1, 0, -1 and NaN.
+        options: Whether the command has options for classes, so that an error may name them.
 
     Raises:
         BadInputError: It is not an .npz, is damaged, holds pickled objects, or an array is missing or has another shape
@@ -41,14 +46,21 @@ def read_npz(path: Path, classes: Sequence[str] | None) -> Listing:
     if "train" not in present:
         raise _missing(path, "train_images", arrays)
     entries: list[Entry] = []
+    marked: tuple[str, ...] | None = None
     for side in present:
-        images, labels = _checked(path, side, arrays)
+        images, labels = _checked(path, side, arrays, several=several)
         split = side if len(present) > 1 else None
         owners = _patients(path, side, arrays, len(images))
-        entries += _entries(path, side, split, images, _names(path, side, labels, classes), owners)
+        if several and (marked or labels.ndim == 2 or len(classes or ()) < 2):
+            marked = marked or _columns(path, side, labels, classes)
+            texts = _joined(path, side, labels, marked, options=options)
+        else:
+            texts = _names(path, side, labels, classes)
+        entries += _entries(path, side, split, images, texts, owners)
     unused = [name for name in arrays.names if not _is_known(name)]
     owners_in = ", ".join(name for name in arrays.names if _patients_of(name) is not None)
-    return Listing(entries, columns={"patient": owners_in} if owners_in else {}, unused=tuple(unused))
+    columns = {"patient": owners_in} if owners_in else {}
+    return Listing(entries, columns=columns, unused=tuple(unused), classes=marked)
 
 
 def images_of(path: Path, arrays: NpzArrays, name: str) -> NpzRows:
@@ -95,18 +107,20 @@ def _patients(path: Path, side: str, arrays: NpzArrays, count: int) -> list[str 
     return [patient_of(value.decode(errors="replace") if isinstance(value, bytes) else str(value)) for value in values]
 
 
-def _checked(path: Path, side: str, arrays: NpzArrays) -> tuple[NpzRows, NDArray[Any]]:
-    """Images and labels (N,) of one side."""
+def _checked(path: Path, side: str, arrays: NpzArrays, *, several: bool) -> tuple[NpzRows, NDArray[Any]]:
+    """Images and labels of one side: (N,), or (N, K) where an image may have several."""
     for kind in ("images", "labels"):
         if f"{side}_{kind}" not in arrays.names:
             raise _missing(path, f"{side}_{kind}", arrays)
     images, labels = arrays.rows(f"{side}_images"), arrays.whole(f"{side}_labels")
-    problem = _image_problem(images) or _label_problem(labels)
+    if labels.ndim == 2 and labels.shape[1] == 1:
+        labels = labels.reshape(-1)
+    problem = _image_problem(images) or (_marks_problem if several else _label_problem)(labels)
     if not problem and len(images) != len(labels):
         problem = f"{len(images)} images but {len(labels)} labels"
     if problem:
         raise BadInputError(f"{side}: {problem}", where=path, fix=_LAYOUT)
-    return images_of(path, arrays, f"{side}_images"), labels.reshape(-1)
+    return images_of(path, arrays, f"{side}_images"), labels
 
 
 def _image_problem(images: NpzRows) -> str | None:
@@ -121,8 +135,8 @@ def _image_problem(images: NpzRows) -> str | None:
 def _label_problem(labels: NDArray[Any]) -> str | None:
     if labels.ndim > 2 or labels.ndim == 0:
         return f"labels of shape {labels.shape}; expected (N, 1) or (N,)"
-    if labels.ndim == 2 and labels.shape[1] != 1:
-        return f"{labels.shape[1]} labels per image; multi-label tasks are not supported yet"
+    if labels.ndim == 2:
+        return f"{labels.shape[1]} labels per image, where one is expected; several are --task multilabel"
     if labels.dtype.kind == "f" and not np.isfinite(labels).all():
         return "labels that are not numbers (nan), for images without a label"
     if labels.dtype.kind not in "iubf" or not np.array_equal(labels, labels.astype(np.int64)):
@@ -130,7 +144,47 @@ def _label_problem(labels: NDArray[Any]) -> str | None:
     return None
 
 
+def _marks_problem(labels: NDArray[Any]) -> str | None:
+    if labels.ndim not in (1, 2) or 0 in labels.shape[1:]:
+        return f"labels of shape {labels.shape}; expected (N, K), a column for each label"
+    if labels.dtype.kind not in "iubf":
+        return f"labels of type {labels.dtype}; expected 1, 0 and -1"
+    return None
+
+
+def _columns(path: Path, side: str, labels: NDArray[Any], classes: Sequence[str] | None) -> tuple[str, ...]:
+    """The name of each column of labels."""
+    if labels.ndim == 1 and classes is None:
+        what = f"{side}_labels has one value per image, and its label no name"
+        # Only a command with these options reads without knowing the classes.
+        way = "say with --classes what 1 means, or leave --task multilabel out"
+        raise BadInputError(what, where=path, fix=way)
+    count = 1 if labels.ndim == 1 else labels.shape[1]
+    return tuple(classes) if classes is not None else tuple(map(str, range(count)))
+
+
+def _joined(path: Path, side: str, labels: NDArray[Any], names: Sequence[str], *, options: bool) -> list[str]:
+    """The labels of each image as one text; see `ttl_deploy.data.several_labels`."""
+    table = (labels[:, None] if labels.ndim == 1 else labels).astype(np.float64)
+    if table.shape[1] != len(names):
+        what = f"{side}_labels is {table.shape[1]} wide, where the labels are {', '.join(names)}"
+        way = "name each column with --classes, and " if options else ""
+        raise BadInputError(what, where=path, fix=f"{way}give every side the same columns")
+    table[np.isnan(table)] = UNKNOWN
+    other = np.argwhere(~np.isin(table, (0, 1, UNKNOWN)))
+    if len(other):
+        row, column = other[0].tolist()
+        what = f"{side}_labels[{row}, {column}] is {table[row, column]:g}"
+        raise BadInputError(what, where=path, fix="write 1 for yes, 0 for no, and -1 or NaN where it is not known")
+    rows = table.astype(np.int64).tolist()
+    doubt = {1: "", UNKNOWN: DOUBT}
+    return [SEPARATOR.join(doubt[mark] + name for name, mark in zip(names, row, strict=True) if mark) for row in rows]
+
+
 def _names(path: Path, side: str, labels: NDArray[Any], classes: Sequence[str] | None) -> list[str]:
+    problem = _label_problem(labels)
+    if problem:
+        raise BadInputError(f"{side}: {problem}", where=path, fix=_LAYOUT)
     numbers = [int(label) for label in labels]
     negative = next((i for i, number in enumerate(numbers) if number < 0), None)
     if negative is not None:

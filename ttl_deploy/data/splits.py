@@ -1,7 +1,8 @@
 """Divides a data set into training, validation and test: by patient where patients are known, stratified by class.
 
-Images of one patient, and identical images without a patient, are never on two sides; every side has every class. The
-division depends on the seed and on the images, not on their order.
+Images of one patient, and identical images without a patient, are never on two sides; every side has every class, and
+of labels that an image may have several of, every one that enough patients have. The division depends on the seed and
+on the images, not on their order.
 """
 
 from __future__ import annotations
@@ -16,22 +17,25 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ttl_deploy.data.divide_several import Several, divide_several
 from ttl_deploy.data.items import Dataset, Item
+from ttl_deploy.data.sides import (
+    KEPT,
+    NOT_KEPT,
+    SIDES,
+    TOLERANCE,
+    asked,
+    farthest,
+    fold_is_tested,
+    seeds,
+    taken_from_training,
+    validation_share,
+)
 from ttl_deploy.errors import BadInputError
 from ttl_deploy.spec import SplitSpec
 
-SIDES = ("train", "val", "test")
-"""The sides of a division."""
-
-_ATTEMPTS = 10
-"""How many shuffles are tried before a division with every class on every side is given up."""
-
 _COARSEST = 10
 """A fraction is rounded to one with at most this denominator, so that folds stay large enough to hold rare classes."""
-
-
-_TOLERANCE = 0.1
-"""How far a side's share of the images may be from what was asked before that is told."""
 
 _MOST_OF_A_SIDE = 0.5
 """Share of a side's images above which one patient is told."""
@@ -61,7 +65,7 @@ class _Problem:
 
     Attributes:
         classes: Names.
-        labels: (N,) int64.
+        labels: (N,) int64; (N, K) where an image may have several.
         groups: (N,) int64; images of one group stay together.
         unit: What a group is called.
     """
@@ -101,21 +105,32 @@ def divide(dataset: Dataset, spec: SplitSpec, digests: Sequence[str] | None = No
 
     Raises:
         BadInputError: A class is too small to be on every side, the given division has a patient on two sides, or it
-            lacks a side.
+            lacks a side. Of several labels one may be missing on a side, with a warning, but not all.
     """
     items = dataset.items
     contents = list(digests) if digests is not None else [item.source.digest() for item in items]
     problem = _problem(dataset, contents)
     given = _given(dataset)
-    if spec.folds is not None:
+    kept = given is not None and spec.folds is None
+    if given is not None and kept:
+        _refuse_straddling(dataset, given)
+    rare: tuple[str, ...] = ()
+    if dataset.task.SEVERAL:
+        truth = dataset.task.truth(problem.labels)
+        several = Several(dataset.path, dataset.classes, truth, problem.groups, problem.unit)
+        sides, notes, rare = divide_several(several, spec, given)
+    elif spec.folds is not None:
         sides, notes = _cross_validation(problem, dataset, spec, ignored=given is not None)
     elif given is not None:
         sides, notes = _keep_given(problem, dataset, spec, given)
     else:
         sides, notes = _fresh(problem, dataset, spec)
     notes = (*notes, _fractions(sides))
-    kept = given is not None and spec.folds is None
-    warnings_ = [*_warnings(items, contents, sides, given=kept), *_uneven(problem, items, spec, sides, given=kept)]
+    warnings_ = [
+        *rare,
+        *_warnings(items, contents, sides, given=kept),
+        *_uneven(problem, items, spec, sides, given=kept),
+    ]
     return Division(tuple(sides.tolist()), notes, tuple(warnings_))
 
 
@@ -163,17 +178,16 @@ def _undivided(dataset: Dataset, side: str) -> str:
 def _keep_given(
     problem: _Problem, dataset: Dataset, spec: SplitSpec, given: NDArray[np.str_]
 ) -> tuple[NDArray[np.str_], tuple[str, ...]]:
-    _refuse_straddling(dataset, given)
     _refuse_absent(problem, dataset, given)
-    notes: tuple[str, ...] = ("the division that comes with the data is used",)
+    notes: tuple[str, ...] = (KEPT,)
     sides = given.copy()
     if "val" not in given:
         training = given == "train"
-        chosen = _carve(problem.restricted(training), spec.val / (spec.train + spec.val), spec.seed)
+        chosen = _carve(problem.restricted(training), validation_share(spec), spec.seed)
         if chosen is None:
             raise _too_small(problem.restricted(training), dataset, "a validation side taken from training")
         sides[np.flatnonzero(training)[chosen]] = "val"
-        notes += (f"it has no validation side: one was taken from training, by {_by(problem)}",)
+        notes += (taken_from_training(_by(problem)),)
     return sides, notes
 
 
@@ -214,16 +228,16 @@ def _refuse_straddling(dataset: Dataset, sides: NDArray[np.str_]) -> None:
 
 def _fresh(problem: _Problem, dataset: Dataset, spec: SplitSpec) -> tuple[NDArray[np.str_], tuple[str, ...]]:
     _refuse_rare(problem, dataset, 3, "a split", "one for each of training, validation and test")
-    for seed in _seeds(spec.seed):
+    for seed in seeds(spec.seed):
         found: list[NDArray[np.str_]] = []
         for test in _candidates(problem, spec.test, seed):
             sides = _with_validation(problem, test, spec)
-            if sides is not None and _farthest(sides, spec) <= _TOLERANCE:
+            if sides is not None and farthest(sides, spec) <= TOLERANCE:
                 return sides, ()
             found += [sides] if sides is not None else []
         if found:
             # A patient with very many images makes every division of this kind uneven; the least uneven is taken.
-            return min(found, key=lambda sides: _farthest(sides, spec)), ()
+            return min(found, key=lambda sides: farthest(sides, spec)), ()
     raise _too_small(problem, dataset, "training, validation and test")
 
 
@@ -233,15 +247,15 @@ def _cross_validation(
     """The first shuffle whose folds all have every class serves all folds, so that each image is tested once."""
     assert spec.folds is not None and spec.fold is not None
     _refuse_rare(problem, dataset, spec.folds, f"{spec.folds} folds", "one for each fold")
-    notes = ("the division that comes with the data is not used for cross-validation",) if ignored else ()
-    for seed in _seeds(spec.seed):
+    notes = (NOT_KEPT,) if ignored else ()
+    for seed in seeds(spec.seed):
         folds = _folds(problem, spec.folds, seed)
         if folds is None or not all(problem.complete(folds == fold) for fold in range(spec.folds)):
             continue
         sides = _with_validation(problem, folds == spec.fold, spec)
         if sides is None:
             break
-        return sides, (f"fold {spec.fold} of {spec.folds} is the test side", *notes)
+        return sides, (fold_is_tested(spec), *notes)
     raise _too_small(problem, dataset, f"{spec.folds} folds and a validation side")
 
 
@@ -250,7 +264,7 @@ def _with_validation(problem: _Problem, test: NDArray[np.bool_], spec: SplitSpec
     if not problem.complete(test):
         return None
     rest = problem.restricted(~test)
-    chosen = _carve(rest, spec.val / (spec.train + spec.val), spec.seed)
+    chosen = _carve(rest, validation_share(spec), spec.seed)
     if chosen is None:
         return None
     sides = np.where(test, "test", "train").astype("<U5")
@@ -260,7 +274,7 @@ def _with_validation(problem: _Problem, test: NDArray[np.bool_], spec: SplitSpec
 
 def _carve(problem: _Problem, fraction: float, seed: int) -> NDArray[np.bool_] | None:
     """A fraction of the groups that leaves every class inside and outside, or None."""
-    for shuffle in _seeds(seed):
+    for shuffle in seeds(seed):
         for chosen in _candidates(problem, fraction, shuffle):
             if problem.complete(chosen) and problem.complete(~chosen):
                 return chosen
@@ -307,12 +321,6 @@ def _divided(labels: NDArray[np.int64], groups: NDArray[np.int64], count: int, s
     return StratifiedGroupKFold(count, shuffle=True, random_state=seed).split(labels, labels, groups)
 
 
-def _seeds(seed: int) -> Iterator[int]:
-    """The seed itself, then others that follow from it."""
-    yield seed % 2**32
-    yield from np.random.SeedSequence(seed % 2**32).generate_state(_ATTEMPTS - 1).tolist()
-
-
 def _refuse_rare(problem: _Problem, dataset: Dataset, least: int, what: str, why: str) -> None:
     counts = problem.groups_per_class()
     rarest = int(counts.argmin())
@@ -349,15 +357,6 @@ def _fractions(sides: NDArray[np.str_]) -> str:
     return ", ".join(f"{side} {count:,} ({count / len(sides):.1%})" for side, count in counts.items())
 
 
-def _farthest(sides: NDArray[np.str_], spec: SplitSpec) -> float:
-    """Largest distance of a side's share of the images from what was asked."""
-    return max(abs(float((sides == side).mean()) - _asked(spec, side)) for side in SIDES)
-
-
-def _asked(spec: SplitSpec, side: str) -> float:
-    return {"train": spec.train, "val": spec.val, "test": spec.test}[side]
-
-
 def _uneven(
     problem: _Problem, items: Sequence[Item], spec: SplitSpec, sides: NDArray[np.str_], *, given: bool
 ) -> Iterator[str]:
@@ -365,11 +364,11 @@ def _uneven(
     sizes = np.bincount(problem.groups)
     largest = int(sizes.argmax())
     owner = items[int(np.flatnonzero(problem.groups == largest)[0])].patient
-    if not given and spec.folds is None and _farthest(sides, spec) > _TOLERANCE:
-        side = max(SIDES, key=lambda side: abs(float((sides == side).mean()) - _asked(spec, side)))
+    if not given and spec.folds is None and farthest(sides, spec) > TOLERANCE:
+        side = max(SIDES, key=lambda side: abs(float((sides == side).mean()) - asked(spec, side)))
         one = f"patient {owner}" if owner is not None else "one image with its copies"
         yield (
-            f"the {side} side is {(sides == side).mean():.0%} of the images where {_asked(spec, side):.0%} were asked "
+            f"the {side} side is {(sides == side).mean():.0%} of the images where {asked(spec, side):.0%} were asked "
             f"for: {one} has {sizes[largest]:,} of {len(sides):,} images, which stay together"
         )
     for side in SIDES:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,9 +16,10 @@ from pydantic import ConfigDict
 
 from ttl_deploy import documents, files
 from ttl_deploy.data.cache import Cached
-from ttl_deploy.data.items import Dataset, Item, Reading
+from ttl_deploy.data.items import Dataset, Interpretation, Item
 from ttl_deploy.progress import Reporter
 from ttl_deploy.spec import Record, read_record
+from ttl_deploy.tasks import UNKNOWN
 
 _SHOWN = 3
 """How many images a line names."""
@@ -31,6 +32,9 @@ _CLASSES_SHOWN = 20
 
 ALL = ""
 """In place of a class: all of them."""
+
+_NO_LABEL = "no label"
+"""In place of the label of an image of which nobody said one."""
 
 _SIDES = ("train", "val", "test")
 
@@ -49,25 +53,27 @@ class Understood:
 
     Attributes:
         path: What was read.
-        images: By class and side.
+        images: By class and side; one with several labels counts for each of them, and once for `ALL`.
         patients: Different patients by class and side. The class `ALL` is every class, the side `all` every side.
         unknown: Images without a patient.
         reading: Columns, files passed over, labels left out, writings merged.
         unreadable: How many images were left out because they cannot be read.
         constant: Ids of the images whose pixels are all the same.
         identical: Ids of images with the same pixels, a group each.
-        contradicting: Of these the groups with several labels, as (id, class).
+        contradicting: Of these the groups that are labelled differently, as (id, label).
+        doubtful: Of how many images a label is not known, by label.
     """
 
     path: Path
     images: Mapping[str, Mapping[str, int]]
     patients: Mapping[str, Mapping[str, int]]
     unknown: int
-    reading: Reading
+    reading: Interpretation
     unreadable: int
     constant: tuple[str, ...]
     identical: tuple[tuple[str, ...], ...]
     contradicting: tuple[tuple[tuple[str, str], ...], ...]
+    doubtful: Mapping[str, int] = field(default_factory=dict)
 
     def tell(self, reporter: Reporter) -> None:
         """Says it: a table, then what may be wrong."""
@@ -78,7 +84,7 @@ class Understood:
     def lines(self) -> Iterator[str]:
         """The table, as lines of text."""
         total = self.images[ALL]["all"]
-        yield f"understood {self.path}: {total:,} images, {len(self.images) - 1} classes"
+        yield f"understood {self.path}: {total:,} images, {_classes(len(self.images) - 1)}"
         yield from _aligned(self._rows())
         reading = self.reading
         if reading.columns:
@@ -86,6 +92,7 @@ class Understood:
             yield f"  columns: {used}" + (f"; not used: {', '.join(reading.unused)}" if reading.unused else "")
         elif reading.unused:
             yield f"  not used: {', '.join(reading.unused)}"
+        yield from (f"  {note}" for note in reading.notes)
         if reading.passed_over:
             yield f"  passed over: {_counted(reading.passed_over)}"
         if reading.left_out:
@@ -125,6 +132,8 @@ class Understood:
             "passed_over": dict(self.reading.passed_over),
             "other_labels": dict(self.reading.left_out),
             "merged": list(self.reading.merged),
+            **({"notes": list(self.reading.notes)} if self.reading.notes else {}),
+            **({"unknown_labels": dict(self.doubtful)} if self.doubtful else {}),
             "unreadable": self.unreadable,
             "constant": {"images": len(self.constant), "some": list(self.constant[:_RECORDED])},
             "identical": {
@@ -140,30 +149,40 @@ class Understood:
         }
 
     def _rows(self) -> Iterator[tuple[str, ...]]:
-        """Images by class and side; patients beside them where any is known."""
+        """Images by class and side; patients, and how often a label is unknown, beside them where there are any."""
         sides = [side for side in _SIDES if self.images[ALL].get(side)]
         known = self.patients[ALL]["all"] > 0
-        yield ("class", "images", *(("patients",) if known else ()), *sides)
+        unknown = ("unknown",) if self.doubtful else ()
+        yield ("class", "images", *(("patients",) if known else ()), *sides, *unknown)
         names = [name for name in self.images if name != ALL]
         for name in [*names[:_CLASSES_SHOWN], ALL]:
             counts, owners = self.images[name], self.patients[name]
             patients = (f"{owners['all']:,}",) if known else ()
-            yield (name or "all", f"{counts['all']:,}", *patients, *(f"{counts.get(side, 0):,}" for side in sides))
+            doubt = (f"{self.doubtful.get(name, 0):,}" if name else "",) if unknown else ()
+            by_side = (f"{counts.get(side, 0):,}" for side in sides)
+            yield (name or "all", f"{counts['all']:,}", *patients, *by_side, *doubt)
         if known:
-            yield ("patients", "", f"{owners['all']:,}", *(f"{owners.get(side, 0):,}" for side in sides))
+            nothing = ("",) if unknown else ()
+            yield ("patients", "", f"{owners['all']:,}", *(f"{owners.get(side, 0):,}" for side in sides), *nothing)
 
 
 def understand(dataset: Dataset, sides: Sequence[str], cached: Cached) -> Understood:
     """Counts a data set and looks for what may be wrong in it.
 
     Args:
-        dataset: The images that could be read; a label below zero is none.
+        dataset: The images that could be read; of some nobody may have said a label.
         sides: The side of each.
         cached: Their pixels and contents.
     """
     items = dataset.items
-    names = ["no label" if item.label < 0 else dataset.classes[item.label] for item in items]
-    groups = _identical(items, names, cached.contents())
+    task, labels = dataset.task, dataset.labels
+    unlabelled = [item.label == task.unlabelled for item in items]
+    texts = [_NO_LABEL if no else task.text(item.label) or "none" for item, no in zip(items, unlabelled, strict=True)]
+    names = [
+        [_NO_LABEL] if no else [task.classes[k] for k in np.flatnonzero(row)]
+        for row, no in zip(task.members(labels), unlabelled, strict=True)
+    ]
+    groups = _identical(items, texts, cached.contents())
     return Understood(
         path=dataset.path,
         images=_count(dataset.classes, names, sides, items, len),
@@ -174,6 +193,7 @@ def understand(dataset: Dataset, sides: Sequence[str], cached: Cached) -> Unders
         constant=tuple(items[i].id for i in np.flatnonzero(cached.constant())),
         identical=tuple(tuple(name for name, _ in group) for group in groups),
         contradicting=tuple(group for group in groups if len({label for _, label in group}) > 1),
+        doubtful=_doubtful(dataset),
     )
 
 
@@ -199,16 +219,29 @@ def read_columns(path: Path) -> dict[str, str]:
     return {str(role): name for role, name in read_record(_Columns, content, path, fix=fix).columns.items()}
 
 
+def _classes(count: int) -> str:
+    return f"{count} class{'' if count == 1 else 'es'}"
+
+
+def _doubtful(dataset: Dataset) -> dict[str, int]:
+    """Of how many images that have a known label another is not known, by label."""
+    if not dataset.task.SEVERAL:
+        return {}
+    labels = dataset.labels
+    unknown = (labels[dataset.task.known(labels)] == UNKNOWN).sum(axis=0)
+    return {name: int(count) for name, count in zip(dataset.classes, unknown, strict=True) if count}
+
+
 def _count(
     classes: Sequence[str],
-    names: Sequence[str],
+    names: Sequence[Sequence[str]],
     sides: Sequence[str],
     items: Sequence[Item],
     count: Callable[[Sequence[Item]], int],
 ) -> dict[str, dict[str, int]]:
     members: dict[str, dict[str, list[Item]]] = {name: defaultdict(list) for name in (*classes, ALL)}
-    for name, side, item in zip(names, sides, items, strict=True):
-        for row in (members.setdefault(name, defaultdict(list)), members[ALL]):
+    for of_image, side, item in zip(names, sides, items, strict=True):
+        for row in (*(members.setdefault(name, defaultdict(list)) for name in of_image), members[ALL]):
             row[side].append(item)
             row["all"].append(item)
     return {name: {"all": 0, **{side: count(found) for side, found in row.items()}} for name, row in members.items()}
@@ -219,12 +252,12 @@ def _patients(items: Sequence[Item]) -> int:
 
 
 def _identical(
-    items: Sequence[Item], names: Sequence[str], contents: Sequence[str]
+    items: Sequence[Item], texts: Sequence[str], contents: Sequence[str]
 ) -> list[tuple[tuple[str, str], ...]]:
-    """(id, class) of the images that share their pixels with another."""
+    """(id, label) of the images that share their pixels with another."""
     found: dict[str, list[tuple[str, str]]] = defaultdict(list)
-    for item, name, content in zip(items, names, contents, strict=True):
-        found[content].append((item.id, name))
+    for item, text, content in zip(items, texts, contents, strict=True):
+        found[content].append((item.id, text))
     return [tuple(group) for group in found.values() if len(group) > 1]
 
 

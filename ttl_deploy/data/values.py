@@ -10,6 +10,8 @@ import unicodedata
 from collections import defaultdict
 from collections.abc import Mapping
 
+from ttl_deploy.tasks import UNKNOWN
+
 MISSING = frozenset({"", "nan", "null", "none", "nil", "na", "n/a", "n.a.", "#n/a", "<na>", "nat"})
 """What programs write for a value that is not there, in lower case."""
 
@@ -18,6 +20,8 @@ _NO_NAME = MISSING | {"unknown", "-", "--", "?", "."}
 
 _WHOLE = re.compile(r"([+-]?\d+)(?:[.,]0*)?")
 """A whole number, with or without the zeros behind a decimal point or comma."""
+
+_MARKS = {"0": 0, "1": 1, "-1": UNKNOWN}
 
 
 def tidy(text: str) -> str:
@@ -67,6 +71,14 @@ def merged(writing: Mapping[str, str]) -> dict[str, list[str]]:
 def same_value(first: str, second: str) -> bool:
     """Whether two writings mean one value, as `one_writing` would say of them alone."""
     return _key(tidy(first), True) == _key(tidy(second), True)
+
+
+def mark_of(text: str) -> int | None:
+    """What a cell of a label's own column says: 1, 0, `UNKNOWN` for -1 and for no value; None: it is no mark."""
+    if is_missing(text):
+        return UNKNOWN
+    whole = _WHOLE.fullmatch(text)
+    return _MARKS.get(whole_number(whole[1])) if whole else None
 
 
 def whole_number(text: str) -> str:

@@ -36,7 +36,7 @@ DEVICES = ("cpu", "cuda")
 
 
 @dataclass(frozen=True)
-class Candidate:
+class Contender:
     """One way to run the model.
 
     Attributes:
@@ -81,7 +81,7 @@ def export_auto(
     data: str | Path | None = None,
     cache: str | Path | None = None,
     reporter: Reporter = SILENT,
-) -> tuple[Artifact, list[Candidate]]:
+) -> tuple[Artifact, list[Contender]]:
     """Exports a run in every way this machine can run, and keeps the fastest that parity lets through.
 
     Args:
@@ -112,7 +112,7 @@ def export_auto(
     files.refuse_existing(place, overwrite=overwrite)
     artifacts.refuse_foreign(place)
     with tempfile.TemporaryDirectory(dir=folder_of_run, prefix=".auto-") as folder:
-        tried: list[tuple[Candidate, Artifact | None]] = []
+        tried: list[tuple[Contender, Artifact | None]] = []
         for exporter in EXPORTERS:
             for precision in exporter.precisions:
                 tried += _try(source, exporter, precision, Path(folder), device, bounds)
@@ -143,9 +143,9 @@ def _try(
     folder: Path,
     device: str,
     bounds: Bounds | None,
-) -> Iterator[tuple[Candidate, Artifact | None]]:
+) -> Iterator[tuple[Contender, Artifact | None]]:
     """A candidate for every engine, with its artifact where an export would keep it."""
-    base = Candidate(exporter.name, precision)
+    base = Contender(exporter.name, precision)
     reason = exporter.available(precision) or _no_engine(exporter.name, precision, device)
     if reason:
         yield replace(base, reason=reason), None
@@ -182,13 +182,13 @@ def _no_engine(format: str, precision: str, device: str) -> str | None:
 
 
 def _measured(
-    passed: Sequence[tuple[Candidate, Artifact]],
+    passed: Sequence[tuple[Contender, Artifact]],
     device: str,
     threads: int | None,
     rounds: int,
     min_samples: int,
     reporter: Reporter,
-) -> list[tuple[Candidate, Artifact]]:
+) -> list[tuple[Contender, Artifact]]:
     """The candidates with their latencies, fastest first."""
     jobs = [
         Job(
@@ -219,14 +219,14 @@ def _relative(one: Measurement, fastest: Measurement) -> tuple[float, float]:
     return low, high
 
 
-def _winner(by_speed: Sequence[Candidate]) -> int:
+def _winner(by_speed: Sequence[Contender]) -> int:
     """Position of the one to keep: of those that tie with the fastest the most precise, then by format."""
     precisions = {name: place for place, name in enumerate(STRICTEST_FIRST)}
     tied = [i for i, candidate in enumerate(by_speed) if candidate.tied or i == 0]
     return min(tied, key=lambda i: (precisions.get(by_speed[i].precision, 0), by_speed[i].format))
 
 
-def _told(winner: Candidate, fastest: Candidate) -> str:
+def _told(winner: Contender, fastest: Contender) -> str:
     low, high = winner.relative or (1.0, 1.0)
     return (
         f"{fastest.format} {fastest.precision} in {fastest.runtime} is not surely faster than {winner.format} "
@@ -234,11 +234,11 @@ def _told(winner: Candidate, fastest: Candidate) -> str:
     )
 
 
-def _why(tried: Sequence[tuple[Candidate, Artifact | None]]) -> str:
+def _why(tried: Sequence[tuple[Contender, Artifact | None]]) -> str:
     return "; ".join(f"{c.format} {c.precision} {c.runtime}: {c.reason}" for c, _ in tried)
 
 
-def _record(rows: Sequence[Candidate]) -> dict[str, Any]:
+def _record(rows: Sequence[Contender]) -> dict[str, Any]:
     return {
         "hardware": hardware.describe().as_dict(),
         "libraries": hardware.library_versions(),

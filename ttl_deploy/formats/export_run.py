@@ -26,7 +26,7 @@ from ttl_deploy.formats.options import ExportOptions
 from ttl_deploy.parity.compare import Bounds
 from ttl_deploy.parity.verify import check
 from ttl_deploy.progress import SILENT, Reporter
-from ttl_deploy.spec import OPERATING_POINT_VERSION, OperatingPoint, SourceRun, make_record
+from ttl_deploy.spec import OPERATING_POINT_VERSION, TASK_VERSION, OperatingPoint, SourceRun, TaskSpec, make_record
 from ttl_deploy.tasks.operating_point import Operation
 from ttl_deploy.training.operation import operation, refuse_point
 from ttl_deploy.training.run import METRICS, Predictions, Run, finished_run, read_predictions, run_data
@@ -82,20 +82,29 @@ def export_run(
     exporter, chosen = choose(wanted, precision)
     chosen_options = make_options(exporter, given)
     exporter.check(chosen, chosen_options)
-    _refuse_sigmoid(source, chosen_options)
+    _refuse_activation(source, chosen_options)
     place = Path(out) if out is not None else source.run.folder / f"{exporter.name}-{chosen}"
     files.refuse_existing(place, overwrite=overwrite)
     artifacts.refuse_foreign(place)
     return export_one(source, exporter, chosen, place, settings=chosen_options, bounds=bounds)
 
 
-def _refuse_sigmoid(source: Exported, settings: ExportOptions) -> None:
-    if source.operation is not None and getattr(settings, "activation", "none") == "sigmoid":
-        raise BadInputError(
-            "a sigmoid gives other probabilities than those that the operating point was chosen on",
-            where="--activation",
-            fix="pass softmax, or leave it out",
-        )
+def _refuse_activation(source: Exported, settings: ExportOptions) -> None:
+    """Exclusive classes may end in a sigmoid where the most probable one is said all the same."""
+    asked, task = getattr(settings, "activation", "none"), source.run.task
+    if asked in ("none", task.ACTIVATION):
+        return
+    if source.operation is not None:
+        whose = "the operating point was chosen on"
+    elif task.ACTIVATION == "sigmoid" or task.GRADED:
+        whose = f"a {task.KIND} model was trained for"
+    else:
+        return
+    raise BadInputError(
+        f"a {asked} gives other probabilities than those that {whose}",
+        where="--activation",
+        fix=f"pass {task.ACTIVATION}, or leave it out",
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,7 +129,7 @@ class Exported:
     rule: str | None = None
 
     def __post_init__(self) -> None:
-        refuse_point(self.rule, self.run.config.model.classes)
+        refuse_point(self.rule, self.run.task)
         _ = self.operation  # a wrong rule is told before anything is decoded
 
     @functools.cached_property
@@ -131,7 +140,7 @@ class Exported:
             return None if recorded is None else Operation.model_validate(recorded)
         asked = make_record(OperatingPoint, rule=self.rule, threshold=0)
         patients = {row.id: row.patient for row in read_split(self.run.split)}
-        return operation(read_predictions(self.run), asked.rule, patients)
+        return operation(read_predictions(self.run), asked.rule, patients, self.run.task)
 
     @functools.cached_property
     def prepared(self) -> Prepared:
@@ -282,6 +291,8 @@ def _write(folder: Path, source: Exported, job: ExportJob, exporter: Exporter) -
     }
     if job.point is not None:
         fields |= {"schema_version": OPERATING_POINT_VERSION, "operating_point": job.point}
+    if spec.task != TaskSpec():
+        fields["schema_version"] = TASK_VERSION
     results: list[Written] = []
 
     def build(target: Path) -> str:

@@ -21,6 +21,7 @@ from ttl_deploy.parity.compare import Bounds
 from ttl_deploy.progress import SILENT, Reporter
 from ttl_deploy.spec import OperatingPoint, PreprocessSpec, SourceRun, make_record
 from ttl_deploy.spec.options import OptionedRegistry, Options, listed
+from ttl_deploy.tasks import Task, task_of
 from ttl_deploy.transfer import TransferModel
 
 OUTPUT = "logits"
@@ -53,6 +54,11 @@ class ExportJob:
     source: SourceRun | None = None
     cost: Complexity | None = None
     point: OperatingPoint | None = None
+
+    @property
+    def task(self) -> Task:
+        """What the model's outputs mean, and where they decide."""
+        return task_of(self.model.spec, self.point)
 
     def metadata(self, **more: Any) -> dict[str, str]:
         """What a model file shall say of itself, JSON by key; `runtime.binding` holds the manifest against it.

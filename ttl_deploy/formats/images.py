@@ -48,7 +48,7 @@ class Sample:
 
     @property
     def labels(self) -> NDArray[np.int64]:
-        """(N,) class of each image."""
+        """(N,) or (N, K), as the task has them."""
         return self.prepared.labels[self.indices]
 
     @property
@@ -81,10 +81,10 @@ class RunImages:
             BadInputError: Fewer images than classes were asked for, or the training side has one class only.
         """
         indices, classes = self.prepared.indices("train"), len(self.prepared.classes)
-        labels = self.prepared.labels[indices]
+        labels = self.prepared.task.strata(self.prepared.labels[indices])
         if len(np.unique(labels)) < 2:
             raise BadInputError(
-                f"the training side has one class only, {self.prepared.classes[int(labels[0])]!r}"
+                f"the training side has one class only, {self.prepared.words[int(indices[0])]!r}"
                 if len(labels)
                 else "the training side has no images",
                 fix="calibration needs images of at least two classes",

@@ -16,15 +16,15 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from ttl_deploy import files
 from ttl_deploy.runtime import RUNTIMES, native_code
 from ttl_deploy.spec import ModelSpec
+from ttl_deploy.tasks import Task
 from ttl_deploy.tasks.operating_point import Operation
+from ttl_deploy.training.metrics import TITLES
 from ttl_deploy.training.run import Run
 
 CARD = "model_card.md"
 
 _TEMPLATE = "model_card.md.j2"
 _METRICS = (
-    ("AUROC", "auroc", "auroc_interval"),
-    ("AUPRC", "auprc", "auprc_interval"),
     ("accuracy", "accuracy", None),
     ("balanced accuracy", "balanced_accuracy", None),
     ("sensitivity at 95 % specificity", "sensitivity_at_95_specificity", None),
@@ -76,7 +76,7 @@ def model_card(
     )
     environment.filters["cell"] = _cell
     environment.filters["number"] = _number
-    config, metrics = run.config, run.metrics()
+    config, metrics, task = run.config, run.metrics(), run.task
     return environment.get_template(_TEMPLATE).render(
         name=run.name,
         network=_network(config.model),
@@ -86,13 +86,15 @@ def model_card(
         macs=macs,
         config=config,
         data=PurePath(config.data).name,
-        positive=config.model.classes[1] if len(config.model.classes) == 2 else None,
+        task=_task(task),
+        exclusive=task.ACTIVATION == "softmax",
+        positive=task.positive,
         images=metrics["images"],
         unreadable=metrics["unreadable"],
         patients=_patients(run),
         operation=operation,
         sides={side: metrics[side] for side in ("val", "test")},
-        rows=_METRICS,
+        rows=(*((TITLES[name], name, f"{name}_interval") for name in task.METRICS), *_METRICS),
         weights=config.weights if config.weights in ("imagenet", "random") else "a file or run of the user",
         native=_native(format),
         hardware=metrics["hardware"],
@@ -118,6 +120,12 @@ def _patients(run: Run) -> dict[str, int]:
 def _network(spec: ModelSpec) -> str:
     cut = f", cut at {spec.cut}" if spec.cut else ""
     return f"{spec.backbone}, {spec.method.upper()}{cut}"
+
+
+def _task(task: Task) -> str:
+    kind = {"multiclass": ""}.get(task.KIND, f"{task.KIND}, ")
+    positive = f"; positive: {task.positive}" if task.divided is not None else ""
+    return f"{kind}{len(task.classes)} classes: {', '.join(task.classes)}{positive}"
 
 
 def _cell(value: Any) -> str:

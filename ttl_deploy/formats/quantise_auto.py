@@ -22,7 +22,7 @@ from ttl_deploy.formats.images import Sample
 from ttl_deploy.formats.quantiser import Quantiser
 from ttl_deploy.parity.compare import Bounds, Comparison, Verdict, compare, verdict
 from ttl_deploy.parity.verify import patient_groups
-from ttl_deploy.tasks import softmax
+from ttl_deploy.tasks import Task
 
 Logits = NDArray[np.float32]
 Measure = Callable[[onnx.ModelProto], float]
@@ -35,7 +35,7 @@ SENSITIVITY_IMAGES = 64
 
 
 @dataclass(frozen=True)
-class Trial:
+class Mix:
     """One mix of precisions on the validation split.
 
     Attributes:
@@ -82,7 +82,7 @@ class Choice:
 
     float_layers: tuple[str, ...]
     sensitivity: dict[str, float]
-    trials: tuple[Trial, ...]
+    trials: tuple[Mix, ...]
     images: int
 
     def record(self) -> dict[str, Any]:
@@ -109,7 +109,7 @@ def choose_float_layers(quantiser: Quantiser, job: ExportJob) -> Choice:
     sample = job.run_images().validation()
     reference = logits_of(quantiser.plain, sample)
     ranking = sensitivities(quantiser, job, sample, reference)
-    trials: list[Trial] = []
+    trials: list[Mix] = []
     for count in _counts(len(ranking)):
         chosen = tuple(ranking)[:count]
         trials.append(_trial(quantiser, job, sample, reference, chosen))
@@ -142,21 +142,31 @@ def sensitivities(quantiser: Quantiser, job: ExportJob, sample: Sample, referenc
     with job.reporter.task("measuring each layer's sensitivity", len(quantiser.layers)) as advance:
         for layer in quantiser.layers:
             others = [other for other in quantiser.layers if other != layer]
-            found[layer] = divergence(reference[rows], logits_of(quantiser.quantise(others), batches))
+            found[layer] = divergence(reference[rows], logits_of(quantiser.quantise(others), batches), job.task)
             advance(1, layer)
     return dict(sorted(found.items(), key=lambda pair: -pair[1]))
 
 
-def divergence(reference: Logits, candidate: Logits) -> float:
-    """Mean Kullback-Leibler divergence of the candidate's class probabilities from the reference's, nats.
+def divergence(reference: Logits, candidate: Logits, task: Task) -> float:
+    """Mean Kullback-Leibler divergence of the candidate's probabilities from the reference's, nats.
+
+    Of labels, which have a probability each, the sum over the labels.
 
     Args:
         reference: (N, classes) logits.
         candidate: (N, classes) logits.
+        task: What they mean.
     """
-    p, q = softmax(reference), softmax(candidate)
+    p, q = (_outcomes(task, task.probabilities(logits)) for logits in (reference, candidate))
     tiny = np.finfo(np.float64).tiny
     return float((p * (np.log(np.maximum(p, tiny)) - np.log(np.maximum(q, tiny)))).sum(axis=1).mean())
+
+
+def _outcomes(task: Task, probabilities: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(N, outcomes): of a sigmoid the no beside the yes."""
+    if task.ACTIVATION == "softmax":
+        return probabilities
+    return np.concatenate([probabilities, 1 - probabilities], axis=1)
 
 
 def logits_of(proto: onnx.ModelProto, batches: Iterable[NDArray[np.float32]]) -> Logits:
@@ -170,24 +180,24 @@ def logits_of(proto: onnx.ModelProto, batches: Iterable[NDArray[np.float32]]) ->
     return np.concatenate([session.run(None, {name: batch})[0] for batch in batches])
 
 
-def _trial(quantiser: Quantiser, job: ExportJob, sample: Sample, reference: Logits, chosen: tuple[str, ...]) -> Trial:
+def _trial(quantiser: Quantiser, job: ExportJob, sample: Sample, reference: Logits, chosen: tuple[str, ...]) -> Mix:
     logits = logits_of(quantiser.quantise(chosen), sample)
     # By patient, as the test split will be judged: the images of one patient are no independent evidence.
     groups = patient_groups(sample.prepared, sample.ids)
-    threshold = None if job.point is None else job.point.threshold
-    comparison = compare(sample.labels, reference, logits, job.model.spec.classes, groups=groups, threshold=threshold)
+    comparison = compare(sample.labels, reference, logits, job.task, groups=groups)
     judged = verdict(comparison, (job.bounds or Bounds()).filled("int8"))
     macs = quantiser.macs
     kept = sum(macs.values()) - sum(macs[name] for name in chosen)
     job.reporter.info(f"{len(chosen)} layers in float: {judged.result} on validation: {judged.reason}")
-    return Trial(len(chosen), kept / sum(macs.values()), divergence(reference, logits), comparison, judged)
+    return Mix(len(chosen), kept / sum(macs.values()), divergence(reference, logits, job.task), comparison, judged)
 
 
 def _few(sample: Sample) -> Sample:
     """The first images of each class in turns, in the order of the sample."""
-    order = np.argsort(sample.labels, kind="stable")
+    labels = sample.prepared.task.strata(sample.labels)
+    order = np.argsort(labels, kind="stable")
     turn = np.empty(len(order), dtype=np.int64)
-    starts = np.searchsorted(sample.labels[order], sample.labels[order])
+    starts = np.searchsorted(labels[order], labels[order])
     turn[order] = np.arange(len(order)) - starts
     chosen = np.sort(np.argsort(turn, kind="stable")[:SENSITIVITY_IMAGES])
     return Sample(sample.prepared, sample.preprocess, sample.indices[chosen], sample.batch_size)

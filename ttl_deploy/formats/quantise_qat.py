@@ -28,6 +28,7 @@ from ttl_deploy.formats.exporter import ExportJob
 from ttl_deploy.formats.images import Sample
 from ttl_deploy.formats.quantise_auto import divergence
 from ttl_deploy.spec import AugmentSpec
+from ttl_deploy.training.losses import distillation
 from ttl_deploy.transfer import TransferModel
 
 LEARNING_RATE = 1e-5
@@ -79,7 +80,7 @@ def _train(model: TransferModel, job: ExportJob, epochs: int, validation: Sample
     # Near its optimum every step is mostly noise, which a rate that goes to zero lets settle.
     decay = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs * math.ceil(len(training) / BATCH))
     wanted = _logits(job.model, validation)
-    start = least = divergence(wanted, _logits(model, validation))
+    start = least = divergence(wanted, _logits(model, validation), job.task)
     state = copy.deepcopy(model.state_dict())
     with job.reporter.task("finetuning with int8 rounding", epochs) as advance:
         for epoch in range(1, epochs + 1):
@@ -87,13 +88,12 @@ def _train(model: TransferModel, job: ExportJob, epochs: int, validation: Sample
                 training, BATCH, epoch=epoch, seed=mix_seeds(_SEED, epoch), workers=0
             ):
                 with torch.no_grad():
-                    taught = job.model(batch).softmax(1)
+                    taught = job.model(batch)
                 optimizer.zero_grad(set_to_none=True)
-                said = model(batch).log_softmax(1)
-                torch.autograd.backward(nn.functional.kl_div(said, taught, reduction="batchmean"))
+                torch.autograd.backward(distillation(model(batch), taught, job.task))
                 optimizer.step()
                 decay.step()
-            reached = divergence(wanted, _logits(model, validation))
+            reached = divergence(wanted, _logits(model, validation), job.task)
             if reached < least:
                 least, state = reached, copy.deepcopy(model.state_dict())
             advance(1, f"divergence {reached:.2e}")

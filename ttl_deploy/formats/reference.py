@@ -58,7 +58,8 @@ def untrained(spec: ModelSpec, *, cache: Path | None = None) -> Artifact:
 
 def whole_spec(spec: ModelSpec) -> ModelSpec:
     """The FTL spec of the same backbone, classes and input."""
-    return ModelSpec(backbone=spec.backbone, classes=spec.classes, image_size=spec.image_size, channels=spec.channels)
+    kept = {name: getattr(spec, name) for name in ("backbone", "task", "classes", "image_size", "channels")}
+    return ModelSpec(**kept)
 
 
 def _key(spec: ModelSpec) -> str:

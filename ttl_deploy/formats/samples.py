@@ -49,6 +49,7 @@ def samples(job: ExportJob, proto: onnx.ModelProto, count: int) -> bytes:
         expected=_computed(proto, inputs, job.precision),
         pytorch=reference,
         activation=np.array(options.activation),
+        sigmoid=np.array(job.task.ACTIVATION == "sigmoid"),
     )
     return buffer.getvalue()
 

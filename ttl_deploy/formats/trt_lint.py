@@ -36,7 +36,7 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Table:
+class OperatorTable:
     """TensorRT's list: where it was read, the range of opsets, the element types of every supported operator."""
 
     source: str
@@ -54,11 +54,11 @@ class Scope:
 
 
 @functools.cache
-def table() -> Table:
+def table() -> OperatorTable:
     """Reads the list once."""
     content = json.loads(_TABLE.read_text())
     types = {name: frozenset(group["types"]) for group in content["supported"] for name in group["operators"]}
-    return Table(content["source"], (content["opsets"][0], content["opsets"][1]), types)
+    return OperatorTable(content["source"], (content["opsets"][0], content["opsets"][1]), types)
 
 
 def lint(proto: onnx.ModelProto, *, turing: bool = False) -> list[Finding]:

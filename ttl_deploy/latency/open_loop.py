@@ -22,7 +22,7 @@ TAIL = 99
 _FALLBACKS = (99, 95, 90, 50)
 
 
-class Trial(Record):
+class LoadTrial(Record):
     """One offered rate of the server scenario.
 
     Attributes:
@@ -64,7 +64,7 @@ class ServerResult(Record):
     utilisation: float
     seed: int
     searched: bool = False
-    trials: tuple[Trial, ...] = ()
+    trials: tuple[LoadTrial, ...] = ()
     seconds: float = 0.0
 
     @property

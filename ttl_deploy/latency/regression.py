@@ -40,7 +40,7 @@ Block = Callable[[], object]
 
 
 @dataclass(frozen=True)
-class Estimate:
+class RatioEstimate:
     """A workload's time in units of its reference.
 
     Attributes:
@@ -97,7 +97,7 @@ class Pairing:
         self.batches.append(quotient(references, works))
         self.work_seconds += works
 
-    def estimate(self) -> Estimate:
+    def estimate(self) -> RatioEstimate:
         """What the batches so far say."""
         return estimate(self.batches, len(self.work_seconds))
 
@@ -108,7 +108,7 @@ class Pairing:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class SpeedComparison:
     """A workload against its baseline.
 
     Attributes:
@@ -129,7 +129,7 @@ class Comparison:
     high: float | None
     bound: float
     reason: str
-    estimate: Estimate
+    estimate: RatioEstimate
 
 
 class BaselineEntry(Record):
@@ -139,7 +139,7 @@ class BaselineEntry(Record):
         revision: Of the workload's definition.
         reference: Name of its reference.
         reference_revision: Of the reference's definition.
-        ratio: As in `Estimate`.
+        ratio: As in `RatioEstimate`.
         low: Likewise.
         high: Likewise.
         batches: Likewise.
@@ -170,9 +170,9 @@ class BaselineEntry(Record):
         return self
 
     @property
-    def estimate(self) -> Estimate:
+    def estimate(self) -> RatioEstimate:
         """The numbers alone."""
-        return Estimate(self.ratio, self.low, self.high, self.batches, self.pairs)
+        return RatioEstimate(self.ratio, self.low, self.high, self.batches, self.pairs)
 
 
 class Baseline(Record):
@@ -198,7 +198,7 @@ def quotient(references: Sequence[float], works: Sequence[float]) -> float:
     return float(np.percentile(works, 10) / np.percentile(references, 10))
 
 
-def estimate(batches: Sequence[float], pairs: int) -> Estimate:
+def estimate(batches: Sequence[float], pairs: int) -> RatioEstimate:
     """The median of the batches' quotients, with a distribution-free interval from their order (the sign test's).
 
     Args:
@@ -207,10 +207,10 @@ def estimate(batches: Sequence[float], pairs: int) -> Estimate:
     """
     ordered = sorted(batches)
     skip = _order(len(ordered))
-    return Estimate(median(ordered), ordered[skip], ordered[-1 - skip], len(ordered), pairs)
+    return RatioEstimate(median(ordered), ordered[skip], ordered[-1 - skip], len(ordered), pairs)
 
 
-def compare(name: str, now: Estimate, base: Estimate, bound: float) -> Comparison:
+def compare(name: str, now: RatioEstimate, base: RatioEstimate, bound: float) -> SpeedComparison:
     """The change against the baseline, its interval, and what it means.
 
     A regression is told only when the whole interval lies above the bound, and its absence only when the whole
@@ -227,7 +227,7 @@ def compare(name: str, now: Estimate, base: Estimate, bound: float) -> Compariso
     up = math.hypot(math.log(now.high / now.ratio), math.log(base.ratio / base.low))
     change, low, high = (math.expm1(value) for value in (middle, middle - down, middle + up))
     verdict: VerdictName = "fail" if low > bound else "pass" if high <= bound else "inconclusive"
-    return Comparison(name, verdict, change, low, high, bound, _reason(verdict, change, low, high, bound), now)
+    return SpeedComparison(name, verdict, change, low, high, bound, _reason(verdict, change, low, high, bound), now)
 
 
 def read_baseline(path: Path) -> Baseline:

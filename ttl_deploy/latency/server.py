@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ttl_deploy.latency.measure import Clock
-from ttl_deploy.latency.open_loop import TAIL, Tail, Trial, tail
+from ttl_deploy.latency.open_loop import TAIL, LoadTrial, Tail, tail
 
 _SPIN_S = 0.002
 """The last milliseconds before an arrival are spent reading the clock: a sleep may end late by that much."""
@@ -114,7 +114,7 @@ def too_many_late(queries: int, bound_ms: float) -> Callable[[float], bool]:
 
 def highest_rate(
     attempt: Callable[[float], tuple[float, ...]], queries: int, service_ms: float, bound_ms: float
-) -> list[Trial]:
+) -> list[LoadTrial]:
     """Tries rates by halving the range from none to a worker without pause, until it is known to 5 %.
 
     Args:
@@ -128,17 +128,17 @@ def highest_rate(
         Every trial in order. One with too few queries to tell raises the rate like one that held.
     """
     low, high = 0.0, 1000 / service_ms
-    floor, trials = high * _LOWEST, list[Trial]()
+    floor, trials = high * _LOWEST, list[LoadTrial]()
     while high - low > _PRECISION * high and high > floor:
         rate = (low + high) / 2
         latencies = attempt(rate)
         found = Tail(None, None, False) if len(latencies) < queries else tail(latencies, bound_ms)
-        trials.append(Trial(qps=rate, tail_ms=found.ms, held=found.held))
+        trials.append(LoadTrial(qps=rate, tail_ms=found.ms, held=found.held))
         low, high = (low, rate) if found.held is False else (rate, high)
     return trials
 
 
-def best(trials: Sequence[Trial]) -> float | None:
+def best(trials: Sequence[LoadTrial]) -> float | None:
     """The highest rate that did not break the bound; None where each did."""
     return max((trial.qps for trial in trials if trial.held is not False), default=None)
 

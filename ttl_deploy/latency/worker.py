@@ -28,7 +28,7 @@ from ttl_deploy.latency import server
 from ttl_deploy.latency.isolate import Job, from_line, to_line
 from ttl_deploy.latency.machine import Watch
 from ttl_deploy.latency.measure import Measurement, measure_session, standard_batch, summarise
-from ttl_deploy.latency.open_loop import ServerResult, Trial, tail
+from ttl_deploy.latency.open_loop import LoadTrial, ServerResult, tail
 from ttl_deploy.latency.persistent import READY, Block
 from ttl_deploy.runtime import Session, load
 from ttl_deploy.runtime.base import default_threads
@@ -163,7 +163,7 @@ def _measure_server(job: Job, opened: _Open) -> Measurement:
     )
 
 
-def _search(job: Job, session: Session, draw: Callable[[], NDArray[np.float32]], probe: Measurement) -> list[Trial]:
+def _search(job: Job, session: Session, draw: Callable[[], NDArray[np.float32]], probe: Measurement) -> list[LoadTrial]:
     """The trials of the search for the highest rate.
 
     Raises:
@@ -184,7 +184,7 @@ def _search(job: Job, session: Session, draw: Callable[[], NDArray[np.float32]],
     return server.highest_rate(attempt, job.queries, probe.mean_ms, bound)
 
 
-def _result(job: Job, rate: float, answers: server.Answers, trials: list[Trial]) -> ServerResult:
+def _result(job: Job, rate: float, answers: server.Answers, trials: list[LoadTrial]) -> ServerResult:
     bound = job.latency_bound_ms or 0.0
     found = tail(answers.latency_ms, bound)
     return ServerResult(

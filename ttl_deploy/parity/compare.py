@@ -26,9 +26,10 @@ from pydantic import Field
 
 from ttl_deploy.errors import BadInputError, near
 from ttl_deploy.parity.paired import Change, Changes, changes, images_needed
-from ttl_deploy.parity.shift import SMALLEST_SPREAD, Shift, probabilities, shift
+from ttl_deploy.parity.shift import SMALLEST_SPREAD, Shift, shift
 from ttl_deploy.spec import ParityRecord, Record
-from ttl_deploy.tasks import decide
+from ttl_deploy.tasks import UNKNOWN, Labels, Task
+from ttl_deploy.training.metrics import KAPPA, TITLES
 
 Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -91,7 +92,7 @@ class Similarity(Record):
     """How often two models are right or wrong on the same images (Juodelyte et al. 2023, section 3.2, equation 2).
 
     Attributes:
-        observed: Fraction of images that both classify rightly or both wrongly.
+        observed: Fraction of images that both classify rightly or both wrongly; of several labels, all of them rightly.
         independent: The same, if two models of these accuracies a and b erred independently: ab + (1 - a)(1 - b).
         accuracy: (reference, candidate).
     """
@@ -115,10 +116,10 @@ class Comparison(Record):
         p95_difference: 95th percentile.
         p99_difference: 99th percentile.
         spread: How much the reference's logits vary between images: the largest standard deviation of a class.
-        disagreements: On how many images the decision differs; images that are not finite count.
+        disagreements: On how many images the decision differs, of labels any of them; images that are not finite count.
         label_agreement: Fraction of images on which it does not.
-        threshold: The probability of the second of two classes from which on it is decided for; None: the most
-            probable class is.
+        threshold: The operating point's probability from which on the positive side is decided for; None: the more
+            probable one is.
         largest_relative: Largest difference of a logit relative to the size of the logits, of which rounding is a
             fraction: the largest of the image's own, the spread and 0.1.
         typical_relative: The median over images of the largest such difference on an image.
@@ -161,6 +162,7 @@ class Bounds(Record):
     Attributes:
         max_auroc_drop: Most that the headline AUROC may be lower.
         max_auprc_drop: Most that the headline AUPRC may be lower.
+        max_kappa_drop: Most that the quadratic kappa of grades may be lower.
         min_label_agreement: Least fraction of images with the same decision.
         max_logit_difference: Most that `Comparison.largest_relative` may be. Rounding grows with the logits, so an
             absolute bound would be lax for a network with small logits and unfair to one with large. None: not judged.
@@ -178,6 +180,7 @@ class Bounds(Record):
 
     max_auroc_drop: float = Field(0.005, ge=0, le=1)
     max_auprc_drop: float = Field(0.005, ge=0, le=1)
+    max_kappa_drop: float = Field(0.005, ge=0, le=2)
     min_label_agreement: float = Field(0.99, ge=0, le=1)
     max_logit_difference: float | None = Field(None, gt=0)
     max_calibration_shift: float | None = Field(None, ge=0, le=1)
@@ -223,7 +226,7 @@ class Bounds(Record):
             raise BadInputError(f"unknown preset {name!r}", fix=near(name, PRESETS))
         if name == "default":
             return cls.for_precision(precision)
-        wide = {"max_auroc_drop": 1, "max_auprc_drop": 1, "min_label_agreement": 0}
+        wide = {"max_auroc_drop": 1, "max_auprc_drop": 1, "max_kappa_drop": 2, "min_label_agreement": 0}
         return cls(**{**dict.fromkeys(cls.model_fields), **wide, "min_metric_ratio": _MLPERF[name]})
 
 
@@ -255,52 +258,47 @@ def compare(
     labels: ArrayLike | None,
     reference_logits: ArrayLike,
     candidate_logits: ArrayLike,
-    classes: Sequence[str],
+    task: Task,
     *,
     groups: Sequence[str] | None = None,
     bootstrap: int = 1000,
     seed: int = 0,
-    threshold: float | None = None,
     sigmoid: bool = False,
 ) -> Comparison:
     """Compares a candidate's logits with the reference's.
 
     Args:
-        labels: (N,) integers, indices into `classes`; None: not known.
+        labels: (N,) or (N, K), as the task has them; None: not known.
         reference_logits: (N, K).
         candidate_logits: (N, K), of the same images in the same order.
-        classes: K names.
+        task: What the logits mean, and where it decides.
         groups: The patient of each image; None: not known.
         bootstrap: Resamples for the intervals; 0: none but AUROC's, which needs none.
         seed: Seed of the resampling.
-        threshold: Probability of the second of two classes from which on it is decided for; None: the most probable
-            class is.
-        sigmoid: Whether a sigmoid follows and not softmax, so that every logit counts for itself.
+        sigmoid: Whether a sigmoid follows even where the task's softmax would, so that every logit counts for itself.
 
     Raises:
-        ValueError: The shapes do not fit, there is no image, or a threshold is given for other than two classes.
+        ValueError: The shapes do not fit, or there is no image.
     """
     reference, candidate = (np.asarray(side, dtype=np.float64) for side in (reference_logits, candidate_logits))
-    truth = np.zeros(len(reference), dtype=np.int64) if labels is None else np.asarray(labels)
-    _check_shapes(truth, reference, candidate, len(classes))
-    if threshold is not None and len(classes) != 2:
-        raise ValueError(f"a threshold decides between two classes, not {len(classes)}")
+    truth = np.array([task.unlabelled] * len(reference), dtype=np.int64) if labels is None else np.asarray(labels)
+    _check_shapes(truth, reference, candidate, task)
     finite: Mask = np.asarray(np.isfinite(reference).all(axis=1) & np.isfinite(candidate).all(axis=1))
     differences = np.abs(reference[finite] - candidate[finite])
     agree = finite.copy()
-    agree[finite] = decisions(reference[finite], threshold) == decisions(candidate[finite], threshold)
+    agree[finite] = same(task.decide_by_logits(reference[finite]), task.decide_by_logits(candidate[finite]))
     measured = Changes()
     if labels is not None and finite.all():
-        both = probabilities(reference), probabilities(candidate)
-        measured = changes(truth, *both, groups=groups, bootstrap=bootstrap, seed=seed)
+        both = task.probabilities(reference), task.probabilities(candidate)
+        measured = changes(truth, *both, task, groups=groups, bootstrap=bootstrap, seed=seed)
     return Comparison(
         images=len(truth),
         not_finite=int((~finite).sum()),
         **_statistics(differences),
         spread=float(reference[finite].std(axis=0).max()) if finite.any() else None,
         **_relative(reference[finite], candidate[finite]),
-        shift=shift(reference[finite], candidate[finite], sigmoid=sigmoid),
-        threshold=threshold,
+        shift=shift(reference[finite], candidate[finite], sigmoid=sigmoid or task.ACTIVATION == "sigmoid"),
+        threshold=task.threshold,
         disagreements=int((~agree).sum()),
         label_agreement=float(agree.mean()),
         auroc=(measured.auroc.reference, measured.auroc.candidate),
@@ -308,18 +306,8 @@ def compare(
         worst=_worst(differences, finite),
         labelled=labels is not None,
         changes=measured,
-        similarity=None if labels is None else _similarity(truth, reference, candidate, threshold),
+        similarity=None if labels is None else _similarity(truth, reference, candidate, task),
     )
-
-
-def decisions(logits: Floats, threshold: float | None = None) -> NDArray[np.int64]:
-    """(N,) the class decided for.
-
-    Args:
-        logits: (N, K).
-        threshold: See `compare`.
-    """
-    return decide(logits if threshold is None else probabilities(logits), threshold)
 
 
 def verdict(comparison: Comparison, bounds: Bounds) -> Verdict:
@@ -354,6 +342,7 @@ def to_record(
         precision: Whose bounds it was judged by; None: bounds of no precision.
     """
     measured, similarity, moved = comparison.changes, comparison.similarity, comparison.shift
+    kappa = measured.quadratic_kappa
     return ParityRecord(
         reference=reference,
         images=comparison.images,
@@ -363,6 +352,7 @@ def to_record(
         label_agreement=comparison.label_agreement,
         auroc=comparison.auroc,
         auprc=comparison.auprc,
+        quadratic_kappa=None if kappa is None else (kappa.reference, kappa.candidate),
         verdict=judged.result,
         reason=judged.reason,
         images_needed=judged.images_needed,
@@ -422,12 +412,10 @@ def _criteria(comparison: Comparison, bounds: Bounds) -> Iterator[_Criterion]:
         yield _Criterion("finite logits", "fail", count, 0, reason, within=False)
     yield _agreement(comparison, bounds.min_label_agreement)
     if comparison.labelled:
-        for name, change, most in (
-            ("AUROC", measured.auroc, bounds.max_auroc_drop),
-            ("AUPRC", measured.auprc, bounds.max_auprc_drop),
-        ):
-            bound = _tighter(most, bounds.min_metric_ratio, change.reference)
-            yield _moved(name, "drop", change, bound, images, step=measured.step or 0.0)
+        drops = {"auroc": bounds.max_auroc_drop, "auprc": bounds.max_auprc_drop, KAPPA: bounds.max_kappa_drop}
+        for name, change in measured.headline.items():
+            bound = _tighter(drops[name], bounds.min_metric_ratio, change.reference)
+            yield _moved(TITLES[name], "drop", change, bound, images, step=measured.step or 0.0)
     if comparison.labelled and bounds.max_calibration_shift is not None:
         yield _moved("calibration error", "shift", measured.calibration, bounds.max_calibration_shift, images)
         yield _moved("Brier score", "rise", measured.brier, bounds.max_calibration_shift, images)
@@ -568,11 +556,17 @@ def _strain(number: float, bound: float) -> float:
     return number / bound if bound > 0 else float(number > 0)
 
 
-def _check_shapes(labels: NDArray[np.int64], reference: Floats, candidate: Floats, classes: int) -> None:
-    expected = (len(labels), classes)
-    if reference.shape != expected or candidate.shape != expected or labels.ndim != 1:
+def same(one: Labels, other: Labels) -> Mask:
+    """(N,) whether all that is decided of an image is the same."""
+    alike = one == other
+    return np.asarray(alike if alike.ndim == 1 else alike.all(axis=1))
+
+
+def _check_shapes(labels: Labels, reference: Floats, candidate: Floats, task: Task) -> None:
+    expected = (len(labels), len(task.classes))
+    if reference.shape != expected or candidate.shape != expected or labels.ndim != np.ndim(task.unlabelled) + 1:
         raise ValueError(
-            f"{len(labels)} labels of {classes} classes need logits {expected}, "
+            f"{len(labels)} labels of {len(task.classes)} classes need logits {expected}, "
             f"got {reference.shape} of the reference and {candidate.shape} of the candidate"
         )
     if not len(labels):
@@ -587,13 +581,13 @@ def _statistics(differences: Floats) -> dict[str, float | None]:
     return {name: float(value) for name, value in zip(names, values, strict=True)}
 
 
-def _similarity(labels: NDArray[np.int64], reference: Floats, candidate: Floats, threshold: float | None) -> Similarity:
-    """A logit that is not a number makes the image an error."""
+def _similarity(labels: Labels, reference: Floats, candidate: Floats, task: Task) -> Similarity:
+    """A logit that is not a number makes the image an error; of labels, one that is wrong does."""
     right = []
     for side in (reference, candidate):
         finite: Mask = np.asarray(np.isfinite(side).all(axis=1))
-        decided = decisions(np.where(finite[:, None], side, 0.0), threshold)
-        right.append(finite & (decided == labels))
+        decided = task.decide_by_logits(np.where(finite[:, None], side, 0.0))
+        right.append(finite & same(np.where(labels == UNKNOWN, UNKNOWN, decided), labels))
     first, second = (float(side.mean()) for side in right)
     return Similarity(
         observed=float((right[0] == right[1]).mean()),

@@ -35,7 +35,7 @@ def _refuse_other_point(artifact: Artifact, run: Run) -> None:
     said = artifact.manifest.operating_point
     if said is None:
         return
-    found = operating_point(read_predictions(run), said.rule)
+    found = operating_point(read_predictions(run), said.rule, run.task)
     if abs(found.threshold - said.threshold) > _LAST_DIGIT:
         what = f"has the operating point {said.threshold:.6f}, {said.rule} gives {found.threshold:.6f} on {run.folder}"
         raise _other(artifact, what)

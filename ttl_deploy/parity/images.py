@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ttl_deploy.data.cache import PixelCache
+from ttl_deploy.data.columns import normal
 from ttl_deploy.data.items import ArraySource, Dataset, FileSource, Item
 from ttl_deploy.data.manifest import read_dataset
 from ttl_deploy.data.npz_arrays import NpzArrays
@@ -22,37 +23,35 @@ from ttl_deploy.errors import BadInputError
 from ttl_deploy.image_kinds import is_image
 from ttl_deploy.progress import SILENT, Reporter
 from ttl_deploy.spec import PreprocessSpec
-
-UNKNOWN = -1
-"""The label of an image without one."""
+from ttl_deploy.tasks import Label, Task
 
 
-def read_items(path: Path, classes: Sequence[str]) -> Dataset:
+def read_items(path: Path, task: Task) -> Dataset:
     """The images of a data set, or of its test side where it has one.
 
     Args:
         path: A folder, CSV or .npz.
-        classes: The models' classes; a label that is none of them is refused.
+        task: The models' own; a label that is none of its classes is refused.
 
     Returns:
-        A data set; where it has no labels, all are `UNKNOWN`.
+        A data set; where it has no labels, all are `Task.unlabelled`.
 
     Raises:
         BadInputError: There is nothing to read, or a label is not a class.
     """
-    unlabelled = _unlabelled(path)
+    unlabelled = _unlabelled(path, task)
     if unlabelled is not None:
         if not unlabelled:
             raise BadInputError("holds no image", where=path, fix="pass a folder, CSV or .npz of images")
-        return Dataset(path, tuple(classes), unlabelled)
-    dataset = read_dataset(path, classes=classes)
+        return Dataset(path, task, unlabelled)
+    dataset = read_dataset(path, classes=task.classes, task=task.spec)
     tested = tuple(item for item in dataset.items if item.split == "test")
     return replace(dataset, items=tested or dataset.items)
 
 
 def prepare_items(
     items: Sequence[Item],
-    classes: tuple[str, ...],
+    task: Task,
     preprocess: PreprocessSpec,
     *,
     cache: Path | None = None,
@@ -64,40 +63,41 @@ def prepare_items(
         UnreadableImageError: An image cannot be read.
     """
     cached = PixelCache(cache, preprocess).ensure(items, skip_unreadable=False, reporter=reporter)
-    return assemble(classes, items, ["test"] * len(items), cached)
+    return assemble(task, items, ["test"] * len(items), cached)
 
 
-def _unlabelled(path: Path) -> tuple[Item, ...] | None:
+def _unlabelled(path: Path, task: Task) -> tuple[Item, ...] | None:
     """The images of a set that has no labels; None where it has some, or is nothing we know."""
     if path.is_dir():
-        return _loose(path)
+        return _loose(path, task.unlabelled)
     if path.suffix.lower() == ".csv" and path.is_file():
-        return _listed(path)
+        return _listed(path, task)
     if path.suffix.lower() == ".npz" and path.is_file():
-        return _rows(path)
+        return _rows(path, task.unlabelled)
     return None
 
 
-def _loose(folder: Path) -> tuple[Item, ...] | None:
+def _loose(folder: Path, label: Label) -> tuple[Item, ...] | None:
     kept = [entry for entry in folder.iterdir() if not is_leftover(entry.name)]
     if any(entry.is_dir() for entry in kept):
         return None
     found = sorted(entry for entry in kept if entry.is_file() and is_image(entry))
-    return tuple(Item(entry.name, UNKNOWN, None, None, FileSource(entry)) for entry in found)
+    return tuple(Item(entry.name, label, None, None, FileSource(entry)) for entry in found)
 
 
-def _listed(table: Path) -> tuple[Item, ...] | None:
+def _listed(table: Path, task: Task) -> tuple[Item, ...] | None:
     try:
         header, *rows = (cells for _line, cells in open_table(table, required=("path",), optional=("label",)))
     except (BadInputError, ValueError):
         return None  # the reader of labelled tables says what is wrong
-    if not rows or "label" in header:
+    columns = {normal(name) for name in header}
+    if not rows or "label" in header or (task.SEVERAL and any(normal(name) in columns for name in task.classes)):
         return None
     paths = dict.fromkeys(locate(table.parent, row["path"])[0] for row in rows if row.get("path"))
-    return tuple(Item(name, UNKNOWN, None, None, FileSource(table.parent / name)) for name in paths)
+    return tuple(Item(name, task.unlabelled, None, None, FileSource(table.parent / name)) for name in paths)
 
 
-def _rows(path: Path) -> tuple[Item, ...] | None:
+def _rows(path: Path, label: Label) -> tuple[Item, ...] | None:
     try:
         arrays = NpzArrays(path)
     except BadInputError:
@@ -107,5 +107,5 @@ def _rows(path: Path) -> tuple[Item, ...] | None:
     images = images_of(path, arrays, "test_images")
     names = [f"test/{row:05d}" for row in range(len(images))]
     return tuple(
-        Item(name, UNKNOWN, None, None, ArraySource(images, row, f"{path}:{name}")) for row, name in enumerate(names)
+        Item(name, label, None, None, ArraySource(images, row, f"{path}:{name}")) for row, name in enumerate(names)
     )

@@ -13,10 +13,11 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ttl_deploy.parity.compare import decisions
+from ttl_deploy.parity.compare import same
 from ttl_deploy.parity.graphs import GraphComparison
 from ttl_deploy.parity.shift import SMALLEST_SPREAD
 from ttl_deploy.spec import Record
+from ttl_deploy.tasks import Labels, Task
 
 FP32_LOGIT_BOUND = 2e-4
 """What a step between fp32 and fp32 may change a logit by, in units of the logits' spread: above what another order of
@@ -48,7 +49,7 @@ class Step(Record):
         end: The stage after.
         difference: Largest difference of a logit; None where one is not finite.
         bound: What it may be: `FP32_LOGIT_BOUND` or `LOW_PRECISION_LOGIT_BOUND` times the spread of the logits.
-        agreement: Fraction of images with the same most probable class.
+        agreement: Fraction of images with the same decision.
         exceeds: Whether the difference is larger.
     """
 
@@ -79,16 +80,16 @@ class Location(Record):
     graph: GraphComparison | None = None
 
 
-def steps_of(stages: Sequence[Stage], most: float | None = None, threshold: float | None = None) -> tuple[Step, ...]:
+def steps_of(stages: Sequence[Stage], task: Task, most: float | None = None) -> tuple[Step, ...]:
     """Compares each stage with the one before.
 
     Args:
         stages: The chain; the spread of the first one's logits is the unit of the bounds.
+        task: What the logits mean, and where it decides.
         most: The largest difference allowed in that unit; None: by the precision of each step.
-        threshold: See `ttl_deploy.parity.compare.compare`.
     """
     spread = max(float(np.nan_to_num(stages[0].logits.astype(np.float64).std(axis=0)).max()), SMALLEST_SPREAD)
-    return tuple(_step(*pair, spread, most, threshold) for pair in itertools.pairwise(stages))
+    return tuple(_step(*pair, task, spread, most) for pair in itertools.pairwise(stages))
 
 
 def first_exceeding(steps: Sequence[Step]) -> int | None:
@@ -115,7 +116,7 @@ def permutation(reference: NDArray[np.float32], candidate: NDArray[np.float32], 
     return order
 
 
-def _step(before: Stage, after: Stage, spread: float, most: float | None, threshold: float | None) -> Step:
+def _step(before: Stage, after: Stage, task: Task, spread: float, most: float | None) -> Step:
     low = {before.precision, after.precision} != {"fp32"}
     factor = most or (LOW_PRECISION_LOGIT_BOUND if low else FP32_LOGIT_BOUND)
     finite = np.isfinite(before.logits).all() and np.isfinite(after.logits).all()
@@ -125,11 +126,11 @@ def _step(before: Stage, after: Stage, spread: float, most: float | None, thresh
         end=after.name,
         difference=difference,
         bound=factor * spread,
-        agreement=float((_decided(before, threshold) == _decided(after, threshold)).mean()),
+        agreement=float(same(_decided(before, task), _decided(after, task)).mean()),
         exceeds=difference is None or difference > factor * spread,
     )
 
 
-def _decided(stage: Stage, threshold: float | None) -> NDArray[np.int64]:
+def _decided(stage: Stage, task: Task) -> Labels:
     """What is no number decides like zero; such a step exceeds its bound anyway."""
-    return decisions(np.nan_to_num(stage.logits.astype(np.float64)), threshold)
+    return task.decide_by_logits(np.nan_to_num(stage.logits.astype(np.float64)))

@@ -6,21 +6,26 @@ resamples, so that what they share cancels. Whole patients are drawn where patie
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
 from ttl_deploy.parity.delong import error_of_difference
 from ttl_deploy.spec import Record
+from ttl_deploy.tasks import UNKNOWN, Task
+from ttl_deploy.tasks.task import Truth
 from ttl_deploy.training.metrics import (
     ECE_BINS,
+    KAPPA,
     Ranked,
     auprc,
     auroc,
     brier,
     expected_calibration_error,
-    headline_classes,
+    kappas,
+    quadratic_kappa,
 )
 
 Floats = NDArray[np.float64]
@@ -58,8 +63,9 @@ class Changes(Record):
     Attributes:
         auroc: Headline AUROC, as in `ttl_deploy.training.metrics`; the interval is DeLong's.
         auprc: Headline AUPRC; this and the following have percentile bootstrap intervals.
+        quadratic_kappa: Of grades; not written of tasks without.
         ece: Expected calibration error.
-        calibration: The same of the probability that each gives to the reference's decision, in bins of the
+        calibration: The same of the probability that each gives to the reference's answer, in bins of the
             reference's: a probability that crosses the edge of a bin, or a decision that changes, is no shift of it.
         brier: Brier score.
         step: The least change of the AUROC that these images can show; None where it is not defined.
@@ -70,6 +76,7 @@ class Changes(Record):
 
     auroc: Change = Change()
     auprc: Change = Change()
+    quadratic_kappa: Change | None = Field(None, exclude_if=lambda change: change is None)
     ece: Change = Change()
     calibration: Change = Change()
     brier: Change = Change()
@@ -78,11 +85,18 @@ class Changes(Record):
     bootstrap: int = 0
     seed: int = 0
 
+    @property
+    def headline(self) -> dict[str, Change]:
+        """The changes that a verdict holds against its bounds, by metric."""
+        found = {KAPPA: self.quadratic_kappa, "auroc": self.auroc, "auprc": self.auprc}
+        return {name: change for name, change in found.items() if change is not None}
+
 
 def changes(
     labels: Labels,
     reference: Floats,
     candidate: Floats,
+    task: Task,
     *,
     groups: Sequence[str] | None = None,
     bootstrap: int = 1000,
@@ -91,9 +105,10 @@ def changes(
     """Measures the changes.
 
     Args:
-        labels: (N,).
+        labels: (N,) or (N, K), as the task has them.
         reference: (N, K) probabilities.
         candidate: (N, K) probabilities.
+        task: What they mean.
         groups: The patient of each image; None: not known.
         bootstrap: How many resamples; 0: no intervals but AUROC's.
         seed: Seed of the resampling.
@@ -104,18 +119,19 @@ def changes(
     if groups is not None and len(groups) != len(labels):
         raise ValueError(f"{len(groups)} groups for {len(labels)} images")
     clusters = _clusters(groups, len(labels))
-    sides = (reference, candidate)
-    rows = np.concatenate([*_resamples(labels, clusters, bootstrap, seed), np.empty((0, len(labels)), dtype=np.int32)])
+    pair = _Pair(task, labels, (reference, candidate))
+    drawn = _resamples(pair.truth, clusters, bootstrap, seed)
+    rows = np.concatenate([*drawn, np.empty((0, len(labels)), dtype=np.int32)])
     if len(rows) < bootstrap / 2:
         rows = rows[:0]  # what is left would say little and look like much
-    ranked = len(np.unique(labels)) > 1
     return Changes(
-        auroc=_auroc_change(labels, sides, clusters) if ranked else Change(),
-        auprc=_auprc_change(labels, sides, rows) if ranked else Change(),
-        ece=_ece_change(labels, sides, rows),
-        step=_step(labels, headline_classes(labels, reference.shape[1])) if ranked else None,
-        calibration=_calibration_change(labels, sides, rows),
-        brier=_brier_change(labels, sides, rows),
+        auroc=_auroc_change(pair, clusters) if pair.ranked else Change(),
+        auprc=_auprc_change(pair, rows) if pair.ranked else Change(),
+        quadratic_kappa=_kappa_change(pair, rows) if KAPPA in task.METRICS else None,
+        ece=_ece_change(pair, rows),
+        step=_step(pair) if pair.ranked else None,
+        calibration=_calibration_change(pair, rows),
+        brier=_brier_change(pair, rows),
         patients=None if groups is None else int(clusters.max()) + 1,
         bootstrap=len(rows),
         seed=seed,
@@ -143,17 +159,45 @@ def images_needed(images: int, number: float, end: float, bound: float) -> int |
     return int(np.ceil(images * (abs(end - number) / distance) ** 2 - 1e-9))
 
 
-def _auroc_change(labels: Labels, sides: tuple[Floats, Floats], clusters: Labels) -> Change:
-    values = [auroc(labels, side) for side in sides]
+class _Pair:
+    """Two models' probabilities of the same images.
+
+    Attributes:
+        task: What they mean.
+        labels: (N,) or (N, K), as the task has them.
+        sides: Reference and candidate, (N, K) each.
+        truth: (N, M); see `Task.truth`.
+        scores: Of each side, (N, M).
+        chosen: The columns of the headline.
+    """
+
+    def __init__(self, task: Task, labels: Labels, sides: tuple[Floats, Floats]) -> None:
+        self.task, self.labels, self.sides = task, labels, sides
+        self.truth = task.truth(labels)
+        self.scores = task.scores(sides[0]), task.scores(sides[1])
+        self.chosen = task.headline(self.truth)
+
+    @property
+    def ranked(self) -> bool:
+        """Whether every column of the headline has images of both kinds."""
+        yes_and_no = [len(np.unique(column[column != UNKNOWN])) > 1 for column in self.truth.T[self.chosen]]
+        return bool(yes_and_no) and all(yes_and_no)
+
+    def measured(self, measure: Callable[..., float]) -> list[float]:
+        """A measure of each side."""
+        return [measure(self.labels, side, self.task) for side in self.sides]
+
+
+def _auroc_change(pair: _Pair, clusters: Labels) -> Change:
+    values = pair.measured(auroc)
     difference = values[1] - values[0]
-    chosen = headline_classes(labels, sides[0].shape[1])
-    error = error_of_difference(labels, *sides, chosen, clusters)
-    rounding = _only_rounded(sides)
+    error = error_of_difference(pair.truth, *pair.scores, pair.chosen, clusters)
+    rounding = _only_rounded(pair.sides)
     if error is None:
         return _change(values, np.full(int(rounding), difference))
     half = QUANTILE_975 * error
     if half == 0 and not rounding:
-        half = _step(labels, chosen)
+        half = _step(pair)
     return Change(
         reference=values[0],
         candidate=values[1],
@@ -166,67 +210,85 @@ def _only_rounded(sides: tuple[Floats, Floats]) -> bool:
     return bool(np.abs(sides[0] - sides[1]).max() <= ROUNDING)
 
 
-def _step(labels: Labels, chosen: Sequence[int]) -> float:
+def _step(pair: _Pair) -> float:
     """The least change of the AUROC that these images can show: one pair of a positive and a negative exchanged.
 
     Two models that differ and happen to rank every pair the same have DeLong variance 0, as if no other images could
     tell them apart; the interval is then one step to either side.
     """
-    counts = [int((labels == k).sum()) for k in chosen]
-    return max(1 / (count * (len(labels) - count)) for count in counts) / len(chosen)
+    counts = [[int((pair.truth[:, k] == side).sum()) for side in (0, 1)] for k in pair.chosen]
+    return max(1 / (no * yes) for no, yes in counts) / len(pair.chosen)
 
 
-def _auprc_change(labels: Labels, sides: tuple[Floats, Floats], rows: NDArray[np.int32]) -> Change:
-    chosen = headline_classes(labels, sides[0].shape[1])
+def _auprc_change(pair: _Pair, rows: NDArray[np.int32]) -> Change:
     differences = np.zeros(len(rows))
-    for k in chosen:
-        for side, sign in zip(sides, (-1, 1), strict=True):
-            ranked = Ranked(labels == k, side[:, k])
+    for k in pair.chosen:
+        truth = pair.truth[:, k]
+        for side, sign in zip(pair.scores, (-1, 1), strict=True):
+            ranked = Ranked(truth == 1, side[:, k], truth != UNKNOWN)
             differences += sign * np.concatenate([ranked.areas(w)[1] for w in _pieces(rows)]) if len(rows) else 0.0
-    return _change([auprc(labels, side) for side in sides], differences / len(chosen))
+    return _change(pair.measured(auprc), differences / len(pair.chosen))
 
 
-def _ece_change(labels: Labels, sides: tuple[Floats, Floats], rows: NDArray[np.int32]) -> Change:
-    gaps = []
-    for side in sides:
-        confidence = side.max(axis=1)
-        gaps.append(((side.argmax(axis=1) == labels) - confidence)[:, None] * _in_bins(confidence))
-    return _change([expected_calibration_error(labels, side) for side in sides], _gap_differences(gaps, rows))
+def _kappa_change(pair: _Pair, rows: NDArray[np.int32]) -> Change:
+    drawn = [np.concatenate([np.zeros(0), *(kappas(w, pair.labels, s) for w in _pieces(rows))]) for s in pair.sides]
+    return _change(pair.measured(quadratic_kappa), drawn[1] - drawn[0])
 
 
-def _calibration_change(labels: Labels, sides: tuple[Floats, Floats], rows: NDArray[np.int32]) -> Change:
-    """The mean gap between confidence and accuracy over bins, the bins and the decisions those of the reference."""
-    decided = sides[0].argmax(axis=1)
-    images = np.arange(len(labels))
-    members = _in_bins(sides[0][images, decided])
-    gaps = [((decided == labels) - side[images, decided])[:, None] * members for side in sides]
-    whole = np.ones((1, len(labels)))
-    return _change([float(_mean_gap(whole, gap)[0]) for gap in gaps], _gap_differences(gaps, rows))
+def _ece_change(pair: _Pair, rows: NDArray[np.int32]) -> Change:
+    answers = [pair.task.certain(side) for side in pair.sides]
+    gaps = [
+        _gaps(pair, side, own, pair.task.confidence(side, own)) for side, own in zip(pair.sides, answers, strict=True)
+    ]
+    return _change(pair.measured(expected_calibration_error), _gap_differences(gaps, _counted(pair), rows))
 
 
-def _brier_change(labels: Labels, sides: tuple[Floats, Floats], rows: NDArray[np.int32]) -> Change:
+def _calibration_change(pair: _Pair, rows: NDArray[np.int32]) -> Change:
+    """The mean gap between confidence and accuracy over bins, the bins and the answers those of the reference."""
+    decided = pair.task.certain(pair.sides[0])
+    places = pair.task.confidence(pair.sides[0], decided)
+    gaps = [_gaps(pair, side, decided, places) for side in pair.sides]
+    whole, counted = np.ones((1, len(pair.labels))), _counted(pair)
+    return _change([float(_mean_gap(whole, gap, counted)[0]) for gap in gaps], _gap_differences(gaps, counted, rows))
+
+
+def _brier_change(pair: _Pair, rows: NDArray[np.int32]) -> Change:
     """The score is a mean over images, so a resample's is one of the images' own scores."""
-    own = [np.array([brier(labels[i : i + 1], side[i : i + 1]) for i in range(len(labels))]) for side in sides]
+    own = [pair.task.brier(pair.labels, side) for side in pair.sides]
     moved = own[1] - own[0]
     resampled = [(w @ moved) / w.sum(axis=1) for w in _pieces(rows)] if len(rows) else [np.zeros(0)]
-    return _change([brier(labels, side) for side in sides], np.concatenate(resampled))
+    return _change(pair.measured(brier), np.concatenate(resampled))
 
 
-def _gap_differences(gaps: Sequence[Floats], rows: NDArray[np.int32]) -> Floats:
+def _gaps(pair: _Pair, side: Floats, answers: Labels, places: Floats) -> Floats:
+    """(N, bins) of being right less the confidence, in the bins of `places`; several answers summed."""
+    right = pair.task.right(pair.labels, answers)
+    gaps = np.where(right == UNKNOWN, 0.0, right - pair.task.confidence(side, answers))
+    return np.asarray((gaps[:, :, None] * _in_bins(places)).sum(axis=1))
+
+
+def _counted(pair: _Pair) -> Floats:
+    """(N,) how many answers of each image are known to be right or wrong."""
+    right = pair.task.right(pair.labels, pair.task.certain(pair.sides[0]))
+    return np.asarray((right != UNKNOWN).sum(axis=1), dtype=np.float64)
+
+
+def _gap_differences(gaps: Sequence[Floats], counted: Floats, rows: NDArray[np.int32]) -> Floats:
     """The difference of the mean gaps on every resample."""
-    found = [_mean_gap(w, gaps[1]) - _mean_gap(w, gaps[0]) for w in _pieces(rows)] if len(rows) else [np.zeros(0)]
-    return np.concatenate(found)
+    if not len(rows):
+        return np.zeros(0)
+    return np.concatenate([_mean_gap(w, gaps[1], counted) - _mean_gap(w, gaps[0], counted) for w in _pieces(rows)])
 
 
 def _in_bins(confidence: Floats) -> Floats:
-    """(N, bins) of 0 and 1, each bin closed above as in `expected_calibration_error`."""
+    """(N, J, bins) of 0 and 1, each bin closed above as in `expected_calibration_error`."""
     place = np.clip(np.ceil(confidence * ECE_BINS).astype(np.int64) - 1, 0, ECE_BINS - 1)
     return np.eye(ECE_BINS)[place]
 
 
-def _mean_gap(weights: Floats, gaps: Floats) -> Floats:
-    """(B,) calibration errors of resamples (B, N) from gaps by bin (N, bins)."""
-    errors: Floats = np.abs(weights @ gaps).sum(axis=1) / weights.sum(axis=1)
+def _mean_gap(weights: Floats, gaps: Floats, counted: Floats) -> Floats:
+    """(B,) calibration errors of resamples (B, N) from gaps by bin (N, bins) of so many answers (N,)."""
+    errors: Floats = np.abs(weights @ gaps).sum(axis=1) / (weights @ counted)
     return errors
 
 
@@ -238,19 +300,22 @@ def _change(values: Sequence[float], resampled: Floats) -> Change:
     return Change(reference=values[0], candidate=values[1], difference=values[1] - values[0], interval=interval)
 
 
-def _resamples(labels: Labels, clusters: Labels, count: int, seed: int) -> Iterator[NDArray[np.int32]]:
+def _resamples(truth: Truth, clusters: Labels, count: int, seed: int) -> Iterator[NDArray[np.int32]]:
     """How often each image is in each resample, (B, N): patients drawn with replacement within their class.
 
     A patient with images of several classes belongs to the rarest of them, so that a resample that lacks a class is
     rare; one that does is left out.
     """
-    counts = np.bincount(labels)
-    order = np.argsort(-counts[labels], kind="stable")
+    rankable = [k for k in range(truth.shape[1]) if (truth[:, k] == 1).any() and (truth[:, k] == 0).any()]
+    yes = truth == 1
+    rarity = np.where(yes, yes.sum(axis=0), len(truth) + 1)
+    # A column of its own for images without any yes.
+    own = np.where(yes.any(axis=1), rarity.argmin(axis=1), truth.shape[1])
+    order = np.argsort(-rarity.min(axis=1), kind="stable")
     strata = np.empty(int(clusters.max()) + 1, dtype=np.int64)
-    strata[clusters[order]] = labels[order]
+    strata[clusters[order]] = own[order]
     generator = np.random.default_rng(seed)
-    present = np.unique(labels)
-    piece = max(1, _CELLS_AT_ONCE // len(labels))
+    piece = max(1, _CELLS_AT_ONCE // len(truth))
     for start in range(0, count, piece):
         size = min(piece, count - start)
         times = np.zeros((size, len(strata)), dtype=np.int32)
@@ -258,7 +323,8 @@ def _resamples(labels: Labels, clusters: Labels, count: int, seed: int) -> Itera
             members = np.flatnonzero(strata == stratum)
             times[:, members] = generator.multinomial(len(members), np.full(len(members), 1 / len(members)), size=size)
         rows = times[:, clusters]
-        yield rows[np.all([rows[:, labels == k].any(axis=1) for k in present], axis=0)]
+        drawn = [rows[:, truth[:, k] == side].any(axis=1) for k in rankable for side in (0, 1)]
+        yield rows[np.all(drawn, axis=0)] if drawn else rows
 
 
 def _pieces(rows: NDArray[np.int32]) -> Iterator[Floats]:

@@ -23,13 +23,13 @@ from ttl_deploy.data.understood import understand
 from ttl_deploy.errors import BadInputError, IntegrityError
 from ttl_deploy.parity.compare import Bounds, Comparison, Verdict, compare, to_record, verdict
 from ttl_deploy.parity.evidence import refuse_other_run, unrecorded
-from ttl_deploy.parity.images import UNKNOWN, prepare_items, read_items
+from ttl_deploy.parity.images import prepare_items, read_items
 from ttl_deploy.parity.precision import judged_precision
 from ttl_deploy.parity.run_session import logits_of, without_constant
 from ttl_deploy.progress import SILENT, Reporter
 from ttl_deploy.runtime import Session
 from ttl_deploy.spec import OperatingPoint, ParityRecord, PreprocessSpec
-from ttl_deploy.tasks import softmax
+from ttl_deploy.tasks import Task, task_of
 from ttl_deploy.training import operation
 from ttl_deploy.training.run import (
     CONFIG,
@@ -102,17 +102,15 @@ class Source:
     Attributes:
         run: The run, or the one the other artifact lies in; None where an artifact stands alone.
         artifact: The other artifact; None where the run itself is the reference.
-        classes: Class names in the order of the logits.
+        task: What its logits mean, and where it decides.
         preprocess: What its input goes through.
-        point: Where it begins to say the second of two classes; None: where that is the more probable.
         words: What it is, for the record.
     """
 
     run: Run | None
     artifact: Artifact | None
-    classes: tuple[str, ...]
+    task: Task
     preprocess: PreprocessSpec
-    point: OperatingPoint | None
     words: str
 
     def session(self, *, threads: int | None = None) -> Session:
@@ -146,7 +144,7 @@ class Pictures:
         if self.run is not None:
             return run_data(self.run, preprocess=preprocess, data=self.moved, cache=cache, reporter=reporter)
         assert self.dataset is not None
-        return prepare_items(self.dataset.items, self.dataset.classes, preprocess, cache=cache, reporter=reporter)
+        return prepare_items(self.dataset.items, self.dataset.task, preprocess, cache=cache, reporter=reporter)
 
 
 def verify(
@@ -235,7 +233,7 @@ def check(
         artifact: What the session runs.
         session: An open session.
         prepared: Holds the images of `reference`, in the artifact's own preprocessing.
-        reference: Ids, labels and logits; labels of `UNKNOWN` are not used.
+        reference: Ids, labels and logits; labels are used where something is known of every image.
         bounds: What is tolerated; what is not given, or None: the default of what the artifact's graph is.
         reference_name: What the reference is, for the record.
         reference_activation: What the reference model ends in.
@@ -244,9 +242,9 @@ def check(
     Raises:
         IntegrityError: The artifact's classes are not the reference's.
     """
-    _refuse_classes(artifact, prepared.classes, "the run's")
+    _refuse_other_task(artifact, prepared.task, "the run's")
     logits = logits_of(session, _batches(prepared, reference.ids), artifact.manifest.preprocess)
-    labels = None if (reference.labels == UNKNOWN).any() else reference.labels
+    labels = reference.labels if prepared.task.known(reference.labels).all() else None
     activations = (session.activation, reference_activation)
     if "softmax" in activations:
         logits = without_constant(logits)
@@ -255,9 +253,8 @@ def check(
         labels,
         reference.logits,
         logits,
-        prepared.classes,
+        session.task,
         groups=patient_groups(prepared, reference.ids),
-        threshold=session.task.threshold,
         sigmoid="sigmoid" in activations,
     )
     precision, note = judged_precision(artifact)
@@ -266,7 +263,7 @@ def check(
         judged = judged.model_copy(update={"reason": f"{judged.reason}; {note}"})
     worst = tuple(reference.ids[i] for i in comparison.worst)
     record = to_record(comparison, judged, reference=reference_name, split=split, worst=worst, precision=precision)
-    examples = tuple(_example(i, reference, logits, prepared.classes) for i in comparison.worst)
+    examples = tuple(_example(i, reference, logits, session.task) for i in comparison.worst)
     notes = () if note is None else (note,)
     return Check(artifact, session.runtime, comparison, judged, record, worst, examples, prepared, notes)
 
@@ -330,10 +327,10 @@ def open_source(
         manifest = other.manifest
         words = f"{manifest.format} {manifest.precision} artifact {other.folder.resolve().name}"
         run = finished_run(folder) if folder else None
-        return Source(run, other, manifest.model.classes, manifest.preprocess, manifest.operating_point, words)
+        return Source(run, other, task_of(manifest.model, manifest.operating_point), manifest.preprocess, words)
     run = _source_run(artifact, against)
     words = f"pytorch fp32 of {run.name}"
-    return Source(run, None, run.config.model.classes, run.config.preprocess, run.operating_point, words)
+    return Source(run, None, task_of(run.config.model, run.operating_point), run.config.preprocess, words)
 
 
 def open_pictures(artifact: Artifact, source: Source, data: str | Path | None) -> Pictures:
@@ -345,7 +342,7 @@ def open_pictures(artifact: Artifact, source: Source, data: str | Path | None) -
     if data is not None and source.run is not None and holds_images_of(source.run, Path(data)):
         return Pictures("test", source.run, None, Path(data))
     if data is not None:
-        return Pictures(Path(data).name, None, read_items(Path(data), source.classes))
+        return Pictures(Path(data).name, None, read_items(Path(data), source.task))
     if source.run is None:
         raise BadInputError(
             "lies in no run, so there is no test split to compare on", where=artifact.folder, fix="pass images: --data"
@@ -354,8 +351,8 @@ def open_pictures(artifact: Artifact, source: Source, data: str | Path | None) -
 
 
 def refuse_other_classes(artifact: Artifact, source: Source) -> None:
-    """Raises `IntegrityError` unless both have the same classes in the same order."""
-    _refuse_classes(artifact, source.classes, "the run's" if source.artifact is None else "the other artifact's")
+    """Raises `IntegrityError` unless both have the same task, with the same classes in the same order."""
+    _refuse_other_task(artifact, source.task, "the run's" if source.artifact is None else "the other artifact's")
 
 
 def preprocess_notes(artifact: Artifact, source: Source) -> tuple[str, ...]:
@@ -375,12 +372,12 @@ def point_notes(artifact: Artifact, source: Source) -> tuple[str, ...]:
     An artifact may have another operating point than its run, chosen when it was exported; that it is the one which its
     rule gives on the run's validation images was checked when the run was opened.
     """
-    own, other = artifact.manifest.operating_point, source.point
+    own, other = artifact.manifest.operating_point, source.task.point
     chosen_at_export = source.artifact is None and own is not None
     if own == other or chosen_at_export:
         return ()
-    name = source.classes[1]
-    return (f"decides otherwise: {name} is said {_from(own)} in the artifact and {_from(other)} in the reference",)
+    said = f"{source.task.positive} is said {_from(own)} in the artifact and {_from(other)} in the reference"
+    return (f"decides otherwise: {said}",)
 
 
 def _from(point: OperatingPoint | None) -> str:
@@ -391,8 +388,14 @@ def _words(value: object) -> str:
     return ", ".join(f"{v:g}" for v in value) if isinstance(value, tuple) else str(value)
 
 
-def _refuse_classes(artifact: Artifact, expected: tuple[str, ...], whose: str) -> None:
-    found = artifact.manifest.model.classes
+def _refuse_other_task(artifact: Artifact, task: Task, whose: str) -> None:
+    found, expected = artifact.manifest.model.classes, task.classes
+    if artifact.manifest.model.task != task.spec:
+        raise IntegrityError(
+            f"its task, {artifact.manifest.model.task}, is not {whose}, {task.spec}",
+            where=artifact.folder,
+            fix="export the run again",
+        )
     if found == expected:
         return
     what = f"its classes {', '.join(found)} are not {whose} {', '.join(expected)}"
@@ -443,16 +446,17 @@ def patient_groups(prepared: Prepared, ids: Sequence[str]) -> list[str] | None:
     return operation.patient_groups(dict(zip(prepared.ids, prepared.patients, strict=True)), ids)
 
 
-def _example(
-    position: int, reference: Predictions, candidate: NDArray[np.float32], classes: tuple[str, ...]
-) -> Example:
+def _example(position: int, reference: Predictions, candidate: NDArray[np.float32], task: Task) -> Example:
     rows = reference.logits[position].astype(np.float64), candidate[position].astype(np.float64)
     finite = bool(np.isfinite(rows).all())
-    label = int(reference.labels[position])
-    first, second = (dict(zip(classes, map(float, softmax(row)), strict=True)) if finite else {} for row in rows)
+    label = reference.labels[position : position + 1]
+    first, second = (
+        dict(zip(task.classes, map(float, task.probabilities(row[None])[0]), strict=True)) if finite else {}
+        for row in rows
+    )
     return Example(
         id=reference.ids[position],
-        label=None if label == UNKNOWN else classes[label],
+        label=task.text(task.rows(label)[0]) if task.known(label).all() else None,
         reference=first,
         candidate=second,
         difference=float(np.abs(rows[0] - rows[1]).max()) if finite else None,

@@ -26,7 +26,7 @@ from ttl_deploy.prediction.predictor import Prediction, Summary, still_wanted
 from ttl_deploy.prediction.sources import ImageRef
 from ttl_deploy.preprocess import load_pixels
 from ttl_deploy.progress import Reporter
-from ttl_deploy.tasks import Multiclass
+from ttl_deploy.tasks import task_of
 
 PORTION = 50_000
 """Images that go to the cluster at once: their paths fill megabytes, and starting the actors again costs seconds."""
@@ -147,7 +147,7 @@ class RayPredictor:
     def _prediction(self, image: ImageRef, row: Any) -> Prediction:
         manifest, values = self.artifact.manifest, np.asarray(row)
         classes = manifest.model.classes
-        (label,) = Multiclass(classes, manifest.operating_point).said(values[None])
+        (label,) = task_of(manifest.model, manifest.operating_point).said(values[None])
         return Prediction(image.path, label, dict(zip(classes, map(float, values), strict=True)), image.id)
 
 

@@ -23,8 +23,8 @@ from ttl_deploy.errors import BadInputError, IntegrityError, MissingDependencyEr
 from ttl_deploy.preprocess import normalise
 from ttl_deploy.registry import Registry
 from ttl_deploy.runtime.native import refuse_native
-from ttl_deploy.spec import ArtifactManifest, OperatingPoint, PreprocessSpec
-from ttl_deploy.tasks import Multiclass
+from ttl_deploy.spec import ArtifactManifest, PreprocessSpec
+from ttl_deploy.tasks import Task, task_of
 
 
 @dataclass(frozen=True)
@@ -64,16 +64,15 @@ class Session(Closing):
         runtime: str,
         device: str,
         threads: int,
-        classes: tuple[str, ...],
+        task: Task,
         input_shape: tuple[int, ...],
         input_type: str = "float32",
         activation: str = "none",
-        point: OperatingPoint | None = None,
     ) -> None:
         self.runtime = runtime
         self.device = device
         self.threads = threads
-        self.task = Multiclass(classes, point)
+        self.task = task
         self.input_shape = input_shape
         self.input_type = input_type
         self.activation = activation
@@ -161,11 +160,10 @@ class Session(Closing):
 def of_manifest(manifest: ArtifactManifest) -> dict[str, Any]:
     """The arguments of `Session` that an artifact's manifest decides."""
     return {
-        "classes": manifest.model.classes,
+        "task": task_of(manifest.model, manifest.operating_point),
         "input_shape": manifest.input_shape,
         "input_type": manifest.input_type,
         "activation": manifest.activation,
-        "point": manifest.operating_point,
     }
 
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from ttl_deploy.runtime import torch_variants
 from ttl_deploy.runtime.base import Session, Stages, default_threads
 from ttl_deploy.spec import ModelSpec
+from ttl_deploy.tasks import task_of
 
 if TYPE_CHECKING:
     from ttl_deploy.transfer import TransferModel
@@ -43,7 +44,7 @@ class EagerSession(Session):
             runtime=torch_variants.runtime_name(variant),
             device=device,
             threads=threads,
-            classes=model.spec.classes,
+            task=task_of(model.spec),
             input_shape=model.spec.input_shape,
         )
         torch.set_num_threads(threads)

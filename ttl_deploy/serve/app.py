@@ -17,7 +17,7 @@ from ttl_deploy import __version__
 from ttl_deploy.serve import encoding, kserve
 from ttl_deploy.serve.access import OPEN_PATHS, Token
 from ttl_deploy.serve.gate import Gate, Reply
-from ttl_deploy.serve.metrics import Metrics
+from ttl_deploy.serve.metrics import ServerMetrics
 from ttl_deploy.serve.model import VERSION, ServedModel
 from ttl_deploy.serve.multipart import file_of
 from ttl_deploy.serve.request_error import RequestError
@@ -55,7 +55,7 @@ class Application:
         self.model = model
         self.gate = gate
         self.token = token
-        self.metrics = Metrics(model, lambda: gate.in_flight)
+        self.metrics = ServerMetrics(model, lambda: gate.in_flight)
         self.ready = True
 
     def build(self) -> "FastAPI":

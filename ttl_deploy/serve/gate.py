@@ -24,7 +24,7 @@ _LOG = logging.getLogger("ttl_deploy.serve")
 
 
 @dataclass(frozen=True)
-class Limits:
+class RequestLimits:
     """What a client may ask for.
 
     Attributes:
@@ -80,7 +80,7 @@ class Gate:
         waited: Is told, on a thread, how many seconds a request waited for one.
     """
 
-    def __init__(self, limits: Limits, workers: int, waited: Callable[[float], object] = lambda _: None) -> None:
+    def __init__(self, limits: RequestLimits, workers: int, waited: Callable[[float], object] = lambda _: None) -> None:
         self.limits = limits
         self._waited = waited
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="answer")

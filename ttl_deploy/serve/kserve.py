@@ -82,6 +82,7 @@ def model_config(model: ServedModel) -> dict[str, Any]:
     Shapes are whole, as in the metadata, and so `max_batch_size` is 0, which says that none is added in front.
     """
     metadata = model_metadata(model)
+    told = {"max_batch": str(model.max_batch), **model.artifact.manifest.told}
     return {
         "name": model.name,
         "platform": _platform(model),
@@ -92,13 +93,8 @@ def model_config(model: ServedModel) -> dict[str, Any]:
         "input": [{**_config_tensor(tensor), "optional": True} for tensor in metadata["inputs"]],
         "output": [_config_tensor(tensor) for tensor in metadata["outputs"]],
         "instance_group": [{"name": model.name, "kind": "KIND_MODEL", "count": model.sessions}],
-        "parameters": {"max_batch": {"string_value": str(model.max_batch)}, **_point(model)},
+        "parameters": {key: {"string_value": value} for key, value in told.items()},
     }
-
-
-def _point(model: ServedModel) -> dict[str, dict[str, str]]:
-    point = model.artifact.manifest.operating_point
-    return {} if point is None else {"operating_point": {"string_value": point.told}}
 
 
 def model_statistics(model: ServedModel) -> dict[str, Any]:

@@ -13,7 +13,7 @@ _BUCKETS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 
 """Upper ends of the latency histogram, seconds."""
 
 
-class Metrics:
+class ServerMetrics:
     """Counters of one server, in a registry of their own.
 
     Args:

@@ -19,7 +19,7 @@ from ttl_deploy.errors import BadInputError, MissingDependencyError
 from ttl_deploy.serve.access import Token
 from ttl_deploy.serve.app import Application
 from ttl_deploy.serve.connection import Lobby, Patience
-from ttl_deploy.serve.gate import Gate, Limits
+from ttl_deploy.serve.gate import Gate, RequestLimits
 from ttl_deploy.serve.listener import Listener
 from ttl_deploy.serve.model import ServedModel
 
@@ -57,7 +57,7 @@ class Server:
         *,
         host: str = "127.0.0.1",
         port: int = 8000,
-        limits: Limits | None = None,
+        limits: RequestLimits | None = None,
         grace: float = 10.0,
         token: Token | None = None,
         tls: ssl.SSLContext | None = None,
@@ -65,7 +65,7 @@ class Server:
         refuse_without_packages()
         self._model = model
         self._grace = grace
-        self._limits = limits or Limits()
+        self._limits = limits or RequestLimits()
         workers = model.sessions + hardware.usable_cores()
         self._gate = Gate(self._limits, workers, lambda seconds: model.statistics.record("queue", seconds))
         self._application = Application(model, self._gate, token)

@@ -80,7 +80,6 @@ def config(artifact: Artifact, name: str) -> str:
     if any("\n" in label or "\r" in label for label in manifest.model.classes):
         raise BadInputError("a class name holds a line break, which a labels file cannot", where=artifact.folder)
     backend, usual_file = _BACKENDS[manifest.format]
-    point = manifest.operating_point
     shape, data_type = manifest.model.input_shape, "TYPE_FP32"
     if manifest.model_dump().get("input_type") == "uint8":  # preprocessing inside: pixels, channels last
         shape, data_type = (*shape[1:], shape[0]), "TYPE_UINT8"
@@ -94,7 +93,7 @@ def config(artifact: Artifact, name: str) -> str:
         "dynamic_batching {",
         f"  max_queue_delay_microseconds: {MAX_DELAY_MICROSECONDS}",
         "}",
-        *([] if point is None else [_parameter("operating_point", point.told)]),
+        *(_parameter(key, value) for key, value in manifest.told.items()),
         "version_policy { latest { num_versions: 1 } }",
         *(_precision(manifest.precision) if backend == "openvino" else []),
     ]
@@ -105,7 +104,7 @@ def _precision(precision: str) -> list[str]:
     """What tells OpenVINO the precision that was verified, in place of its default of bfloat16.
 
     The backend reads `ENFORCE_BF16` up to Triton 22 and `HINT_BF16`, which can only be YES, after; it passes over the
-    others. float32 is therefore asked for by the IR itself too, see `export.openvino_precision`.
+    others. float32 is therefore asked for by the IR itself too, see `ttl_deploy.formats.openvino_precision`.
     """
     half = precision == "bf16"
     told = {"INFERENCE_PRECISION_HINT": "bf16" if half else "f32", "ENFORCE_BF16": "YES" if half else "NO"}

@@ -7,18 +7,20 @@ from ttl_deploy.spec.model import Model, ModelSpec, Network
 from ttl_deploy.spec.record import (
     OPERATING_POINT_VERSION,
     SCHEMA_VERSION,
+    TASK_VERSION,
     AnyRecord,
     PathText,
     Record,
     make_record,
     read_record,
 )
-from ttl_deploy.spec.task import OperatingPoint
+from ttl_deploy.spec.task import OperatingPoint, TaskSpec
 from ttl_deploy.spec.training import AugmentSpec, Protocol, TrainConfig
 
 __all__ = [
     "OPERATING_POINT_VERSION",
     "SCHEMA_VERSION",
+    "TASK_VERSION",
     "AnyRecord",
     "ArtifactManifest",
     "AugmentSpec",
@@ -36,6 +38,7 @@ __all__ = [
     "Record",
     "SourceRun",
     "SplitSpec",
+    "TaskSpec",
     "TrainConfig",
     "make_record",
     "read_record",

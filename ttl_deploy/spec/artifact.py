@@ -8,8 +8,8 @@ from pydantic import Field
 
 from ttl_deploy.spec.inputs import PreprocessSpec
 from ttl_deploy.spec.model import ModelSpec
-from ttl_deploy.spec.record import OPERATING_POINT_VERSION, SCHEMA_VERSION, PathText, Record
-from ttl_deploy.spec.task import OperatingPoint
+from ttl_deploy.spec.record import SCHEMA_VERSION, TASK_VERSION, PathText, Record
+from ttl_deploy.spec.task import OperatingPoint, TaskSpec
 
 
 class FileRecord(Record):
@@ -48,6 +48,7 @@ class ParityRecord(Record):
         label_agreement: Fraction of images with the same most likely class.
         auroc: (reference, artifact), headline; None where the images or the logits cannot define it.
         auprc: (reference, artifact), headline; None likewise.
+        quadratic_kappa: (reference, artifact) of grades; not written of other tasks.
         verdict: pass, fail or inconclusive.
         reason: The number and the bound behind the verdict.
         images_needed: For an inconclusive verdict, about how many images would tell; None where not known.
@@ -76,6 +77,7 @@ class ParityRecord(Record):
     label_agreement: float
     auroc: tuple[float | None, float | None]
     auprc: tuple[float | None, float | None]
+    quadratic_kappa: tuple[float | None, float | None] | None = Field(None, exclude_if=lambda pair: pair is None)
     verdict: Literal["pass", "fail", "inconclusive"]
     reason: str
     images_needed: int | None = None
@@ -110,7 +112,8 @@ class ArtifactManifest(Record):
         output_name: Name of the graph's output, float32 (batch, classes).
         activation: What the graph does to the logits at its end: `none`, `softmax` or `sigmoid`.
         operating_point: Of two classes, where the second begins to be said; None: where it is the more probable. A
-            manifest with one has schema version 2, because a reader of version 1 would decide otherwise.
+            manifest with one has schema version 2, because a reader of version 1 would decide otherwise; one of
+            another task than exclusive classes has version 3.
         parameters: Trainable parameters of the source model.
         macs: Multiply-adds for one image.
         files: Every file but the manifest, with its hash.
@@ -121,7 +124,7 @@ class ArtifactManifest(Record):
         created: UTC time, ISO 8601.
     """
 
-    NEWEST: ClassVar[int] = OPERATING_POINT_VERSION
+    NEWEST: ClassVar[int] = TASK_VERSION
 
     schema_version: int = SCHEMA_VERSION
     format: str
@@ -142,6 +145,17 @@ class ArtifactManifest(Record):
     parity: ParityRecord | None = None
     details: dict[str, Any] = Field(default_factory=dict)
     created: str
+
+    @property
+    def told(self) -> dict[str, str]:
+        """What another program needs to decide as the labels do, where that is not the most probable class."""
+        task = self.model.task
+        found = {"task": task.kind, "positive_from": task.positive_from}
+        if task.kind == TaskSpec().kind:
+            found = {}
+        if self.operating_point is not None:
+            found["operating_point"] = self.operating_point.told
+        return {key: value for key, value in found.items() if value is not None}
 
     @property
     def input_shape(self) -> tuple[int, ...]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
 from ttl_deploy.spec.inputs import Crop, HighBitDepth
 from ttl_deploy.spec.record import Fraction, Record
 from ttl_deploy.spec.said import Said
+from ttl_deploy.spec.task import TaskSpec
 
 SplitSeed = Annotated[int, Field(ge=0, description="Seed of the split.")]
 
@@ -77,7 +78,9 @@ class Reading(Record):
         ),
         Said(text=True, default="as found, sorted"),
     ] = None
-    ignore_other_labels: Annotated[bool, Field(description="Leave out images whose label is not in --classes.")] = False
+    ignore_other_labels: Annotated[
+        bool, Field(description="Leave out images whose label is not in --classes; of multilabel the label alone.")
+    ] = False
     patient_pattern: Annotated[
         str | None, Field(description="Regular expression with one group that finds the patient in a file's path.")
     ] = None
@@ -85,7 +88,11 @@ class Reading(Record):
         str | None, Field(description="CSV: the column with the images' files."), Said(default="path")
     ] = None
     label_column: Annotated[
-        str | None, Field(description="CSV: the column with the classes."), Said(default="label")
+        str | None,
+        Field(
+            description="CSV: the column with the classes; multilabel: joined by |, or a column for each of --classes."
+        ),
+        Said(default="label"),
     ] = None
     patient_column: Annotated[
         str | None,
@@ -97,6 +104,14 @@ class Reading(Record):
         Field(description="CSV: the column with a division into train, val and test; '' to divide anew."),
         Said(default="split"),
     ] = None
+    unknown: Annotated[
+        Literal["ignore", "zeros", "ones"],
+        Field(
+            description="multilabel: a label that is blank, -1 or NaN counts as nothing (ignore), as a no (zeros) or "
+            "as a yes (ones).",
+            exclude_if=lambda policy: policy == "ignore",
+        ),
+    ] = "ignore"
     skip_unreadable: Annotated[bool, Field(description="Leave out unreadable images, and count them.")] = False
 
 
@@ -107,12 +122,29 @@ class Data(Reading):
     """
 
     PANEL: ClassVar[str] = "Data"
+    LEADING: ClassVar[tuple[str, ...]] = ("classes", "task", "positive_from", "unknown")
 
     path: Annotated[
         Path,
         Field(description="CSV (path,label[,patient_id][,split]), folder with one folder per class, or .npz."),
         Said(argument="DATA"),
     ]
+    task: Annotated[
+        str,
+        BeforeValidator(lambda given: given.strip().casefold() if isinstance(given, str) else given),
+        Field(
+            description="multiclass: one class for each image. ordinal: one grade, the classes in order. multilabel: "
+            "any of the classes.",
+            exclude_if=lambda kind: kind == "multiclass",
+        ),
+    ] = "multiclass"
+    positive_from: Annotated[
+        str | None,
+        Field(
+            description="ordinal: the first grade that counts as positive (referable).",
+            exclude_if=lambda name: name is None,
+        ),
+    ] = None
     split: Annotated[
         tuple[Fraction, Fraction, Fraction],
         BeforeValidator(_parts),
@@ -125,6 +157,11 @@ class Data(Reading):
     cache: Annotated[
         Path | None, Field(description="Folder of the pixel cache."), Said(default="the user's cache folder")
     ] = None
+
+    @property
+    def task_spec(self) -> TaskSpec:
+        """What the labels mean."""
+        return TaskSpec(kind=self.task, positive_from=self.positive_from)
 
     @property
     def division(self) -> SplitSpec:

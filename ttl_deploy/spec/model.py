@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from ttl_deploy.spec.inputs import Channels
 from ttl_deploy.spec.methods import MethodOptions, Slim, TrainedLayers
 from ttl_deploy.spec.record import Record
 from ttl_deploy.spec.said import Said
+from ttl_deploy.spec.task import TaskSpec
 
 Backbone = Annotated[str, Field(description="Network of the zoo.")]
 Method = Annotated[
@@ -33,7 +34,8 @@ class ModelSpec(Record):
         trained_layers: LWFT's k counted from the head (paper, section 3.1); an alternative to `cut`.
         head: `gap` or `flatten`.
         slim: TF's divisor of the channels above the cut.
-        classes: Class names in the order of the outputs; a binary task has two, the second is the positive one.
+        task: What the outputs mean; not written where they are exclusive classes.
+        classes: Class names in the order of the outputs; of two exclusive ones the second is the positive one.
         image_size: Height and width of the input, pixels.
         channels: Input channels.
         method_options: What another package's method asks for beside these; its record judges them.
@@ -45,10 +47,17 @@ class ModelSpec(Record):
     trained_layers: TrainedLayers = None
     head: Head = "gap"
     slim: Slim = 2
-    classes: tuple[str, ...] = Field(min_length=2)
+    task: TaskSpec = Field(TaskSpec(), exclude_if=lambda task: task == TaskSpec())
+    classes: tuple[str, ...] = Field(min_length=1)
     image_size: int = Field(224, ge=8)
     channels: int = Field(3, ge=1)
     method_options: MethodOptions = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _enough_classes(self) -> Self:
+        if len(self.classes) < self.task.fewest_classes:
+            raise ValueError(f"{self.task.kind} has at least {self.task.fewest_classes} classes")
+        return self
 
     @property
     def input_shape(self) -> tuple[int, ...]:

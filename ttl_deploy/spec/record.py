@@ -21,6 +21,9 @@ SCHEMA_VERSION = 1
 OPERATING_POINT_VERSION = 2
 """Of a manifest with an operating point, by which a reader of version 1 would not decide."""
 
+TASK_VERSION = 3
+"""Of a manifest of another task than exclusive classes, whose outputs a reader of version 2 would misread."""
+
 
 def _any_text(value: object) -> str:
     if not isinstance(value, str):

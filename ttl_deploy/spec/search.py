@@ -15,7 +15,7 @@ from ttl_deploy.spec.said import Said
 from ttl_deploy.spec.strategies import REUSE_ENDS, Eta, Neighbours, StrategyOptions, Threshold
 from ttl_deploy.spec.training import Protocol
 
-Metric = Literal["auprc", "auroc"]
+Metric = Literal["auprc", "auroc", "quadratic_kappa"]
 Prefer = Literal["smaller", "block", "accuracy"]
 
 MEASURED = ("cpu", "cuda")
@@ -103,7 +103,9 @@ class SearchOptions(Record):
             "on, more of it with fewer."
         ),
     ] = "auto"
-    metric: Annotated[Metric, Field(description="auprc or auroc, on the validation side.")] = "auprc"
+    metric: Annotated[
+        Metric, Field(description="auprc or auroc, of grades quadratic_kappa too, on the validation side.")
+    ] = "auprc"
     repeats: Annotated[int, Field(ge=1, description="Seeds per candidate, counted up from --seed.")] = 1
     prefer: Annotated[
         Prefer,

@@ -1,4 +1,4 @@
-"""What is asked of a classifier: from which probability on it says yes."""
+"""What a classifier's outputs mean, and from which probability on it says yes."""
 
 from __future__ import annotations
 
@@ -22,6 +22,26 @@ def _known(rule: str) -> str:
     return words
 
 
+class TaskSpec(Record):
+    """What the outputs of a model mean.
+
+    Attributes:
+        kind: Name of the task: `multiclass`, `ordinal`, `multilabel`, or another package's.
+        positive_from: Of grades, the first that counts as positive.
+    """
+
+    kind: str = "multiclass"
+    positive_from: str | None = Field(None, exclude_if=lambda name: name is None)
+
+    def __str__(self) -> str:
+        return self.kind if self.positive_from is None else f"{self.kind} (positive from {self.positive_from})"
+
+    @property
+    def fewest_classes(self) -> int:
+        """Exclusive classes are at least two."""
+        return 2 if self.kind in ("multiclass", "ordinal") else 1
+
+
 OperatingRule = Annotated[str, AfterValidator(_known)]
 
 AskedPoint = Annotated[
@@ -39,11 +59,11 @@ AskedPoint = Annotated[
 
 
 class OperatingPoint(Record):
-    """Where a classifier of two classes begins to say the second, positive one.
+    """Where a classifier begins to say the positive one of two.
 
     Attributes:
         rule: How it was chosen.
-        threshold: The probability of the second class from which on it is said.
+        threshold: The probability of the positive one from which on it is said.
     """
 
     rule: OperatingRule

@@ -62,7 +62,14 @@ class Recipe(Record):
     min_learning_rate: Annotated[float, Field(ge=0, description="Training ends when the rate falls below.")] = 1e-7
     class_weights: Annotated[
         Literal["none", "balanced"],
-        Field(description="none, or balanced: the loss is weighed by inverse class frequency."),
+        Field(description="none, or balanced: the loss is weighed by inverse class frequency (not of multilabel)."),
+    ] = "none"
+    pos_weight: Annotated[
+        Literal["none", "balanced"],
+        Field(
+            description="multilabel: none, or balanced: a yes weighs as much as the no's of its label.",
+            exclude_if=lambda weighing: weighing == "none",
+        ),
     ] = "none"
     operating_point: AskedPoint = None
     augment: AugmentSpec = AugmentSpec()

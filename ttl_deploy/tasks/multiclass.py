@@ -2,77 +2,59 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ttl_deploy.spec import OperatingPoint
+from ttl_deploy.tasks.exclusive import Exclusive
+from ttl_deploy.tasks.task import TASKS, Floats, Labels, Truth
 
-Floats = NDArray[np.float64]
 
+@TASKS.add("multiclass")
+class Multiclass(Exclusive):
+    """A choice of one class; of two, the second is the positive one."""
 
-@dataclass(frozen=True)
-class Multiclass:
-    """A choice of one class.
-
-    Attributes:
-        classes: Names in the order of the logits.
-        point: Of two classes, where the second begins to be said; None: where it is the more probable.
-
-    Raises:
-        ValueError: A point between other than two classes.
-    """
-
-    classes: tuple[str, ...]
-    point: OperatingPoint | None = None
-
-    def __post_init__(self) -> None:
-        if self.point is not None and len(self.classes) != 2:
-            raise ValueError(f"an operating point lies between two classes, not {len(self.classes)}")
+    KIND = "multiclass"
 
     @property
-    def threshold(self) -> float | None:
-        """Probability of the second class from which on it is said; None: the most probable class is."""
-        return None if self.point is None else self.point.threshold
+    def divided(self) -> int | None:
+        """The second of two classes."""
+        return 1 if len(self.classes) == 2 else None
 
-    def probabilities(self, logits: NDArray[np.floating[Any]]) -> Floats:
-        """(N, K) of logits (N, K)."""
-        return softmax(logits)
+    @property
+    def undivided(self) -> str:
+        """See `Task.undivided`."""
+        return f"an operating point lies between two classes, not {len(self.classes)}"
 
-    def decide(self, probabilities: NDArray[np.floating[Any]]) -> NDArray[np.int64]:
-        """(N,) the number of the class said of each image.
+    @property
+    def telling(self) -> tuple[str, ...]:
+        """Of two classes the second says all."""
+        return self.classes[1:] if len(self.classes) == 2 else self.classes
 
-        Args:
-            probabilities: (N, K).
-        """
-        return decide(probabilities, self.threshold)
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Each class against the rest."""
+        return self.classes
 
-    def said(self, probabilities: NDArray[np.floating[Any]]) -> tuple[str, ...]:
-        """The class said of each image, by name.
+    def decide(self, probabilities: NDArray[np.floating[Any]]) -> Labels:
+        """(N,) the number of the class said of each image."""
+        if self.threshold is None:
+            return np.asarray(probabilities.argmax(axis=1), dtype=np.int64)
+        return np.asarray(probabilities[:, 1] >= self.threshold, dtype=np.int64)
 
-        Args:
-            probabilities: (N, K).
-        """
-        return tuple(self.classes[int(chosen)] for chosen in self.decide(probabilities))
+    def decide_by_logits(self, logits: NDArray[np.floating[Any]]) -> Labels:
+        """(N,); without a threshold the largest logit, where softmax may have rounded two to one."""
+        return self.decide(logits if self.threshold is None else self.probabilities(logits))
 
+    def truth(self, labels: Labels) -> Truth:
+        """(N, K)."""
+        return self.members(labels).astype(np.int8)
 
-def decide(scores: NDArray[np.floating[Any]], threshold: float | None) -> NDArray[np.int64]:
-    """(N,) the number of the class said of each image.
+    def scores(self, probabilities: Floats) -> Floats:
+        """(N, K) the probabilities."""
+        return probabilities
 
-    Args:
-        scores: (N, K), probabilities; without a threshold anything that grows with them.
-        threshold: See `Multiclass.threshold`.
-    """
-    if threshold is None:
-        return np.asarray(scores.argmax(axis=1), dtype=np.int64)
-    return np.asarray(scores[:, 1] >= threshold, dtype=np.int64)
-
-
-def softmax(logits: NDArray[np.floating[Any]]) -> Floats:
-    """Class probabilities along the last axis, in float64; subtracting the maximum keeps exp from overflowing."""
-    shifted = np.asarray(logits, dtype=np.float64)
-    powers = np.exp(shifted - shifted.max(axis=-1, keepdims=True))
-    probabilities: Floats = powers / powers.sum(axis=-1, keepdims=True)
-    return probabilities
+    def headline(self, truth: Truth) -> list[int]:
+        """The second of two classes, as in the paper; else all that occur in the labels."""
+        return [1] if len(self.classes) == 2 else [int(k) for k in np.flatnonzero((truth == 1).any(axis=0))]

@@ -29,6 +29,9 @@ from ttl_deploy.transfer.weights_file import finite, read_metadata, read_safeten
 STATES = ("model", "optimizer", "scheduler", "precision")
 """Whose state dicts `last.ckpt` holds beside the progress."""
 
+_EARLIER = "best_auprc"
+"""What earlier versions called `Progress.best_value`."""
+
 _LENGTH_BYTES = 8
 _ALIGNMENT = 8
 """Of a safetensors header, whose end is where the numbers begin (format specification)."""
@@ -40,8 +43,8 @@ class Progress:
 
     Attributes:
         epoch: Epochs finished.
-        best_epoch: The epoch with the best validation AUPRC, from 1.
-        best_auprc: That AUPRC.
+        best_epoch: The epoch with the best value of the metric that selects, from 1.
+        best_value: That value.
         seconds: Time trained, over all resumes.
         stopped: Why training ended, or None.
         weights: What became of the starting weights, in words.
@@ -50,7 +53,7 @@ class Progress:
 
     epoch: int = 0
     best_epoch: int = 0
-    best_auprc: float = float("-inf")
+    best_value: float = float("-inf")
     seconds: float = 0.0
     stopped: str | None = None
     weights: str = ""
@@ -83,7 +86,10 @@ def load_last(folder: Path) -> tuple[Progress, dict[str, Any]] | None:
     with taking_up(path):
         content = dict(read_torch(path))
         finite(content["model"], path)
-        progress = _PROGRESS.validate_python(content.pop("progress"))
+        found = dict(content.pop("progress"))
+        if _EARLIER in found:
+            found["best_value"] = found.pop(_EARLIER)
+        progress = _PROGRESS.validate_python(found)
         _refuse_contradictions(progress)
         return progress, {name: content[name] for name in STATES}
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from ttl_deploy.tasks.task import UNKNOWN, Truth
+
 Floats = NDArray[np.float64]
 Labels = NDArray[np.int64]
 Mask = NDArray[np.bool_]
@@ -32,6 +34,23 @@ def placements(positive: Mask, scores: Floats) -> tuple[Floats, Floats]:
     v10 = (ranks[positive] - rankdata(above)) / len(below)
     v01 = 1 - (ranks[~positive] - rankdata(below)) / len(above)
     return v10, v01
+
+
+def shares_of(truth: Truth, scores: Floats, clusters: Labels) -> Floats | None:
+    """`shares` of a column of `Task.truth`: what is not known of an image has no share.
+
+    Args:
+        truth: (N,) of 1, 0 and `UNKNOWN`.
+        scores: (N,).
+        clusters: (N,).
+    """
+    known = truth != UNKNOWN
+    found = shares(truth[known] == 1, scores[known], clusters[known])
+    if found is None:
+        return None
+    result = np.zeros(len(truth))
+    result[known] = found
+    return result
 
 
 def shares(positive: Mask, scores: Floats, clusters: Labels) -> Floats | None:

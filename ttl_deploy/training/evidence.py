@@ -16,7 +16,7 @@ import numpy as np
 from ttl_deploy import files
 from ttl_deploy.data.prepared import SplitRow
 from ttl_deploy.errors import IntegrityError
-from ttl_deploy.tasks import softmax
+from ttl_deploy.tasks import Task
 from ttl_deploy.training.metrics import evaluate
 from ttl_deploy.training.operation import operation
 
@@ -27,7 +27,7 @@ FILES = "files"
 """Key of `metrics.json` under which the hashes stand, by file name."""
 
 _AGAIN = "restore it, or train the run again"
-_COMPARED = ("auroc", "auprc", "accuracy", "brier", "ece")
+_COMPARED = ("auroc", "auprc", "quadratic_kappa", "accuracy", "brier", "ece")
 _TOLERANCE = 1e-6
 """Of a recomputed metric: predictions are stored to float32's last digit, so only the order of sums may differ."""
 
@@ -47,15 +47,17 @@ def refuse_changed(folder: Path, metrics: Mapping[str, Any]) -> None:
             raise IntegrityError("has changed since the evaluation (its SHA-256 differs)", where=path, fix=_AGAIN)
 
 
-def refuse_other_split(path: Path, rows: Sequence[SplitRow], classes: Sequence[str]) -> None:
+def refuse_other_split(path: Path, rows: Sequence[SplitRow], task: Task) -> None:
     """Raises `IntegrityError` where a division lists an image twice, an unknown class, or no test side."""
     twice = _doubled([row.id for row in rows])
     if twice is not None:
         raise IntegrityError(f"lists the image {twice} twice", where=path, fix=_AGAIN)
-    strange = next((row for row in rows if row.label not in classes), None)
+    strange = next((row for row in rows if not _is_label(row.label, task)), None)
     if strange is not None:
         raise IntegrityError(
-            f"labels {strange.id} {strange.label!r}, the run's classes are {', '.join(classes)}", where=path, fix=_AGAIN
+            f"labels {strange.id} {strange.label!r}, the run's classes are {', '.join(task.classes)}",
+            where=path,
+            fix=_AGAIN,
         )
     if not any(row.side == "test" for row in rows):
         raise IntegrityError("has no test side", where=path, fix=_AGAIN)
@@ -65,7 +67,7 @@ def refuse_other_predictions(
     path: Path,
     predictions: Predictions,
     rows: Sequence[SplitRow],
-    classes: Sequence[str],
+    task: Task,
     metrics: Mapping[str, Any],
 ) -> None:
     """Holds recorded predictions against the division and the metrics.
@@ -74,7 +76,7 @@ def refuse_other_predictions(
         path: Of the predictions, for the error.
         predictions: Of the validation and test sides.
         rows: The division.
-        classes: In the order of the labels.
+        task: What the labels and logits mean.
         metrics: Content of `metrics.json`.
 
     Raises:
@@ -82,32 +84,32 @@ def refuse_other_predictions(
             a metric is not what the predictions give.
     """
     differing = [
-        *_other_images(predictions, rows, classes),
-        *_other_metrics(predictions, classes, metrics),
-        *_other_operation(predictions, rows, metrics),
+        *_other_images(predictions, rows, task),
+        *_other_metrics(predictions, task, metrics),
+        *_other_operation(predictions, rows, task, metrics),
     ]
     if differing:
         raise IntegrityError(differing[0], where=path, fix=_AGAIN)
 
 
-def _other_images(predictions: Predictions, rows: Sequence[SplitRow], classes: Sequence[str]) -> Iterator[str]:
+def _other_images(predictions: Predictions, rows: Sequence[SplitRow], task: Task) -> Iterator[str]:
     twice = _doubled(predictions.ids)
     if twice is not None:
         yield f"holds the image {twice} twice"
     expected = {row.id: row for row in rows if row.side != "train"}
-    for image, side, label in zip(predictions.ids, predictions.sides, predictions.labels, strict=True):
+    for image, side, label in zip(predictions.ids, predictions.sides, task.rows(predictions.labels), strict=True):
         row = expected.pop(image, None)
         if row is None and twice is None:
             yield f"holds the image {image}, which is on no validation or test side of the division"
         elif row is not None and row.side != side:
             yield f"has the image {image} on the side {side}, the division on {row.side}"
-        elif row is not None and row.label != classes[label]:
-            yield f"labels the image {image} {classes[label]}, the division {row.label}"
+        elif row is not None and row.label != task.text(label):
+            yield f"labels the image {image} {task.text(label)}, the division {row.label}"
     for row in expected.values():
         yield f"lacks the image {row.id} of the {row.side} side"
 
 
-def _other_metrics(predictions: Predictions, classes: Sequence[str], metrics: Mapping[str, Any]) -> Iterator[str]:
+def _other_metrics(predictions: Predictions, task: Task, metrics: Mapping[str, Any]) -> Iterator[str]:
     if not np.isfinite(predictions.logits).all():
         yield "holds a logit that is no number"
         return
@@ -115,21 +117,23 @@ def _other_metrics(predictions: Predictions, classes: Sequence[str], metrics: Ma
         recorded, said = metrics.get(side), predictions.side(side)
         if not isinstance(recorded, Mapping) or not said.ids:
             continue
-        found = evaluate(said.labels, softmax(said.logits), classes, bootstrap=0).model_dump()
+        found = evaluate(said.labels, task.probabilities(said.logits), task, bootstrap=0).model_dump()
         for name in _COMPARED:
-            if name in recorded and not _same(recorded[name], found[name]):
+            if name in recorded and not _same(recorded[name], found.get(name)):
                 yield (
-                    f"gives {_number(found[name])} {name.upper()} on the {side} side, metrics.json says "
+                    f"gives {_number(found.get(name))} {name.upper()} on the {side} side, metrics.json says "
                     f"{_number(recorded[name])}"
                 )
 
 
-def _other_operation(predictions: Predictions, rows: Sequence[SplitRow], metrics: Mapping[str, Any]) -> Iterator[str]:
+def _other_operation(
+    predictions: Predictions, rows: Sequence[SplitRow], task: Task, metrics: Mapping[str, Any]
+) -> Iterator[str]:
     recorded = metrics.get("operating_point")
     if recorded is None or not np.isfinite(predictions.logits).all():
         return
     rule, said = recorded["point"]["rule"], recorded["point"]["threshold"]
-    found = operation(predictions, rule, {row.id: row.patient for row in rows})
+    found = operation(predictions, rule, {row.id: row.patient for row in rows}, task)
     if not _same(found.point.threshold, said):
         yield f"gives the operating point {found.point.threshold:.6f} by {rule}, metrics.json says {said:.6f}"
     for side in ("val", "test"):
@@ -141,6 +145,14 @@ def _other_operation(predictions: Predictions, rows: Sequence[SplitRow], metrics
                     f"gives {share.hits} of {share.images} as {words} on the {side} side, metrics.json says "
                     f"{before['hits']} of {before['images']}"
                 )
+
+
+def _is_label(text: str, task: Task) -> bool:
+    try:
+        task.label(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _same(one: float | None, other: float | None) -> bool:

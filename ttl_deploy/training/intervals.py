@@ -19,7 +19,7 @@ CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True)
-class Estimate:
+class ScoreEstimate:
     """A score between 0 and 1, and how sure it is.
 
     Attributes:
@@ -42,7 +42,7 @@ class Estimate:
         return min(low, self.value - self.doubt), max(high, self.value - self.doubt)
 
 
-def estimate(value: float, error: float, *, chance: float, patients: int) -> Estimate:
+def estimate(value: float, error: float, *, chance: float, patients: int) -> ScoreEstimate:
     """The estimate of one class against the rest.
 
     Args:
@@ -51,10 +51,10 @@ def estimate(value: float, error: float, *, chance: float, patients: int) -> Est
         chance: What ranking by chance gives: 0.5 for AUROC, the share of positives for AUPRC.
         patients: How many there are on the rarer side, at least 2.
     """
-    return Estimate(value, error, patients - 1, (value - chance) * unseen(patients))
+    return ScoreEstimate(value, error, patients - 1, (value - chance) * unseen(patients))
 
 
-def mean(parts: Sequence[Estimate], error: float) -> Estimate:
+def mean(parts: Sequence[ScoreEstimate], error: float) -> ScoreEstimate:
     """The estimate of a mean over classes.
 
     The degrees of freedom are Welch and Satterthwaite's: those of the classes that make the error.
@@ -69,7 +69,7 @@ def mean(parts: Sequence[Estimate], error: float) -> Estimate:
     freedom = float(variances.sum() ** 2 / total) if total > 0 else float(weights.min())
     doubts = np.array([part.doubt for part in parts])
     doubt = float(np.sign(doubts.sum()) * np.sqrt((doubts**2).sum()) / len(parts))
-    return Estimate(float(np.mean([part.value for part in parts])), error, freedom, doubt)
+    return ScoreEstimate(float(np.mean([part.value for part in parts])), error, freedom, doubt)
 
 
 def unseen(patients: int) -> float:

@@ -1,4 +1,6 @@
-"""The training loop of the paper's protocol (appendix A.1): Adam, the rate halved when the validation AUPRC stagnates.
+"""The training loop of the paper's protocol (appendix A.1): Adam, the rate halved when validation stagnates.
+
+Validation is by the metric that the task selects by: AUPRC as in the paper, of grades the quadratic kappa.
 
 An epoch is the unit of durability: everything a later epoch needs is in `last.ckpt`, so a killed run goes on as if
 nothing had happened. A limit of minutes is judged at every batch, of training and of validation, and the epoch in which
@@ -11,7 +13,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +31,6 @@ from ttl_deploy.data.torch_data import ImageBatches, evaluation_loader, mix_seed
 from ttl_deploy.errors import TrainingError
 from ttl_deploy.progress import Reporter
 from ttl_deploy.spec import TrainConfig
-from ttl_deploy.tasks import softmax
 from ttl_deploy.training.cached import UpperPart, cached_batches
 from ttl_deploy.training.checkpoint import (
     Progress,
@@ -42,7 +43,8 @@ from ttl_deploy.training.checkpoint import (
     taking_up,
     written_row,
 )
-from ttl_deploy.training.metrics import auprc, auroc
+from ttl_deploy.training.losses import plain_loss, training_loss
+from ttl_deploy.training.metrics import MEASURES, TITLES
 from ttl_deploy.training.run import HISTORY, LAST, TIMING, still_there
 from ttl_deploy.transfer import TransferModel
 
@@ -100,8 +102,11 @@ class Trainer:
             prepared, prepared.indices("train"), config.preprocess, config.augment, mix_seeds(config.seed, 1)
         )
         self._val = ImageBatches(prepared, prepared.indices("val"), config.preprocess)
+        self._task = prepared.task
         self._val_labels = prepared.labels[prepared.indices("val")]
-        self._state = _set_up(fabric, config, model, _class_weights(config, prepared))
+        self._state = _set_up(
+            fabric, config, model, training_loss(prepared.task, config, prepared.labels[prepared.indices("train")])
+        )
         if config.cached_views:
             sides = {
                 "train": (self._train, prepared.labels[prepared.indices("train")]),
@@ -173,14 +178,16 @@ class Trainer:
         rate = float(self._state.raw_optimizer.param_groups[0]["lr"])
         train_loss, cut_short = self._train_one(epoch)
         logits, val_loss = self._evaluate()
-        probabilities = softmax(logits)
+        probabilities = self._task.probabilities(logits)
         row = {
             "epoch": epoch,
             "learning_rate": rate,
             "train_loss": train_loss,
             "val_loss": val_loss,
-            "val_auroc": auroc(self._val_labels, probabilities),
-            "val_auprc": auprc(self._val_labels, probabilities),
+            **{
+                f"val_{name}": MEASURES[name](self._val_labels, probabilities, self._task)
+                for name in self._task.METRICS
+            },
         }
         if cut_short:
             self._finish_part(row, cut_short)
@@ -230,14 +237,15 @@ class Trainer:
         state = self._state
         logits = predict(state.fabric, state.forward, self._val, self._config.batch_size, self._laid_out, self._in_time)
         labels = torch.from_numpy(self._val_labels)
-        return logits, float(nn.functional.cross_entropy(torch.from_numpy(logits), labels))
+        return logits, float(plain_loss(self._task)(torch.from_numpy(logits), labels))
 
     def _finish_epoch(self, row: dict[str, Any], seconds: float) -> None:
         progress, state = self._progress, self._state
-        improved = row["val_auprc"] > progress.best_auprc
+        value = row[f"val_{self._task.SELECTS}"]
+        improved = value > progress.best_value
         if improved:
-            progress.best_epoch, progress.best_auprc = row["epoch"], row["val_auprc"]
-        state.scheduler.step(row["val_auprc"])
+            progress.best_epoch, progress.best_value = row["epoch"], value
+        state.scheduler.step(value)
         progress.epoch = row["epoch"]
         progress.seconds = time.monotonic() - self._started
         progress.history.append({**row, "best": improved})
@@ -246,15 +254,21 @@ class Trainer:
             self._save(improved, seconds)
         state.fabric.barrier()
         self._reporter.info(
-            f"epoch {row['epoch']}: loss {row['train_loss']:.4f}, validation AUPRC {row['val_auprc']:.4f}, "
-            f"AUROC {row['val_auroc']:.4f}{' (best)' if improved else ''}, {seconds:.1f} s"
+            f"epoch {row['epoch']}: loss {row['train_loss']:.4f}, validation {self._measured(row)}"
+            f"{' (best)' if improved else ''}, {seconds:.1f} s"
         )
+
+    def _measured(self, row: Mapping[str, Any]) -> str:
+        """The metrics of an epoch in words, the one that selects first."""
+        first = self._task.SELECTS
+        names = (first, *(name for name in reversed(self._task.METRICS) if name != first))
+        return ", ".join(f"{TITLES[name]} {row[f'val_{name}']:.4f}" for name in names)
 
     def _finish_part(self, row: dict[str, Any], how_far: str) -> None:
         """Keeps what a part of the first epoch has learnt, as the run's best, and nothing to go on from."""
         progress = self._progress
         progress.epoch = progress.best_epoch = row["epoch"]
-        progress.best_auprc, progress.seconds = row["val_auprc"], time.monotonic() - self._started
+        progress.best_value, progress.seconds = row[f"val_{self._task.SELECTS}"], time.monotonic() - self._started
         progress.history.append({**row, "best": True, "part": how_far})
         progress.stopped = f"{self._minutes()} {how_far}"
         still_there(self._folder)
@@ -345,21 +359,13 @@ def predict(
     return np.concatenate(parts)
 
 
-def _set_up(fabric: Fabric, config: TrainConfig, model: TransferModel, weights: Tensor | None) -> _State:
+def _set_up(fabric: Fabric, config: TrainConfig, model: TransferModel, loss: nn.Module) -> _State:
     if config.precision != "fp32":
         _module_channels_last(model)
     optimizer = torch.optim.Adam(model.parameter_groups(config.learning_rate))
     forward, wrapped = fabric.setup(UpperPart(model) if config.cached_views else model, optimizer)
     scheduler = ReduceLROnPlateau(optimizer, mode="max", factor=config.factor, patience=config.patience)
-    loss = nn.CrossEntropyLoss(weight=None if weights is None else fabric.to_device(weights))
-    return _State(fabric, model, forward, wrapped, optimizer, scheduler, loss)
-
-
-def _class_weights(config: TrainConfig, prepared: Prepared) -> Tensor | None:
-    if config.class_weights == "none":
-        return None
-    counts = np.bincount(prepared.labels[prepared.indices("train")], minlength=len(prepared.classes))
-    return torch.tensor(counts.sum() / (len(counts) * counts), dtype=torch.float32)
+    return _State(fabric, model, forward, wrapped, optimizer, scheduler, fabric.to_device(loss))
 
 
 def _module_channels_last(model: nn.Module) -> None:

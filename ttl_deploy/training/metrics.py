@@ -10,20 +10,24 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from pydantic import Field
 
 from ttl_deploy.spec import Record
+from ttl_deploy.tasks import UNKNOWN, Task
+from ttl_deploy.tasks.task import Labels, Truth
 from ttl_deploy.training import intervals
-from ttl_deploy.training.delong import shares
-from ttl_deploy.training.intervals import Estimate, Interval
+from ttl_deploy.training.delong import shares_of
+from ttl_deploy.training.intervals import Interval, ScoreEstimate
 
 Floats = NDArray[np.float64]
-Labels = NDArray[np.int64]
 
+KAPPA = "quadratic_kappa"
 FEWEST = 10
 """Patients of a class below which no metric of it tells much."""
 ECE_BINS = 15
 _CELLS_AT_ONCE = 4_000_000
 _MOST_TRIES = 20
+_NEARLY = 1e-3
 
 
 class ClassMetrics(Record):
@@ -55,8 +59,9 @@ class ClassMetrics(Record):
 class Metrics(Record):
     """All numbers of one evaluation.
 
-    The headline AUROC, AUPRC and sensitivities are those of the second, positive class where there are two classes
-    (as in the paper), else the plain mean over the classes that occur in the labels.
+    The headline AUROC, AUPRC and sensitivities are the plain mean over the columns that the task names: of two
+    exclusive classes the second, positive one (as in the paper), of more all that occur in the labels, of grades the
+    positive ones against the others, of labels all that some images have and some have not.
 
     Attributes:
         images: How many images.
@@ -68,11 +73,16 @@ class Metrics(Record):
         auprc_interval: 95 %, by the bootstrap's standard error over patients on the logit scale.
         sensitivity_at_90_specificity: Headline.
         sensitivity_at_95_specificity: Headline.
-        accuracy: Fraction of images whose most probable class is right.
-        balanced_accuracy: Mean over the classes in the labels of the fraction recognised.
+        quadratic_kappa: Cohen's kappa of the most probable grade with quadratic weights (Cohen 1968); None of tasks
+            without grades.
+        quadratic_kappa_interval: 95 %, percentiles of the bootstrap over patients.
+        accuracy: Fraction of images whose most probable class is right; of labels, of the answers that are known.
+        balanced_accuracy: Mean over the classes in the labels of the fraction recognised; of labels, mean of
+            sensitivity and specificity.
         brier: Two classes: mean of (p - y)^2 of the positive class, 0 to 1. More: mean of the sum over all classes of
-            (p - y)^2, 0 to 2 (Brier 1950).
-        ece: Expected calibration error of the most probable class, 15 bins of equal width (Guo et al. 2017).
+            (p - y)^2, 0 to 2 (Brier 1950). Labels: mean of (p - y)^2 over those that are known of an image.
+        ece: Expected calibration error of the most probable class, of labels that of every answer, 15 bins of equal
+            width (Guo et al. 2017).
         bootstrap: How many resamples the AUPRC intervals come from; 0 where there are none.
         seed: Seed of the resampling.
         per_class: Each class against the rest, in the order of the outputs.
@@ -87,6 +97,8 @@ class Metrics(Record):
     auprc_interval: Interval | None
     sensitivity_at_90_specificity: float | None
     sensitivity_at_95_specificity: float | None
+    quadratic_kappa: float | None = Field(None, exclude_if=lambda value: value is None)
+    quadratic_kappa_interval: Interval | None = Field(None, exclude_if=lambda value: value is None)
     accuracy: float
     balanced_accuracy: float
     brier: float
@@ -100,7 +112,7 @@ class Metrics(Record):
 def evaluate(
     labels: ArrayLike,
     probabilities: ArrayLike,
-    classes: Sequence[str],
+    task: Task,
     *,
     groups: Sequence[str] | None = None,
     bootstrap: int = 1000,
@@ -109,9 +121,9 @@ def evaluate(
     """Computes every metric.
 
     Args:
-        labels: (N,) integers, indices into `classes`.
-        probabilities: (N, K), each row adding up to 1.
-        classes: K names; of two, the second is the positive one.
+        labels: (N,) or (N, K), as the task has them.
+        probabilities: (N, K).
+        task: What they mean.
         groups: The patient of each image. With it the intervals count whole patients, because the images of one
             patient resemble each other and are less evidence than as many patients.
         bootstrap: How many resamples; 0: no intervals at all. A resample in which a class of the labels is missing is
@@ -121,19 +133,21 @@ def evaluate(
     Raises:
         ValueError: A shape, a label or a probability is impossible, or not a number.
     """
-    truth, scores = _checked(labels, probabilities, len(classes))
-    _check_distribution(scores)
-    clusters, patients = _clusters(groups, len(truth))
-    resamples = _Resamples(truth, scores, clusters, bootstrap, seed)
+    known, given = _checked(labels, probabilities, task)
+    _check_probabilities(task, given)
+    clusters, patients = _clusters(groups, len(known))
+    truth, scores = task.truth(known), task.scores(given)
+    resamples = _Resamples(task, known, given, clusters, bootstrap, seed)
     sure = _Intervals(truth, scores, clusters, resamples) if bootstrap else None
-    counts = [len(np.unique(clusters[truth == k])) for k in range(len(classes))]
+    counts = [len(np.unique(clusters[truth[:, k] == 1])) for k in range(len(task.columns))]
     per_class = tuple(
         _class_metrics(truth, scores, k, name, sure, counts[k] if groups is not None else None)
-        for k, name in enumerate(classes)
+        for k, name in enumerate(task.columns)
     )
-    headline = headline_classes(truth, len(classes))
+    headline = task.headline(truth)
+    kappa = quadratic_kappa(known, given, task) if KAPPA in task.METRICS else None
     return Metrics(
-        images=len(truth),
+        images=len(known),
         patients=patients,
         auroc=_mean([per_class[k].auroc for k in headline]),
         auroc_interval=sure and sure.auroc(headline),
@@ -141,10 +155,12 @@ def evaluate(
         auprc_interval=sure and sure.auprc(headline),
         sensitivity_at_90_specificity=_mean([per_class[k].sensitivity_at_90_specificity for k in headline]),
         sensitivity_at_95_specificity=_mean([per_class[k].sensitivity_at_95_specificity for k in headline]),
-        accuracy=float((scores.argmax(axis=1) == truth).mean()),
-        balanced_accuracy=balanced_accuracy(truth, scores),
-        brier=brier(truth, scores),
-        ece=expected_calibration_error(truth, scores),
+        quadratic_kappa=kappa,
+        quadratic_kappa_interval=resamples.kappa_interval(kappa, len(np.unique(clusters))),
+        accuracy=accuracy(known, given, task),
+        balanced_accuracy=task.balanced_accuracy(known, given),
+        brier=brier(known, given, task),
+        ece=expected_calibration_error(known, given, task),
         bootstrap=resamples.count,
         seed=seed,
         per_class=per_class,
@@ -155,20 +171,22 @@ def evaluate(
 def resampled(
     labels: ArrayLike,
     probabilities: ArrayLike,
+    task: Task,
     metric: str,
     *,
     groups: Sequence[str] | None = None,
     bootstrap: int = 1000,
     seed: int = 0,
 ) -> Floats:
-    """The headline AUROC or AUPRC on bootstrap resamples; its standard deviation is the metric's standard error.
+    """A metric of the headline on bootstrap resamples; its standard deviation is the metric's standard error.
 
     The resamples depend on labels, groups and seed alone: two models are measured on the same ones.
 
     Args:
         labels: As in `evaluate`.
         probabilities: As in `evaluate`.
-        metric: `auroc` or `auprc`.
+        task: As in `evaluate`.
+        metric: One of `Task.METRICS`.
         groups: As in `evaluate`.
         bootstrap: How many resamples.
         seed: Seed of the resampling.
@@ -179,35 +197,54 @@ def resampled(
     Raises:
         ValueError: As `evaluate`.
     """
-    truth, scores = _checked(labels, probabilities, None)
-    resamples = _Resamples(truth, scores, _clusters(groups, len(truth))[0], bootstrap, seed)
-    return resamples.values(metric, headline_classes(truth, scores.shape[1]))
+    known, given = _checked(labels, probabilities, task)
+    resamples = _Resamples(task, known, given, _clusters(groups, len(known))[0], bootstrap, seed)
+    return resamples.values(metric, task.headline(task.truth(known)))
 
 
-def auroc(labels: ArrayLike, probabilities: ArrayLike) -> float:
-    """The headline AUROC: of the second class of two, else the mean over the classes that occur.
+def auroc(labels: ArrayLike, probabilities: ArrayLike, task: Task) -> float:
+    """The headline AUROC, see `Metrics`.
 
     Args:
-        labels: (N,) integers.
+        labels: (N,) or (N, K), as the task has them.
         probabilities: (N, K).
+        task: What they mean.
 
     Raises:
         ValueError: A score is not a number, a shape is wrong, or all labels are the same.
     """
-    return _headline(labels, probabilities, _auroc)
+    return _headline(labels, probabilities, task, _auroc)
 
 
-def auprc(labels: ArrayLike, probabilities: ArrayLike) -> float:
-    """The headline AUPRC (average precision): of the second class of two, else the mean over the classes that occur.
+def auprc(labels: ArrayLike, probabilities: ArrayLike, task: Task) -> float:
+    """The headline AUPRC (average precision), see `Metrics`; as `auroc`."""
+    return _headline(labels, probabilities, task, _auprc)
+
+
+def quadratic_kappa(labels: ArrayLike, probabilities: ArrayLike, task: Task) -> float:
+    """Cohen's kappa with quadratic weights of the most probable grades; 0 where there is but one grade to be right on.
 
     Args:
-        labels: (N,) integers.
+        labels: (N,) grades.
         probabilities: (N, K).
+        task: What they mean.
 
     Raises:
-        ValueError: A score is not a number, a shape is wrong, or all labels are the same.
+        ValueError: A score is not a number, or a shape is wrong.
     """
-    return _headline(labels, probabilities, _auprc)
+    known, given = _checked(labels, probabilities, task)
+    return float(kappas(np.ones((1, len(known))), known, given)[0])
+
+
+MEASURES: dict[str, Callable[[ArrayLike, ArrayLike, Task], float]] = {
+    "auroc": auroc,
+    "auprc": auprc,
+    KAPPA: quadratic_kappa,
+}
+"""What `Task.METRICS` names, of labels, probabilities and their task."""
+
+TITLES = {"auroc": "AUROC", "auprc": "AUPRC", KAPPA: "quadratic kappa"}
+"""What people call them."""
 
 
 def sensitivity_at(specificity: float, positive: NDArray[np.bool_], scores: Floats) -> float | None:
@@ -233,84 +270,105 @@ def sensitivity_at(specificity: float, positive: NDArray[np.bool_], scores: Floa
     return float(true_positive[false_positive <= 1 - specificity + 1e-12].max())
 
 
-def balanced_accuracy(labels: Labels, probabilities: Floats) -> float:
-    """Mean over the classes in the labels of the fraction of their images that is recognised."""
-    right = probabilities.argmax(axis=1) == labels
-    return float(np.mean([right[labels == k].mean() for k in np.unique(labels)]))
+def accuracy(labels: Labels, probabilities: Floats, task: Task) -> float:
+    """Fraction of the most probable answers that are right, of those that are known."""
+    right = task.right(labels, task.certain(probabilities))
+    return float((right[right != UNKNOWN] == 1).mean())
 
 
-def brier(labels: Labels, probabilities: Floats) -> float:
-    """The Brier score: see `Metrics.brier` for the two definitions."""
-    errors = (probabilities - np.eye(probabilities.shape[1])[labels]) ** 2
-    return float(errors[:, 1].mean() if errors.shape[1] == 2 else errors.sum(axis=1).mean())
+def brier(labels: Labels, probabilities: Floats, task: Task) -> float:
+    """The Brier score: see `Metrics.brier` for the definitions."""
+    return float(task.brier(labels, probabilities).mean())
 
 
-def expected_calibration_error(labels: Labels, probabilities: Floats, bins: int = ECE_BINS) -> float:
-    """Mean gap between confidence and accuracy over bins of the most probable class's probability.
+def expected_calibration_error(labels: Labels, probabilities: Floats, task: Task, bins: int = ECE_BINS) -> float:
+    """Mean gap between confidence and accuracy over bins of the most probable answer's probability.
 
     Bins are equal in width and closed above, ((m-1)/M, m/M], and weighted by their images (Guo et al. 2017, "On
     Calibration of Modern Neural Networks", equation 3).
     """
-    confidence = probabilities.max(axis=1)
-    right = probabilities.argmax(axis=1) == labels
+    answers = task.certain(probabilities)
+    right = task.right(labels, answers)
+    known = right != UNKNOWN
+    confidence = task.confidence(probabilities, answers)[known]
     place = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
-    gaps = np.bincount(place, weights=right - confidence, minlength=bins)
-    return float(np.abs(gaps).sum() / len(labels))
+    gaps = np.bincount(place, weights=right[known] - confidence, minlength=bins)
+    return float(np.abs(gaps).sum() / len(confidence))
 
 
 class _Resamples:
-    """Bootstrap values of AUROC and AUPRC, per class.
+    """Bootstrap values of AUROC and AUPRC, per column, and of kappa where the task has it.
 
-    Every class is measured on the same resamples, so that the macro mean is resampled as a whole. Where the data
-    cannot give enough resamples with every class in them, there are none.
+    Every column is measured on the same resamples, so that the macro mean is resampled as a whole. Where the data
+    cannot give enough resamples with a yes and a no of every column in them, there are none.
 
     Attributes:
         count: How many resamples there are.
     """
 
-    def __init__(self, labels: Labels, scores: Floats, clusters: Labels, count: int, seed: int) -> None:
-        present = np.unique(labels)
+    def __init__(
+        self, task: Task, labels: Labels, probabilities: Floats, clusters: Labels, count: int, seed: int
+    ) -> None:
+        truth, scores = task.truth(labels), task.scores(probabilities)
+        present = [int(k) for k in np.flatnonzero((truth == 1).any(axis=0) & (truth == 0).any(axis=0))]
         self.count = 0
         self._auroc: dict[int, Floats] = {}
         self._auprc: dict[int, Floats] = {}
-        if count == 0 or len(present) < 2:
+        self._kappa = np.zeros(0)
+        if count == 0 or not present:
             return
-        columns = {int(k): Ranked(labels == k, scores[:, k]) for k in present}
-        chunks = [
-            {k: ranked.areas(weights) for k, ranked in columns.items()}
-            for weights in _resamples(labels, clusters, count, np.random.default_rng(seed))
-        ]
-        if sum(len(chunk[int(present[0])][0]) for chunk in chunks) < count:
+        columns = {k: Ranked(truth[:, k] == 1, scores[:, k], truth[:, k] != UNKNOWN) for k in present}
+        chunks, agreements = [], []
+        for weights in _resamples(truth[:, present], clusters, count, np.random.default_rng(seed)):
+            chunks.append({k: ranked.areas(weights) for k, ranked in columns.items()})
+            if KAPPA in task.METRICS:
+                agreements.append(kappas(weights, labels, probabilities))
+        if sum(len(chunk[present[0]][0]) for chunk in chunks) < count:
             return
         self.count = count
+        self._kappa = np.concatenate(agreements) if agreements else self._kappa
         for k in columns:
             self._auroc[k] = np.concatenate([chunk[k][0] for chunk in chunks])
             self._auprc[k] = np.concatenate([chunk[k][1] for chunk in chunks])
 
-    def values(self, metric: str, classes: Sequence[int]) -> Floats:
-        """The resampled mean of `auroc` or `auprc` over some classes; empty where there are no resamples."""
-        by_class = {"auroc": self._auroc, "auprc": self._auprc}[metric]
-        if not classes or any(k not in by_class for k in classes):
+    def values(self, metric: str, columns: Sequence[int]) -> Floats:
+        """The resampled mean of a metric over some columns; empty where there are no resamples."""
+        if metric == KAPPA:
+            return self._kappa
+        by_column = {"auroc": self._auroc, "auprc": self._auprc}[metric]
+        if not columns or any(k not in by_column for k in columns):
             return np.zeros(0)
-        return np.asarray(np.mean([by_class[k] for k in classes], axis=0))
+        return np.asarray(np.mean([by_column[k] for k in columns], axis=0))
+
+    def kappa_interval(self, value: float | None, patients: int) -> Interval | None:
+        """The interval of a kappa; None where nothing was resampled.
+
+        Args:
+            value: The kappa.
+            patients: How many there are; those unlike any seen may agree by chance alone (`intervals.unseen`).
+        """
+        if value is None or not len(self._kappa):
+            return None
+        low, high = np.percentile(self._kappa, [2.5, 97.5])
+        return min(float(low), value - abs(value) * intervals.unseen(patients)), float(high)
 
 
 class _Intervals:
     """The intervals of AUROC, by DeLong's shares, and of AUPRC, by the bootstrap; both by patient.
 
     Args:
-        labels: (N,).
-        scores: (N, K).
+        truth: (N, M); see `Task.truth`.
+        scores: (N, M).
         clusters: (N,), the number of each image's patient.
         resamples: Of the same images.
     """
 
-    def __init__(self, labels: Labels, scores: Floats, clusters: Labels, resamples: _Resamples) -> None:
-        self._labels, self._scores, self._clusters, self._resamples = labels, scores, clusters, resamples
+    def __init__(self, truth: Truth, scores: Floats, clusters: Labels, resamples: _Resamples) -> None:
+        self._truth, self._scores, self._clusters, self._resamples = truth, scores, clusters, resamples
 
     def auroc(self, classes: Sequence[int]) -> Interval | None:
-        """Interval of the mean AUROC of some classes; None where one has too few patients."""
-        found = {k: shares(self._labels == k, self._scores[:, k], self._clusters) for k in classes}
+        """Interval of the mean AUROC of some columns; None where one has too few patients."""
+        found = {k: shares_of(self._truth[:, k], self._scores[:, k], self._clusters) for k in classes}
         known = {k: share for k, share in found.items() if share is not None}
         if not classes or len(known) < len(classes):
             return None
@@ -318,24 +376,25 @@ class _Intervals:
         return intervals.mean(parts, self._error(np.mean(list(known.values()), axis=0))).interval
 
     def auprc(self, classes: Sequence[int]) -> Interval | None:
-        """Interval of the mean AUPRC of some classes; None where one has too few patients, or none was resampled."""
+        """Interval of the mean AUPRC of some columns; None where one has too few patients, or none was resampled."""
         drawn = self._resamples.values("auprc", classes)
         if not len(drawn) or min(self._patients(k) for k in classes) < 2:
             return None
         errors = [_deviation(self._resamples.values("auprc", [k])) for k in classes]
         parts = [
-            self._estimate(k, 1, error, float((self._labels == k).mean()))
+            self._estimate(k, 1, error, float((self._truth[:, k] == 1)[self._truth[:, k] != UNKNOWN].mean()))
             for k, error in zip(classes, errors, strict=True)
         ]
         return intervals.mean(parts, _deviation(drawn)).interval
 
-    def _estimate(self, k: int, which: int, error: float, chance: float) -> Estimate:
-        areas = Ranked(self._labels == k, self._scores[:, k]).areas(np.ones((1, len(self._labels))))
+    def _estimate(self, k: int, which: int, error: float, chance: float) -> ScoreEstimate:
+        truth = self._truth[:, k]
+        areas = Ranked(truth == 1, self._scores[:, k], truth != UNKNOWN).areas(np.ones((1, len(truth))))
         return intervals.estimate(float(areas[which][0]), error, chance=chance, patients=self._patients(k))
 
     def _patients(self, k: int) -> int:
         """How many patients the rarer side has."""
-        return min(len(np.unique(self._clusters[side])) for side in (self._labels == k, self._labels != k))
+        return min(len(np.unique(self._clusters[self._truth[:, k] == side])) for side in (0, 1))
 
     def _error(self, share: Floats) -> float:
         return float(np.sqrt((np.bincount(self._clusters, weights=share) ** 2).sum()))
@@ -347,10 +406,12 @@ class Ranked:
     Args:
         positive: (N,).
         scores: (N,).
+        known: (N,) of which images that is known; None: of all. The others count nowhere.
     """
 
-    def __init__(self, positive: NDArray[np.bool_], scores: Floats) -> None:
-        self._order = np.argsort(-scores, kind="stable")
+    def __init__(self, positive: NDArray[np.bool_], scores: Floats, known: NDArray[np.bool_] | None = None) -> None:
+        order = np.argsort(-scores, kind="stable")
+        self._order = order if known is None else order[known[order]]
         self._positive = positive[self._order]
         ranked = scores[self._order]
         # The last image of every run of equal scores: the places where a threshold can stand.
@@ -377,14 +438,25 @@ class Ranked:
         return area, (gained * precision).sum(axis=1)
 
 
-def _resamples(labels: Labels, clusters: Labels, count: int, generator: np.random.Generator) -> Iterator[Floats]:
+def kappas(weights: Floats, labels: Labels, probabilities: Floats) -> Floats:
+    """(B,) Cohen's kappa with quadratic weights on resamples (B, N); 0 where chance would agree on all."""
+    grades = probabilities.shape[1]
+    places = np.arange(grades)
+    away = (places[:, None] - places[None]) ** 2
+    said, true = (np.eye(grades)[one] for one in (probabilities.argmax(axis=1), labels))
+    seen = (weights @ away[labels, probabilities.argmax(axis=1)]) / weights.sum(axis=1)
+    by_chance = np.einsum("bi,ij,bj->b", weights @ true, away, weights @ said) / weights.sum(axis=1) ** 2
+    return np.asarray(1 - np.divide(seen, by_chance, out=np.ones_like(seen), where=by_chance > 0))
+
+
+def _resamples(truth: Truth, clusters: Labels, count: int, generator: np.random.Generator) -> Iterator[Floats]:
     """Weights (B, N) of bootstrap resamples of whole clusters, in pieces that fit the memory.
 
-    A resample without a class is drawn again. Where that keeps happening (two classes of one patient each among
-    thousands), fewer than `count` come.
+    A resample without a yes or a no of a column is drawn again. Where that keeps happening (two classes of one patient
+    each among thousands), fewer than `count` come.
     """
-    members = np.eye(int(labels.max()) + 1)[labels][:, np.unique(labels)]
-    piece = max(1, _CELLS_AT_ONCE // len(labels))
+    members = np.concatenate([truth == 1, truth == 0], axis=1).astype(np.float64)
+    piece = max(1, _CELLS_AT_ONCE // len(truth))
     missing, tries = count, _MOST_TRIES * count
     while missing > 0 and tries > 0:
         drawn = _draw(clusters, min(piece, missing), generator)
@@ -407,9 +479,10 @@ def _deviation(values: Floats) -> float:
 
 
 def _class_metrics(
-    labels: Labels, scores: Floats, k: int, name: str, sure: _Intervals | None, patients: int | None
+    truth: Truth, scores: Floats, k: int, name: str, sure: _Intervals | None, patients: int | None
 ) -> ClassMetrics:
-    positive, column = labels == k, scores[:, k]
+    known = truth[:, k] != UNKNOWN
+    positive, column = truth[known, k] == 1, scores[known, k]
     return ClassMetrics(
         name=name,
         images=int(positive.sum()),
@@ -451,19 +524,15 @@ def _auprc(positive: NDArray[np.bool_], scores: Floats) -> float | None:
 
 
 def _headline(
-    labels: ArrayLike, probabilities: ArrayLike, area: Callable[[NDArray[np.bool_], Floats], float | None]
+    labels: ArrayLike, probabilities: ArrayLike, task: Task, area: Callable[[NDArray[np.bool_], Floats], float | None]
 ) -> float:
-    truth, scores = _checked(labels, probabilities, None)
-    chosen = headline_classes(truth, scores.shape[1])
-    value = _mean([area(truth == k, scores[:, k]) for k in chosen])
+    known, given = _checked(labels, probabilities, task)
+    truth, scores = task.truth(known), task.scores(given)
+    rows = [(truth[:, k] != UNKNOWN, k) for k in task.headline(truth)]
+    value = _mean([area(truth[said, k] == 1, scores[said, k]) for said, k in rows])
     if value is None:
         raise ValueError("every image has the same label, so no ranking can be right or wrong")
     return value
-
-
-def headline_classes(labels: Labels, count: int) -> list[int]:
-    """The classes whose mean is the headline: the second of two, else all that occur in the labels."""
-    return [1] if count == 2 else [int(k) for k in np.unique(labels)]
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
@@ -481,22 +550,20 @@ def _clusters(groups: Sequence[str] | None, images: int) -> tuple[Labels, int | 
     return places.astype(np.int64), len(names)
 
 
-def _checked(labels: ArrayLike, probabilities: ArrayLike, classes: int | None) -> tuple[Labels, Floats]:
+def _checked(labels: ArrayLike, probabilities: ArrayLike, task: Task) -> tuple[Labels, Floats]:
     truth: NDArray[Any] = np.asarray(labels)
     scores = np.asarray(probabilities, dtype=np.float64)
-    if scores.ndim != 2 or scores.shape[1] != (classes or scores.shape[1]) or scores.shape[1] < 2:
-        raise ValueError(f"probabilities are (images, {classes or 'classes'}), got {scores.shape}")
-    if truth.shape != scores.shape[:1] or not len(truth):
-        raise ValueError(f"labels are one integer per image, got {truth.shape} for probabilities {scores.shape}")
-    if not np.issubdtype(truth.dtype, np.integer) or truth.min() < 0 or truth.max() >= scores.shape[1]:
-        raise ValueError(f"labels are integers from 0 to {scores.shape[1] - 1}")
+    if scores.ndim != 2 or scores.shape[1] != len(task.classes):
+        raise ValueError(f"probabilities are (images, {len(task.classes)}), got {scores.shape}")
+    known = task.check(truth, scores)
     if not np.isfinite(scores).all():
         bad = int((~np.isfinite(scores).all(axis=1)).sum())
         raise ValueError(f"the scores of {bad} of {len(truth)} images are not numbers (NaN or infinite)")
-    return truth.astype(np.int64), scores
+    return known, scores
 
 
-def _check_distribution(probabilities: Floats) -> None:
-    sums = probabilities.sum(axis=1)
-    if probabilities.min() < 0 or np.abs(sums - 1).max() > 1e-3:
+def _check_probabilities(task: Task, probabilities: Floats) -> None:
+    if probabilities.min() < 0 or probabilities.max() > 1 + _NEARLY:
+        raise ValueError(f"probabilities are 0 to 1; pass logits through {task.ACTIVATION}")
+    if task.ACTIVATION == "softmax" and np.abs(probabilities.sum(axis=1) - 1).max() > _NEARLY:
         raise ValueError("probabilities are at least 0 and add up to 1 for each image; pass logits through softmax")

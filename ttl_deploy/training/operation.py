@@ -5,52 +5,65 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ttl_deploy.errors import BadInputError
 from ttl_deploy.spec import OperatingPoint
-from ttl_deploy.tasks import softmax
+from ttl_deploy.tasks import UNKNOWN, Task
 from ttl_deploy.tasks.operating_point import Operation, Reached, choose, measure
 
 if TYPE_CHECKING:
     from ttl_deploy.training.run import Predictions
 
 
-def refuse_point(rule: str | None, classes: Sequence[str]) -> None:
-    """Raises `BadInputError` where a rule is given and there are more than the two classes it decides between."""
-    if rule is not None and len(classes) != 2:
+def refuse_point(rule: str | None, task: Task) -> None:
+    """Raises `BadInputError` where a rule is given and the task has nothing that it divides."""
+    if rule is not None and task.divided is None:
         raise BadInputError(
-            f"lies between two classes, the data have {len(classes)}: {', '.join(classes)}",
-            where="--operating-point",
-            fix="leave it out, or train on two of them",
+            f"{task.undivided} ({', '.join(task.classes)})", where="--operating-point", fix="leave it out"
         )
 
 
-def operation(predictions: Predictions, rule: str, patients: Mapping[str, str | None]) -> Operation:
+def operation(predictions: Predictions, rule: str, patients: Mapping[str, str | None], task: Task) -> Operation:
     """Chooses by a rule on the validation side, and says what that does on both sides.
 
     Args:
         predictions: Of a run's validation and test sides.
         rule: As `OperatingPoint.rule`.
         patients: Of each image, where known; an image without one is its own.
+        task: Which of its columns is divided.
     """
-    point = operating_point(predictions, rule)
-    sides = {side: _reached(point, predictions.side(side), patients) for side in ("val", "test")}
+    point = operating_point(predictions, rule, task)
+    sides = {side: _reached(point, predictions.side(side), patients, task) for side in ("val", "test")}
     return Operation(point=point, **sides)
 
 
-def operating_point(predictions: Predictions, rule: str) -> OperatingPoint:
+def operating_point(predictions: Predictions, rule: str, task: Task) -> OperatingPoint:
     """What a rule chooses on the validation side.
 
     Args:
         predictions: As for `operation`.
         rule: As `OperatingPoint.rule`.
+        task: As for `operation`.
     """
-    said = predictions.side("val")
-    return choose(rule, said.labels == 1, softmax(said.logits)[:, 1])
+    _ids, positive, scores = _divided(predictions.side("val"), task)
+    return choose(rule, positive, scores)
 
 
-def _reached(point: OperatingPoint, said: Predictions, patients: Mapping[str, str | None]) -> Reached:
-    groups = patient_groups(patients, said.ids)
-    return measure(point.threshold, said.labels == 1, softmax(said.logits)[:, 1], groups)
+def _reached(point: OperatingPoint, said: Predictions, patients: Mapping[str, str | None], task: Task) -> Reached:
+    ids, positive, scores = _divided(said, task)
+    return measure(point.threshold, positive, scores, patient_groups(patients, ids))
+
+
+def _divided(said: Predictions, task: Task) -> tuple[list[str], NDArray[np.bool_], NDArray[np.float64]]:
+    """The images of which it is known whether they are positive, whether they are, and their scores."""
+    assert task.divided is not None
+    truth = task.truth(said.labels)[:, task.divided]
+    scores = task.scores(task.probabilities(said.logits))[:, task.divided]
+    known = truth != UNKNOWN
+    ids = [image for image, keep in zip(said.ids, known, strict=True) if keep]
+    return ids, truth[known] == 1, scores[known]
 
 
 def patient_groups(patients: Mapping[str, str | None], ids: Sequence[str]) -> list[str] | None:

@@ -10,7 +10,7 @@ import csv
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from shlex import quote
@@ -26,9 +26,10 @@ from ttl_deploy.data.columns import Columns
 from ttl_deploy.data.manifest import Dataset, read_dataset
 from ttl_deploy.data.prepared import Prepared, prepare_like, read_split
 from ttl_deploy.data.understood import read_columns
-from ttl_deploy.errors import BadInputError, DamagedError, IntegrityError, TrainingError
+from ttl_deploy.errors import BadInputError, DamagedError, IntegrityError, TrainingError, about
 from ttl_deploy.progress import SILENT, Reporter
 from ttl_deploy.spec import AnyRecord, OperatingPoint, PreprocessSpec, Record, TrainConfig, read_record
+from ttl_deploy.tasks import Labels, Task, possible_task, task_of
 from ttl_deploy.tasks.operating_point import Operation
 from ttl_deploy.training import evidence
 from ttl_deploy.training.metrics import Metrics
@@ -123,7 +124,8 @@ class EpochRow(Record):
         val_loss: Likewise; None where it was no finite number.
         val_auroc: Headline.
         val_auprc: Headline.
-        best: Whether no earlier epoch had as good an AUPRC.
+        val_quadratic_kappa: Of grades.
+        best: Whether no earlier epoch was as good by the metric that selects.
         part: How far a first epoch came that the minutes ended.
     """
 
@@ -135,6 +137,7 @@ class EpochRow(Record):
     val_loss: float | None
     val_auroc: float | None
     val_auprc: float | None
+    val_quadratic_kappa: float | None = None
     best: bool
     part: str | None = None
 
@@ -200,6 +203,11 @@ class Run:
         return read_record(RunRecord, content, path, fix=_TRAIN_AGAIN).model_dump(mode="json")
 
     @property
+    def task(self) -> Task:
+        """What its model's outputs mean, without the operating point."""
+        return task_of(self.config.model)
+
+    @property
     def operating_point(self) -> OperatingPoint | None:
         """Where the second of two classes begins to be said; None: where it is the more probable."""
         found = self.metrics().get("operating_point")
@@ -258,13 +266,13 @@ class Predictions:
     Attributes:
         ids: Image ids.
         sides: `val` or `test` for each.
-        labels: (N,) int64.
+        labels: (N,) or (N, K) int64, as the task has them.
         logits: (N, classes) float32.
     """
 
     ids: tuple[str, ...]
     sides: tuple[str, ...]
-    labels: NDArray[np.int64]
+    labels: Labels
     logits: NDArray[np.float32]
 
     def side(self, name: str) -> Predictions:
@@ -292,7 +300,10 @@ def open_run(folder: str | Path) -> Run:
         raise BadInputError(
             "is not a run (no config.yaml)", where=folder, fix="pass a folder made by `ttl-deploy train`"
         )
-    return Run(folder, read_record(TrainConfig, _read_config(folder), path, fix=_TRAIN_AGAIN))
+    run = Run(folder, read_record(TrainConfig, _read_config(folder), path, fix=_TRAIN_AGAIN))
+    with about(path):
+        possible_task(run.config.model)
+    return run
 
 
 def refuse_existing_run(folder: Path, *, overwrite: bool) -> None:
@@ -321,11 +332,11 @@ def finished_run(folder: Path) -> Run:
 
 
 def _refuse_forged(run: Run) -> None:
-    metrics, classes = run.metrics(), run.config.model.classes
+    metrics, task = run.metrics(), run.task
     evidence.refuse_changed(run.folder, metrics)
     rows = read_split(run.split)
-    evidence.refuse_other_split(run.split, rows, classes)
-    evidence.refuse_other_predictions(run.folder / PREDICTIONS, read_predictions(run), rows, classes, metrics)
+    evidence.refuse_other_split(run.split, rows, task)
+    evidence.refuse_other_predictions(run.folder / PREDICTIONS, read_predictions(run), rows, task, metrics)
 
 
 def run_data(
@@ -363,7 +374,7 @@ def holds_images_of(run: Run, data: Path) -> bool:
         items = {item.id: item for item in dataset.items}
         return all(
             row.id in items
-            and dataset.classes[items[row.id].label] == row.label
+            and dataset.task.text(items[row.id].label) == row.label
             and items[row.id].source.digest() == row.digest
             for row in rows
         )
@@ -373,7 +384,12 @@ def holds_images_of(run: Run, data: Path) -> bool:
 
 def _dataset(run: Run, data: Path | None) -> Dataset:
     return read_dataset(
-        place_of_data(run, data), classes=run.config.model.classes, ignore_other_labels=True, columns=_columns(run)
+        place_of_data(run, data),
+        classes=run.config.model.classes,
+        ignore_other_labels=True,
+        columns=_columns(run),
+        task=run.config.model.task,
+        unknown=run.config.reading.unknown,
     )
 
 
@@ -407,13 +423,13 @@ def write_config(folder: Path, config: TrainConfig) -> None:
     files.write_text(folder / CONFIG, yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
 
 
-def write_predictions(folder: Path, classes: Sequence[str], predictions: Predictions) -> None:
+def write_predictions(folder: Path, task: Task, predictions: Predictions) -> None:
     """Writes `predictions.csv`: id, split, label, one logit per class, to float32's last digit."""
-    rows: list[list[str]] = [["id", "split", "label", *(f"logit_{name}" for name in classes)]]
+    rows: list[list[str]] = [["id", "split", "label", *(f"logit_{name}" for name in task.classes)]]
     for image, side, label, row in zip(
-        predictions.ids, predictions.sides, predictions.labels, predictions.logits, strict=True
+        predictions.ids, predictions.sides, task.rows(predictions.labels), predictions.logits, strict=True
     ):
-        rows.append([image, side, classes[label], *(f"{value:.9g}" for value in row)])
+        rows.append([image, side, task.text(label), *(f"{value:.9g}" for value in row)])
     files.write_text(folder / PREDICTIONS, "".join(map(files.csv_row, rows)))
 
 
@@ -424,14 +440,15 @@ def read_predictions(run: Run) -> Predictions:
         IntegrityError: It is missing or damaged.
     """
     path = run.folder / PREDICTIONS
-    classes = run.config.model.classes
+    task = run.task
     try:
         with path.open(newline="", encoding="utf-8", errors=files.UNDECODED) as handle:
             header, *lines = map(files.plain_cells, csv.reader(handle))
-        rows = [dict(zip(header, cells, strict=True)) for cells in lines]
+        rows = [dict(zip(header, line, strict=True)) for line in lines]
         with np.errstate(over="ignore"):  # what is too large is infinite, and told
-            logits = np.array([[float(row[f"logit_{name}"]) for name in classes] for row in rows], dtype=np.float32)
-        labels = np.array([classes.index(row["label"]) for row in rows], dtype=np.int64)
+            cells = [[float(row[f"logit_{name}"]) for name in task.classes] for row in rows]
+            logits = np.array(cells, dtype=np.float32)
+        labels = np.array([task.label(row["label"]) for row in rows], dtype=np.int64)
         return Predictions(tuple(r["id"] for r in rows), tuple(r["split"] for r in rows), labels, logits)
     except (OSError, KeyError, ValueError, TypeError, csv.Error) as error:
         raise IntegrityError("is missing or damaged", where=path, fix="train the run again") from error

@@ -25,7 +25,7 @@ from ttl_deploy.training.run import BEST, SERIES, SUMMARY, Run, finished_run, op
 from ttl_deploy.training.train import check, resume, specs, train
 from ttl_deploy.zoo import BACKBONES
 
-_SUMMARISED = ("auroc", "auprc", "accuracy", "balanced_accuracy", "brier", "ece")
+_SUMMARISED = ("auroc", "auprc", "quadratic_kappa", "accuracy", "balanced_accuracy", "brier", "ece")
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,7 @@ def _plan(data: Data, first: Member) -> dict[str, Any]:
         first: The first of the members, whose preprocessing and division are the others'.
     """
     dataset = dataset_of(data)
-    refuse_point(first.protocol.operating_point, dataset.classes)
+    refuse_point(first.protocol.operating_point, dataset.task)
     _spec, preprocess = specs(first.model, data, dataset.classes)
     prepared = prepare(dataset, preprocess, first.split, cache_folder=data.cache, skip_unreadable=data.skip_unreadable)
     return {

@@ -19,11 +19,12 @@ from lightning_fabric import Fabric
 
 from ttl_deploy import __version__, files, hardware
 from ttl_deploy.complexity import count
+from ttl_deploy.data.class_names import task_of_names
 from ttl_deploy.data.manifest import dataset_of, pattern_of_patients
 from ttl_deploy.data.prepared import Prepared, prepare, prepare_like, write_split
 from ttl_deploy.data.torch_data import ImageBatches, mix_seeds
 from ttl_deploy.data.understood import write_understood
-from ttl_deploy.errors import TtlDeployError, about
+from ttl_deploy.errors import BadInputError, TtlDeployError, about
 from ttl_deploy.progress import SILENT, Reporter
 from ttl_deploy.spec import (
     Data,
@@ -38,17 +39,18 @@ from ttl_deploy.spec import (
 )
 from ttl_deploy.spec.methods import METHOD_OPTIONS
 from ttl_deploy.spec.training import Recipe
-from ttl_deploy.tasks import softmax
+from ttl_deploy.tasks import TASKS
 from ttl_deploy.training import evidence
 from ttl_deploy.training import run as folders
 from ttl_deploy.training.cached import check_size, feature_shape, remove_features
 from ttl_deploy.training.checkpoint import Progress, load_best
 from ttl_deploy.training.engine import make_fabric, resolve_device, resolve_precision
 from ttl_deploy.training.loop import Judge, Trainer, predict
+from ttl_deploy.training.losses import refuse_weighing
 from ttl_deploy.training.metrics import Metrics, evaluate
 from ttl_deploy.training.operation import operation, refuse_point
 from ttl_deploy.training.run import Predictions, Run, refuse_existing_run
-from ttl_deploy.transfer import METHODS, TransferModel, build, initialise, normalise_spec
+from ttl_deploy.transfer import METHODS, TransferModel, build, initialise, resolve
 from ttl_deploy.transfer.initialise import weights_file
 from ttl_deploy.zoo import BACKBONES, Backbone
 
@@ -95,7 +97,7 @@ def train(
     fabric = _device(protocol, reporter)
     dataset = dataset_of(data)
     model_spec, preprocess = specs(model, data, dataset.classes)
-    refuse_point(protocol.operating_point, dataset.classes)
+    refuse_point(protocol.operating_point, dataset.task)
     chosen = split or data.division
     prepared = _on_first(
         fabric,
@@ -112,6 +114,7 @@ def train(
             )
         ),
     )
+    refuse_unrankable(prepared)
     config = _configure(data, model, protocol, model_spec, preprocess, chosen, prepared.data_digest())
     module, weights = _model(config, reporter)
     if config.cached_views:
@@ -186,11 +189,33 @@ def check(data: Data, model: Model, protocol: Protocol) -> None:
     """
     model_spec, preprocess = specs(model, data, ("a", "b"))
     _configure(data, model, protocol, model_spec, preprocess, data.division, "")
-    refuse_point(protocol.operating_point, data.classes or ("a", "b"))
+    _refuse_task(data, protocol)
     if model.weights not in _NAMED_WEIGHTS:
         weights_file(Path(model.weights))
     if data.patient_pattern is not None:
         pattern_of_patients(data.patient_pattern)
+
+
+def _refuse_task(data: Data, protocol: Protocol) -> None:
+    """Refuses what is wrong with the task, as far as it can be seen without the data."""
+    TASKS.get(data.task)
+    refuse_weighing(data.task, protocol)
+    if data.classes is not None:
+        refuse_point(protocol.operating_point, task_of_names(data.task_spec, data.classes))
+    elif data.positive_from is not None and not TASKS.get(data.task).GRADED:
+        task_of_names(data.task_spec, ("a", "b"))
+
+
+def refuse_unrankable(prepared: Prepared) -> None:
+    """Raises `BadInputError` where the validation images show no difference, by which no epoch can be chosen."""
+    task = prepared.task
+    truth = task.truth(prepared.labels[prepared.indices("val")])
+    if not task.headline(truth):
+        raise BadInputError(
+            "no class has images with it and without it on the validation side",
+            where=", ".join(task.classes),
+            fix="give more images, another --split or --split-seed",
+        )
 
 
 def specs(model: Model, data: Data, classes: Sequence[str]) -> tuple[ModelSpec, PreprocessSpec]:
@@ -204,7 +229,8 @@ def specs(model: Model, data: Data, classes: Sequence[str]) -> tuple[ModelSpec, 
     METHODS.get(model.method)
     METHOD_OPTIONS.refuse_others_of(model.method, model)
     size = backbone.input_size if model.image_size is None else model.image_size
-    record = make_record(ModelSpec, **{**model.shared(ModelSpec), "image_size": size}, classes=tuple(classes))
+    fields = {**model.shared(ModelSpec), "image_size": size, "task": data.task_spec, "classes": tuple(classes)}
+    record = make_record(ModelSpec, **fields)
     preprocess = make_record(
         PreprocessSpec.of,
         image_size=size,
@@ -213,7 +239,7 @@ def specs(model: Model, data: Data, classes: Sequence[str]) -> tuple[ModelSpec, 
         high_bit_depth=data.high_bit_depth,
         **_normalisation(backbone, model.channels),
     )
-    return normalise_spec(record), preprocess
+    return resolve(record).spec, preprocess
 
 
 def _normalisation(backbone: Backbone, channels: int) -> dict[str, Any]:
@@ -354,7 +380,7 @@ def _finish(run: Run, prepared: Prepared, progress: Progress, reporter: Reporter
             reporter.warn(f"{side} side: {metrics.caution}")
     folders.still_there(run.folder)
     said = _joined(sides)
-    folders.write_predictions(run.folder, prepared.classes, said)
+    folders.write_predictions(run.folder, prepared.task, said)
     record = {
         "classes": list(prepared.classes),
         **{side: metrics.model_dump(mode="json") for side, metrics in measured.items()},
@@ -393,10 +419,11 @@ def _operation(config: TrainConfig, said: Predictions, prepared: Prepared, repor
     """The operating point as `metrics.json` has it, where one was asked for."""
     if config.operating_point is None:
         return {}
-    found = operation(said, config.operating_point, dict(zip(prepared.ids, prepared.patients, strict=True)))
+    patients = dict(zip(prepared.ids, prepared.patients, strict=True))
+    found = operation(said, config.operating_point, patients, prepared.task)
     if not found.val.sensitivity.hits:
         reporter.warn(
-            f"operating point {config.operating_point}: nothing on the validation side is {prepared.classes[1]}"
+            f"operating point {config.operating_point}: nothing on the validation side is {prepared.task.positive}"
         )
     return {"operating_point": found.model_dump(mode="json")}
 
@@ -405,7 +432,7 @@ def _metrics(predictions: Predictions, prepared: Prepared) -> Metrics:
     patients = dict(zip(prepared.ids, prepared.patients, strict=True))
     known = any(patient is not None for patient in prepared.patients)
     groups = [patients[image] or image for image in predictions.ids] if known else None
-    return evaluate(predictions.labels, softmax(predictions.logits), prepared.classes, groups=groups)
+    return evaluate(predictions.labels, prepared.task.probabilities(predictions.logits), prepared.task, groups=groups)
 
 
 def _joined(parts: Sequence[Predictions]) -> Predictions:

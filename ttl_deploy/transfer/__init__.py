@@ -5,6 +5,6 @@ learning rate each learns. One file per method registers it in `METHODS`.
 """
 
 from ttl_deploy.transfer.initialise import LoadReport, initialise
-from ttl_deploy.transfer.model import METHODS, Plan, TransferModel, build, normalise_spec
+from ttl_deploy.transfer.model import METHODS, Plan, TransferModel, build, resolve
 
-__all__ = ["METHODS", "LoadReport", "Plan", "TransferModel", "build", "initialise", "normalise_spec"]
+__all__ = ["METHODS", "LoadReport", "Plan", "TransferModel", "build", "initialise", "resolve"]

@@ -6,6 +6,7 @@ timm, and back.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
@@ -22,6 +23,9 @@ from ttl_deploy.zoo import BACKBONES, Backbone, Unit
 from ttl_deploy.zoo.backbone import trace_shapes
 
 HEAD = "head"
+
+_RESOLVED = 512
+"""Specs whose answer is kept: a search counts every cut of a network many times."""
 
 
 @dataclass(frozen=True)
@@ -130,21 +134,38 @@ def _form(tensor: Tensor) -> tuple[torch.Size, torch.dtype]:
     return tensor.shape, tensor.dtype
 
 
-def normalise_spec(spec: ModelSpec) -> ModelSpec:
-    """Checks a spec's names and options, writes its cut in the network's own words and its method's options in full.
+@dataclass(frozen=True)
+class Resolved:
+    """A spec whose names were looked up.
+
+    Attributes:
+        spec: With the cut in the network's own words and its method's options in full.
+        backbone: The network.
+        plan: What the method does with each unit.
+    """
+
+    spec: ModelSpec
+    backbone: Backbone
+    plan: Plan
+
+
+def resolve(spec: ModelSpec) -> Resolved:
+    """Looks a spec's names and options up; of an equal spec the answer is kept, so that a command parses a cut once.
 
     Raises:
         BadInputError: Unknown backbone, method, head, cut or option, or a method without the cut it needs.
     """
-    backbone = BACKBONES.get(spec.backbone)
     HEADS.get(spec.head)
-    planner = METHODS.get(spec.method)
+    return _resolved(spec, BACKBONES.get(spec.backbone), METHODS.get(spec.method))
+
+
+@functools.lru_cache(maxsize=_RESOLVED)
+def _resolved(spec: ModelSpec, backbone: Backbone, planner: MethodPlanner) -> Resolved:
     if spec.cut is not None:
         spec = spec.model_copy(update={"cut": backbone.resolve(spec.cut).name})
     options = METHOD_OPTIONS.complete(spec.method, spec.method_options)
     spec = spec.model_copy(update={"method_options": options})
-    planner(backbone, spec)
-    return spec
+    return Resolved(spec, backbone, planner(backbone, spec))
 
 
 def build(spec: ModelSpec) -> TransferModel:
@@ -153,9 +174,8 @@ def build(spec: ModelSpec) -> TransferModel:
     Raises:
         BadInputError: The spec names something unknown, or the image is too small for the layers kept.
     """
-    spec = normalise_spec(spec)
-    backbone = BACKBONES.get(spec.backbone)
-    plan = METHODS.get(spec.method)(backbone, spec)
+    found = resolve(spec)
+    spec, backbone, plan = found.spec, found.backbone, found.plan
     modules = backbone.build(spec.channels)
     reused = {unit.name: modules[unit.name] for unit in plan.reused}
     shape = trace_shapes(reused.values(), spec.input_shape)[-1]

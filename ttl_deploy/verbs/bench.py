@@ -31,7 +31,7 @@ QUERIES = 1024
 
 
 @dataclass(frozen=True)
-class Row:
+class BenchRow:
     """One measured model in one engine.
 
     Attributes:
@@ -106,7 +106,7 @@ def bench(
     out: str | Path | None = None,
     cache: str | Path | None = None,
     reporter: Reporter = SILENT,
-) -> list[Row]:
+) -> list[BenchRow]:
     """Measures artifacts and runs, each artifact in every engine that runs it here.
 
     Args:
@@ -177,7 +177,7 @@ def bench(
     return rows
 
 
-def record(rows: Sequence[Row]) -> dict[str, Any]:
+def record(rows: Sequence[BenchRow]) -> dict[str, Any]:
     """The rows with where and when they were measured, for JSON."""
     return {**provenance(), "rows": [row.as_dict() for row in rows]}
 
@@ -346,7 +346,7 @@ def _several(values: int | Sequence[int] | None) -> tuple[int | None, ...]:
     return tuple(dict.fromkeys(given))
 
 
-def _row(subject: _Subject, measured: Measurement) -> Row:
+def _row(subject: _Subject, measured: Measurement) -> BenchRow:
     spec = subject.spec
     work = Work(
         macs=subject.macs,
@@ -356,10 +356,10 @@ def _row(subject: _Subject, measured: Measurement) -> Row:
         input_shape=spec.input_shape,
         outputs=len(spec.classes),
     )
-    return Row(describe(spec), subject.role, subject.parameters, subject.macs, measured, work)
+    return BenchRow(describe(spec), subject.role, subject.parameters, subject.macs, measured, work)
 
 
-def _with_ratios(rows: Sequence[Row]) -> list[Row]:
+def _with_ratios(rows: Sequence[BenchRow]) -> list[BenchRow]:
     """Speeds relative to the whole network in PyTorch eager, where exactly one was measured alike.
 
     A queue's latencies have no such ratio: they depend on the rate offered.
@@ -376,7 +376,7 @@ def _with_ratios(rows: Sequence[Row]) -> list[Row]:
     return found
 
 
-def _is_base(row: Row) -> bool:
+def _is_base(row: BenchRow) -> bool:
     return row.role == WHOLE and row.measurement.runtime == "pytorch"
 
 
@@ -384,7 +384,7 @@ def _alike(a: Measurement, b: Measurement) -> bool:
     return (a.batch, a.threads, a.scenario) == (b.batch, b.threads, b.scenario)
 
 
-def _with_rooflines(rows: Sequence[Row], cache: Path | None, reporter: Reporter) -> list[Row]:
+def _with_rooflines(rows: Sequence[BenchRow], cache: Path | None, reporter: Reporter) -> list[BenchRow]:
     ceilings: dict[tuple[int, str], Ceiling] = {}
     for m in (row.measurement for row in rows):
         if (m.threads, m.device) not in ceilings:
@@ -400,7 +400,7 @@ def _with_rooflines(rows: Sequence[Row], cache: Path | None, reporter: Reporter)
     return [_with_roofline(row, ceilings[row.measurement.threads, row.measurement.device]) for row in rows]
 
 
-def _with_roofline(row: Row, known: Ceiling) -> Row:
+def _with_roofline(row: BenchRow, known: Ceiling) -> BenchRow:
     least = floor(row.work, known.peaks)
     m = row.measurement
     if least is None or known.noise or m.inconclusive or m.scenario == "server":

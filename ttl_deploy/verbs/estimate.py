@@ -9,14 +9,14 @@ from typing import Any
 from ttl_deploy import hardware
 from ttl_deploy.hardware import Hardware
 from ttl_deploy.latency.targets import Target, get_target
-from ttl_deploy.verbs.bench import Row
+from ttl_deploy.verbs.bench import BenchRow
 
 LABEL = "estimated, not measured"
 MEANING = "a lower bound by the roofline: no network runs faster there, most run slower, small ones much slower"
 
 
 @dataclass(frozen=True)
-class Estimate:
+class LatencyEstimate:
     """The least time of a model on a target device.
 
     Attributes:
@@ -46,7 +46,7 @@ class Estimate:
         return asdict(self)
 
 
-def estimate(rows: Sequence[Row], target: str, *, machine: Hardware | None = None) -> list[Estimate]:
+def estimate(rows: Sequence[BenchRow], target: str, *, machine: Hardware | None = None) -> list[LatencyEstimate]:
     """Estimates every measured model, precision and batch on a device.
 
     Args:
@@ -59,13 +59,13 @@ def estimate(rows: Sequence[Row], target: str, *, machine: Hardware | None = Non
     """
     device = get_target(target)
     here = device.is_here(machine or hardware.describe())
-    alike: dict[tuple[str, str, int], list[Row]] = {}
+    alike: dict[tuple[str, str, int], list[BenchRow]] = {}
     for row in rows:
         alike.setdefault((row.model, row.work.precision, row.work.batch), []).append(row)
     return [_estimate(group, device, here) for group in alike.values()]
 
 
-def _estimate(alike: Sequence[Row], target: Target, here: bool) -> Estimate:
+def _estimate(alike: Sequence[BenchRow], target: Target, here: bool) -> LatencyEstimate:
     row = alike[0]
     least = target.estimate(row.work)
     times = [
@@ -77,7 +77,7 @@ def _estimate(alike: Sequence[Row], target: Target, here: bool) -> Estimate:
         and not r.measurement.inconclusive
     ]
     measured = min(times, default=None)
-    return Estimate(
+    return LatencyEstimate(
         model=row.model,
         precision=row.work.precision,
         batch=row.work.batch,

@@ -18,9 +18,9 @@ from ttl_deploy.latency.regression import (
     LOOKS,
     Baseline,
     BaselineEntry,
-    Comparison,
-    Estimate,
     Pairing,
+    RatioEstimate,
+    SpeedComparison,
     compare,
     read_baseline,
     write_baseline,
@@ -43,11 +43,11 @@ class Report:
     """
 
     baseline: Path
-    comparisons: tuple[Comparison, ...]
+    comparisons: tuple[SpeedComparison, ...]
     foreign: str
 
     @property
-    def failed(self) -> tuple[Comparison, ...]:
+    def failed(self) -> tuple[SpeedComparison, ...]:
         """The regressions."""
         return tuple(c for c in self.comparisons if c.verdict == "fail")
 
@@ -84,7 +84,7 @@ def check(
     return Report(path, comparisons, _differences(baseline))
 
 
-def update(path: Path, *, names: Sequence[str] | None = None, reporter: Reporter = SILENT) -> dict[str, Estimate]:
+def update(path: Path, *, names: Sequence[str] | None = None, reporter: Reporter = SILENT) -> dict[str, RatioEstimate]:
     """Measures the workloads and writes them into the baseline; entries of others stay.
 
     Args:
@@ -114,22 +114,22 @@ def update(path: Path, *, names: Sequence[str] | None = None, reporter: Reporter
 
 def settle(
     chosen: Sequence[Workload], pairings: Sequence[Pairing], baseline: Baseline, bound: float, reporter: Reporter
-) -> tuple[Comparison, ...]:
+) -> tuple[SpeedComparison, ...]:
     """Takes batches of all workloads in turns until each has a verdict or has had as many as a workload may."""
 
-    def verdict(index: int, now: Estimate) -> Comparison:
+    def verdict(index: int, now: RatioEstimate) -> SpeedComparison:
         return against(baseline, chosen[index].name, now, bound)
 
     estimates = _until(pairings, lambda index, now: verdict(index, now).verdict != "inconclusive", reporter)
     return tuple(verdict(index, now) for index, now in enumerate(estimates))
 
 
-def against(baseline: Baseline, name: str, now: Estimate, bound: float) -> Comparison:
+def against(baseline: Baseline, name: str, now: RatioEstimate, bound: float) -> SpeedComparison:
     """A measurement against the baseline's entry; inconclusive where there is none."""
     entry = baseline.workloads.get(name)
     if entry is None:
         reason = "not in the baseline yet; --update adds it"
-        return Comparison(name, "inconclusive", None, None, None, bound, reason, now)
+        return SpeedComparison(name, "inconclusive", None, None, None, bound, reason, now)
     return compare(name, now, entry.estimate, bound)
 
 
@@ -182,7 +182,9 @@ def _repeated(work: Work, calls: int) -> Work:
     return block
 
 
-def _until(pairings: Sequence[Pairing], settled: Callable[[int, Estimate], bool], reporter: Reporter) -> list[Estimate]:
+def _until(
+    pairings: Sequence[Pairing], settled: Callable[[int, RatioEstimate], bool], reporter: Reporter
+) -> list[RatioEstimate]:
     """Takes turns over whole looks, so that a disturbance of some seconds spoils few batches of each."""
     open_ones = list(range(len(pairings)))
     for look in LOOKS:

@@ -35,6 +35,7 @@ from ttl_deploy.parity.verify import (
 from ttl_deploy.preprocess import normalise
 from ttl_deploy.progress import SILENT, Reporter
 from ttl_deploy.spec import PreprocessSpec
+from ttl_deploy.tasks import task_of
 from ttl_deploy.training.run import Run, read_predictions
 
 if TYPE_CHECKING:
@@ -118,9 +119,8 @@ def locate(
         links += _artifact_links(opened, shown, runtime, device, threads, "artifact")
         if getattr(opened.manifest, "activation", "none") == "softmax":
             links = [_centred(link) for link in links]
-        point = opened.manifest.operating_point
-        threshold = None if point is None else point.threshold
-        steps = steps_of([link.stage for link in links], max_logit_difference, threshold)
+        task = task_of(opened.manifest.model, opened.manifest.operating_point)
+        steps = steps_of([link.stage for link in links], task, max_logit_difference)
         position = first_exceeding(steps)
         found = Location(kind="nowhere", sentence=_unmoved(len(steps)), images=len(shown.ids), steps=steps)
         if position is not None:

@@ -159,10 +159,10 @@ def _specs(tables: Sequence[PaperTable]) -> tuple[list[ModelSpec], tuple[str, ..
 def _spec(row: PaperRow) -> ModelSpec | None:
     """The row's network as this program builds it; None where the zoo has none."""
     from ttl_deploy.errors import TtlDeployError
-    from ttl_deploy.transfer import normalise_spec
+    from ttl_deploy.transfer import resolve
 
     try:
-        return normalise_spec(row.construction.model_spec())
+        return resolve(row.construction.model_spec()).spec
     except TtlDeployError:
         return None
 

@@ -16,6 +16,7 @@ from ttl_deploy import __version__, files, hardware
 from ttl_deploy.parity.location import Location
 from ttl_deploy.parity.verify import Check
 from ttl_deploy.report.html import render
+from ttl_deploy.training.metrics import TITLES
 
 _THUMBNAIL = 96
 """Pixels of a thumbnail's side."""
@@ -36,7 +37,8 @@ def write_report(check: Check, page: Path, location: Location | None = None) -> 
 
 
 def _facts(check: Check, location: Location | None) -> dict[str, Any]:
-    changes, classes = check.comparison.changes, check.prepared.classes
+    changes, task = check.comparison.changes, check.prepared.task
+    headline = [(TITLES[name], change) for name, change in changes.headline.items()]
     return {
         "artifact": f"{check.artifact.manifest.format} {check.artifact.manifest.precision} ({check.artifact.folder})",
         "runtime": check.runtime,
@@ -44,9 +46,9 @@ def _facts(check: Check, location: Location | None) -> dict[str, Any]:
         "split": check.record.split,
         "comparison": check.comparison,
         "changes": changes,
+        "first": headline[0],
         "measures": [
-            ("AUROC", changes.auroc),
-            ("AUPRC", changes.auprc),
+            *headline,
             ("calibration error (ECE)", changes.ece),
             ("ECE of the reference's decisions, in its bins", changes.calibration),
             ("Brier score", changes.brier),
@@ -54,9 +56,9 @@ def _facts(check: Check, location: Location | None) -> dict[str, Any]:
         "similarity": check.comparison.similarity,
         "verdict": check.verdict,
         "precision": check.record.precision,
-        "classes": classes,
+        "classes": task.classes,
         "notes": check.notes,
-        "shown": classes[1:] if len(classes) == 2 else classes,
+        "shown": task.telling,
         "examples": list(zip(check.examples, _thumbnails(check), strict=True)),
         "location": location,
         "command": "ttl-deploy " + shlex.join(sys.argv[1:]) if sys.argv[1:] else "ttl-deploy verify",

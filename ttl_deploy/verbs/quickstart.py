@@ -26,10 +26,9 @@ from ttl_deploy.progress import SILENT, Reporter
 from ttl_deploy.report import charts
 from ttl_deploy.report.html import render
 from ttl_deploy.spec import ArtifactManifest, Data, Model, Protocol
-from ttl_deploy.tasks import softmax
 from ttl_deploy.training.run import Run, read_predictions, run_data
 from ttl_deploy.training.train import train
-from ttl_deploy.verbs.bench import WHOLE, Row, bench, describe
+from ttl_deploy.verbs.bench import WHOLE, BenchRow, bench, describe
 
 REPORT = Path("reports/quickstart.html")
 
@@ -45,7 +44,7 @@ _SETTINGS: dict[str, Any] = {
 
 
 @dataclass(frozen=True)
-class Outcome:
+class QuickstartOutcome:
     """What the quickstart made.
 
     Attributes:
@@ -60,7 +59,7 @@ class Outcome:
     small: dict[str, Any]
     whole: dict[str, Any]
     manifest: ArtifactManifest
-    rows: list[Row]
+    rows: list[BenchRow]
 
 
 def quickstart(
@@ -71,7 +70,7 @@ def quickstart(
     seed: int = 0,
     overwrite: bool = True,
     reporter: Reporter = SILENT,
-) -> Outcome:
+) -> QuickstartOutcome:
     """Runs everything once and writes the report.
 
     Args:
@@ -103,7 +102,7 @@ def quickstart(
         _write_report(page, work, small, whole, artifact, rows)
         if not _above_chance(small):
             raise CheckFailedError("the truncated model is not above chance on the held-out images", where=page)
-        return Outcome(page, small.metrics(), whole.metrics(), artifact.manifest, rows)
+        return QuickstartOutcome(page, small.metrics(), whole.metrics(), artifact.manifest, rows)
 
 
 def _above_chance(run: Run) -> bool:
@@ -130,14 +129,14 @@ def _workplace(keep: str | Path | None) -> Iterator[Path]:
     yield folder
 
 
-def _write_report(page: Path, work: Path, small: Run, whole: Run, artifact: Artifact, rows: list[Row]) -> None:
+def _write_report(page: Path, work: Path, small: Run, whole: Run, artifact: Artifact, rows: list[BenchRow]) -> None:
     facts = _facts(work, small, whole, artifact, rows)
     picture = facts["latency"]
     files.write_text(page, render("quickstart.html.j2", **facts))
     files.write_bytes(page.with_suffix(".png"), picture)
 
 
-def _facts(work: Path, small: Run, whole: Run, artifact: Artifact, rows: list[Row]) -> dict[str, Any]:
+def _facts(work: Path, small: Run, whole: Run, artifact: Artifact, rows: list[BenchRow]) -> dict[str, Any]:
     machine = hardware.describe().name
     metrics = small.metrics()
     prepared = run_data(small, cache=work / "cache")
@@ -186,7 +185,7 @@ def _model_facts(run: Run, *, own: bool) -> dict[str, Any]:
     }
 
 
-def _speed_facts(row: Row) -> dict[str, Any]:
+def _speed_facts(row: BenchRow) -> dict[str, Any]:
     m = row.measurement
     return {
         "model": row.model,
@@ -202,7 +201,7 @@ def _speed_facts(row: Row) -> dict[str, Any]:
     }
 
 
-def _median(row: Row) -> float:
+def _median(row: BenchRow) -> float:
     return float(np.median(row.measurement.samples_ms))
 
 
@@ -210,5 +209,5 @@ def _curve(run: Run, *, small: bool) -> tuple[str, Any, Any, bool]:
     from sklearn.metrics import roc_curve
 
     predictions = read_predictions(run).side("test")
-    false, true, _thresholds = roc_curve(predictions.labels, softmax(predictions.logits)[:, 1])
+    false, true, _thresholds = roc_curve(predictions.labels, run.task.probabilities(predictions.logits)[:, 1])
     return describe(run.config.model), false, true, small

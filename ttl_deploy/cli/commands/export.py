@@ -15,6 +15,7 @@ from ttl_deploy.cli.options import (
     MaxAuprcDrop,
     MaxAurocDrop,
     MaxCalibrationShift,
+    MaxKappaDrop,
     MaxLogitOffset,
     MaxMeanShift,
     MaxP99Difference,
@@ -29,7 +30,7 @@ from ttl_deploy.formats.options import FORMAT_OPTIONS
 from ttl_deploy.spec.options import Offered
 
 if TYPE_CHECKING:
-    from ttl_deploy.formats.auto import Candidate
+    from ttl_deploy.formats.auto import Contender
 
 NAME = "export"
 ORDER = 5
@@ -54,6 +55,7 @@ def run(
     ] = None,
     max_auroc_drop: MaxAurocDrop = None,
     max_auprc_drop: MaxAuprcDrop = None,
+    max_kappa_drop: MaxKappaDrop = None,
     min_label_agreement: MinLabelAgreement = None,
     max_probability_difference: MaxProbabilityDifference = None,
     max_p99_difference: MaxP99Difference = None,
@@ -106,6 +108,7 @@ def run(
         precision or "fp32",
         max_auroc_drop=max_auroc_drop,
         max_auprc_drop=max_auprc_drop,
+        max_kappa_drop=max_kappa_drop,
         min_label_agreement=min_label_agreement,
         max_probability_difference=max_probability_difference,
         max_p99_difference=max_p99_difference,
@@ -153,6 +156,8 @@ def run(
     if as_json:
         console.print_json({"artifact": str(made.folder), **manifest.model_dump(mode="json")})
         return
+    from ttl_deploy.tasks import task_of
+
     size = sum(record.size for record in manifest.files.values())
     facts = [
         ("model", f"{manifest.model.backbone} {manifest.model.method} {manifest.model.cut or ''}".strip()),
@@ -162,7 +167,7 @@ def run(
         ("size", f"{size / 1e6:.2f} MB"),
     ]
     if manifest.operating_point is not None:
-        facts.append((f"{manifest.model.classes[1]} from", str(manifest.operating_point)))
+        facts.append((f"{task_of(manifest.model).positive} from", str(manifest.operating_point)))
     if manifest.parity:
         facts.append(("parity", f"{manifest.parity.verdict} on {manifest.parity.images} test images"))
         facts += [("", part) for part in manifest.parity.reason.split("; ")]
@@ -187,7 +192,7 @@ def _refuse_options(precision: str | None, options: Mapping[str, Any]) -> None:
         raise BadInputError(f"--format auto chooses for itself, --{named[0].replace('_', '-')} does not go with it")
 
 
-def _candidates(rows: Sequence[Candidate]) -> None:
+def _candidates(rows: Sequence[Contender]) -> None:
     console.table(
         "what was tried",
         ("format", "precision", "engine", "parity", "ms", "MB", "reason"),

@@ -60,14 +60,14 @@ def run(
     the token travels in the clear.
     """
     from ttl_deploy.serve.access import read_token, tls_context
-    from ttl_deploy.serve.gate import Limits
+    from ttl_deploy.serve.gate import RequestLimits
     from ttl_deploy.serve.model import ServedModel
     from ttl_deploy.serve.server import Server, allow_open_files, refuse_without_packages
 
     refuse_without_packages()
     token = read_token(token_file) if token_file is not None else None
     tls = tls_context(certfile, keyfile)
-    limits = Limits(round(max_body_mib * 2**20), timeout, max_concurrency)
+    limits = RequestLimits(round(max_body_mib * 2**20), timeout, max_concurrency)
     allow_open_files()
     with (
         ServedModel(

@@ -122,11 +122,12 @@ def _show(run: Any, as_json: bool) -> None:
     if as_json:
         console.print_json({"run": str(run.folder), **metrics})
         return
+    from ttl_deploy.training.metrics import TITLES
+
     test = metrics["test"]
     rows = [
         ("rarest class", _rarest(test["per_class"])),
-        ("AUROC", _with_interval(test, "auroc")),
-        ("AUPRC", _with_interval(test, "auprc")),
+        *((TITLES[name], _with_interval(test, name)) for name in run.task.METRICS),
         ("accuracy", f"{test['accuracy']:.4f}"),
         ("Brier score", f"{test['brier']:.4f}"),
         ("calibration error", f"{test['ece']:.4f}"),
@@ -146,7 +147,7 @@ def _operation(run: Any, recorded: dict[str, Any] | None) -> list[tuple[str, str
     """The operating point and what it does on the test side."""
     if recorded is None:
         return []
-    rows = [(f"{run.config.model.classes[1]} from", str(run.operating_point))]
+    rows = [(f"{run.task.positive} from", str(run.operating_point))]
     for name in ("sensitivity", "specificity"):
         found = recorded["test"][name]
         value = "none" if found["value"] is None else f"{found['value']:.4f}"
@@ -163,7 +164,8 @@ def _rarest(classes: list[dict[str, Any]]) -> str:
 
 
 def _with_interval(test: dict[str, Any], name: str) -> str:
-    return f"{test[name]:.4f}{_bounds(test.get(f'{name}_interval'))}"
+    value = "none" if test[name] is None else f"{test[name]:.4f}"
+    return f"{value}{_bounds(test.get(f'{name}_interval'))}"
 
 
 def _bounds(interval: Sequence[float] | None) -> str:

@@ -14,6 +14,7 @@ from ttl_deploy.cli.options import (
     MaxAuprcDrop,
     MaxAurocDrop,
     MaxCalibrationShift,
+    MaxKappaDrop,
     MaxLogitOffset,
     MaxMeanShift,
     MaxP99Difference,
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from ttl_deploy.parity.verify import Check
 
 NAME = "verify"
+_SIDE_BY_SIDE = 4
 ORDER = 6
 NEEDS_ARGUMENTS = True
 
@@ -70,6 +72,7 @@ def run(
     ] = "default",
     max_auroc_drop: MaxAurocDrop = None,
     max_auprc_drop: MaxAuprcDrop = None,
+    max_kappa_drop: MaxKappaDrop = None,
     min_label_agreement: MinLabelAgreement = None,
     max_probability_difference: MaxProbabilityDifference = None,
     max_p99_difference: MaxP99Difference = None,
@@ -148,6 +151,7 @@ def run(
         preset,
         max_auroc_drop=max_auroc_drop,
         max_auprc_drop=max_auprc_drop,
+        max_kappa_drop=max_kappa_drop,
         min_label_agreement=min_label_agreement,
         max_probability_difference=max_probability_difference,
         max_p99_difference=max_p99_difference,
@@ -229,7 +233,11 @@ def _print(artifact: Path, result: Check, location: Location | None, report: Pat
     patients = f" of {comparison.changes.patients} patients" if comparison.changes.patients else ""
     title = f"{artifact} in {result.runtime} against {result.record.reference}: {comparison.images} {of}{patients}"
     console.table(title, ("", "reference", "artifact", "difference", "95 % interval"), _rows(result))
-    columns = ("differ most", "label", *(f"{side}: {name}" for name in _shown(result) for side in ("ref.", "art.")))
+    columns = (
+        "differ most",
+        "label",
+        *(f"{side}: {name}" for name in _shown(result) for side in ("ref.", "art.")),
+    )
     if comparison.max_difference or comparison.not_finite:
         console.table("", (*columns, "logits apart"), _worst_rows(result), right_from=2)
     for note in result.notes:
@@ -242,19 +250,23 @@ def _print(artifact: Path, result: Check, location: Location | None, report: Pat
 
 
 def _rows(result: Check) -> list[tuple[str | None, ...]]:
+    from ttl_deploy.training.metrics import TITLES
+
     comparison = result.comparison
     rows: list[tuple[str | None, ...]] = []
     if comparison.labelled:
         measured = comparison.changes
         named = (
-            *(("AUROC", measured.auroc), ("AUPRC", measured.auprc), ("ECE", measured.ece)),
+            *((TITLES[name], change) for name, change in measured.headline.items()),
+            ("ECE", measured.ece),
             *(("ECE in the reference's bins", measured.calibration), ("Brier", measured.brier)),
         )
         rows += [_change_row(name, change) for name, change in named]
     similarity = comparison.similarity
     if similarity is not None:
         first, second = similarity.accuracy
-        rows.append(("accuracy", f"{first:.2%}", f"{second:.2%}", f"{100 * (second - first):+.2f} points", ""))
+        right = "every label right" if result.prepared.task.SEVERAL else "accuracy"
+        rows.append((right, f"{first:.2%}", f"{second:.2%}", f"{100 * (second - first):+.2f} points", ""))
         alone = f"independent errors: {similarity.independent:.2%}"
         rows.append(("both right or both wrong", "", f"{similarity.observed:.2%}", alone, ""))
     same = f"{comparison.disagreements} of {comparison.images} differ"
@@ -273,13 +285,13 @@ def _rows(result: Check) -> list[tuple[str | None, ...]]:
 
 def _decision(result: Check) -> str:
     at = result.comparison.threshold
-    return "same label" if at is None else f"same label ({result.prepared.classes[1]} from {at:.4f})"
+    return "same label" if at is None else f"same label ({result.prepared.task.positive} from {at:.4f})"
 
 
 def _shift_rows(result: Check) -> list[tuple[str | None, ...]]:
     moved = result.comparison.shift
     means = zip(result.prepared.classes, moved.mean, strict=True) if moved.mean else ()
-    shown = [f"{shift:+.5f} {name}" for name, shift in means if name in _shown(result)]
+    shown = [f"{shift:+.5f} {name}" for name, shift in means if name in result.prepared.task.telling]
     return [
         ("probability difference, largest", "", "", _number(moved.largest), ""),
         ("probability difference, 99th percentile", "", "", _number(moved.p99), ""),
@@ -296,9 +308,9 @@ def _change_row(name: str, change: Change) -> tuple[str | None, ...]:
 
 
 def _shown(result: Check) -> tuple[str, ...]:
-    """Of two classes the second says all."""
-    classes = result.prepared.classes
-    return classes[1:] if len(classes) == 2 else classes
+    """The classes whose probabilities fit beside each other; none where there are more."""
+    telling = result.prepared.task.telling
+    return telling if len(telling) <= _SIDE_BY_SIDE else ()
 
 
 def _worst_rows(result: Check) -> list[tuple[str | None, ...]]:

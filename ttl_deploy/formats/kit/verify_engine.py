@@ -24,13 +24,16 @@ every later layer. `ttl-deploy verify` is stricter."""
 SMALLEST_SPREAD = 0.1
 
 
-def compare(expected: NDArray[Any], got: NDArray[Any], precision: str) -> tuple[bool, str]:
+def compare(
+    expected: NDArray[Any], got: NDArray[Any], precision: str, boundary: float | None = None
+) -> tuple[bool, str]:
     """Whether an engine's outputs are the expected ones, and the numbers behind it.
 
     Args:
         expected: (N, classes) outputs of the typed graph.
         got: (N, classes) outputs of the engine.
         precision: Key of `TOLERANCE`.
+        boundary: The output from which on a label is said, where each is said by itself; None: the largest is.
     """
     if got.shape != expected.shape or not np.isfinite(got).all():
         return False, f"the engine gave {got.shape} outputs, {int((~np.isfinite(got)).sum())} of them not finite"
@@ -38,14 +41,35 @@ def compare(expected: NDArray[Any], got: NDArray[Any], precision: str) -> tuple[
     difference = np.abs(got - expected)
     worst, bound = float(difference.max()) / spread, TOLERANCE[precision]
     # An image between two classes may fall to either side; one that is clear of it by more than the bound may not.
-    ordered = np.sort(expected, axis=1)
-    clear = ordered[:, -1] - ordered[:, -2] > 2 * bound * spread
-    wrong = int((clear & (got.argmax(axis=1) != expected.argmax(axis=1))).sum())
+    clear = _margins(expected, boundary) > 2 * bound * spread
+    wrong = int((clear & ~same_decisions(expected, got, boundary)).sum())
     facts = (
         f"largest difference {worst:.2g} of the outputs' spread (bound {bound:g}), "
         f"other class on {wrong} of {int(clear.sum())} clear images"
     )
     return worst <= bound and wrong == 0, facts
+
+
+def same_decisions(one: NDArray[Any], other: NDArray[Any], boundary: float | None) -> NDArray[np.bool_]:
+    """(N,) whether all that is said of an image is the same; see `compare`."""
+    if boundary is None:
+        return np.asarray(one.argmax(axis=1) == other.argmax(axis=1))
+    return np.asarray(((one >= boundary) == (other >= boundary)).all(axis=1))
+
+
+def _margins(outputs: NDArray[Any], boundary: float | None) -> NDArray[Any]:
+    """(N,) how far an image's outputs are from another decision."""
+    if boundary is not None:
+        return np.asarray(np.abs(outputs - boundary).min(axis=1))
+    ordered = np.sort(outputs, axis=1)
+    return np.asarray(ordered[:, -1] - ordered[:, -2])
+
+
+def boundary_of(samples: Any) -> float | None:
+    """The output from which on a label is said; None where the largest output is."""
+    if "sigmoid" not in samples or not bool(samples["sigmoid"]):
+        return None
+    return 0.0 if str(samples["activation"]) == "none" else 0.5
 
 
 def inputs_of(samples: Any) -> NDArray[Any]:
@@ -90,6 +114,7 @@ def main() -> int:
     try:
         with np.load(kit / "samples.npz", allow_pickle=False) as samples:
             expected, pytorch, activation = samples["expected"], samples["pytorch"], str(samples["activation"])
+            boundary = boundary_of(samples)
             got = run_engine(chosen.artifact, inputs_of(samples), cuda_graph=chosen.cuda_graph)
     except ImportError as error:
         sys.stderr.write(f"error: {error.name} cannot be imported ({error}); install tensorrt and numpy\n")
@@ -97,12 +122,12 @@ def main() -> int:
     except (RuntimeError, OSError, KeyError, ValueError) as error:
         sys.stderr.write(f"error: {error}; run build_engine.py first\n")
         return 2
-    passed, facts = compare(expected, got, precision)
+    passed, facts = compare(expected, got, precision, boundary)
     sys.stdout.write(f"{'pass' if passed else 'fail'}: {precision}, {len(got)} samples; {facts}\n")
     if activation == "none":
-        same = float((got.argmax(axis=1) == pytorch.argmax(axis=1)).mean())
+        same = float(same_decisions(got, pytorch, boundary).mean())
         sys.stdout.write(
-            f"same class as PyTorch fp32 on {same:.1%}; largest difference {np.abs(got - pytorch).max():.3g}\n"
+            f"same label as PyTorch fp32 on {same:.1%}; largest difference {np.abs(got - pytorch).max():.3g}\n"
         )
     return 0 if passed else 1
 
