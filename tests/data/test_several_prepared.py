@@ -4,10 +4,10 @@ import hashlib
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
+from listening import Listener
 from PIL import Image
 
 from ttl_deploy.data.columns import Columns
@@ -15,30 +15,12 @@ from ttl_deploy.data.manifest import read_dataset
 from ttl_deploy.data.prepared import Prepared, prepare, prepare_like, read_split, write_split
 from ttl_deploy.data.understood import read_columns, write_understood
 from ttl_deploy.errors import BadInputError
-from ttl_deploy.progress import SILENT
 from ttl_deploy.spec import PreprocessSpec, SplitSpec, TaskSpec
 
 SPEC = PreprocessSpec(image_size=16)
 SEVERAL = TaskSpec(kind="multilabel")
 HEADER = "Path,PatientID,Age,Edema,Mass\n"
 MARKS = ("1,0", "0,1", "1,1", "0,0", "-1,1", "0,")
-
-
-class Listener:
-    """Keeps what is said."""
-
-    def __init__(self) -> None:
-        self.said: list[str] = []
-        self.warned: list[str] = []
-
-    def info(self, message: str) -> None:
-        self.said.append(message)
-
-    def warn(self, message: str) -> None:
-        self.warned.append(message)
-
-    def task(self, description: str, total: float | None) -> Any:
-        return SILENT.task(description, total)
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from listening import Listener
 from PIL import Image, PngImagePlugin
 
 from ttl_deploy.cli.main import run
@@ -14,25 +15,6 @@ from ttl_deploy.data.prepared import Prepared, prepare
 from ttl_deploy.spec import PreprocessSpec, SplitSpec
 
 SPEC = PreprocessSpec(image_size=16)
-
-
-class Listener:
-    """Keeps what is said."""
-
-    def __init__(self) -> None:
-        self.said: list[str] = []
-        self.warned: list[str] = []
-
-    def info(self, message: str) -> None:
-        self.said.append(message)
-
-    def warn(self, message: str) -> None:
-        self.warned.append(message)
-
-    def task(self, description: str, total: float | None) -> Any:
-        from ttl_deploy.progress import SILENT
-
-        return SILENT.task(description, total)
 
 
 def noise(path: Path, seed: int, **more: Any) -> None:

@@ -30,7 +30,7 @@ from ttl_deploy.tasks import TASKS
 from ttl_deploy.training.operation import refuse_point
 from ttl_deploy.training.plans import PLAN_VERSION, plan_of, refuse_other_plan
 from ttl_deploy.training.run import DATA, Run, open_run
-from ttl_deploy.training.train import check, refuse_unrankable, specs
+from ttl_deploy.training.train import check, specs
 from ttl_deploy.zoo import BACKBONES
 
 PLAN, WINNER = "search.json", "winner"
@@ -158,7 +158,6 @@ def _understand(
         skip_unreadable=data.skip_unreadable,
         reporter=reporter,
     )
-    refuse_unrankable(prepared)
     return spec, prepared
 
 

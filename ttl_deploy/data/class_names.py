@@ -19,8 +19,7 @@ def task_of_names(task: TaskSpec, names: Sequence[str]) -> Task:
     Raises:
         BadInputError: It cannot have these classes, or the positive ones do not begin with one of them.
     """
-    if task.positive_from is not None and not TASKS.get(task.kind).GRADED:
-        raise BadInputError(f"--task {task.kind} has no grades", where="--positive-from", fix="leave it out")
+    refuse_positive_from(task)
     try:
         return make_task(task, names)
     except ValueError as error:
@@ -28,6 +27,12 @@ def task_of_names(task: TaskSpec, names: Sequence[str]) -> Task:
             fix = "name one of those, or give their order with --classes"
             raise BadInputError(str(error), where="--positive-from", fix=fix) from error
         raise BadInputError(str(error), where="--classes", fix="give it another name, in the data too") from error
+
+
+def refuse_positive_from(task: TaskSpec) -> None:
+    """Raises `BadInputError` where the positive grades are said of a task without grades."""
+    if task.positive_from is not None and not TASKS.get(task.kind).GRADED:
+        raise BadInputError(f"--task {task.kind} has no grades", where="--positive-from", fix="leave it out")
 
 
 def settle_names(

@@ -28,6 +28,7 @@ from ttl_deploy.data.sides import (
 from ttl_deploy.data.stratify import stratify
 from ttl_deploy.errors import BadInputError
 from ttl_deploy.spec import SplitSpec
+from ttl_deploy.tasks.task import rankable
 
 _SHOWN = 5
 """How many labels are warned of by name."""
@@ -134,8 +135,7 @@ def _with_validation(problem: Several, sides: _Sides, spec: SplitSpec) -> _Sides
 def _refuse_blind(problem: Several, sides: _Sides, *, given: bool) -> None:
     """A side needs a label that some of its images have and some have not."""
     for side in SIDES:
-        truth = problem.truth[sides == side]
-        if not ((truth == 1).any(axis=0) & (truth == 0).any(axis=0)).any():
+        if not rankable(problem.truth[sides == side]):
             count = len(np.unique(problem.groups))
             which = f"{problem.unit}{'' if count == 1 else 's'}"
             fix = "move some there, or remove the division" if given else "add images, or ask for larger sides"

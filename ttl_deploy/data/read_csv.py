@@ -23,7 +23,7 @@ from ttl_deploy.errors import BadInputError, near
 from ttl_deploy.files import is_file, is_folder
 from ttl_deploy.image_kinds import IMAGE_SUFFIXES
 from ttl_deploy.tasks import UNKNOWN
-from ttl_deploy.tasks.multilabel import DOUBT, SEPARATOR
+from ttl_deploy.tasks.multilabel import text_of_marks
 
 _COLUMNS = ("path", "label")
 _OPTIONAL = ("patient_id", "split")
@@ -267,15 +267,14 @@ def _places_of_marks(table: Path, free: Mapping[int, str]) -> list[int]:
 
 def _joined(table: Path, line: int, cells: Sequence[str], marked: Mapping[str, int]) -> str:
     """The labels of a row as one text; see `ttl_deploy.data.several_labels`."""
-    parts = []
+    marks = []
     for name, place in marked.items():
         mark = mark_of(_cell(cells, place))
         if mark is None:
             fix = "write 1 for yes, 0 for no, and -1 or nothing where it is not known"
             raise BadInputError(f"{name} is {_cell(cells, place)!r}", where=_place(table, line), fix=fix)
-        if mark:
-            parts.append(name if mark == 1 else DOUBT + name)
-    return SEPARATOR.join(parts)
+        marks.append(mark)
+    return text_of_marks(marked, marks)
 
 
 def _cell(cells: Sequence[str], place: int) -> str:

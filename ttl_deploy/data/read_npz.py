@@ -21,7 +21,7 @@ from ttl_deploy.data.npz_arrays import MOST_IMAGES, NpzArrays, NpzRows
 from ttl_deploy.data.values import patient_of
 from ttl_deploy.errors import BadInputError
 from ttl_deploy.tasks import UNKNOWN
-from ttl_deploy.tasks.multilabel import DOUBT, SEPARATOR
+from ttl_deploy.tasks.multilabel import text_of_marks
 
 _SIDES = ("train", "val", "test")
 _CHANNELS = (1, 3, 4)
@@ -176,9 +176,7 @@ def _joined(path: Path, side: str, labels: NDArray[Any], names: Sequence[str], *
         row, column = other[0].tolist()
         what = f"{side}_labels[{row}, {column}] is {table[row, column]:g}"
         raise BadInputError(what, where=path, fix="write 1 for yes, 0 for no, and -1 or NaN where it is not known")
-    rows = table.astype(np.int64).tolist()
-    doubt = {1: "", UNKNOWN: DOUBT}
-    return [SEPARATOR.join(doubt[mark] + name for name, mark in zip(names, row, strict=True) if mark) for row in rows]
+    return [text_of_marks(names, row) for row in table.astype(np.int64).tolist()]
 
 
 def _names(path: Path, side: str, labels: NDArray[Any], classes: Sequence[str] | None) -> list[str]:

@@ -15,7 +15,7 @@ from pydantic import Field
 from ttl_deploy.parity.delong import error_of_difference
 from ttl_deploy.spec import Record
 from ttl_deploy.tasks import UNKNOWN, Task
-from ttl_deploy.tasks.task import Truth
+from ttl_deploy.tasks.task import Truth, rankable, rarest
 from ttl_deploy.training.metrics import (
     ECE_BINS,
     KAPPA,
@@ -180,8 +180,7 @@ class _Pair:
     @property
     def ranked(self) -> bool:
         """Whether every column of the headline has images of both kinds."""
-        yes_and_no = [len(np.unique(column[column != UNKNOWN])) > 1 for column in self.truth.T[self.chosen]]
-        return bool(yes_and_no) and all(yes_and_no)
+        return bool(self.chosen) and set(self.chosen) <= set(rankable(self.truth))
 
     def measured(self, measure: Callable[..., float]) -> list[float]:
         """A measure of each side."""
@@ -306,12 +305,8 @@ def _resamples(truth: Truth, clusters: Labels, count: int, seed: int) -> Iterato
     A patient with images of several classes belongs to the rarest of them, so that a resample that lacks a class is
     rare; one that does is left out.
     """
-    rankable = [k for k in range(truth.shape[1]) if (truth[:, k] == 1).any() and (truth[:, k] == 0).any()]
-    yes = truth == 1
-    rarity = np.where(yes, yes.sum(axis=0), len(truth) + 1)
-    # A column of its own for images without any yes.
-    own = np.where(yes.any(axis=1), rarity.argmin(axis=1), truth.shape[1])
-    order = np.argsort(-rarity.min(axis=1), kind="stable")
+    own, rarity = rarest(truth)
+    order = np.argsort(-rarity, kind="stable")
     strata = np.empty(int(clusters.max()) + 1, dtype=np.int64)
     strata[clusters[order]] = own[order]
     generator = np.random.default_rng(seed)
@@ -323,7 +318,7 @@ def _resamples(truth: Truth, clusters: Labels, count: int, seed: int) -> Iterato
             members = np.flatnonzero(strata == stratum)
             times[:, members] = generator.multinomial(len(members), np.full(len(members), 1 / len(members)), size=size)
         rows = times[:, clusters]
-        drawn = [rows[:, truth[:, k] == side].any(axis=1) for k in rankable for side in (0, 1)]
+        drawn = [rows[:, truth[:, k] == side].any(axis=1) for k in rankable(truth) for side in (0, 1)]
         yield rows[np.all(drawn, axis=0)] if drawn else rows
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from ttl_deploy.prediction.predictor import Prediction, Summary, still_wanted
 from ttl_deploy.prediction.sources import ImageRef
 from ttl_deploy.preprocess import load_pixels
 from ttl_deploy.progress import Reporter
-from ttl_deploy.tasks import task_of
+from ttl_deploy.tasks import Task, task_of
 
 PORTION = 50_000
 """Images that go to the cluster at once: their paths fill megabytes, and starting the actors again costs seconds."""
@@ -144,11 +145,14 @@ class RayPredictor:
         summary.leave_out(packages)
         self.reporter.warn(error)
 
+    @cached_property
+    def _task(self) -> Task:
+        return task_of(self.artifact.manifest.model, self.artifact.manifest.operating_point)
+
     def _prediction(self, image: ImageRef, row: Any) -> Prediction:
-        manifest, values = self.artifact.manifest, np.asarray(row)
-        classes = manifest.model.classes
-        (label,) = task_of(manifest.model, manifest.operating_point).said(values[None])
-        return Prediction(image.path, label, dict(zip(classes, map(float, values), strict=True)), image.id)
+        values = np.asarray(row)
+        (label,) = self._task.said(values[None])
+        return Prediction(image.path, label, dict(zip(self._task.classes, map(float, values), strict=True)), image.id)
 
 
 def _predict_on_ray(

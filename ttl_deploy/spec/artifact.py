@@ -150,9 +150,7 @@ class ArtifactManifest(Record):
     def told(self) -> dict[str, str]:
         """What another program needs to decide as the labels do, where that is not the most probable class."""
         task = self.model.task
-        found = {"task": task.kind, "positive_from": task.positive_from}
-        if task.kind == TaskSpec().kind:
-            found = {}
+        found = {} if task == TaskSpec() else {"task": task.kind, "positive_from": task.positive_from}
         if self.operating_point is not None:
             found["operating_point"] = self.operating_point.told
         return {key: value for key, value in found.items() if value is not None}

@@ -39,6 +39,10 @@ class Exclusive(Task):
         """(N, K), each row adding up to 1."""
         return softmax(logits)
 
+    def decide_by_logits(self, logits: NDArray[np.floating[Any]]) -> Labels:
+        """(N,); without a threshold the largest logit, where softmax may have rounded two to one."""
+        return self.decide(logits if self.threshold is None else self.probabilities(logits))
+
     def certain(self, probabilities: Floats) -> Labels:
         """(N, 1) the most probable class."""
         return np.asarray(probabilities.argmax(axis=1)[:, None], dtype=np.int64)

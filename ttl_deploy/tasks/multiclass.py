@@ -43,10 +43,6 @@ class Multiclass(Exclusive):
             return np.asarray(probabilities.argmax(axis=1), dtype=np.int64)
         return np.asarray(probabilities[:, 1] >= self.threshold, dtype=np.int64)
 
-    def decide_by_logits(self, logits: NDArray[np.floating[Any]]) -> Labels:
-        """(N,); without a threshold the largest logit, where softmax may have rounded two to one."""
-        return self.decide(logits if self.threshold is None else self.probabilities(logits))
-
     def truth(self, labels: Labels) -> Truth:
         """(N, K)."""
         return self.members(labels).astype(np.int8)

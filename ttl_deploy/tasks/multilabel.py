@@ -5,12 +5,13 @@ What is not known of an image is `UNKNOWN` and counts in no loss and no metric.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ttl_deploy.tasks.task import TASKS, UNKNOWN, Floats, Label, Labels, Task, Truth
+from ttl_deploy.tasks.task import TASKS, UNKNOWN, Floats, Label, Labels, Task, Truth, rankable, rarest
 
 SEPARATOR = "|"
 """Between the labels of an image, as in ChestX-ray14."""
@@ -58,16 +59,12 @@ class Multilabel(Task):
 
     def strata(self, labels: Labels) -> Labels:
         """(N,) the rarest label that an image has; K where it has none."""
-        yes = labels == 1
-        rarity = np.where(yes, yes.sum(axis=0), len(labels) + 1)
-        return np.where(yes.any(axis=1), rarity.argmin(axis=1), len(self.classes)).astype(np.int64)
+        return rarest(labels)[0]
 
     def text(self, label: Label) -> str:
         """`A|B` for an image with A and B, `A|?C` where of C nothing is known, nothing for one without any."""
         assert isinstance(label, tuple)
-        marks = {1: "", UNKNOWN: DOUBT}
-        known = zip(self.classes, label, strict=True)
-        return SEPARATOR.join(marks[value] + name for name, value in known if value in marks)
+        return text_of_marks(self.classes, label)
 
     def label(self, text: str) -> Label:
         """The label of such a text; see `Task.label`."""
@@ -94,7 +91,7 @@ class Multilabel(Task):
 
     def headline(self, truth: Truth) -> list[int]:
         """The labels that some images have and some have not, as far as is known."""
-        return [int(k) for k in np.flatnonzero((truth == 1).any(axis=0) & (truth == 0).any(axis=0))]
+        return rankable(truth)
 
     def certain(self, probabilities: Floats) -> Labels:
         """(N, K) whether each label is the more probable."""
@@ -130,6 +127,12 @@ class Multilabel(Task):
         if (labels == UNKNOWN).all(axis=1).any():
             raise ValueError("an image has no known label")
         return labels.astype(np.int64)
+
+
+def text_of_marks(names: Iterable[str], marks: Iterable[int]) -> str:
+    """`A|?C` of names and their marks: 1, 0 or `UNKNOWN`."""
+    signs = {1: "", UNKNOWN: DOUBT}
+    return SEPARATOR.join(signs[mark] + name for name, mark in zip(names, marks, strict=True) if mark in signs)
 
 
 def sigmoid(logits: NDArray[np.floating[Any]]) -> Floats:

@@ -53,10 +53,6 @@ class Ordinal(Exclusive):
         )
         return np.asarray(of_side, dtype=np.int64)
 
-    def decide_by_logits(self, logits: NDArray[np.floating[Any]]) -> Labels:
-        """(N,); without a threshold the largest logit, where softmax may have rounded two to one."""
-        return self.decide(logits if self.threshold is None else self.probabilities(logits))
-
     def truth(self, labels: Labels) -> Truth:
         """(N, K - 1) whether an image's grade is at least the second, the third and so on."""
         return (labels[:, None] >= np.arange(1, len(self.classes))).astype(np.int8)

@@ -198,6 +198,27 @@ class Task(ABC):
         """
 
 
+def rankable(truth: Truth) -> list[int]:
+    """The columns that some images are a yes of and some a no, as far as is known.
+
+    Args:
+        truth: (N, M); see `Task.truth`.
+    """
+    return [int(k) for k in np.flatnonzero((truth == 1).any(axis=0) & (truth == 0).any(axis=0))]
+
+
+def rarest(truth: Truth | Labels) -> tuple[Labels, Labels]:
+    """(N,) the column with the fewest yes of those that an image is a yes of, M where it is of none; (N,) how many.
+
+    Args:
+        truth: (N, M); see `Task.truth`. An image of none counts as rarer than no column: N + 1.
+    """
+    yes = truth == 1
+    rarity = np.where(yes, yes.sum(axis=0), len(truth) + 1)
+    column = np.where(yes.any(axis=1), rarity.argmin(axis=1), truth.shape[1])
+    return column.astype(np.int64), rarity.min(axis=1).astype(np.int64)
+
+
 TASKS: Registry[type[Task]] = Registry("task", "ttl_deploy.tasks", entry_points="ttl_deploy.tasks")
 
 

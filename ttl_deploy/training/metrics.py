@@ -14,7 +14,7 @@ from pydantic import Field
 
 from ttl_deploy.spec import Record
 from ttl_deploy.tasks import UNKNOWN, Task
-from ttl_deploy.tasks.task import Labels, Truth
+from ttl_deploy.tasks.task import Labels, Truth, rankable
 from ttl_deploy.training import intervals
 from ttl_deploy.training.delong import shares_of
 from ttl_deploy.training.intervals import Interval, ScoreEstimate
@@ -310,7 +310,7 @@ class _Resamples:
         self, task: Task, labels: Labels, probabilities: Floats, clusters: Labels, count: int, seed: int
     ) -> None:
         truth, scores = task.truth(labels), task.scores(probabilities)
-        present = [int(k) for k in np.flatnonzero((truth == 1).any(axis=0) & (truth == 0).any(axis=0))]
+        present = rankable(truth)
         self.count = 0
         self._auroc: dict[int, Floats] = {}
         self._auprc: dict[int, Floats] = {}

@@ -19,7 +19,7 @@ from lightning_fabric import Fabric
 
 from ttl_deploy import __version__, files, hardware
 from ttl_deploy.complexity import count
-from ttl_deploy.data.class_names import task_of_names
+from ttl_deploy.data.class_names import refuse_positive_from, task_of_names
 from ttl_deploy.data.manifest import dataset_of, pattern_of_patients
 from ttl_deploy.data.prepared import Prepared, prepare, prepare_like, write_split
 from ttl_deploy.data.torch_data import ImageBatches, mix_seeds
@@ -200,10 +200,9 @@ def _refuse_task(data: Data, protocol: Protocol) -> None:
     """Refuses what is wrong with the task, as far as it can be seen without the data."""
     TASKS.get(data.task)
     refuse_weighing(data.task, protocol)
+    refuse_positive_from(data.task_spec)
     if data.classes is not None:
         refuse_point(protocol.operating_point, task_of_names(data.task_spec, data.classes))
-    elif data.positive_from is not None and not TASKS.get(data.task).GRADED:
-        task_of_names(data.task_spec, ("a", "b"))
 
 
 def refuse_unrankable(prepared: Prepared) -> None:
