@@ -248,7 +248,7 @@ def _report(run: Run, made: list[Made], times: list[float]) -> list[str]:
     ]
     model = f"{spec.backbone} {spec.method.upper()} {spec.cut or ''}".strip()
     return [
-        f"## {model}, {spec.image_size} pixels: {', '.join(spec.classes)}",
+        f"## {model}, {spec.input.told}: {', '.join(spec.classes)}",
         "",
         f"{len(run.history())} epochs of training. Judged on {made[0].comparison.images} test images by the default "
         "bounds of int8 (99 % of labels the same, at most 0.005 of AUROC and AUPRC lost).",

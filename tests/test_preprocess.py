@@ -1,6 +1,7 @@
 """The one preprocessing rule: whatever the file's kind, the same tensor; checked against torchvision and by hand."""
 
 import io
+import re
 import struct
 import zlib
 from pathlib import Path
@@ -15,7 +16,7 @@ from torchvision.transforms import v2
 
 from ttl_deploy.errors import UnreadableImageError
 from ttl_deploy.preprocess import MAX_PIXELS, array_pixels, load_pixels, normalise
-from ttl_deploy.spec import PreprocessSpec
+from ttl_deploy.spec import InputSpec, PreprocessSpec
 
 SPEC = PreprocessSpec(image_size=32)
 WHOLE = PreprocessSpec(image_size=32, crop="none")
@@ -114,7 +115,7 @@ def test_sixteen_bits_by_full_range_and_by_own_range() -> None:
 
 def test_colour_becomes_luma_for_one_channel() -> None:
     content = encoded(Image.new("RGB", (32, 32), (255, 0, 0)))
-    pixels = load_pixels(content, PreprocessSpec.of(32, 1))
+    pixels = load_pixels(content, PreprocessSpec.of(InputSpec.image(32, 1)))
     assert pixels.shape == (32, 32, 1)
     assert pixels[0, 0, 0] == round(0.299 * 255)
 
@@ -284,7 +285,7 @@ def tiff(
 
 DEEP = (np.arange(32 * 32, dtype=np.uint16) * 4).reshape(32, 32)
 """0 to 4092, of 12 bits."""
-FLAT = PreprocessSpec.of(32, 1, crop="none")
+FLAT = PreprocessSpec.of(InputSpec.image(32, 1), crop="none")
 
 
 @pytest.mark.parametrize("order", ["<", ">"])
@@ -352,3 +353,94 @@ def test_a_kind_of_tiff_that_is_not_read_is_told_as_such() -> None:
     content = tiff(DEEP, 16, 1, tags=((339, 3, 1, 6),))
     with pytest.raises(UnreadableImageError, match="a kind that is not read"):
         load_pixels(content, FLAT)
+
+
+@pytest.mark.parametrize(
+    ("size", "drawn", "left", "top", "width", "height"),
+    [((16, 32), (40, 60), 0, 5, 60, 30), ((32, 16), (40, 60), 20, 0, 20, 40), ((16, 32), (41, 61), 0, 5, 61, 30)],
+)
+def test_the_centre_has_the_proportions_of_the_input(
+    size: tuple[int, int], drawn: tuple[int, int], left: int, top: int, width: int, height: int
+) -> None:
+    """By hand: (H, W) of the input, of the picture, and what is cut out of it."""
+    values = np.random.default_rng(0).integers(0, 256, (*drawn, 3), dtype=np.uint8)
+    cut = values[top : top + height, left : left + width]
+    wanted = np.asarray(Image.fromarray(cut).resize(size[::-1], Image.Resampling.BILINEAR))
+    found = array_pixels(values, PreprocessSpec(input=InputSpec.image(size)), "drawn")
+    np.testing.assert_array_equal(found, wanted)
+    assert found.shape == (*size, 3)
+
+
+@pytest.mark.parametrize(("drawn", "first"), [((417, 60), "height"), ((60, 417), "width"), ((40, 11), "height")])
+def test_the_side_that_is_resized_first_is_that_of_the_rule(drawn: tuple[int, int], first: str) -> None:
+    """Step 9: the two orders round differently in between, and Pillow's versions do not agree on one."""
+    values = np.random.default_rng(1).integers(0, 256, drawn, dtype=np.uint8)
+    picture = Image.fromarray(values)
+    by_hand = {}
+    for name, between in (("width", (32, drawn[0])), ("height", (drawn[1], 32))):
+        step = picture.resize(between, Image.Resampling.BILINEAR)
+        by_hand[name] = np.asarray(step.resize((32, 32), Image.Resampling.BILINEAR))
+    assert not np.array_equal(by_hand["width"], by_hand["height"])
+    np.testing.assert_array_equal(array_pixels(values, FLAT, "drawn")[..., 0], by_hand[first])
+
+
+def test_channels_that_are_no_colours_are_resized_each_by_itself() -> None:
+    """What a grey picture of each would give, with 16 bits over their full range, or over each channel's own."""
+    values = np.random.default_rng(2).integers(0, 60_000, (50, 70, 2), dtype=np.uint16)
+    for depth in ("full-range", "min-max"):
+        two = PreprocessSpec.of(InputSpec.image((20, 30), 2), high_bit_depth=depth)
+        one = PreprocessSpec.of(InputSpec.image((20, 30), 1), high_bit_depth=depth)
+        found = array_pixels(values, two, "drawn")
+        for channel in range(2):
+            np.testing.assert_array_equal(found[..., channel], array_pixels(values[..., channel], one, "drawn")[..., 0])
+    four = PreprocessSpec.of(InputSpec.image(32, 4), crop="none")
+    opaque = np.full((32, 32, 4), 200, np.uint8)
+    opaque[..., 3] = 0
+    assert array_pixels(opaque, four, "drawn")[0, 0].tolist() == [200, 200, 200, 0]  # not transparent
+
+
+def saved(array: NDArray[Any]) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, array)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_a_file_of_an_array_is_the_array(tmp_path: Path, order: str) -> None:
+    values = np.random.default_rng(3).integers(0, 256, (20, 30, 5), dtype=np.uint8)
+    spec = PreprocessSpec.of(InputSpec.image((16, 24), 5))
+    np.save(tmp_path / "five.npy", np.asarray(values, order=order))  # type: ignore[call-overload]
+    wanted = array_pixels(values, spec, "drawn")
+    np.testing.assert_array_equal(load_pixels(tmp_path / "five.npy", spec), wanted)
+    np.testing.assert_array_equal(load_pixels((tmp_path / "five.npy").read_bytes(), spec), wanted)
+    grey = PreprocessSpec.of(InputSpec.image(16, 1))
+    plain = load_pixels(saved(values[..., 0]), grey)
+    np.testing.assert_array_equal(plain, load_pixels(encoded(Image.fromarray(values[..., 0])), grey))
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (saved(np.zeros((8, 8, 3), np.uint8)), "has not the 2 channels"),
+        (saved(np.zeros((8, 8), np.uint8)), "has not the 2 channels"),
+        (saved(np.zeros((0, 8, 2), np.uint8)), "has not the 2 channels"),
+        (saved(np.zeros((8, 8, 2))), "type float64"),
+        (saved(np.zeros((8, 8, 2), np.uint8))[:-1], "declares"),
+        (saved(np.zeros((8, 8, 2), np.uint8)) + b"x", "declares"),
+        (saved(np.zeros((8, 8, 2), np.uint8)).replace(b"(8, 8, 2)", b"(8, 8, 9)"), "declares"),
+        (saved(np.zeros((8, 8, 2), np.uint8)).replace(b"'|u1'", b"'|O1'"), "damaged"),
+        (b"\x93NUMPY\x09\x00" + bytes(20), "version"),
+        (b"\x93NUMPY", "damaged"),
+        (b"\x93NUMPY\x01\x00\xff\xff{", "damaged"),
+    ],
+)
+def test_an_array_that_is_no_input_is_refused(content: bytes, said: str) -> None:
+    with pytest.raises(UnreadableImageError, match=re.escape(said)) as caught:
+        load_pixels(content, PreprocessSpec.of(InputSpec.image(32, 2)), where="a.npy")
+    assert "a.npy" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_picture_has_not_the_channels_of_an_array() -> None:
+    with pytest.raises(UnreadableImageError, match=r"takes 2 channels.*\.npy"):
+        load_pixels(encoded(Image.new("RGB", (40, 40))), PreprocessSpec.of(InputSpec.image(32, 2)), where="a.png")

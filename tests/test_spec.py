@@ -6,7 +6,7 @@ import pytest
 
 from ttl_deploy.errors import BadInputError, IntegrityError
 from ttl_deploy.spec import (
-    SCHEMA_VERSION,
+    INPUT_VERSION,
     AugmentSpec,
     ModelSpec,
     PreprocessSpec,
@@ -21,7 +21,7 @@ def test_defaults_are_the_papers_protocol() -> None:
     split = SplitSpec()
     assert (split.train, split.val, split.test) == (0.64, 0.16, 0.20)
     preprocess = PreprocessSpec()
-    assert preprocess.image_size == 224
+    assert preprocess.input.size == (224, 224)
     assert preprocess.mean == (0.485, 0.456, 0.406)
 
 
@@ -48,7 +48,7 @@ def test_mean_and_std_do_not_change_the_pixels() -> None:
         (SplitSpec, {"folds": 5, "fold": 5}, "folds are 0 to 4"),
         (PreprocessSpec, {"mean": (0.5,)}, "3 values"),
         (PreprocessSpec, {"std": (0.0, 1.0, 1.0)}, "positive"),
-        (PreprocessSpec, {"image_size": 5000}, "image_size"),
+        (PreprocessSpec, {"image_size": 5000}, "size"),
         (ModelSpec, {"backbone": "resnet50", "classes": ("one",)}, "classes"),
         (AugmentSpec, {"rotation": -1}, "rotation"),
         (AugmentSpec, {"rotatoin": 1}, "rotatoin"),
@@ -64,8 +64,8 @@ def test_what_cannot_be_is_one_line(kind: type, fields: dict[str, object], said:
 def test_a_newer_record_is_told() -> None:
     from ttl_deploy.spec import TrainConfig
 
-    with pytest.raises(IntegrityError, match=f"newer than this program's {SCHEMA_VERSION}"):
-        read_record(TrainConfig, {"schema_version": SCHEMA_VERSION + 1}, Path("config.yaml"))
+    with pytest.raises(IntegrityError, match=f"newer than this program's {INPUT_VERSION}"):
+        read_record(TrainConfig, {"schema_version": INPUT_VERSION + 1}, Path("config.yaml"))
     with pytest.raises(IntegrityError, match=r"config\.yaml.*data"):
         read_record(TrainConfig, {}, Path("config.yaml"))
 

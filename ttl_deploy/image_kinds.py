@@ -9,7 +9,7 @@ import os
 import re
 from pathlib import Path
 
-from ttl_deploy import dicom
+from ttl_deploy import dicom, npy
 
 IMAGE_SUFFIXES = dicom.SUFFIXES | {
     ".png",
@@ -73,6 +73,20 @@ def kind_of(path: str | Path) -> str:
 def holds_image(head: bytes) -> bool:
     """Whether a file that begins so (`dicom.HEAD` bytes) is an image; the directory of a medium (DICOMDIR) is none."""
     return _MAGIC.match(head) is not None or dicom.holds_image(head)
+
+
+def is_array(source: Path | bytes) -> bool:
+    """Whether a file or the content of one is an array that NumPy's `save` wrote.
+
+    A folder's .npy files are not counted as its images: features and masks are kept so too.
+
+    Raises:
+        OSError: The file cannot be read.
+    """
+    if isinstance(source, bytes):
+        return source.startswith(npy.MAGIC)
+    with source.open("rb") as handle:
+        return handle.read(len(npy.MAGIC)) == npy.MAGIC
 
 
 def is_dicom(source: Path | bytes) -> bool:

@@ -17,10 +17,15 @@ The rule, in order:
    that has no larger value; PNG whose `sBIT` is below 16 and whose values were not scaled up as the specification asks.
    TIFF in which 0 is white is inverted at every depth. Floating-point images have no full range and need `min-max`.
    16-bit colour keeps its high byte, after TIFF of 9 to 15 bits was scaled to 16.
-7. Channels: 3 is RGB with grey replicated, 1 is luma (ITU-R 601-2). CMYK, YCbCr and LAB go through RGB.
-8. Crop: `center` takes the largest centred square (an odd margin leaves its extra pixel right or below), `none` keeps
-   the whole image and squeezes it.
-9. Pillow's antialiased bilinear resize to S x S, unless the image has that size. The result is uint8.
+7. Channels: 3 is RGB with grey replicated, 1 is luma (ITU-R 601-2). CMYK, YCbCr and LAB go through RGB. Any other
+   number is taken from arrays that have just so many, of which none is opacity; at step 6, `min-max` is then of each
+   channel. An array is a row of an .npz, or a file that NumPy's `save` wrote (.npy): uint8 or uint16, (H, W, C).
+8. Crop: `center` takes the largest centred part with the proportions of H x W, which is a square where H is W (its
+   shorter side rounded down; an odd margin leaves its extra pixel right or below), `none` keeps the whole image and
+   squeezes it.
+9. Pillow's antialiased bilinear resize to H x W, unless the image has that size: first the width, or first the height
+   where that loses more than twice as many pixels as the width does (what Pillow 13 does; older ones always take the
+   width first, so the order is written out here, and all give the same). The result is uint8.
 10. Divided by 255, minus the mean, over the standard deviation; float32 in NCHW order.
 """
 
@@ -32,7 +37,7 @@ import logging
 import os
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
 from pathlib import Path
@@ -42,13 +47,17 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from ttl_deploy import dicom, image_bytes, image_kinds, pnm_samples, tiff_samples
+from ttl_deploy import dicom, image_bytes, image_kinds, npy, pnm_samples, tiff_samples
 from ttl_deploy.errors import TtlDeployError, UnreadableImageError
 from ttl_deploy.row_blocks import blocks, in_blocks
 from ttl_deploy.spec import PreprocessSpec
+from ttl_deploy.spec.inputs import MOST_CHANNELS
 
 MAX_PIXELS = 1024**3 // 4 // 3
 """Most pixels (width x height) an image may have: 89,478,485, a quarter gibibyte as RGB, Pillow's own limit."""
+
+PICTURE_CHANNELS = (1, 3)
+"""Channels that any picture can be given."""
 
 _MOST_BYTES = 6 * MAX_PIXELS
 """Bytes of a file that may be read whole: the largest image in 16-bit colour."""
@@ -87,7 +96,7 @@ def load_pixels(source: Path | bytes, spec: PreprocessSpec, *, where: str | None
         where: What an error calls the image; default the path.
 
     Returns:
-        (S, S, C) uint8.
+        (H, W, C) uint8.
 
     Raises:
         UnreadableImageError: The file is missing, empty, damaged, not an image or too large.
@@ -101,10 +110,12 @@ def load_pixels(source: Path | bytes, spec: PreprocessSpec, *, where: str | None
                 stretched = spec.high_bit_depth == "min-max"
                 values = dicom.read_dicom(source, place, MAX_PIXELS, own_range=stretched)
             return array_pixels(values, spec, place)
+        if image_kinds.is_array(source):
+            return array_pixels(_array(source, place), spec, place)
         # Without the common readers loaded, naming formats makes Pillow load all of its plugins: 30 ms of a cold start.
         Image.preinit()
         with _quiet_readers():
-            return _finish(_decoded(source, spec, place), spec)
+            return _finish(_decoded(source, spec, place), spec, place)
     except TtlDeployError:
         raise
     except Exception as error:  # on damaged files Pillow's plugins raise anything from KeyError to struct.error
@@ -115,43 +126,87 @@ def array_pixels(array: NDArray[Any], spec: PreprocessSpec, where: str) -> NDArr
     """Brings an image in memory to the network's size by the same rule (steps 5 to 9).
 
     Args:
-        array: (H, W), (H, W, 1), (H, W, 3) RGB or (H, W, 4) RGBA; uint8 or uint16.
+        array: (H, W), (H, W, 1), (H, W, 3) RGB or (H, W, 4) RGBA, or with the channels of the spec where these are
+            others; uint8 or uint16.
         spec: Size, channels, crop and treatment of 16-bit images.
         where: What an error calls the image.
 
     Returns:
-        (S, S, C) uint8.
+        (H, W, C) uint8.
 
     Raises:
         UnreadableImageError: Another shape or type, no pixels, or too many.
     """
-    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (1, 3, 4)) or not array.size:
-        raise UnreadableImageError(
-            f"an array of shape {array.shape} is not an image",
-            where=where,
-            fix="give (H, W), (H, W, 1), (H, W, 3) or (H, W, 4)",
-        )
+    problem = shape_problem(array.shape, spec.input.channels)
+    if problem is not None:
+        raise UnreadableImageError(problem[0], where=where, fix=problem[1])
     if array.dtype.kind != "u" or array.dtype.itemsize > 2:
         raise UnreadableImageError(f"pixels of type {array.dtype}", where=where, fix="give uint8 or uint16")
     _refuse_large((array.shape[1], array.shape[0]), where)
-    return _finish(_flatten(Image.fromarray(_eight_bit_array(array, spec, where))), spec)
+    if spec.input.channels not in PICTURE_CHANNELS:
+        planes = [_sized(Image.fromarray(plane), spec) for plane in _planes(array, spec, where)]
+        return np.stack(planes, axis=-1)
+    return _finish(_flatten(Image.fromarray(_eight_bit_array(array, spec, where))), spec, where)
+
+
+def shape_problem(shape: Sequence[int], channels: int) -> tuple[str, str] | None:
+    """What is wrong with an array as an input of some channels, and the way out; or None.
+
+    Args:
+        shape: Of the array.
+        channels: Of the input.
+    """
+    if channels not in PICTURE_CHANNELS:
+        if len(shape) == 3 and shape[2] == channels and 0 not in shape:
+            return None
+        return (
+            f"an array of shape {tuple(shape)} has not the {channels} channels of the input",
+            f"give (H, W, {channels})",
+        )
+    if len(shape) in (2, 3) and (len(shape) == 2 or shape[2] in (1, 3, 4)) and 0 not in shape:
+        return None
+    way = "give (H, W), (H, W, 1), (H, W, 3) or (H, W, 4)"
+    if len(shape) == 3 and 1 <= shape[2] <= MOST_CHANNELS:
+        way = f"{way}; a model of {shape[2]} channels takes it"
+    return f"an array of shape {tuple(shape)} is not an image", way
+
+
+def picture_problem(channels: int) -> tuple[str, str]:
+    """What to say of a picture as an input of channels that pictures have not, and the way out."""
+    return f"is a picture, and the model takes {channels} channels", f"give arrays (H, W, {channels}): .npy or .npz"
 
 
 def normalise(pixels: NDArray[np.uint8], spec: PreprocessSpec) -> NDArray[np.float32]:
     """Turns 8-bit pixels into the network's input (step 10).
 
     Args:
-        pixels: (N, S, S, C) uint8.
+        pixels: (N, H, W, C) uint8.
         spec: Mean and standard deviation.
 
     Returns:
-        (N, C, S, S) float32, C-contiguous.
+        (N, C, H, W) float32, C-contiguous.
     """
     std = np.array(spec.std)[:, None, None]
     planes = np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)).astype(np.float32)
     planes *= (1 / (255 * std)).astype(np.float32)
     planes -= (np.array(spec.mean)[:, None, None] / std).astype(np.float32)
     return planes
+
+
+def _array(source: Path | bytes, where: str) -> NDArray[Any]:
+    """The array of a file that NumPy's `save` wrote; nothing in it is executed."""
+    try:
+        return npy.array_of(source if isinstance(source, bytes) else _whole(source, where))
+    except ValueError as error:
+        way = "write it with numpy.save, as uint8 or uint16"
+        raise UnreadableImageError(
+            f"is a damaged array: {' '.join(str(error).split())}", where=where, fix=way
+        ) from error
+
+
+def _planes(array: NDArray[Any], spec: PreprocessSpec, where: str) -> list[NDArray[np.uint8]]:
+    """Step 6 for each channel by itself."""
+    return [_eight_bit_array(array[..., channel], spec, where) for channel in range(array.shape[2])]
 
 
 def _decoded(source: Path | bytes, spec: PreprocessSpec, where: str) -> Image.Image:
@@ -452,19 +507,31 @@ def _flatten(image: Image.Image) -> Image.Image:
     return image.convert("L" if image.mode in ("1", "L") else "RGB")
 
 
-def _finish(image: Image.Image, spec: PreprocessSpec) -> NDArray[np.uint8]:
+def _finish(image: Image.Image, spec: PreprocessSpec, where: str) -> NDArray[np.uint8]:
     """Steps 7 to 9."""
-    image = image.convert("RGB" if spec.channels == 3 else "L")
+    channels = spec.input.channels
+    if channels not in PICTURE_CHANNELS:
+        what, way = picture_problem(channels)
+        raise UnreadableImageError(what, where=where, fix=way)
+    return _sized(image.convert("RGB" if channels == 3 else "L"), spec).reshape(spec.input.array_shape)
+
+
+def _sized(image: Image.Image, spec: PreprocessSpec) -> NDArray[np.uint8]:
+    """Steps 8 and 9."""
+    height, width = spec.input.size
     if spec.crop == "center":
-        image = _centre_square(image)
-    size = (spec.image_size, spec.image_size)
-    if image.size != size:
-        image = image.resize(size, Image.Resampling.BILINEAR)
-    return np.asarray(image, dtype=np.uint8).reshape(*size, spec.channels)
+        image = _centre(image, height, width)
+    lost = image.height - height
+    between = (image.width, height) if lost > max(0, 2 * (image.width - width)) else (width, image.height)
+    for size in (between, (width, height)):
+        if image.size != size:
+            image = image.resize(size, Image.Resampling.BILINEAR)
+    return np.asarray(image, dtype=np.uint8)
 
 
-def _centre_square(image: Image.Image) -> Image.Image:
-    width, height = image.size
-    side = min(width, height)
-    left, top = (width - side) // 2, (height - side) // 2
-    return image.crop((left, top, left + side, top + side))
+def _centre(image: Image.Image, height: int, width: int) -> Image.Image:
+    """The largest centred part whose sides are as `height` to `width`."""
+    across = max(1, min(image.width, image.height * width // height))
+    down = max(1, min(image.height, image.width * height // width))
+    left, top = (image.width - across) // 2, (image.height - down) // 2
+    return image.crop((left, top, left + across, top + down))

@@ -15,7 +15,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr unsigned long long kSchemaVersion = 3;
+constexpr unsigned long long kSchemaVersion = 4;
 const std::string kAgain = "; export the run again with `ttl-deploy export`";
 
 std::string read_text(const fs::path& path) {
@@ -64,7 +64,38 @@ bool choice(const Json& record, const std::string& key, const std::string& yes, 
     return value == yes;
 }
 
-Preprocess read_preprocess(const Json& record) {
+int side(const Json& number) {
+    const auto size = number.size("size");
+    if (size < 8 || size > 4096) {
+        throw Error("the size of the input is out of range");
+    }
+    return static_cast<int>(size);
+}
+
+// The input's size and channels: of a square one the manifest writes image_size, of any other its two sides.
+void read_input(const Json& record, const Json& model, Preprocess& spec) {
+    const auto& fields = model.object("model");
+    const auto found = fields.find("input");
+    std::size_t channels = 0;
+    if (found == fields.end()) {
+        spec.height = spec.width = side(record.at("image_size"));
+        channels = record.at("channels").size("channels");
+    } else {
+        const auto& sides = found->second.at("size").array("size");
+        if (found->second.at("kind").string("kind") != "image" || sides.size() != 2) {
+            throw Error("takes no images of two axes, and this program reads no others");
+        }
+        spec.height = side(sides[0]);
+        spec.width = side(sides[1]);
+        channels = found->second.at("channels").size("channels");
+    }
+    if (channels != 1 && channels != 3) {
+        throw Error("takes " + std::to_string(channels) + " channels; this program reads pictures, which have 1 or 3");
+    }
+    spec.channels = static_cast<int>(channels);
+}
+
+Preprocess read_preprocess(const Json& record, const Json& model) {
     // A field that this program does not know might change the pixels.
     for (const auto& [key, value] : record.object("preprocess")) {
         static const std::vector<std::string> known = {"image_size", "channels", "crop", "high_bit_depth", "mean", "std"};
@@ -73,13 +104,8 @@ Preprocess read_preprocess(const Json& record) {
         }
     }
     Preprocess spec;
-    const auto size = record.at("image_size").size("image_size");
-    const auto channels = record.at("channels").size("channels");
-    if (size < 8 || size > 4096 || (channels != 1 && channels != 3)) {
-        throw Error("image_size or channels is out of range");
-    }
-    spec.image_size = static_cast<int>(size);
-    spec.channels = static_cast<int>(channels);
+    read_input(record, model, spec);
+    const auto channels = static_cast<std::size_t>(spec.channels);
     spec.center_crop = choice(record, "crop", "center", "none");
     spec.own_range = choice(record, "high_bit_depth", "min-max", "full-range");
     spec.mean = numbers(record.at("mean"), "mean");
@@ -147,7 +173,7 @@ std::optional<double> read_threshold(const Json& manifest, bool divided) {
 Artifact read_manifest(const fs::path& folder, const Json& manifest) {
     const auto version = manifest.at("schema_version").size("schema_version");
     if (version > kSchemaVersion) {
-        throw Error("schema version " + std::to_string(version) + " is newer than this program's 3; build a newer one");
+        throw Error("schema version " + std::to_string(version) + " is newer than this program's 4; build a newer one");
     }
     const std::string& format = manifest.at("format").string("format");
     if (format != "onnx" && format != "openvino") {
@@ -167,7 +193,7 @@ Artifact read_manifest(const fs::path& folder, const Json& manifest) {
         artifact.classes.push_back(name.string("classes"));
     }
     artifact.threshold = read_threshold(manifest, read_task(manifest.at("model"), artifact));
-    artifact.preprocess = read_preprocess(manifest.at("preprocess"));
+    artifact.preprocess = read_preprocess(manifest.at("preprocess"), manifest.at("model"));
     return artifact;
 }
 

@@ -8,7 +8,7 @@
 namespace ttl {
 
 struct Preprocess {
-    int image_size = 0;
+    int height = 0, width = 0;
     int channels = 0;
     bool center_crop = true;     // false: the whole image squeezed
     bool own_range = false;      // 16-bit images: their own minimum and maximum instead of 0 and 65535

@@ -33,7 +33,7 @@ ov::CompiledModel compile(ov::Core& core, const ttl::Artifact& artifact) {
 
 ov::Output<const ov::Node> checked_output(const ov::CompiledModel& model, const ttl::Artifact& artifact) {
     const ttl::Preprocess& spec = artifact.preprocess;
-    const ov::PartialShape shape{1, spec.channels, spec.image_size, spec.image_size};
+    const ov::PartialShape shape{1, spec.channels, spec.height, spec.width};
     const auto inputs = model.inputs();
     if (inputs.size() != 1 || !has_name(inputs[0], artifact.input_name) ||
         inputs[0].get_element_type() != ov::element::f32 || !inputs[0].get_partial_shape().compatible(shape)) {
@@ -130,8 +130,10 @@ void run(const std::string& folder, const std::vector<std::string>& images) {
     ov::CompiledModel model = compile(core, artifact);
     const auto output = checked_output(model, artifact);
     ov::InferRequest request = model.create_infer_request();
-    const auto size = static_cast<std::size_t>(artifact.preprocess.image_size);
-    ov::Tensor input(ov::element::f32, {1, static_cast<std::size_t>(artifact.preprocess.channels), size, size});
+    const ttl::Preprocess& spec = artifact.preprocess;
+    const ov::Shape shape{1, static_cast<std::size_t>(spec.channels), static_cast<std::size_t>(spec.height),
+                          static_cast<std::size_t>(spec.width)};
+    ov::Tensor input(ov::element::f32, shape);
     std::cout << "image,label";
     for (const std::string& name : columns(artifact.classes)) {
         std::cout << ',' << ttl::cell(name);

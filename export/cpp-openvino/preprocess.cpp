@@ -93,13 +93,17 @@ Image8 to_channels(const Image<std::uint16_t>& image, int channels) {
     return result;
 }
 
-// Step 8.
-Image8 centre_square(const Image8& image) {
-    const int side = std::min(image.width, image.height);
-    const int left = (image.width - side) / 2, top = (image.height - side) / 2;
-    Image8 result(side, side, image.channels);
-    for (int y = 0; y < side; ++y) {
-        for (int x = 0; x < side; ++x) {
+// Step 8: the largest part whose sides are as height to width. Images have up to 9e7 pixels, sizes up to 4096.
+Image8 centre(const Image8& image, std::int64_t height, std::int64_t width) {
+    const auto fitting = [](int side, std::int64_t fit) {
+        return static_cast<int>(std::max<std::int64_t>(1, std::min<std::int64_t>(side, fit)));
+    };
+    const int across = fitting(image.width, image.height * width / height);
+    const int down = fitting(image.height, image.width * height / width);
+    const int left = (image.width - across) / 2, top = (image.height - down) / 2;
+    Image8 result(across, down, image.channels);
+    for (int y = 0; y < down; ++y) {
+        for (int x = 0; x < across; ++x) {
             for (int c = 0; c < image.channels; ++c) {
                 result.at(x, y, c) = image.at(left + x, top + y, c);
             }
@@ -201,9 +205,13 @@ Image8 to_pixels(Decoded decoded, const Preprocess& spec) {
     }
     Image8 pixels = to_channels(image, spec.channels);
     if (spec.center_crop) {
-        pixels = centre_square(pixels);
+        pixels = centre(pixels, spec.height, spec.width);
     }
-    return resize_height(resize_width(pixels, spec.image_size), spec.image_size);
+    // The height first where it loses more than twice as many pixels as the width does.
+    if (pixels.height - spec.height > std::max(0, 2 * (pixels.width - spec.width))) {
+        return resize_width(resize_height(pixels, spec.height), spec.width);
+    }
+    return resize_height(resize_width(pixels, spec.width), spec.height);
 }
 
 std::vector<float> normalise(const Image8& pixels, const Preprocess& spec) {

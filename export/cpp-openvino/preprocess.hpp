@@ -11,7 +11,7 @@ namespace ttl {
 // The image at the network's size, channels interleaved (steps 3 to 9 of the rule).
 Image8 to_pixels(Decoded decoded, const Preprocess& spec);
 
-// The network's input, channels first: (C, S, S) (step 10).
+// The network's input, channels first: (C, H, W) (step 10).
 std::vector<float> normalise(const Image8& pixels, const Preprocess& spec);
 
 }  // namespace ttl

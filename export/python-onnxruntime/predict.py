@@ -19,11 +19,12 @@ import numpy as np
 import onnxruntime
 from PIL import Image, UnidentifiedImageError
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 MAX_PIXELS = 1024**3 // 4 // 3
 FORMATS = ("PNG", "JPEG", "BMP", "DIB", "TIFF", "WEBP", "GIF", "PPM", "JPEG2000")
-PREPROCESS_FIELDS = {"image_size", "channels", "crop", "high_bit_depth", "mean", "std"}
+PREPROCESS_FIELDS = {"crop", "high_bit_depth", "mean", "std"}
 PNG = b"\x89PNG\r\n\x1a\n"
+NPY = b"\x93NUMPY"
 TURNS = dict(zip(range(2, 9), (0, 3, 1, 5, 4, 6, 2), strict=True))  # EXIF orientation to Pillow's Transpose
 CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 FORMULA = re.compile("'*[=+\\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
@@ -39,13 +40,13 @@ def open_artifact(folder):
     path = folder / "manifest.json"
     try:
         manifest = json.loads(path.read_bytes())
-        version, known = manifest["schema_version"], set(manifest["preprocess"]) == PREPROCESS_FIELDS
+        version, fields = manifest["schema_version"], set(manifest["preprocess"]) - {"image_size", "channels"}
         files, model_file, kind = manifest["files"], manifest["model_file"], manifest["format"]
     except OSError as error:
         raise BadInput(f"{path}: {error.strerror}; give the folder of an artifact") from error
     except (ValueError, KeyError, TypeError) as error:
         raise BadInput(f"{path}: is not a manifest ({type(error).__name__}: {error})") from error
-    if version > SCHEMA_VERSION or not known:
+    if version > SCHEMA_VERSION or fields != PREPROCESS_FIELDS:
         raise BadInput(f"{path}: is of a newer ttl-deploy than this program; take the predict.py of that version")
     if kind != "onnx" or model_file not in files:
         raise BadInput(f"{path}: holds no ONNX model (format {kind}); export with --format onnx")
@@ -55,6 +56,17 @@ def open_artifact(folder):
     for name, record in files.items():
         check_file(folder, name, record)
     return manifest
+
+
+def preprocessing(folder, manifest):
+    """The rule of a manifest, with `size` (height, width) and `channels`; a file of a plain input writes them so."""
+    rule = dict(manifest["preprocess"])
+    given = manifest["model"].get("input", {"kind": "image", "size": [rule.get("image_size")] * 2, **rule})
+    kind, size, channels = (given.get(name) for name in ("kind", "size", "channels"))
+    plain = isinstance(size, list) and all(isinstance(number, int) and number > 0 for number in (*size, channels))
+    if kind != "image" or not plain or len(size) != 2:
+        raise BadInput(f"{folder / 'manifest.json'}: takes no images of two axes; use ttl-deploy for it")
+    return {**rule, "size": tuple(size), "channels": channels}
 
 
 class Task:
@@ -112,11 +124,15 @@ def check_file(folder, name, record):
 
 
 def load_pixels(path, spec):
-    """An image at the network's size, (S, S, C) uint8: steps 1 to 9 of the rule in ttl_deploy/preprocess.py."""
+    """An image at the network's size, (H, W, C) uint8: steps 1 to 9 of the rule in ttl_deploy/preprocess.py."""
     try:
         if not path.stat().st_size:
             raise BadInput(f"{path}: is empty (0 bytes)")
         content = path.read_bytes()
+        if content.startswith(NPY):
+            return array_pixels(np.lib.format.read_array(io.BytesIO(content), allow_pickle=False), spec, path)
+        if spec["channels"] not in (1, 3):
+            raise BadInput(f"{path}: is a picture, and the model takes {spec['channels']} channels; give .npy files")
         try:
             return opened(content, spec, path)
         except BadInput:
@@ -131,6 +147,31 @@ def load_pixels(path, spec):
         raise BadInput(f"{path}: is not an image") from error
     except Exception as error:  # on damaged files Pillow's plugins raise anything
         raise BadInput(f"{path}: cannot be read: {error or type(error).__name__}") from error
+
+
+def array_pixels(values, spec, path):
+    """Steps 5 to 9 for an array (H, W) or (H, W, C)."""
+    channels = spec["channels"]
+    fits = values.ndim == 3 and values.shape[2] == channels
+    if channels in (1, 3):
+        fits = values.ndim == 2 or (values.ndim == 3 and values.shape[2] in (1, 3, 4))
+    if not fits or not values.size or values.dtype.kind != "u" or values.dtype.itemsize > 2:
+        raise BadInput(f"{path}: {values.dtype} of shape {values.shape} is no image of {channels} channels")
+    if values.shape[0] * values.shape[1] > MAX_PIXELS:
+        raise BadInput(f"{path}: has more than {MAX_PIXELS:,} pixels")
+    if channels not in (1, 3):
+        planes = [Image.fromarray(plane_of(values[..., i], spec, path)) for i in range(channels)]
+        return np.stack([sized(plane, spec) for plane in planes], axis=-1)
+    values = values[..., 0] if values.ndim == 3 and values.shape[2] == 1 else values
+    if values.ndim == 3:
+        values = np.ascontiguousarray(values if values.dtype == np.uint8 else values >> 8, dtype=np.uint8)
+        return finish(opaque(Image.fromarray(values)), spec)
+    return finish(Image.fromarray(plane_of(values, spec, path)), spec)
+
+
+def plane_of(values, spec, path):
+    """Step 6 for one channel of an array."""
+    return np.ascontiguousarray(values) if values.dtype == np.uint8 else narrowed(values, 65535, spec, path)
 
 
 def opened(content, spec, path):
@@ -173,8 +214,15 @@ def eight_bit(image, content, spec, path):
         tags = getattr(image, "tag_v2", {})
         if tags.get(262) == 0 or tags.get(258, (16,))[0] in range(9, 16) or {281, 341} & set(tags):
             raise BadInput(f"{path}: is TIFF of a depth that only ttl-deploy reads; save it as 16-bit PNG")
-        return upright(Image.fromarray(narrowed(np.asarray(image), image, content, spec, path)), image)
-    image = upright(image, image)
+        values, transparent = np.asarray(image), image.info.get("transparency")
+        if isinstance(transparent, int):
+            values = np.where(values == transparent, 0, values)
+        return upright(Image.fromarray(narrowed(values, brightest(values, content), spec, path)), image)
+    return opaque(upright(image, image))
+
+
+def opaque(image):
+    """Steps 4 and 5: mode L or RGB, transparency over black."""
     if not image.has_transparency_data:
         return image.convert("L" if image.mode in ("1", "L") else "RGB")
     layer = image.convert("RGBA")
@@ -183,11 +231,8 @@ def eight_bit(image, content, spec, path):
     return black
 
 
-def narrowed(values, image, content, spec, path):
+def narrowed(values, top, spec, path):
     """Step 6: deep grey becomes 8-bit."""
-    transparent = image.info.get("transparency")
-    if isinstance(transparent, int):
-        values = np.where(values == transparent, 0, values)
     low, high = float(values.min()), float(values.max())
     if spec["high_bit_depth"] == "min-max":
         if not np.isfinite(high - low):
@@ -195,7 +240,6 @@ def narrowed(values, image, content, spec, path):
         return ((values.astype(np.float64) - low) * (255 / (high - low or 1)) + 0.5).astype(np.uint8)
     if values.dtype.kind == "f" or low < 0 or high > 65535:
         raise BadInput(f"{path}: its values have no full range (0 to 65535)")
-    top = brightest(values, content)
     return np.minimum((values.astype(np.uint64) * 510 + top) // (2 * top), 255).astype(np.uint8)
 
 
@@ -212,19 +256,28 @@ def brightest(values, content):
 
 def finish(image, spec):
     """Steps 7 to 9: channels, crop, size."""
-    size, channels = spec["image_size"], spec["channels"]
-    image = image.convert("RGB" if channels == 3 else "L")
+    channels = spec["channels"]
+    return sized(image.convert("RGB" if channels == 3 else "L"), spec).reshape(*spec["size"], channels)
+
+
+def sized(image, spec):
+    """Steps 8 and 9."""
+    height, width = spec["size"]
     if spec["crop"] == "center":
-        side = min(image.size)
-        left, top = (image.width - side) // 2, (image.height - side) // 2
-        image = image.crop((left, top, left + side, top + side))
-    if image.size != (size, size):
-        image = image.resize((size, size), Image.Resampling.BILINEAR)
-    return np.asarray(image, dtype=np.uint8).reshape(size, size, channels)
+        across = max(1, min(image.width, image.height * width // height))
+        down = max(1, min(image.height, image.width * height // width))
+        left, top = (image.width - across) // 2, (image.height - down) // 2
+        image = image.crop((left, top, left + across, top + down))
+    lost = image.height - height  # Pillow's versions differ in the order of the two, and in what is rounded between
+    between = (image.width, height) if lost > max(0, 2 * (image.width - width)) else (width, image.height)
+    for size in (between, (width, height)):
+        if image.size != size:
+            image = image.resize(size, Image.Resampling.BILINEAR)
+    return np.asarray(image, dtype=np.uint8)
 
 
 def normalise(pixels, spec):
-    """Step 10: (1, C, S, S) float32."""
+    """Step 10: (1, C, H, W) float32."""
     mean, std = (np.array(spec[name])[:, None, None] for name in ("mean", "std"))
     planes = np.ascontiguousarray(pixels.transpose(2, 0, 1)).astype(np.float32)
     planes *= (1 / (255 * std)).astype(np.float32)
@@ -259,7 +312,7 @@ def columns(classes):
 def predict(folder, images):
     """Yields the header and then a row per image."""
     manifest = open_artifact(folder)
-    spec, task = manifest["preprocess"], Task(folder, manifest)
+    spec, task = preprocessing(folder, manifest), Task(folder, manifest)
     session = open_session(folder, manifest)
     yield columns(task.classes)
     for image in images:

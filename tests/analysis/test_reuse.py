@@ -11,12 +11,12 @@ from ttl_deploy.analysis.features import sampled_features
 from ttl_deploy.analysis.reuse import Reuse, detect_cut, overlap
 from ttl_deploy.analysis.svcca import random_coefficients
 from ttl_deploy.cut_search.evidence import _reuse
-from ttl_deploy.spec import ModelSpec, PreprocessSpec
+from ttl_deploy.spec import InputSpec, ModelSpec, PreprocessSpec
 from ttl_deploy.transfer import TransferModel, build
 
 SIZE = 64
 CUTS = ["stem", "layer1.0", "layer1.1", "layer2.0"]
-CONFIG: Any = SimpleNamespace(accelerator="cpu", batch_size=50, preprocess=PreprocessSpec.of(SIZE, 3))
+CONFIG: Any = SimpleNamespace(accelerator="cpu", batch_size=50, preprocess=PreprocessSpec.of(InputSpec.image(SIZE, 3)))
 
 
 class Smooth:

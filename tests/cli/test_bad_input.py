@@ -168,7 +168,7 @@ def test_a_cut_that_does_not_exist(train_refused: Train, images: Path) -> None:
         (["--batch-size", "0"], "--batch-size"),
         (["--lr", "-1"], "--learning-rate"),
         (["--image-size", "4"], "--image-size"),
-        (["--channels", "2"], "--channels"),
+        (["--channels", "0"], "--channels"),
         (["--patient-pattern", "("], "--patient-pattern"),
         (["--patient-column", "owner"], "patient_id"),
         (["--incremental"], "--target-auprc"),

@@ -124,8 +124,8 @@ def test_a_word_that_is_none_of_an_options_is_refused_with_those_that_are(
     [
         ("train", "crop", "centre", "'center' or 'none'"),
         ("train", "high-bit-depth", "foo", "'full-range' or 'min-max'"),
-        ("train", "channels", "20", "1 or 3"),
-        ("search", "channels", "2", "1 or 3"),
+        ("train", "channels", "20", "equal to 16"),
+        ("search", "channels", "0", "equal to 1"),
         ("train", "class-weights", "balancd", "'balanced'"),
         ("train", "lr", "1e300", "less than or equal to"),
         ("train", "lr", "inf", "less than or equal to"),

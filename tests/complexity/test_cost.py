@@ -5,7 +5,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from ttl_deploy.complexity import count, cut_costs
-from ttl_deploy.spec import ModelSpec
+from ttl_deploy.spec import InputSpec, ModelSpec
 from ttl_deploy.transfer import build
 from ttl_deploy.zoo import BACKBONES
 
@@ -45,7 +45,7 @@ def test_macs_agree_with_pytorchs_own_counter() -> None:
 
 
 def test_the_table_of_cuts_adds_up_to_the_truncated_models() -> None:
-    for cost in cut_costs(BACKBONES.get("resnet18"), 64)[::3]:
+    for cost in cut_costs(BACKBONES.get("resnet18"), InputSpec.image(64))[::3]:
         spec = ModelSpec(backbone="resnet18", method="ttl", cut=cost.point.name, classes=("a", "b"), image_size=64)
         whole = count(build(spec), (3, 64, 64))
         assert whole.parameters - cost.parameters == 2 * cost.shape[0] + 2

@@ -17,7 +17,7 @@ from ttl_deploy.cut_search.search import search
 from ttl_deploy.cut_search.settle import settle
 from ttl_deploy.data.manifest import read_dataset
 from ttl_deploy.data.prepared import prepare, read_split
-from ttl_deploy.spec import Data, ModelSpec, PreprocessSpec, SplitSpec
+from ttl_deploy.spec import Data, InputSpec, ModelSpec, PreprocessSpec, SplitSpec
 from ttl_deploy.spec.search import Budget, SearchOptions
 from ttl_deploy.tasks import Multiclass
 
@@ -197,7 +197,7 @@ def test_further_divisions_leave_the_test_side_and_the_patients_as_they_are(
     synthetic: Path, pixel_cache: Path, tmp_path: Path
 ) -> None:
     dataset = read_dataset(synthetic / "labels.csv")
-    prepared = prepare(dataset, PreprocessSpec.of(32, 3), SplitSpec(), cache_folder=pixel_cache)
+    prepared = prepare(dataset, PreprocessSpec.of(InputSpec.image(32, 3)), SplitSpec(), cache_folder=pixel_cache)
     paths = write_divisions(prepared, tmp_path, 2)
     assert [path.name for path in paths] == ["1.csv", "2.csv"]
     sides = [{row.id: row.side for row in read_split(path)} for path in paths]

@@ -70,10 +70,10 @@ def test_rotation_and_crop_stay_in_their_bounds() -> None:
     """A centred disc keeps its place under rotation, and its area grows at most by the crop."""
     rows, columns = np.mgrid[-1:1:64j, -1:1:64j]
     disc = torch.from_numpy((np.hypot(rows, columns) < 0.5).astype(np.uint8) * 255)[None]
-    rotate = augmentation(AugmentSpec(crop_scale=1, rotation=10), 64)
+    rotate = augmentation(AugmentSpec(crop_scale=1, rotation=10), (64, 64))
     assert rotate is not None
     assert (rotate(disc).float() - disc.float()).abs().mean() < 3
-    crop = augmentation(AugmentSpec(crop_scale=0.8, rotation=0), 64)
+    crop = augmentation(AugmentSpec(crop_scale=0.8, rotation=0), (64, 64))
     assert crop is not None
     areas = [float((crop(disc) > 127).sum() / (disc > 127).sum()) for _ in range(50)]
     assert min(areas) > 0.97

@@ -28,7 +28,7 @@ from ttl_deploy.formats.trt_lint import lint
 from ttl_deploy.preprocess import normalise
 from ttl_deploy.runtime.ov import settings
 from ttl_deploy.runtime.ov_core import core
-from ttl_deploy.spec import ModelSpec, PreprocessSpec
+from ttl_deploy.spec import InputSpec, ModelSpec, PreprocessSpec
 from ttl_deploy.transfer import METHODS, TransferModel
 from ttl_deploy.zoo import BACKBONES
 
@@ -155,7 +155,7 @@ def test_half_precision_graphs_hold_half_the_bytes_and_take_float32(small: Trans
 
 
 def test_embedded_preprocessing_is_the_one_preprocessing(plain: onnx.ModelProto) -> None:
-    preprocess = PreprocessSpec.of(SIZE)
+    preprocess = PreprocessSpec.of(InputSpec.image(SIZE))
     pixels = np.random.default_rng(2).integers(0, 256, (3, SIZE, SIZE, 3), dtype=np.uint8)
     embedded = onnx.ModelProto()
     embedded.CopyFrom(plain)
@@ -218,7 +218,7 @@ def written(folder: Path) -> dict[str, str]:
         # PyTorch's part is the same for all and takes seconds.
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(onnx_graph, "to_onnx", lambda *_: copy.deepcopy(plain))
-            EXPORTERS.get(name).write(ExportJob(model, PreprocessSpec.of(SIZE), precision), place)
+            EXPORTERS.get(name).write(ExportJob(model, PreprocessSpec.of(InputSpec.image(SIZE)), precision), place)
         found.update({f"{name} {precision} {p.name}": _digest(p.read_bytes()) for p in place.iterdir()})
     int8 = Quantiser.calibrated(plain, [images(4)], method="minmax").quantise()
     return {**found, "int8": _digest(int8.SerializeToString(deterministic=True))}
@@ -252,6 +252,6 @@ def test_options_that_a_format_does_not_have(small: TransferModel, tmp_path: Pat
         make_options(EXPORTERS.get("onnx"), {"activation": "relu"})
     old = make_options(EXPORTERS.get("onnx"), {"opset": 18})
     with pytest.raises(BadInputError, match="--opset 22"):
-        EXPORTERS.get("onnx").write(ExportJob(small, PreprocessSpec.of(SIZE), "bf16", old), tmp_path)
+        EXPORTERS.get("onnx").write(ExportJob(small, PreprocessSpec.of(InputSpec.image(SIZE)), "bf16", old), tmp_path)
     with pytest.raises(BadInputError, match="no run"):
-        EXPORTERS.get("onnx").write(ExportJob(small, PreprocessSpec.of(SIZE), "int8"), tmp_path)
+        EXPORTERS.get("onnx").write(ExportJob(small, PreprocessSpec.of(InputSpec.image(SIZE)), "int8"), tmp_path)

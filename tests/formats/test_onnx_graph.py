@@ -11,7 +11,7 @@ import torch
 
 from ttl_deploy.formats.exporter import ExportJob
 from ttl_deploy.formats.onnx_graph import OnnxExporter, to_onnx
-from ttl_deploy.spec import ModelSpec, PreprocessSpec
+from ttl_deploy.spec import InputSpec, ModelSpec, PreprocessSpec
 from ttl_deploy.transfer import TransferModel, build
 
 CLASSES = ("healthy", "ill", "unclear")
@@ -37,7 +37,7 @@ def made(spec: ModelSpec) -> TransferModel:
     return model.eval()
 
 
-@pytest.mark.parametrize("spec", SPECS, ids=lambda s: f"{s.backbone}-{s.method}-{s.head}-{s.channels}")
+@pytest.mark.parametrize("spec", SPECS, ids=lambda s: f"{s.backbone}-{s.method}-{s.head}-{s.input.channels}")
 def test_onnx_runtime_computes_what_pytorch_computes(spec: ModelSpec) -> None:
     model = made(spec)
     session = onnxruntime.InferenceSession(to_onnx(model).SerializeToString(), providers=["CPUExecutionProvider"])
@@ -51,7 +51,7 @@ def test_onnx_runtime_computes_what_pytorch_computes(spec: ModelSpec) -> None:
 
 def test_the_file_says_how_to_use_it_and_not_where_it_was_made(tmp_path: Path) -> None:
     spec = SPECS[0]
-    preprocess = PreprocessSpec.of(48)
+    preprocess = PreprocessSpec.of(InputSpec.image(48))
     name = OnnxExporter().write(ExportJob(made(spec), preprocess, "fp32"), tmp_path).model_file
     proto = onnx.load(tmp_path / name)
     notes = {note.key: note.value for note in proto.metadata_props}

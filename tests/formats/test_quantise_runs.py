@@ -29,7 +29,7 @@ from ttl_deploy.parity.shift import SMALLEST_SPREAD
 from ttl_deploy.parity.verify import verify
 from ttl_deploy.prediction.predict import predict
 from ttl_deploy.progress import SILENT, Silent
-from ttl_deploy.spec import PreprocessSpec
+from ttl_deploy.spec import InputSpec, PreprocessSpec
 from ttl_deploy.tasks import Multiclass
 from ttl_deploy.training.run import finished_run, read_predictions, run_data
 from ttl_deploy.training.train import load_model
@@ -52,7 +52,7 @@ def job(trained: Path, prepared: Prepared) -> ExportJob:
 
 
 def test_calibration_sees_training_images_of_every_class_alike(prepared: Prepared) -> None:
-    images = RunImages(prepared, PreprocessSpec.of(32))
+    images = RunImages(prepared, PreprocessSpec.of(InputSpec.image(32)))
     sample = images.calibration(10)
     assert set(prepared.sides[sample.indices].tolist()) == {"train"}
     assert np.bincount(sample.labels).tolist() == [5, 5]
@@ -66,9 +66,9 @@ def test_calibration_sees_training_images_of_every_class_alike(prepared: Prepare
 def test_calibration_with_one_class_is_refused(prepared: Prepared) -> None:
     one = dataclasses.replace(prepared, labels=np.zeros_like(prepared.labels))
     with pytest.raises(BadInputError, match="one class only, 'healthy'"):
-        RunImages(one, PreprocessSpec.of(32)).calibration(10)
+        RunImages(one, PreprocessSpec.of(InputSpec.image(32))).calibration(10)
     with pytest.raises(BadInputError, match="cannot show 2 classes"):
-        RunImages(prepared, PreprocessSpec.of(32)).calibration(1)
+        RunImages(prepared, PreprocessSpec.of(InputSpec.image(32))).calibration(1)
 
 
 def test_divergence_is_that_of_a_known_case() -> None:

@@ -27,7 +27,7 @@ from ttl_deploy.formats.pt2 import PACKAGE_FILE
 from ttl_deploy.prediction.predict import predict
 from ttl_deploy.runtime import load
 from ttl_deploy.runtime.torch_guard import check_program
-from ttl_deploy.spec import FileRecord, ModelSpec, PreprocessSpec
+from ttl_deploy.spec import FileRecord, InputSpec, ModelSpec, PreprocessSpec
 from ttl_deploy.transfer import TransferModel, build
 
 SPECS = {
@@ -62,7 +62,7 @@ def export(artifact: Artifact, tmp_path: Path) -> Callable[..., Artifact]:
     """Writes a model as an artifact of a format, without a run."""
 
     def write(format: str, precision: str, model: TransferModel, name: str = "made", **options: bool) -> Artifact:
-        exporter, preprocess = EXPORTERS.get(format), PreprocessSpec.of(32)
+        exporter, preprocess = EXPORTERS.get(format), PreprocessSpec.of(InputSpec.image(32))
         job = ExportJob(model, preprocess, precision, exporter.options(**options))
         details: dict[str, Any] = {}
 

@@ -16,7 +16,7 @@ from ttl_deploy.formats import torch_trt
 from ttl_deploy.formats.exporter import ExportJob
 from ttl_deploy.formats.torch_trt import TorchTrtExporter, TorchTrtOptions
 from ttl_deploy.runtime.torch_guard import check_program
-from ttl_deploy.spec import ModelSpec, PreprocessSpec
+from ttl_deploy.spec import InputSpec, ModelSpec, PreprocessSpec
 from ttl_deploy.transfer import build
 
 SPEC = ModelSpec(backbone="resnet18", method="ttl", cut="layer1.1", classes=("a", "b"), image_size=32)
@@ -24,7 +24,7 @@ SPEC = ModelSpec(backbone="resnet18", method="ttl", cut="layer1.1", classes=("a"
 
 def write(folder: Path, precision: str = "fp16", **options: Any) -> Any:
     folder.mkdir()
-    job = ExportJob(build(SPEC).eval(), PreprocessSpec.of(32), precision, TorchTrtOptions(**options))
+    job = ExportJob(build(SPEC).eval(), PreprocessSpec.of(InputSpec.image(32)), precision, TorchTrtOptions(**options))
     return TorchTrtExporter().write(job, folder)
 
 

@@ -99,6 +99,20 @@ def dicom(place: hostile.Place) -> Reader:
     return Reader(lambda content: hostile.pixels_of(place.scratch / "guided.dcm", content)(), seeds)
 
 
+def npy(place: hostile.Place) -> Reader:
+    """Arrays in files of their own, read as pictures and as inputs of two channels."""
+    import hostile
+
+    draw = random.Random(0)
+    seeds = [hostile.npy(draw) for _ in range(12)]
+
+    def read(content: bytes) -> str | None:
+        faults = (hostile.pixels_of(place.scratch / "guided.npy", content, channels)() for channels in (3, 2))
+        return next((fault for fault in faults if fault is not None), None)
+
+    return Reader(read, seeds)
+
+
 def npz(place: hostile.Place) -> Reader:
     """Sets of NumPy arrays."""
     import hostile
@@ -300,7 +314,7 @@ def _weights(file: Path) -> object:
 READERS: Mapping[str, Callable[[hostile.Place], Reader]] = {
     make.__name__: make
     for make in (
-        images, dicom, npz, table, yaml, toml, manifest, history, safetensors, pth, program, script, graph, form,
+        images, dicom, npy, npz, table, yaml, toml, manifest, history, safetensors, pth, program, script, graph, form,
         inference,
     )
 }  # fmt: skip

@@ -113,23 +113,23 @@ def _other_tag(content: bytes, draw: random.Random, _other: bytes) -> bytes:
     return content
 
 
-def pixels_of(file: Path, content: bytes) -> Attempt:
+def pixels_of(file: Path, content: bytes, channels: int = 3) -> Attempt:
     """Reads an image of these bytes."""
     from ttl_deploy.errors import UnreadableImageError
     from ttl_deploy.preprocess import load_pixels
-    from ttl_deploy.spec import PreprocessSpec
+    from ttl_deploy.spec import InputSpec, PreprocessSpec
 
     def attempt() -> str | None:
         file.write_bytes(content)
         try:
-            pixels = load_pixels(file, PreprocessSpec(image_size=16))
+            pixels = load_pixels(file, PreprocessSpec.of(InputSpec.image(16, channels)))
         except UnreadableImageError as error:
             return (
                 None if file.name in str(error) and "\n" not in str(error) else f"not one line that names it: {error}"
             )
         finally:
             file.unlink()
-        return None if pixels.shape == (16, 16, 3) else f"pixels of shape {pixels.shape}"
+        return None if pixels.shape == (16, 16, channels) else f"pixels of shape {pixels.shape}"
 
     return attempt
 
@@ -216,6 +216,17 @@ def archives(place: Place, count: int, seed: int) -> Cases:
         if draw.random() < 0.7:
             content = _mutated(content, draw, content)
         yield f"npz {number}", partial(set_of(place, place.scratch / f"set-{number}.npz"), content)
+
+
+def npy(draw: random.Random) -> bytes:
+    """An array of an image; in some, the header lies about its shape or type, or it holds objects."""
+    generator = np.random.default_rng(draw.getrandbits(32))
+    last = draw.choice(((), (1,), (2,), (3,), (4,)))
+    kind = draw.choice((np.uint8, np.uint16, np.float32, object))
+    buffer = io.BytesIO()
+    np.save(buffer, generator.integers(0, 256, (9, 12, *last)).astype(kind))
+    lie = draw.choice((b"(9,", b"(9400,", b"(-1,", b"(10**9,", b"((1,", b"(0,"))
+    return buffer.getvalue().replace(b"(9,", lie, 1)
 
 
 def npz(draw: random.Random) -> bytes:

@@ -34,7 +34,16 @@ from ttl_deploy.errors import printable
 from ttl_deploy.prediction.file import columns_of
 from ttl_deploy.prediction.predict import predict
 from ttl_deploy.preprocess import load_pixels
-from ttl_deploy.spec import OPERATING_POINT_VERSION, TASK_VERSION, ModelSpec, PreprocessSpec, SourceRun, TaskSpec
+from ttl_deploy.spec import (
+    OPERATING_POINT_VERSION,
+    TASK_VERSION,
+    InputSpec,
+    ModelSpec,
+    PreprocessSpec,
+    SourceRun,
+    TaskSpec,
+    version_of,
+)
 
 ROOT = Path(__file__).parents[2]
 CPP = ROOT / "export" / "cpp-openvino"
@@ -85,13 +94,14 @@ def cpp_kit(tmp_path_factory: pytest.TempPathFactory) -> Program:
     return run
 
 
-def identity(folder: Path, channels: int = 3, **preprocess: Any) -> Path:
+def identity(folder: Path, channels: int = 3, size: tuple[int, int] = (SIZE, SIZE), **preprocess: Any) -> Path:
     """An artifact whose logits are its input."""
-    count = channels * SIZE * SIZE
+    given = InputSpec.image(size, channels)
+    count = int(np.prod(given.shape))
     graph = helper.make_graph(
         [helper.make_node("Flatten", ["images"], ["logits"])],
         "identity",
-        [helper.make_tensor_value_info("images", TensorProto.FLOAT, ["batch", channels, SIZE, SIZE])],
+        [helper.make_tensor_value_info("images", TensorProto.FLOAT, ["batch", *given.shape])],
         [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", count])],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
@@ -107,8 +117,9 @@ def identity(folder: Path, channels: int = 3, **preprocess: Any) -> Path:
     fields = {
         "format": "onnx",
         "precision": "fp32",
-        "model": ModelSpec(backbone="identity", classes=classes, image_size=SIZE, channels=channels),
-        "preprocess": PreprocessSpec.of(SIZE, 3 if channels == 3 else 1, **preprocess),
+        "schema_version": version_of(given),
+        "model": ModelSpec(backbone="identity", classes=classes, input=given),
+        "preprocess": PreprocessSpec.of(given, **preprocess),
         "parameters": 0,
         "macs": 0,
         "source": SourceRun(name="none", weights_sha256="", config_digest=""),
@@ -170,7 +181,7 @@ def brightness(folder: Path, spec: ModelSpec, weights: NDArray[np.float64], more
         "format": "onnx",
         "precision": "fp32",
         "model": spec,
-        "preprocess": PreprocessSpec.of(SIZE, 3),
+        "preprocess": PreprocessSpec.of(InputSpec.image(SIZE, 3)),
         "parameters": 6,
         "macs": 6,
         "source": SourceRun(name="none", weights_sha256="", config_digest=""),
@@ -256,7 +267,20 @@ def noise(*shape: int, top: int = 256, seed: int = 0) -> NDArray[Any]:
 def netpbm(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """PGM and PPM of many sizes, larger and smaller than the network's input, 8 and 16 bits."""
     folder = tmp_path_factory.mktemp("netpbm")
-    sizes = [(1, 1), (1, 40), (5, 9), (11, 13), (12, 12), (12, 40), (13, 12), (23, 24), (97, 64), (300, 417)]
+    sizes = [
+        (1, 1),
+        (1, 40),
+        (5, 9),
+        (11, 13),
+        (12, 12),
+        (12, 40),
+        (13, 12),
+        (23, 24),
+        (97, 64),
+        (300, 417),
+        (40, 11),
+        (417, 60),
+    ]
     for height, width in sizes:
         Image.fromarray(noise(height, width)).save(folder / f"g{height}x{width}.pgm")
         Image.fromarray(noise(height, width, 3)).save(folder / f"c{height}x{width}.ppm")
@@ -358,6 +382,28 @@ class TestPython:
         artifact = identity(tmp_path / "artifact", channels, crop=crop, high_bit_depth=depth)
         assert_equal(python_kit, artifact, netpbm + pictures)
 
+    @pytest.mark.parametrize("crop", ["center", "none"])
+    @pytest.mark.parametrize("size", [(10, 16), (16, 10)])
+    def test_inputs_that_are_not_square(
+        self, python_kit: Program, netpbm: list[Path], pictures: list[Path], tmp_path: Path, size: Any, crop: str
+    ) -> None:
+        assert_equal(python_kit, identity(tmp_path / "artifact", size=size, crop=crop), netpbm + pictures)
+
+    @pytest.mark.parametrize(("channels", "depth"), [(2, "full-range"), (2, "min-max"), (4, "full-range")])
+    def test_arrays_of_other_channels(
+        self, python_kit: Program, pictures: list[Path], tmp_path: Path, channels: int, depth: str
+    ) -> None:
+        artifact = identity(tmp_path / "artifact", channels, (10, 16), high_bit_depth=depth)
+        assert_equal(python_kit, artifact, arrays(tmp_path, (channels,)))
+        assert "picture" in refused(python_kit, artifact, pictures[0])
+        wrong = tmp_path / "wrong.npy"
+        np.save(wrong, noise(20, 20, channels + 1))
+        assert f"no image of {channels} channels" in refused(python_kit, artifact, wrong)
+
+    @pytest.mark.parametrize("channels", [1, 3])
+    def test_arrays_of_plain_images(self, python_kit: Program, tmp_path: Path, channels: int) -> None:
+        assert_equal(python_kit, identity(tmp_path / "artifact", channels), arrays(tmp_path, (), (1,), (3,), (4,)))
+
     def test_real_xrays(self, python_kit: Program, real: list[Path], tmp_path: Path) -> None:
         assert_equal(python_kit, identity(tmp_path / "artifact"), real)
 
@@ -392,6 +438,16 @@ class TestCpp:
         artifact = identity(tmp_path / "artifact", channels, crop=crop, high_bit_depth=depth)
         assert_equal(cpp_kit, artifact, netpbm)
         assert_equal(cpp_kit, artifact, readable(cpp_kit, pictures))
+
+    @pytest.mark.parametrize("crop", ["center", "none"])
+    @pytest.mark.parametrize("size", [(10, 16), (16, 10)])
+    def test_inputs_that_are_not_square(
+        self, cpp_kit: Program, netpbm: list[Path], tmp_path: Path, size: Any, crop: str
+    ) -> None:
+        assert_equal(cpp_kit, identity(tmp_path / "artifact", size=size, crop=crop), netpbm)
+
+    def test_a_model_of_other_channels_is_refused(self, cpp_kit: Program, tmp_path: Path) -> None:
+        assert "takes 2 channels" in refused(cpp_kit, identity(tmp_path / "artifact", 2), tmp_path / "x.pgm")
 
     def test_real_xrays(self, cpp_kit: Program, real: list[Path], tmp_path: Path) -> None:
         """As they are where the libraries were there at the build, and as PPM anywhere."""
@@ -434,6 +490,17 @@ class TestCpp:
         for bad in broken:
             manifest.write_text(bad)
             assert "manifest.json: not valid JSON" in refused(cpp_kit, artifact, tmp_path / "x.pgm"), bad
+
+
+def arrays(folder: Path, *channels: tuple[int, ...]) -> list[Path]:
+    """Files of arrays, of 8 and of 16 bits, tall and wide."""
+    made = []
+    for last in channels:
+        for top in (256, 65536):
+            for shape in ((20, 33), (33, 20)):
+                made.append(folder / f"{'_'.join(map(str, (*shape, *last)))}-{top}.npy")
+                np.save(made[-1], noise(*shape, *last, top=top))
+    return made
 
 
 def readable(cpp_kit: Program, images: list[Path]) -> list[Path]:
@@ -487,10 +554,13 @@ def check_bad_input(program: Program, tmp_path: Path) -> None:
         (copy / "manifest.json").write_text(json.dumps(manifest))
         return refused(program, copy, good)
 
-    assert "newer" in changed(lambda m: m.update(schema_version=4))
+    assert "newer" in changed(lambda m: m.update(schema_version=5))
     point = {"rule": "youden", "threshold": 0.3}
     assert "operating point" in changed(lambda m: m.update(operating_point=point))  # of far more than two classes
     changed(lambda m: m["preprocess"].update(gamma=2))
+    for kind, size in (("volume", [8, 8, 8]), ("image", [8]), (None, None)):
+        given = {"kind": kind, "size": size, "channels": 1}
+        changed(lambda m, given=given: m["model"].update(input=given))  # type: ignore[misc]
     changed(lambda m: m.update(format="trt"))
     assert "activation is softmax" in changed(lambda m: m.update(activation="softmax"))
     assert "input_type is uint8" in changed(lambda m: m.update(input_type="uint8"))

@@ -73,6 +73,18 @@ def test_grey_input_sums_the_first_convolution(tmp_path: Path, network: nn.Modul
     torch.testing.assert_close(model.eval().units["stem"](grey), colour.units["stem"](grey.expand(-1, 3, -1, -1)))
 
 
+@pytest.mark.parametrize("channels", [2, 4, 7])
+def test_other_channels_take_the_kernels_in_turn_as_timm_does_it(
+    channels: int, tmp_path: Path, network: nn.Module
+) -> None:
+    timm = pytest.importorskip("timm.models")
+    torch.save(network.state_dict(), tmp_path / "w.pth")
+    model = ttl(channels=channels, cut="stem")
+    assert initialise(model, str(tmp_path / "w.pth")).adapted
+    first = next(model.units["stem"].parameters())
+    torch.testing.assert_close(first.data, timm.adapt_input_conv(channels, network.state_dict()["conv1.weight"]))
+
+
 class Evil:
     def __reduce__(self) -> tuple[object, tuple[str]]:
         return (print, ("executed",))

@@ -16,6 +16,7 @@ from onnx import numpy_helper
 from ttl_deploy.artifact import Artifact, open_artifact, write_artifact
 from ttl_deploy.cli.main import run
 from ttl_deploy.parity.graphs import compare_graphs
+from ttl_deploy.spec import InputSpec
 from ttl_deploy.verbs.locate import locate
 
 Edit = Callable[[onnx.ModelProto], None]
@@ -122,12 +123,12 @@ def test_a_wrong_mean_is_told_as_preprocessing(trained: Path, tmp_path: Path, pi
 
 def test_another_input_size_is_told_without_running(trained: Path, tmp_path: Path, pixel_cache: Path) -> None:
     manifest = open_artifact(trained / "onnx-fp32").manifest
-    model = manifest.model.model_copy(update={"image_size": 16})
-    rule = manifest.preprocess.model_copy(update={"image_size": 16})
+    model = manifest.model.model_copy(update={"input": InputSpec.image(16)})
+    rule = manifest.preprocess.model_copy(update={"input": InputSpec.image(16)})
     bad = copy_of(trained / "onnx-fp32", tmp_path / "bad", model=model, preprocess=rule)
     found = locate(bad.folder, against=trained, cache=pixel_cache)
     assert (found.kind, found.steps) == ("preprocessing", ())
-    assert "image_size is 16 in the artifact and 32 in the reference" in found.sentence
+    assert "input is 3 x 16 x 16 in the artifact and 3 x 32 x 32 in the reference" in found.sentence
 
 
 def test_swapped_outputs_are_told_as_such(trained: Path, tmp_path: Path, pixel_cache: Path) -> None:

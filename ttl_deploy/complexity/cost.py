@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from ttl_deploy.complexity.counters import ptflops_macs
 from ttl_deploy.complexity.meta import told_in_one_line
 from ttl_deploy.complexity.trace import trace
+from ttl_deploy.spec import InputSpec
 from ttl_deploy.zoo import Backbone, CutPoint
 from ttl_deploy.zoo.backbone import trace_shapes
 
@@ -103,18 +104,22 @@ def weight_bytes(model: nn.Module) -> dict[str, int]:
     return {"fp32": 4 * numbers, "fp16": 2 * numbers, "bf16": 2 * numbers, "int8": int8}
 
 
-def cut_costs(backbone: Backbone, image_size: int, channels: int = 3) -> list[CutCost]:
+def cut_costs(backbone: Backbone, given: InputSpec) -> list[CutCost]:
     """Costs of every cut of a backbone, bottom first.
+
+    Args:
+        backbone: The network.
+        given: What it takes.
 
     Raises:
         BadInputError: The image is too small for the network, or it reads volumes.
     """
     backbone.refuse_volumes()
     with torch.device("meta"):
-        modules = backbone.build(channels)
+        modules = backbone.build(given.channels)
     chain = [modules[unit.name] for unit in backbone.units]
-    shapes = trace_shapes(chain, (channels, image_size, image_size))
-    inputs = [(channels, image_size, image_size), *shapes[:-1]]
+    shapes = trace_shapes(chain, given.shape)
+    inputs = [given.shape, *shapes[:-1]]
     parameters = _running([sum(p.numel() for p in module.parameters()) for module in chain])
     macs = _running([ptflops_macs(module.eval(), shape) for module, shape in zip(chain, inputs, strict=True)])
     return [

@@ -15,7 +15,7 @@ from pydantic import Field, model_validator
 from ttl_deploy.documents import read_toml
 from ttl_deploy.errors import IntegrityError
 from ttl_deploy.resources import data_folder
-from ttl_deploy.spec import SCHEMA_VERSION, ModelSpec, Record, read_record
+from ttl_deploy.spec import SCHEMA_VERSION, InputSpec, ModelSpec, Record, read_record
 
 FOLDER = "benchmarks/paper"
 
@@ -87,8 +87,7 @@ class Construction(Record):
             head=self.head,
             slim=self.slim,
             classes=tuple(f"class {i}" for i in range(self.outputs)),
-            image_size=self.input[1],
-            channels=self.input[0],
+            input=InputSpec.image(self.input[1], self.input[0]),
         )
 
 

@@ -14,6 +14,7 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ttl_deploy.data.cache_index import CacheIndex
-from ttl_deploy.data.items import ImageSource, Item
-from ttl_deploy.errors import IntegrityError, StorageError, UndecodedImageError, UnreadableImageError
+from ttl_deploy.data.items import ArraySource, FileSource, ImageSource, Item
+from ttl_deploy.errors import BadInputError, IntegrityError, StorageError, UndecodedImageError, UnreadableImageError
 from ttl_deploy.files import disk_errors
 from ttl_deploy.hardware import usable_cores
+from ttl_deploy.image_kinds import IMAGE_SUFFIXES
+from ttl_deploy.preprocess import PICTURE_CHANNELS, picture_problem, shape_problem
 from ttl_deploy.progress import SILENT, Reporter
 from ttl_deploy.spec import PreprocessSpec
 
@@ -47,7 +50,7 @@ class Cached:
 
     Attributes:
         path: The file of pixels.
-        shape: (S, S, C).
+        shape: (H, W, C).
         kept: (N,) int64, indices of the readable images among those asked for.
         rows: (N,) int64, their rows in the file.
         digests: Their content digests.
@@ -55,7 +58,7 @@ class Cached:
     """
 
     path: Path
-    shape: tuple[int, int, int]
+    shape: tuple[int, ...]
     kept: NDArray[np.int64]
     rows: NDArray[np.int64]
     digests: tuple[str, ...]
@@ -68,7 +71,7 @@ class Cached:
             indices: (M,) positions among the kept images.
 
         Returns:
-            (M, S, S, C) uint8, a copy.
+            (M, H, W, C) uint8, a copy.
 
         Raises:
             IntegrityError: The file was removed since.
@@ -136,8 +139,8 @@ class PixelCache:
     def __init__(self, folder: Path | None, spec: PreprocessSpec) -> None:
         self.folder = (folder or default_folder()) / spec.pixel_digest()[:16]
         self._spec = spec
-        self._shape = (spec.image_size, spec.image_size, spec.channels)
-        self._row_bytes = spec.image_size**2 * spec.channels
+        self._shape = spec.input.array_shape
+        self._row_bytes = prod(self._shape)
         self._pixels = self.folder / "pixels.u8"
         self._index = self.folder / "index.sqlite"
 
@@ -163,10 +166,12 @@ class PixelCache:
             Where the pixels are.
 
         Raises:
+            BadInputError: They are rows of an array that has not the channels of the input.
             UnreadableImageError: Some images cannot be read; the error counts them and names the first. The others are
                 in the cache.
             StorageError: The disk is full, read-only or failing. What was decoded before is in the cache.
         """
+        _refuse_shapes(items, self._spec)
         threads = workers or min(usable_cores(), _MOST_WORKERS)
         with disk_errors(self.folder):
             _make(self.folder)
@@ -355,6 +360,22 @@ def _digest(source: ImageSource) -> str | UnreadableImageError:
         return source.digest()
     except UnreadableImageError as error:
         return error
+
+
+def _refuse_shapes(items: Sequence[Item], spec: PreprocessSpec) -> None:
+    """Before any image is read: the rows of an array are all alike, and so are pictures."""
+    channels = spec.input.channels
+    sources = [item.source for item in items]
+    arrays = {id(source.array): source for source in sources if isinstance(source, ArraySource)}
+    for source in arrays.values():
+        problem = shape_problem(source.array.shape[1:], channels)
+        if problem is not None:
+            raise BadInputError(problem[0], where=source.where, fix=problem[1])
+    if channels not in PICTURE_CHANNELS:
+        pictures = (s for s in sources if isinstance(s, FileSource) and s.path.suffix.lower() in IMAGE_SUFFIXES)
+        if (picture := next(pictures, None)) is not None:
+            what, way = picture_problem(channels)
+            raise BadInputError(what, where=picture.where, fix=way)
 
 
 def _pixels(source: ImageSource, spec: PreprocessSpec) -> NDArray[np.uint8] | UnreadableImageError:

@@ -43,7 +43,7 @@ class ImageSource(Protocol):
         """
 
     def pixels(self, spec: PreprocessSpec) -> NDArray[np.uint8]:
-        """The preprocessed image, (S, S, C) uint8.
+        """The preprocessed image, (H, W, C) uint8.
 
         Raises:
             UnreadableImageError: It cannot be read.
@@ -85,6 +85,10 @@ class FileSource:
 
 class Rows(Protocol):
     """An array, in memory or not, of which single rows are read."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the whole array."""
 
     def __getitem__(self, row: int, /) -> NDArray[Any]:
         """A row.

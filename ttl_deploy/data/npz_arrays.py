@@ -7,7 +7,6 @@ state of the decompressor is kept at the start of each block, so that rows in an
 
 from __future__ import annotations
 
-import io
 import math
 import struct
 import threading
@@ -23,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ttl_deploy.errors import BadInputError
+from ttl_deploy.npy import HEADER, described
 
 MOST_IMAGES = 1_000_000
 """Images that an .npz may list: each is about a kilobyte of records, however few its pixels."""
@@ -33,7 +33,6 @@ _MOST_BLOCKS = 1024
 _KEPT = 3
 """Blocks that stay in memory."""
 _CHUNK = 2**14
-_HEADER = 2**14
 _MOST_WHOLE = 2**28
 """Bytes of an array that is loaded whole."""
 _METHODS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}
@@ -120,7 +119,7 @@ class NpzRows:
         self._member = _Member(path, info)
         try:
             head = self._member.head()
-            self.shape, is_fortran, self.dtype, self._start = _described(head)
+            self.shape, is_fortran, self.dtype, self._start = described(head)
         except Exception as error:  # NumPy evaluates the header, and raises whatever that does
             raise self._refusal(f"is damaged: {error}", _RESTORE) from error
         if self.dtype.hasobject:
@@ -202,7 +201,7 @@ class _Member:
     def head(self) -> bytes:
         """The first bytes, enough for the description of an array."""
         with self._path.open("rb") as stream:
-            return self._piece(stream, self._first(stream), _HEADER)[0]
+            return self._piece(stream, self._first(stream), HEADER)[0]
 
     def check(self) -> None:
         """Reads it through; raises ValueError where it is not what the archive says."""
@@ -289,22 +288,3 @@ class _Member:
 
 def _name(info: zipfile.ZipInfo) -> str:
     return info.filename.removesuffix(".npy")
-
-
-def _described(head: bytes) -> tuple[tuple[int, ...], bool, np.dtype[Any], int]:
-    """Shape, whether it is in Fortran order, type and offset of the values of an array whose file begins so.
-
-    Raises:
-        ValueError: It is no such file, or one of structured values.
-    """
-    stream = io.BytesIO(head)
-    version = np.lib.format.read_magic(stream)
-    readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-    if version not in readers:
-        raise ValueError(f"format version {version} is not read")
-    shape, is_fortran, dtype = readers[version](stream)
-    if min(shape, default=0) < 0:
-        raise ValueError(f"shape {shape}")
-    if dtype.names or dtype.subdtype or not dtype.itemsize:
-        raise ValueError(f"values of type {dtype} are not read")
-    return shape, is_fortran, dtype, stream.tell()

@@ -72,7 +72,7 @@ class Prepared:
         return np.flatnonzero(self.sides == side).astype(np.int64)
 
     def pixels(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """(M, S, S, C) uint8 of the images at some positions."""
+        """(M, H, W, C) uint8 of the images at some positions."""
         return self.cached.read(indices)
 
     def data_digest(self) -> str:

@@ -20,11 +20,11 @@ from ttl_deploy.data.listing import Entry, Listing
 from ttl_deploy.data.npz_arrays import MOST_IMAGES, NpzArrays, NpzRows
 from ttl_deploy.data.values import patient_of
 from ttl_deploy.errors import BadInputError
+from ttl_deploy.spec.inputs import MOST_CHANNELS
 from ttl_deploy.tasks import UNKNOWN
 from ttl_deploy.tasks.multilabel import text_of_marks
 
 _SIDES = ("train", "val", "test")
-_CHANNELS = (1, 3, 4)
 _LAYOUT = "see MedMNIST's layout: one image and label per row"
 
 
@@ -127,8 +127,9 @@ def _image_problem(images: NpzRows) -> str | None:
     if images.dtype.kind != "u" or images.dtype.itemsize > 2:
         return f"images of type {images.dtype}; uint8 and uint16 are supported"
     dimensions = len(images.shape)
-    if dimensions not in (3, 4) or (dimensions == 4 and images.shape[3] not in _CHANNELS):
-        return f"images of shape {images.shape}; (N, H, W) and (N, H, W, 1, 3 or 4) are supported, volumes not yet"
+    if dimensions not in (3, 4) or (dimensions == 4 and not 1 <= images.shape[3] <= MOST_CHANNELS):
+        read = f"(N, H, W) and (N, H, W, C) with C up to {MOST_CHANNELS}"
+        return f"images of shape {images.shape}; {read} are supported, volumes not yet"
     return None
 
 

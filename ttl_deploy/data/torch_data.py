@@ -45,7 +45,7 @@ class ImageBatches(Dataset[Batch]):
         self._prepared = prepared
         self._indices = indices
         self._preprocess = preprocess
-        self._transform = augmentation(augment, preprocess.image_size) if augment else None
+        self._transform = augmentation(augment, preprocess.input.size) if augment else None
         self._seed = seed
         self.epoch = 0
 
@@ -69,13 +69,21 @@ class ImageBatches(Dataset[Batch]):
         return changed.permute(1, 2, 0).numpy()
 
 
-def augmentation(spec: AugmentSpec, size: int) -> v2.Transform | None:
-    """Random rotation, crop and flip of one image (C, H, W) uint8 (paper, appendix A.1), or None where all are off."""
+def augmentation(spec: AugmentSpec, size: Sequence[int]) -> v2.Transform | None:
+    """Random rotation, crop and flip of one image (C, H, W) uint8 (paper, appendix A.1), or None where all are off.
+
+    A crop has the proportions of the image.
+
+    Args:
+        spec: How much of each.
+        size: (height, width) of the images.
+    """
     steps: list[v2.Transform] = []
     if spec.rotation > 0:
         steps.append(v2.RandomRotation(spec.rotation, interpolation=v2.InterpolationMode.BILINEAR))
     if spec.crop_scale < 1:
-        steps.append(v2.RandomResizedCrop(size, scale=(spec.crop_scale, 1.0), ratio=(1.0, 1.0), antialias=True))
+        ratio = (size[1] / size[0],) * 2
+        steps.append(v2.RandomResizedCrop(size, scale=(spec.crop_scale, 1.0), ratio=ratio, antialias=True))
     if spec.flip > 0:
         steps.append(v2.RandomHorizontalFlip(spec.flip))
     return v2.Compose(steps) if steps else None

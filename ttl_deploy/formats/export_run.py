@@ -26,7 +26,15 @@ from ttl_deploy.formats.options import ExportOptions
 from ttl_deploy.parity.compare import Bounds
 from ttl_deploy.parity.verify import check
 from ttl_deploy.progress import SILENT, Reporter
-from ttl_deploy.spec import OPERATING_POINT_VERSION, TASK_VERSION, OperatingPoint, SourceRun, TaskSpec, make_record
+from ttl_deploy.spec import (
+    OPERATING_POINT_VERSION,
+    TASK_VERSION,
+    OperatingPoint,
+    SourceRun,
+    TaskSpec,
+    make_record,
+    version_of,
+)
 from ttl_deploy.tasks.operating_point import Operation
 from ttl_deploy.training.operation import operation, refuse_point
 from ttl_deploy.training.run import METRICS, Predictions, Run, finished_run, read_predictions, run_data
@@ -289,10 +297,13 @@ def _write(folder: Path, source: Exported, job: ExportJob, exporter: Exporter) -
         "source": job.source or source_record(run),
         "tools": hardware.library_versions(),
     }
+    versions = [version_of(spec.input)]
     if job.point is not None:
-        fields |= {"schema_version": OPERATING_POINT_VERSION, "operating_point": job.point}
+        fields["operating_point"] = job.point
+        versions.append(OPERATING_POINT_VERSION)
     if spec.task != TaskSpec():
-        fields["schema_version"] = TASK_VERSION
+        versions.append(TASK_VERSION)
+    fields["schema_version"] = max(versions)
     results: list[Written] = []
 
     def build(target: Path) -> str:

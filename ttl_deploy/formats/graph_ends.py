@@ -15,13 +15,13 @@ ACTIVATIONS = ("none", "softmax", "sigmoid")
 
 
 def embed_preprocessing(proto: onnx.ModelProto, preprocess: PreprocessSpec) -> None:
-    """Puts step 10 of `ttl_deploy.preprocess` in front of a graph, in place: (N, S, S, C) uint8 in.
+    """Puts step 10 of `ttl_deploy.preprocess` in front of a graph, in place: (N, H, W, C) uint8 in.
 
     The arithmetic is that of `normalise`, one multiplication and one subtraction in float32, so nothing is rounded
     differently.
 
     Args:
-        proto: Its one input is (N, C, S, S) float32.
+        proto: Its one input is (N, C, H, W) float32.
         preprocess: Mean and standard deviation.
     """
     graph = proto.graph

@@ -93,7 +93,7 @@ def model_info(job: ExportJob, options: GraphOptions) -> dict[str, str]:
         "model_type": "Classification",
         "labels": " ".join("_".join(name.split()) for name in job.model.spec.classes),
         "resize_type": "crop" if rule.crop == "center" else "standard",
-        "reverse_input_channels": str(rule.channels == 3),
+        "reverse_input_channels": str(rule.input.channels == 3),
         "output_raw_scores": "True",
     }
     if not options.embed_preprocessing:

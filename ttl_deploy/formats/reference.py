@@ -17,7 +17,7 @@ from ttl_deploy import artifact as artifacts
 from ttl_deploy import hardware
 from ttl_deploy.artifact import Artifact
 from ttl_deploy.errors import IntegrityError, TtlDeployError
-from ttl_deploy.spec import ModelSpec, PreprocessSpec, SourceRun
+from ttl_deploy.spec import ModelSpec, PreprocessSpec, SourceRun, version_of
 
 
 def whole_network(spec: ModelSpec, *, cache: Path | None = None) -> Artifact:
@@ -58,7 +58,7 @@ def untrained(spec: ModelSpec, *, cache: Path | None = None) -> Artifact:
 
 def whole_spec(spec: ModelSpec) -> ModelSpec:
     """The FTL spec of the same backbone, classes and input."""
-    kept = {name: getattr(spec, name) for name in ("backbone", "task", "classes", "image_size", "channels")}
+    kept = {name: getattr(spec, name) for name in ("backbone", "task", "classes", "input")}
     return ModelSpec(**kept)
 
 
@@ -82,7 +82,7 @@ def write_untrained(spec: ModelSpec, folder: Path) -> Artifact:
 
     model = build(spec).eval()
     cost = count(model, spec.input_shape)
-    preprocess = PreprocessSpec.of(spec.image_size, 1 if spec.channels == 1 else 3)
+    preprocess = PreprocessSpec.of(spec.input)
     exporter = OnnxExporter()
     fields = {
         "format": exporter.name,
@@ -93,6 +93,7 @@ def write_untrained(spec: ModelSpec, folder: Path) -> Artifact:
         "macs": cost.macs,
         "source": SourceRun(name="untrained reference", weights_sha256="", config_digest=""),
         "tools": hardware.library_versions(),
+        "schema_version": version_of(spec.input),
     }
     job = ExportJob(model, preprocess, "fp32", cost=cost)
     return artifacts.write_artifact(folder, fields, lambda place: exporter.write(job, place).model_file, overwrite=True)

@@ -54,7 +54,7 @@ def samples(job: ExportJob, proto: onnx.ModelProto, count: int) -> bytes:
     return buffer.getvalue()
 
 
-def made_up(count: int, shape: tuple[int, int, int], seed: int = 0) -> NDArray[np.uint8]:
+def made_up(count: int, shape: tuple[int, ...], seed: int = 0) -> NDArray[np.uint8]:
     """Pixels of no image: patches of noise, coarse and fine, dark and bright, flat and full of contrast.
 
     Even noise would look alike to a network, and outputs that are alike tell little of an engine.
@@ -82,8 +82,7 @@ def made_up(count: int, shape: tuple[int, int, int], seed: int = 0) -> NDArray[n
 def _pixels(job: ExportJob, count: int) -> NDArray[np.uint8]:
     """(N, H, W, C); spread evenly over the validation split, which is in no order of classes."""
     if count == 0 or job.images is None:
-        height, width = job.model.spec.input_shape[1:]
-        return made_up(MADE_UP, (height, width, job.model.spec.channels))
+        return made_up(MADE_UP, job.model.spec.input.array_shape)
     indices = job.images.validation().indices
     chosen = np.unique(np.linspace(0, len(indices) - 1, min(count, len(indices))).astype(np.int64))
     return job.images.prepared.pixels(indices[chosen])

@@ -28,7 +28,7 @@ from ttl_deploy.parity.precision import judged_precision
 from ttl_deploy.parity.run_session import logits_of, without_constant
 from ttl_deploy.progress import SILENT, Reporter
 from ttl_deploy.runtime import Session
-from ttl_deploy.spec import OperatingPoint, ParityRecord, PreprocessSpec
+from ttl_deploy.spec import InputSpec, OperatingPoint, ParityRecord, PreprocessSpec
 from ttl_deploy.tasks import Task, task_of
 from ttl_deploy.training import operation
 from ttl_deploy.training.run import (
@@ -385,6 +385,8 @@ def _from(point: OperatingPoint | None) -> str:
 
 
 def _words(value: object) -> str:
+    if isinstance(value, InputSpec):
+        return value.told
     return ", ".join(f"{v:g}" for v in value) if isinstance(value, tuple) else str(value)
 
 

@@ -55,7 +55,7 @@ class _Predictor:
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Paths and their places in; probabilities (N, classes), or the error of what cannot be read, out."""
         pixels, errors, packages = [], [], []
-        blank = np.zeros((self._spec.image_size, self._spec.image_size, self._spec.channels), np.uint8)
+        blank = np.zeros(self._spec.input.array_shape, np.uint8)
         for path in batch["path"]:
             try:
                 pixels.append(load_pixels(Path(str(path)), self._spec))

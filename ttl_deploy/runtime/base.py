@@ -87,7 +87,7 @@ class Session(Closing):
         """Makes the model's input of 8-bit pixels: normalises them, unless the model does that itself.
 
         Args:
-            pixels: (N, S, S, C) uint8, as `ttl_deploy.preprocess` gives them.
+            pixels: (N, H, W, C) uint8, as `ttl_deploy.preprocess` gives them.
             preprocess: Mean and standard deviation.
 
         Returns:

@@ -31,7 +31,7 @@ class Samples:
     """Stored inputs.
 
     Attributes:
-        pixels: (N, S, S, C) uint8, which `Session.prepare` makes the engine's inputs of.
+        pixels: (N, H, W, C) uint8, which `Session.prepare` makes the engine's inputs of.
         expected: (N, classes) outputs of the typed graph.
     """
 

@@ -76,7 +76,7 @@ class Decoders(Closing):
             where: What an error calls the image.
 
         Returns:
-            (S, S, C) uint8.
+            (H, W, C) uint8.
 
         Raises:
             RequestError: The image cannot be read, or its decoder crashed, took too long or was interrupted.
@@ -130,7 +130,7 @@ class _Decoder:
             self.wait()
             self._send(_QUESTION.pack(seconds, len(name), len(content)) + name, content)
             good, length = _ANSWER.unpack(self._receive(_ANSWER.size))
-            shape = (self._spec.image_size, self._spec.image_size, self._spec.channels)
+            shape = self._spec.input.array_shape
             if length > (int(np.prod(shape)) if good else _MOST_ERROR):
                 raise _EndedError("its decoder gave no valid answer")
             answer = self._receive(length)

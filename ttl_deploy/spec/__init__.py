@@ -2,9 +2,10 @@
 
 from ttl_deploy.spec.artifact import ArtifactManifest, FileRecord, ParityRecord, SourceRun
 from ttl_deploy.spec.data import Data, Reading, SplitSpec
-from ttl_deploy.spec.inputs import PreprocessSpec
+from ttl_deploy.spec.inputs import ImageSize, InputSpec, PreprocessSpec, version_of
 from ttl_deploy.spec.model import Model, ModelSpec, Network
 from ttl_deploy.spec.record import (
+    INPUT_VERSION,
     OPERATING_POINT_VERSION,
     SCHEMA_VERSION,
     TASK_VERSION,
@@ -18,6 +19,7 @@ from ttl_deploy.spec.task import OperatingPoint, TaskSpec
 from ttl_deploy.spec.training import AugmentSpec, Protocol, TrainConfig
 
 __all__ = [
+    "INPUT_VERSION",
     "OPERATING_POINT_VERSION",
     "SCHEMA_VERSION",
     "TASK_VERSION",
@@ -26,6 +28,8 @@ __all__ = [
     "AugmentSpec",
     "Data",
     "FileRecord",
+    "ImageSize",
+    "InputSpec",
     "Model",
     "ModelSpec",
     "Network",
@@ -42,4 +46,5 @@ __all__ = [
     "TrainConfig",
     "make_record",
     "read_record",
+    "version_of",
 ]

@@ -6,9 +6,9 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from ttl_deploy.spec.inputs import PreprocessSpec
+from ttl_deploy.spec.inputs import OneInput, PreprocessSpec
 from ttl_deploy.spec.model import ModelSpec
-from ttl_deploy.spec.record import SCHEMA_VERSION, TASK_VERSION, PathText, Record
+from ttl_deploy.spec.record import INPUT_VERSION, SCHEMA_VERSION, PathText, Record
 from ttl_deploy.spec.task import OperatingPoint, TaskSpec
 
 
@@ -96,7 +96,7 @@ class ParityRecord(Record):
     preprocessing: tuple[str, ...] = ()
 
 
-class ArtifactManifest(Record):
+class ArtifactManifest(OneInput):
     """What an artifact folder holds and where it comes from.
 
     Attributes:
@@ -113,7 +113,8 @@ class ArtifactManifest(Record):
         activation: What the graph does to the logits at its end: `none`, `softmax` or `sigmoid`.
         operating_point: Of two classes, where the second begins to be said; None: where it is the more probable. A
             manifest with one has schema version 2, because a reader of version 1 would decide otherwise; one of
-            another task than exclusive classes has version 3.
+            another task than exclusive classes has version 3, and one whose input is no square image of 1 or 3 channels
+            version 4.
         parameters: Trainable parameters of the source model.
         macs: Multiply-adds for one image.
         files: Every file but the manifest, with its hash.
@@ -124,7 +125,7 @@ class ArtifactManifest(Record):
         created: UTC time, ISO 8601.
     """
 
-    NEWEST: ClassVar[int] = TASK_VERSION
+    NEWEST: ClassVar[int] = INPUT_VERSION
 
     schema_version: int = SCHEMA_VERSION
     format: str
@@ -158,5 +159,4 @@ class ArtifactManifest(Record):
     @property
     def input_shape(self) -> tuple[int, ...]:
         """Shape of one input without the batch: (C, H, W) for float32, (H, W, C) for uint8."""
-        channels, *positions = self.model.input_shape
-        return (*positions, channels) if self.input_type == "uint8" else self.model.input_shape
+        return self.model.input.array_shape if self.input_type == "uint8" else self.model.input.shape

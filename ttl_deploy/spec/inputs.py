@@ -1,59 +1,225 @@
-"""How a picture becomes the network's input."""
+"""What one input of a network is, and how a picture becomes one."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+import re
+from collections.abc import Sequence
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
-from ttl_deploy.spec.record import Record
+from ttl_deploy.spec.record import INPUT_VERSION, Record
+from ttl_deploy.spec.said import Said
 
-Channels = Annotated[Literal[1, 3], Field(description="3: grey is replicated. 1: colour is reduced to luma.")]
+MOST_CHANNELS = 16
+DEFAULT_SIZE = 224
+
+_PAIR = re.compile(r"(\d+)\s*[x,]\s*(\d+)")
+
+
+def _extents(value: object) -> object:
+    """`224` as a number and `224x320` as a pair; what is neither is left to be refused."""
+    if not isinstance(value, str):
+        return value
+    pair = _PAIR.fullmatch(value.strip())
+    return (int(pair[1]), int(pair[2])) if pair else int(value) if value.strip().isdecimal() else value
+
+
+Extent = Annotated[int, Field(ge=8, le=4096)]
+
+ImageSize = Annotated[Extent | tuple[Extent, Extent], BeforeValidator(_extents)]
+"""Pixels of a side, or of height and width."""
+
+AskedSize = Annotated[
+    ImageSize | None,
+    Field(description="Input size in pixels: 224, or height x width: 224x320."),
+    Said(text=True, default="the backbone's, 224"),
+]
+Channels = Annotated[
+    int,
+    Field(
+        ge=1,
+        le=MOST_CHANNELS,
+        description="3: grey is replicated. 1: colour is reduced to luma. Others: arrays (.npz, .npy) that have them.",
+    ),
+]
 Crop = Annotated[
     Literal["center", "none"],
-    Field(description="center: the largest centred square, as in the paper. none: the whole image squeezed."),
+    Field(
+        description="center: the largest centred part of the input's proportions, as in the paper. none: the whole "
+        "image squeezed."
+    ),
 ]
 HighBitDepth = Annotated[
     Literal["full-range", "min-max"], Field(description="16-bit images: full-range, or min-max of each image.")
 ]
 
 
-class PreprocessSpec(Record):
+class InputSpec(Record):
+    """One input of a network: the one owner of its shape.
+
+    Attributes:
+        kind: `image`, or `volume`, of three axes.
+        channels: Of the array; see `PreprocessSpec` for how a picture gets them.
+        size: (height, width), or (depth, height, width); pixels.
+    """
+
+    kind: Literal["image", "volume"] = "image"
+    channels: Channels = 3
+    size: tuple[Extent, ...] = (DEFAULT_SIZE, DEFAULT_SIZE)
+
+    @field_validator("size", mode="before")
+    @classmethod
+    def _sides(cls, size: object) -> object:
+        found = _extents(size)
+        return (found, found) if isinstance(found, int) else found
+
+    @model_validator(mode="after")
+    def _one_per_axis(self) -> Self:
+        axes = 2 if self.kind == "image" else 3
+        if len(self.size) != axes:
+            raise ValueError(f"the size of one {self.kind} is {axes} numbers, not {len(self.size)}")
+        return self
+
+    @classmethod
+    def image(cls, size: int | str | Sequence[int] = DEFAULT_SIZE, channels: int = 3) -> Self:
+        """A picture: of a side, or of (height, width); `224` and `224x320` too."""
+        return cls.model_validate({"channels": channels, "size": size})
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(channels, height, width), or (channels, depth, height, width)."""
+        return (self.channels, *self.size)
+
+    @property
+    def array_shape(self) -> tuple[int, ...]:
+        """As the pixels come: channels last."""
+        return (*self.size, self.channels)
+
+    @property
+    def told(self) -> str:
+        """`3 x 224 x 224`."""
+        return " x ".join(map(str, self.shape))
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether a square side and 1 or 3 channels say all, as they did before there was this record."""
+        return self.kind == "image" and len(set(self.size)) == 1 and self.channels in (1, 3)
+
+
+def version_of(given: InputSpec) -> int:
+    """The lowest schema version in which a record of this input is understood."""
+    return 1 if given.is_plain else INPUT_VERSION
+
+
+_FIELD, _OLD = "input", ("image_size", "channels")
+
+
+class OfInput(Record):
+    """A record with a field `input`; of plain ones a file holds `image_size` and `channels`, as it always did."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _lifted(cls, content: Any) -> Any:
+        if not isinstance(content, dict) or not content.keys() & set(_OLD):
+            return content
+        if _FIELD in content:
+            raise ValueError(f"has {_FIELD} and also {' and '.join(name for name in _OLD if name in content)}")
+        kept = {name: value for name, value in content.items() if name not in _OLD}
+        old = {new: content[name] for name, new in zip(_OLD, ("size", "channels"), strict=True) if name in content}
+        return {**kept, _FIELD: old}
+
+    @model_serializer(mode="wrap")
+    def _flattened(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        given: InputSpec = getattr(self, _FIELD)
+        dumped: dict[str, Any] = handler(self)
+        if _FIELD not in dumped or not given.is_plain:
+            return dumped
+        old = dict(zip(_OLD, (given.size[0], given.channels), strict=True))
+        # In the place of the field: files of the same content stay the same.
+        return {
+            new: v for name, value in dumped.items() for new, v in (old if name == _FIELD else {name: value}).items()
+        }
+
+
+class PreprocessSpec(OfInput):
     """How an image file becomes the network's input; the rule itself is written in `ttl_deploy.preprocess`.
 
     Attributes:
-        image_size: Height and width of the input, pixels.
-        channels: 3, grey replicated, or 1, colour reduced to luma.
-        crop: `center`, the largest centred square, as in the paper (appendix A.1); `none`, the whole image squeezed.
+        input: Its shape. Of 3 channels, grey is replicated; of 1, colour is reduced to luma; of others, only arrays
+            that have them are read.
+        crop: `center`, the largest centred part of the input's proportions, as in the paper (appendix A.1: a square);
+            `none`, the whole image squeezed.
         high_bit_depth: 16-bit images use their `full-range` (0..65535) or each image's own `min-max`.
         mean: Per channel, on the 0..1 scale.
         std: Per channel, on the 0..1 scale.
     """
 
-    image_size: int = Field(224, ge=8, le=4096)
-    channels: Channels = 3
+    IMAGENET: ClassVar[dict[str, tuple[float, ...]]] = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+
+    input: InputSpec = InputSpec()
     crop: Crop = "center"
     high_bit_depth: HighBitDepth = "full-range"
-    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
-    std: tuple[float, ...] = (0.229, 0.224, 0.225)
+    mean: tuple[float, ...] = IMAGENET["mean"]
+    std: tuple[float, ...] = IMAGENET["std"]
 
     @model_validator(mode="after")
     def _one_per_channel(self) -> Self:
-        if not len(self.mean) == len(self.std) == self.channels:
-            raise ValueError(f"mean and std need {self.channels} values, one per channel")
+        if not len(self.mean) == len(self.std) == self.input.channels:
+            raise ValueError(f"mean and std need {self.input.channels} values, one per channel")
         if min(self.std) <= 0:
             raise ValueError("std must be positive")
         return self
 
     @classmethod
-    def of(cls, image_size: int, channels: Literal[1, 3] = 3, **more: Any) -> Self:
-        """The ImageNet normalisation for 3 channels, its mean over the channels for 1."""
-        if channels == 1:
-            more = {"mean": (0.449,), "std": (0.226,), **more}
-        return cls(image_size=image_size, channels=channels, **more)
+    def of(cls, given: InputSpec, **more: Any) -> Self:
+        """The ImageNet normalisation for 3 channels, its mean over the channels for each of any other number."""
+        if given.channels != 3:
+            more = {"mean": (0.449,) * given.channels, "std": (0.226,) * given.channels, **more}
+        return cls(input=given, **more)
 
     def pixel_digest(self) -> str:
         """Digest of what decides the 8-bit pixels: everything but mean and std."""
-        return PreprocessSpec.of(
-            self.image_size, self.channels, crop=self.crop, high_bit_depth=self.high_bit_depth
-        ).digest()
+        return PreprocessSpec.of(self.input, crop=self.crop, high_bit_depth=self.high_bit_depth).digest()
+
+
+class OneInput(Record):
+    """A record with a `model` and a `preprocess`, which have one input; where a file writes it out, it does so once."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _shared(cls, content: Any) -> Any:
+        if not isinstance(content, dict):
+            return content
+        model, preprocess = content.get("model"), content.get("preprocess")
+        if not isinstance(model, dict) or not isinstance(preprocess, dict) or _FIELD not in model:
+            return content
+        if preprocess.keys() & {_FIELD, *_OLD}:
+            return content
+        return {**content, "preprocess": {_FIELD: model[_FIELD], **preprocess}}
+
+    @model_validator(mode="after")
+    def _agreed(self) -> Self:
+        of_model, of_preprocess = self._input_of("model"), self._input_of("preprocess")
+        if of_model != of_preprocess:
+            raise ValueError(f"input is {of_model.told} in model and {of_preprocess.told} in preprocess")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _written_once(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        dumped: dict[str, Any] = handler(self)
+        preprocess = dumped.get("preprocess")
+        if isinstance(preprocess, dict) and _FIELD in dumped.get("model", {}):
+            dumped["preprocess"] = {name: value for name, value in preprocess.items() if name != _FIELD}
+        return dumped
+
+    def _input_of(self, name: str) -> InputSpec:
+        found: InputSpec = getattr(self, name).input
+        return found

@@ -6,10 +6,9 @@ from typing import Annotated, ClassVar, Self
 
 from pydantic import Field, model_validator
 
-from ttl_deploy.spec.inputs import Channels
+from ttl_deploy.spec.inputs import AskedSize, Channels, InputSpec, OfInput
 from ttl_deploy.spec.methods import MethodOptions, Slim, TrainedLayers
 from ttl_deploy.spec.record import Record
-from ttl_deploy.spec.said import Said
 from ttl_deploy.spec.task import TaskSpec
 
 Backbone = Annotated[str, Field(description="Network of the zoo.")]
@@ -24,7 +23,7 @@ Cut = Annotated[str | None, Field(description="Cut point: a name of `ttl-deploy 
 Head = Annotated[str, Field(description="gap: pool, then linear. flatten: linear.")]
 
 
-class ModelSpec(Record):
+class ModelSpec(OfInput):
     """Everything needed to rebuild a transfer model without its weights.
 
     Attributes:
@@ -36,8 +35,7 @@ class ModelSpec(Record):
         slim: TF's divisor of the channels above the cut.
         task: What the outputs mean; not written where they are exclusive classes.
         classes: Class names in the order of the outputs; of two exclusive ones the second is the positive one.
-        image_size: Height and width of the input, pixels.
-        channels: Input channels.
+        input: What it takes; of a plain image, a file holds `image_size` and `channels`.
         method_options: What another package's method asks for beside these; its record judges them.
     """
 
@@ -49,8 +47,7 @@ class ModelSpec(Record):
     slim: Slim = 2
     task: TaskSpec = Field(TaskSpec(), exclude_if=lambda task: task == TaskSpec())
     classes: tuple[str, ...] = Field(min_length=1)
-    image_size: int = Field(224, ge=8)
-    channels: int = Field(3, ge=1)
+    input: InputSpec = InputSpec()
     method_options: MethodOptions = Field(default_factory=dict)
 
     @model_validator(mode="after")
@@ -62,7 +59,7 @@ class ModelSpec(Record):
     @property
     def input_shape(self) -> tuple[int, ...]:
         """Shape of one input without the batch: (channels, height, width)."""
-        return (self.channels, self.image_size, self.image_size)
+        return self.input.shape
 
 
 class Network(Record):
@@ -83,9 +80,7 @@ class Network(Record):
             description="Starting weights: imagenet, random, a .safetensors or .pth file, or an earlier run's folder."
         ),
     ] = "imagenet"
-    image_size: Annotated[
-        int | None, Field(ge=8, le=4096, description="Input size in pixels."), Said(default="the backbone's, 224")
-    ] = None
+    image_size: AskedSize = None
     channels: Channels = 3
     method_options: MethodOptions = Field(default_factory=dict)
 

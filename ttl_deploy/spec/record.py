@@ -24,6 +24,9 @@ OPERATING_POINT_VERSION = 2
 TASK_VERSION = 3
 """Of a manifest of another task than exclusive classes, whose outputs a reader of version 2 would misread."""
 
+INPUT_VERSION = 4
+"""Of a manifest or a run's config whose input is no square image of 1 or 3 channels, which no older reader knows."""
+
 
 def _any_text(value: object) -> str:
     if not isinstance(value, str):

@@ -57,7 +57,9 @@ def _of_run(config: TrainConfig, path: Path) -> Fields:
     dumped = config.model_dump()
     said = {**dumped["model"], **dumped["preprocess"], **dumped["reading"], **dumped}
     split = config.split
+    size, channels = config.model.input.size, config.model.input.channels
     parts = {"split": (split.train, split.val, split.test), "split_seed": split.seed}
+    parts |= {"image_size": size if len(set(size)) > 1 else size[0], "channels": channels}
     named = {**parts, "path": config.data, "device": config.accelerator}
     # The record of the reading lists them too, but not in runs of earlier versions.
     return {**said, **named, "classes": config.model.classes}

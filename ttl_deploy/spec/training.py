@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field
 
 from ttl_deploy.aliases import device_of
 from ttl_deploy.spec.data import Reading, SplitSpec
-from ttl_deploy.spec.inputs import PreprocessSpec
+from ttl_deploy.spec.inputs import OneInput, PreprocessSpec
 from ttl_deploy.spec.model import ModelSpec
-from ttl_deploy.spec.record import SCHEMA_VERSION, PathText, Record
+from ttl_deploy.spec.record import INPUT_VERSION, SCHEMA_VERSION, PathText, Record
 from ttl_deploy.spec.said import Said
 from ttl_deploy.spec.task import AskedPoint
 
@@ -113,7 +113,7 @@ class Protocol(Recipe):
     ] = "auto"
 
 
-class TrainConfig(Recipe):
+class TrainConfig(OneInput, Recipe):
     """Everything that decides a training's result.
 
     Attributes:
@@ -128,6 +128,8 @@ class TrainConfig(Recipe):
         accelerator: Likewise.
     """
 
+    NEWEST: ClassVar[int] = INPUT_VERSION
+
     schema_version: int = SCHEMA_VERSION
     data: PathText
     data_digest: str
@@ -138,11 +140,3 @@ class TrainConfig(Recipe):
     weights: PathText = "imagenet"
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     accelerator: Literal["cpu", "cuda"] = "cpu"
-
-    @model_validator(mode="after")
-    def _one_input(self) -> Self:
-        for name in ("image_size", "channels"):
-            of_model, of_preprocess = getattr(self.model, name), getattr(self.preprocess, name)
-            if of_model != of_preprocess:
-                raise ValueError(f"{name} is {of_model} in model and {of_preprocess} in preprocess")
-        return self

@@ -28,6 +28,7 @@ from ttl_deploy.errors import BadInputError, TtlDeployError, about
 from ttl_deploy.progress import SILENT, Reporter
 from ttl_deploy.spec import (
     Data,
+    InputSpec,
     Model,
     ModelSpec,
     PreprocessSpec,
@@ -36,6 +37,7 @@ from ttl_deploy.spec import (
     SplitSpec,
     TrainConfig,
     make_record,
+    version_of,
 )
 from ttl_deploy.spec.methods import METHOD_OPTIONS
 from ttl_deploy.spec.training import Recipe
@@ -228,12 +230,12 @@ def specs(model: Model, data: Data, classes: Sequence[str]) -> tuple[ModelSpec, 
     METHODS.get(model.method)
     METHOD_OPTIONS.refuse_others_of(model.method, model)
     size = backbone.input_size if model.image_size is None else model.image_size
-    fields = {**model.shared(ModelSpec), "image_size": size, "task": data.task_spec, "classes": tuple(classes)}
+    taken = make_record(InputSpec.image, size=size, channels=model.channels)
+    fields = {**model.shared(ModelSpec), "input": taken, "task": data.task_spec, "classes": tuple(classes)}
     record = make_record(ModelSpec, **fields)
     preprocess = make_record(
         PreprocessSpec.of,
-        image_size=size,
-        channels=model.channels,
+        given=taken,
         crop=data.crop,
         high_bit_depth=data.high_bit_depth,
         **_normalisation(backbone, model.channels),
@@ -305,6 +307,7 @@ def _configure(
     accelerator = resolve_device(protocol.device)
     return make_record(
         TrainConfig,
+        schema_version=version_of(model_spec.input),
         data=str(data.path.resolve()),
         data_digest=digest,
         model=model_spec,

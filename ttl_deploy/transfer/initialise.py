@@ -36,7 +36,7 @@ class LoadReport:
         wanted: Tensors of reused units.
         missing: Names of those that were not in the source or have another shape.
         unused: Tensors of the source that the model does not hold (dropped layers, the old classifier).
-        adapted: Whether the first convolution was summed to another number of input channels.
+        adapted: Whether the first convolution was fitted to another number of input channels.
     """
 
     source: str
@@ -53,7 +53,7 @@ class LoadReport:
         if self.missing:
             text += f", {len(self.missing)} missing (first {self.missing[0]!r})"
         if self.adapted:
-            text += ", first convolution summed over its input channels"
+            text += ", first convolution fitted to the input channels"
         return f"{text}; {self.unused} tensors of the source not used"
 
 
@@ -71,7 +71,7 @@ def initialise(model: TransferModel, weights: str) -> LoadReport:
         return LoadReport("random", 0, 0)
     backbone = BACKBONES.get(model.spec.backbone)
     state = finite(backbone.pretrained(), weights) if weights == "imagenet" else read_weights(Path(weights))
-    state, adapted = _adapt_channels(_strip_prefix(backbone.upgrade(state), model), backbone, model.spec.channels)
+    state, adapted = _adapt_channels(_strip_prefix(backbone.upgrade(state), model), backbone, model.spec.input.channels)
     return _copy(model, state, weights, adapted)
 
 
@@ -136,11 +136,21 @@ def _strip_prefix(state: Mapping[str, Tensor], model: TransferModel) -> Mapping[
 def _adapt_channels(
     state: Mapping[str, Tensor], backbone: Backbone, channels: int
 ) -> tuple[Mapping[str, Tensor], bool]:
-    """Sums the first convolution over its input channels for grey input, so that a grey image acts as before."""
+    """Sums the first convolution over its input channels for grey input, so that a grey image acts as before.
+
+    For more or fewer than its own, the kernels of its channels are dealt out in turn, and scaled so that channels which
+    are all alike act as a grey image did (as timm's `adapt_input_conv` does).
+    """
     first = state.get(backbone.first_weight)
-    if first is None or first.ndim < 2 or first.shape[1] == channels or channels != 1:
+    if first is None or first.ndim < 2 or first.shape[1] == channels:
         return state, False
-    return {**state, backbone.first_weight: first.sum(1, keepdim=True)}, True
+    if channels == 1:
+        return {**state, backbone.first_weight: first.sum(1, keepdim=True)}, True
+    own = first.shape[1]
+    if own == 1:
+        return state, False
+    dealt = first[:, [channel % own for channel in range(channels)]]
+    return {**state, backbone.first_weight: dealt * (own / channels)}, True
 
 
 def _copy(model: TransferModel, state: Mapping[str, Tensor], source: str, adapted: bool) -> LoadReport:

@@ -176,7 +176,7 @@ def build(spec: ModelSpec) -> TransferModel:
     """
     found = resolve(spec)
     spec, backbone, plan = found.spec, found.backbone, found.plan
-    modules = backbone.build(spec.channels)
+    modules = backbone.build(spec.input.channels)
     reused = {unit.name: modules[unit.name] for unit in plan.reused}
     shape = trace_shapes(reused.values(), spec.input_shape)[-1]
     slimmed = _slim_chain(backbone, plan, modules, shape[0], spec.slim)

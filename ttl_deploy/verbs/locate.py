@@ -109,7 +109,7 @@ def locate(
     if other is not None:
         return other
     notes = preprocess_notes(opened, source)
-    if opened.manifest.model.input_shape != _input_shape(source):
+    if opened.manifest.model.input != source.preprocess.input:
         return Location(kind="preprocessing", sentence="; ".join(notes) or "the inputs have different shapes")
     pictures = open_pictures(opened, source, data)
     shown = _shown(pictures, source, ids, files.as_path(cache), reporter)
@@ -137,11 +137,6 @@ def of_classes(artifact: Artifact, source: Source) -> Location | None:
     except IntegrityError as error:
         return Location(kind="classes", sentence=f"the records differ before any number: {error.what}")
     return None
-
-
-def _input_shape(source: Source) -> tuple[int, ...]:
-    rule = source.preprocess
-    return (rule.channels, rule.image_size, rule.image_size)
 
 
 def _unmoved(steps: int) -> str:

@@ -78,6 +78,7 @@ def _thumbnails(check: Check) -> list[bytes]:
 def _png(pixels: NDArray[np.uint8]) -> bytes:
     from PIL import Image
 
+    # Of channels that are no colours the first is shown.
     image = Image.fromarray(pixels if pixels.shape[-1] == 3 else pixels[..., 0])
     image.thumbnail((_THUMBNAIL, _THUMBNAIL))
     buffer = io.BytesIO()

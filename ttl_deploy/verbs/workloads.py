@@ -83,11 +83,11 @@ def _forward(method: str, cut: str | None) -> Callable[[Path], Work]:
     def make(_folder: Path) -> Work:
         import torch
 
-        from ttl_deploy.spec import ModelSpec
+        from ttl_deploy.spec import InputSpec, ModelSpec
         from ttl_deploy.transfer import build
 
         torch.manual_seed(0)
-        spec = ModelSpec(backbone="resnet18", method=method, cut=cut, classes=_CLASSES, image_size=64)
+        spec = ModelSpec(backbone="resnet18", method=method, cut=cut, classes=_CLASSES, input=InputSpec.image(64))
         model = build(spec).eval()
         batch = torch.randn(1, *spec.input_shape)
 
@@ -104,17 +104,17 @@ def _preprocess(folder: Path) -> Work:
     from ttl_deploy.preprocess import load_pixels, normalise
     from ttl_deploy.spec import PreprocessSpec
 
-    image, spec = _image(folder), PreprocessSpec(image_size=224)
+    image, spec = _image(folder), PreprocessSpec()
     return lambda: normalise(load_pixels(image, spec)[None], spec)
 
 
 def _predict(folder: Path) -> Work:
     from ttl_deploy.formats.reference import write_untrained
     from ttl_deploy.prediction.predict import predict
-    from ttl_deploy.spec import ModelSpec
+    from ttl_deploy.spec import InputSpec, ModelSpec
 
     image = str(_image(folder))
-    spec = ModelSpec(backbone="resnet18", method="ttl", cut="layer1.0", classes=_CLASSES, image_size=64)
+    spec = ModelSpec(backbone="resnet18", method="ttl", cut="layer1.0", classes=_CLASSES, input=InputSpec.image(64))
     write_untrained(spec, folder / "artifact")
     return lambda: list(predict(folder / "artifact", [image], runtime="onnxruntime", threads=1))
 
@@ -127,18 +127,18 @@ def _epoch(folder: Path) -> Work:
     from ttl_deploy.data.prepared import prepare
     from ttl_deploy.data.synthetic import write_synthetic
     from ttl_deploy.progress import SILENT
-    from ttl_deploy.spec import ModelSpec, PreprocessSpec, SplitSpec, TrainConfig
+    from ttl_deploy.spec import InputSpec, ModelSpec, PreprocessSpec, SplitSpec, TrainConfig
     from ttl_deploy.training.engine import make_fabric
     from ttl_deploy.training.loop import Trainer
     from ttl_deploy.transfer import build
 
     images = write_synthetic(folder / "images", images=20, size=32)
-    preprocess = PreprocessSpec(image_size=32)
+    preprocess = PreprocessSpec(input=InputSpec.image(32))
     prepared = prepare(read_dataset(images / "labels.csv"), preprocess, SplitSpec(), cache_folder=folder / "cache")
     config = TrainConfig(
         data="synthetic",
         data_digest=prepared.data_digest(),
-        model=ModelSpec(backbone="resnet18", method="ttl", cut="layer1.0", classes=_CLASSES, image_size=32),
+        model=ModelSpec(backbone="resnet18", method="ttl", cut="layer1.0", classes=_CLASSES, input=InputSpec.image(32)),
         preprocess=preprocess,
         weights="random",
         batch_size=8,

@@ -15,7 +15,9 @@ NEEDS_ARGUMENTS = True
 
 def run(
     backbone: Annotated[str, typer.Argument(help="Name in the zoo, for example resnet50.")],
-    image_size: Annotated[int, typer.Option(help="Input size in pixels, for feature sizes and MACs.", min=8)] = 224,
+    image_size: Annotated[
+        str, typer.Option(help="Input size in pixels, for feature sizes and MACs: 224, or height x width: 224x320.")
+    ] = "224",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """List the cut points of a backbone with what is kept at each: parameters and MACs without the head.
@@ -23,9 +25,11 @@ def run(
     Name a cut by its name, its index, or block:N for the end of a block.
     """
     from ttl_deploy.complexity import cut_costs
+    from ttl_deploy.spec import InputSpec, make_record
     from ttl_deploy.zoo import BACKBONES
 
-    costs = cut_costs(BACKBONES.get(backbone), image_size)
+    given = make_record(InputSpec.image, size=image_size)
+    costs = cut_costs(BACKBONES.get(backbone), given)
     if as_json:
         console.print_json(
             [
@@ -46,7 +50,7 @@ def run(
         return
     whole = costs[-1]
     console.table(
-        f"{backbone}: {len(costs)} cut points at {image_size} pixels (■ ends a block)",
+        f"{backbone}: {len(costs)} cut points at {given.told} pixels (■ ends a block)",
         ("cut", "index", "block", "channels", "features", "params (M)", "kept", "MACs (G)", "kept"),
         [
             (
