@@ -50,7 +50,7 @@ def run(
         return
     whole = costs[-1]
     console.table(
-        f"{backbone}: {len(costs)} cut points at {given.told} pixels (■ ends a block)",
+        f"{backbone}: {len(costs)} cut points at {image_size} pixels (■ ends a block)",
         ("cut", "index", "block", "channels", "features", "params (M)", "kept", "MACs (G)", "kept"),
         [
             (
