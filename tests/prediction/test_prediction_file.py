@@ -21,6 +21,7 @@ from ttl_deploy.errors import BadInputError, IntegrityError, StorageError, Unrea
 from ttl_deploy.prediction.file import PredictionFile
 from ttl_deploy.prediction.predict import predict
 from ttl_deploy.prediction.predictor import provenance_of
+from ttl_deploy.spec import Placement
 
 
 @pytest.fixture
@@ -143,14 +144,14 @@ def test_another_model_or_file_is_refused(
 ) -> None:
     before = whole.read_bytes()
     with pytest.raises(BadInputError, match="another model or engine"):
-        predict(artifact.folder, scans, out=whole, runtime="openvino")
+        predict(artifact.folder, scans, out=whole, placement=Placement(runtime="openvino"))
     foreign = tmp_path / "thesis.csv"
     foreign.write_text("chapter,words\n1,9000\n")
     with pytest.raises(BadInputError, match="not written by"):
         predict(artifact.folder, scans, out=foreign)
     assert foreign.read_text() == "chapter,words\n1,9000\n"
     assert whole.read_bytes() == before
-    other = predict(artifact.folder, scans, out=whole, runtime="openvino", overwrite=True)
+    other = predict(artifact.folder, scans, out=whole, overwrite=True, placement=Placement(runtime="openvino"))
     assert other.written == 20
 
 
@@ -204,7 +205,10 @@ def test_memory_does_not_grow_with_the_number_of_images(artifact: Artifact, scan
             yield from repeat(scans[0], count)
 
         tracemalloc.reset_peak()
-        assert sum(1 for _ in predict(artifact.folder, stream(), batch_size=16, workers=2, threads=1)) == count
+        assert (
+            sum(1 for _ in predict(artifact.folder, stream(), batch_size=16, workers=2, placement=Placement(threads=1)))
+            == count
+        )
         return tracemalloc.get_traced_memory()[1]
 
     tracemalloc.start()

@@ -20,7 +20,7 @@ from ttl_deploy.errors import TtlDeployError
 from ttl_deploy.latency.measure import Measurement, merge
 from ttl_deploy.progress import SILENT, Reporter
 from ttl_deploy.runtime.base import default_threads
-from ttl_deploy.spec import AnyRecord, PathText, Record
+from ttl_deploy.spec import AnyRecord, PathText, Placement, Record, Trust
 
 Scenario = Literal["single-stream", "offline", "server"]
 
@@ -39,15 +39,12 @@ class Job(Record):
     Attributes:
         label: What to call it.
         artifact: Path of an artifact's folder; or else `loader`.
-        runtime: Runtime of the artifact; None: the default one.
-        key: Public key that must have signed the artifact.
-        trust: Run native code in the artifact, whoever made it.
-        device: Device of the artifact's session; a loader finds its own in `argument`.
+        placement: Where it runs; a loader finds its device in `argument`, and its engine is its own.
+        trust: Whose artifact it may be.
         loader: `module:function`, called as `function(argument, threads)` and giving a `Session`.
         argument: What the loader gets, plain JSON types.
         precision: Of the loader's session; an artifact knows its own.
         batch: Images per run.
-        threads: Threads per run; None: one per physical core that may be used.
         min_samples: As in `measure_session`, all rounds together.
         min_seconds: Likewise.
         max_seconds: Likewise.
@@ -63,15 +60,12 @@ class Job(Record):
 
     label: str
     artifact: PathText | None = None
-    runtime: str | None = None
-    key: str | None = None
-    trust: bool = False
-    device: str = "cpu"
+    placement: Placement = Placement()
+    trust: Trust = Trust()
     loader: str | None = Field(None, pattern=r"^[\w.]+:\w+$")
     argument: dict[str, Any] = Field(default_factory=dict)
     precision: str = "fp32"
     batch: int = Field(1, ge=1)
-    threads: int | None = Field(None, ge=1)
     min_samples: int = Field(50, ge=1)
     min_seconds: float = Field(2.0, ge=0)
     max_seconds: float = Field(20.0, gt=0)
@@ -89,6 +83,15 @@ class Job(Record):
         if self.scenario == "server" and self.latency_bound_ms is None:
             raise ValueError("the server scenario needs a latency bound")
         return self
+
+    @property
+    def threads(self) -> int:
+        """Threads per run: as many as are asked for, or one per physical core that may be used."""
+        return self.placement.threads or default_threads()
+
+    def on(self, **changes: Any) -> Self:
+        """This job where some of its placement is another."""
+        return self.model_copy(update={"placement": self.placement.replace(**changes)})
 
 
 def to_line(record: Record) -> str:
@@ -111,7 +114,7 @@ def run_isolated(job: Job) -> Measurement:
     Raises:
         TtlDeployError: The worker failed, was killed or took too long; the error carries its last line.
     """
-    job = job.model_copy(update={"threads": job.threads or default_threads()})
+    job = job.on(threads=job.threads)
     try:
         done = subprocess.run(
             WORKER,
@@ -120,7 +123,7 @@ def run_isolated(job: Job) -> Measurement:
             encoding="utf-8",
             errors="replace",
             timeout=job.timeout_s,
-            env=environment(job.threads or 1, pinned=True),
+            env=environment(job.threads, pinned=True),
             check=False,
         )
     except subprocess.TimeoutExpired as error:

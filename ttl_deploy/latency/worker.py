@@ -31,7 +31,6 @@ from ttl_deploy.latency.measure import Measurement, measure_session, standard_ba
 from ttl_deploy.latency.open_loop import LoadTrial, ServerResult, tail
 from ttl_deploy.latency.persistent import READY, Block
 from ttl_deploy.runtime import Session, load
-from ttl_deploy.runtime.base import default_threads
 
 POOL = 64
 """Images from which the offline and server scenarios draw: enough that a batch is not always in the cache."""
@@ -101,12 +100,9 @@ def measure(job: Job) -> Measurement:
 
 @contextlib.contextmanager
 def _opened(job: Job) -> Iterator[_Open]:
-    artifact = open_artifact(Path(job.artifact), key=job.key, trust=job.trust) if job.artifact is not None else None
-    threads = job.threads or default_threads()
+    artifact = open_artifact(Path(job.artifact), trust=job.trust) if job.artifact is not None else None
     begin = time.perf_counter()
-    session = (
-        load(artifact, job.runtime, threads=threads, device=job.device) if artifact is not None else _call(job, threads)
-    )
+    session = load(artifact, job.placement) if artifact is not None else _call(job)
     loaded = time.perf_counter() - begin
     with session:
         batch = standard_batch(session, job.batch)
@@ -210,9 +206,9 @@ def _drawing(session: Session, job: Job) -> Callable[[], NDArray[np.float32]]:
     return lambda: pool[generator.integers(POOL, size=job.batch)]
 
 
-def _call(job: Job, threads: int) -> Session:
+def _call(job: Job) -> Session:
     module, _, function = (job.loader or "").partition(":")
-    session = getattr(importlib.import_module(module), function)(job.argument, threads)
+    session = getattr(importlib.import_module(module), function)(job.argument, job.threads)
     if not isinstance(session, Session):
         raise BadInputError(f"gave {type(session).__name__}, not a Session", where=job.loader)
     return session

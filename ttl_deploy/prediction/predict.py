@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import overload
 
 from ttl_deploy import runtime as runtimes
-from ttl_deploy.aliases import device_of
 from ttl_deploy.artifact import open_artifact
 from ttl_deploy.errors import BadInputError, near
 from ttl_deploy.prediction.local import LocalPredictor
@@ -21,6 +20,7 @@ from ttl_deploy.prediction.predictor import (
     write_predictions,
 )
 from ttl_deploy.progress import SILENT, Reporter
+from ttl_deploy.spec import Placement, Trust
 
 ENGINES = ("local", "ray")
 
@@ -34,15 +34,12 @@ def predict(
     *,
     out: None = None,
     engine: str = "local",
-    runtime: str | None = None,
-    device: str = "cpu",
-    threads: int | None = None,
+    placement: Placement = Placement(),
     batch_size: int = 8,
     workers: int | None = None,
     skip_unreadable: bool = False,
     address: str | None = None,
-    key: str | Path | None = None,
-    trust: bool = False,
+    trust: Trust = Trust(),
     reporter: Reporter = SILENT,
 ) -> Iterator[Prediction]: ...
 
@@ -56,15 +53,12 @@ def predict(
     overwrite: bool = False,
     lines: str | None = None,
     engine: str = "local",
-    runtime: str | None = None,
-    device: str = "cpu",
-    threads: int | None = None,
+    placement: Placement = Placement(),
     batch_size: int = 8,
     workers: int | None = None,
     skip_unreadable: bool = False,
     address: str | None = None,
-    key: str | Path | None = None,
-    trust: bool = False,
+    trust: Trust = Trust(),
     reporter: Reporter = SILENT,
 ) -> Summary: ...
 
@@ -77,15 +71,12 @@ def predict(
     overwrite: bool = False,
     lines: str | None = None,
     engine: str = "local",
-    runtime: str | None = None,
-    device: str = "cpu",
-    threads: int | None = None,
+    placement: Placement = Placement(),
     batch_size: int = 8,
     workers: int | None = None,
     skip_unreadable: bool = False,
     address: str | None = None,
-    key: str | Path | None = None,
-    trust: bool = False,
+    trust: Trust = Trust(),
     reporter: Reporter = SILENT,
 ) -> Iterator[Prediction] | Summary:
     """Class probabilities of images, in their order, as a stream: a million images need no more memory than a hundred.
@@ -101,17 +92,15 @@ def predict(
         overwrite: Begin the file again instead of going on.
         lines: Of the file, `csv` or `jsonl`; None: by the ending of `out`, csv where it says nothing.
         engine: `local`, or `ray`, which spreads the images over a cluster and gives the same.
-        runtime: What runs the model; None: the first that can.
-        device: `cpu` or `cuda`; on a cluster each worker takes one GPU.
-        threads: Threads for one batch; on a cluster cores of one worker, 1 where it is None.
+        placement: Where the model runs. On a cluster each worker takes one GPU where the device is `cuda`, and as many
+            cores as threads, 1 where they are None.
         batch_size: Images run at once.
         workers: Threads that decode images; None: one per core, at most 8. On a cluster, how many run the model; None:
-            one per `threads` cores.
+            one per `placement.threads` cores.
         skip_unreadable: Leave out images that cannot be read, with a warning, instead of stopping. With a file they are
             tried again next time.
         address: Of a running cluster; None: one is started here.
-        key: Public key that must have signed the artifact; for a cluster, a file that every node sees.
-        trust: Run native code in the artifact, whoever made it.
+        trust: Whose artifact it may be; for a cluster, the key is a file that every node sees.
         reporter: Told of progress.
 
     Returns:
@@ -128,27 +117,24 @@ def predict(
         raise BadInputError(f"unknown engine {engine!r}", fix=near(engine, ENGINES))
     if address is not None and engine != "ray":
         raise BadInputError("--address is of a Ray cluster", fix="pass --engine ray, or leave it out")
-    device = device_of(device)
-    opened = open_artifact(Path(artifact), key=key, trust=trust)
-    chosen = runtimes.runtime_for(opened, runtime, device=device).name
+    opened = open_artifact(Path(artifact), trust=trust)
+    chosen = placement.replace(runtime=runtimes.runtime_for(opened, placement).name)
 
     @contextmanager
     def here() -> Iterator[Predictor]:
-        with runtimes.load(opened, chosen, threads=threads, device=device) as session:
+        with runtimes.load(opened, chosen) as session:
             yield LocalPredictor(opened.manifest.preprocess, session, batch_size, workers, skip_unreadable, reporter)
 
     def there() -> AbstractContextManager[Predictor]:
         from ttl_deploy.prediction.cluster import RayPredictor
 
-        signer = None if key is None else str(Path(key).resolve())
-        more = (batch_size, skip_unreadable, address, workers, reporter, signer, trust)
-        return nullcontext(RayPredictor(opened, chosen, device, threads or 1, *more))
+        return nullcontext(RayPredictor(opened, chosen, trust, batch_size, skip_unreadable, address, workers, reporter))
 
     begin = here if engine == "local" else there
     if out is None:
         return _streamed(begin, images, reporter)
     with begin() as predictor:
-        made_by = provenance_of(opened, chosen, device)
+        made_by = provenance_of(opened, chosen)
         return write_predictions(predictor, images, Path(out), made_by, lines=lines, overwrite=overwrite)
 
 

@@ -1,9 +1,11 @@
 """The small, versioned records that travel in runs and artifacts: a model, its preprocessing, a training, an export."""
 
 from ttl_deploy.spec.artifact import ArtifactManifest, FileRecord, ParityRecord, SourceRun
+from ttl_deploy.spec.bounds import Bounds
 from ttl_deploy.spec.data import Data, Reading, SplitSpec
 from ttl_deploy.spec.inputs import PreprocessSpec
 from ttl_deploy.spec.model import Model, ModelSpec, Network
+from ttl_deploy.spec.placement import Placement
 from ttl_deploy.spec.record import (
     OPERATING_POINT_VERSION,
     SCHEMA_VERSION,
@@ -16,6 +18,7 @@ from ttl_deploy.spec.record import (
 )
 from ttl_deploy.spec.task import OperatingPoint, TaskSpec
 from ttl_deploy.spec.training import AugmentSpec, Protocol, TrainConfig
+from ttl_deploy.spec.trust import Trust
 
 __all__ = [
     "OPERATING_POINT_VERSION",
@@ -24,6 +27,7 @@ __all__ = [
     "AnyRecord",
     "ArtifactManifest",
     "AugmentSpec",
+    "Bounds",
     "Data",
     "FileRecord",
     "Model",
@@ -32,6 +36,7 @@ __all__ = [
     "OperatingPoint",
     "ParityRecord",
     "PathText",
+    "Placement",
     "PreprocessSpec",
     "Protocol",
     "Reading",
@@ -40,6 +45,7 @@ __all__ = [
     "SplitSpec",
     "TaskSpec",
     "TrainConfig",
+    "Trust",
     "make_record",
     "read_record",
 ]

@@ -8,8 +8,10 @@ from typing import Annotated, Any
 import typer
 
 from ttl_deploy.cli import bench_tables, console
-from ttl_deploy.cli.options import AllowInconclusive, Device, Key, SamplesAsJson, SamplesFile, Trust, integers
+from ttl_deploy.cli.forms import form
+from ttl_deploy.cli.options import AllowInconclusive, Device, SamplesAsJson, SamplesFile, integers
 from ttl_deploy.errors import BadInputError
+from ttl_deploy.spec import Trust
 
 NAME = "bench"
 ORDER = 7
@@ -20,6 +22,7 @@ _SCENARIO = "Scenario"
 _AGAINST = "What rows are set against"
 
 
+@form
 def run(
     paths: Annotated[
         list[Path] | None, typer.Argument(help="Artifacts or runs.", metavar="ARTIFACT|RUN", show_default=False)
@@ -72,8 +75,8 @@ def run(
         Path | None,
         typer.Option(help="Folder that keeps exported whole networks and ceilings.", show_default="the user's"),
     ] = None,
-    key: Key = None,
-    trust: Trust = False,
+    *,
+    trust: Trust,
     as_json: SamplesAsJson = False,
     allow_inconclusive: AllowInconclusive = False,
     scenario: Annotated[
@@ -160,7 +163,6 @@ def run(
             "min_seconds": min_seconds,
             "rounds": rounds,
             "roofline": roofline,
-            "key": key,
             "trust": trust,
             "out": out,
             "cache": cache,

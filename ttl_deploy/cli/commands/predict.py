@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ttl_deploy.cli import console
-from ttl_deploy.cli.options import Key, Trust, device_word
+from ttl_deploy.cli.forms import form
 from ttl_deploy.errors import BadInputError, near, printable
+from ttl_deploy.spec import Placement, Trust
 
 if TYPE_CHECKING:
     from ttl_deploy.prediction.predictor import Prediction
@@ -25,6 +26,7 @@ _TABLE_ROWS = 1000
 """Rows of one table on the screen; more go into the next table, so that none is ever held whole."""
 
 
+@form
 def run(
     artifact: Annotated[Path, typer.Argument(help="Folder of the artifact.")],
     images: Annotated[
@@ -42,13 +44,8 @@ def run(
         Path | None,
         typer.Option(help="Write to this file, csv or jsonl; run again, the command skips the images that are in it."),
     ] = None,
-    runtime: Annotated[
-        str | None, typer.Option(help="onnxruntime or openvino.", show_default="the first that can")
-    ] = None,
-    device: Annotated[str, typer.Option(help="cpu or cuda.", callback=device_word)] = "cpu",
-    threads: Annotated[
-        int | None, typer.Option(help="Threads for one batch.", show_default="one per core", min=1)
-    ] = None,
+    *,
+    placement: Placement,
     batch_size: Annotated[int, typer.Option(help="Images run at once.", min=1)] = 8,
     workers: Annotated[
         int | None,
@@ -69,8 +66,7 @@ def run(
     address: Annotated[
         str | None, typer.Option(help="ray: address of a running cluster.", show_default="one is started here")
     ] = None,
-    key: Key = None,
-    trust: Trust = False,
+    trust: Trust,
     as_json: Annotated[bool, typer.Option("--json", help="Same as --format json.")] = False,
 ) -> None:
     """Predict class probabilities of images with an artifact, as a stream in constant memory.
@@ -88,13 +84,10 @@ def run(
     options: dict[str, Any] = {
         "engine": engine,
         "address": address,
-        "runtime": runtime,
-        "device": device,
-        "threads": threads,
+        "placement": placement,
         "batch_size": batch_size,
         "workers": workers,
         "skip_unreadable": skip_unreadable,
-        "key": key,
         "trust": trust,
         "reporter": reporter,
     }
