@@ -16,6 +16,7 @@ from ttl_deploy.spec.record import (
     make_record,
     read_record,
 )
+from ttl_deploy.spec.scenario import Scenario
 from ttl_deploy.spec.task import OperatingPoint, TaskSpec
 from ttl_deploy.spec.training import AugmentSpec, Protocol, TrainConfig
 from ttl_deploy.spec.trust import Trust
@@ -41,6 +42,7 @@ __all__ = [
     "Protocol",
     "Reading",
     "Record",
+    "Scenario",
     "SourceRun",
     "SplitSpec",
     "TaskSpec",

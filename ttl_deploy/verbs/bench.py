@@ -9,25 +9,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NoReturn, get_args
+from typing import Any
 
 from ttl_deploy import __version__, files, hardware
 from ttl_deploy.artifact import MANIFEST, Artifact, open_artifact
-from ttl_deploy.errors import BadInputError, near
+from ttl_deploy.errors import BadInputError
 from ttl_deploy.formats.reference import whole_network
 from ttl_deploy.latency import Job, Measurement, run_all
 from ttl_deploy.latency.ceiling import Ceiling, ceiling
-from ttl_deploy.latency.isolate import Scenario
 from ttl_deploy.latency.roofline import Work, floor
 from ttl_deploy.parity.verify import source_folder
 from ttl_deploy.progress import SILENT, Reporter
 from ttl_deploy.runtime import RUNTIMES, native_code, refuse_unbound, runtime_for, suitable, torch_variants
-from ttl_deploy.spec import ModelSpec, Placement, Trust
+from ttl_deploy.spec import ModelSpec, Placement, Scenario, Trust
 from ttl_deploy.training.run import finished_run
 
 EAGER = "ttl_deploy.runtime.eager:bench_loader"
 WHOLE = "whole"
-QUERIES = 1024
 
 
 @dataclass(frozen=True)
@@ -92,11 +90,7 @@ def bench(
     runtimes: Sequence[str] | None = None,
     variants: Sequence[str] = ("eager",),
     compare_whole: bool = True,
-    scenario: Scenario = "single-stream",
-    queries: int | None = None,
-    qps: float | None = None,
-    latency_bound_ms: float | None = None,
-    seed: int | None = None,
+    scenario: Scenario = Scenario(),
     min_samples: int = 60,
     min_seconds: float = 3.0,
     rounds: int = 3,
@@ -116,11 +110,7 @@ def bench(
         runtimes: Engines for artifacts; None: all that can.
         variants: How PyTorch runs, of `ttl_deploy.runtime.torch_variants.VARIANTS`.
         compare_whole: Measure the whole (FTL) network of each backbone too, untrained, in the same engines.
-        scenario: `single-stream`, `offline` or `server`, as MLPerf Inference names them.
-        queries: Images of the offline scenario, arrivals of the server scenario; None: 1024.
-        qps: Arrivals per second of the server scenario; None: search the highest rate that holds the bound.
-        latency_bound_ms: Bound of the server scenario on the 99th percentile.
-        seed: Of the images' order in the offline and server scenario, and of the arrivals; None: 0.
+        scenario: How images come.
         min_samples: Least samples per row.
         min_seconds: Least seconds per row.
         rounds: How many times the rows take turns.
@@ -137,7 +127,6 @@ def bench(
     """
     if not paths:
         raise BadInputError("nothing to measure", fix="pass artifacts or runs")
-    _check_scenario(scenario, queries, qps, latency_bound_ms, seed)
     for variant in variants:
         torch_variants.check(variant, device)
     shared = {
@@ -146,11 +135,7 @@ def bench(
         "min_seconds": min_seconds,
         "max_seconds": max(20.0, 4 * min_seconds),
         "scenario": scenario,
-        "queries": QUERIES if queries is None else queries,
-        "qps": qps,
-        "latency_bound_ms": latency_bound_ms,
-        "seed": seed or 0,
-        "timeout_s": 600.0 if scenario == "single-stream" else 7200.0,
+        "timeout_s": 600.0 if scenario.kind == "single-stream" else 7200.0,
     }
     subjects: dict[str, _Subject] = {}
     for path in paths:
@@ -313,29 +298,6 @@ def _engines(artifact: Artifact, wanted: Sequence[str] | None, device: str, repo
     if refused:
         reporter.warn(f"{artifact.folder}: left out {', '.join(refused)}, native code; --key or --trust measures it")
     return kept
-
-
-def _check_scenario(
-    scenario: str, queries: int | None, qps: float | None, latency_bound_ms: float | None, seed: int | None
-) -> None:
-    """Raises `BadInputError` where a scenario is unknown, lacks what it needs, or was given what it does not read."""
-    known = get_args(Scenario)
-    if scenario not in known:
-        raise BadInputError(f"unknown scenario {scenario!r}", fix=near(scenario, known))
-    if scenario == "server" and latency_bound_ms is None:
-        raise BadInputError("the server scenario needs a latency bound", fix="pass --latency-bound MILLISECONDS")
-    for option, value in (("--qps", qps), ("--latency-bound", latency_bound_ms)):
-        if value is not None and not value > 0:
-            raise BadInputError(f"{value:g} is not above 0", where=option)
-        if value is not None and scenario != "server":
-            _refuse_of_another(option, scenario, "server")
-    for option, value in (("--queries", queries), ("--seed", seed)):
-        if value is not None and scenario == "single-stream":
-            _refuse_of_another(option, scenario, "server or offline")
-
-
-def _refuse_of_another(option: str, scenario: str, others: str) -> NoReturn:
-    raise BadInputError(f"means nothing in scenario {scenario}", where=option, fix=f"pass --scenario {others} too")
 
 
 def _several(values: int | Sequence[int] | None) -> tuple[int | None, ...]:
