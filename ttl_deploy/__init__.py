@@ -13,7 +13,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from ttl_deploy.artifact import open_artifact, sign
-    from ttl_deploy.spec import Bounds, Data, Model, Placement, Protocol, Trust
+    from ttl_deploy.spec import Bounds, Data, Model, Placement, Protocol, Scenario, Stream, Trust
     from ttl_deploy.training.run import open_run
     from ttl_deploy.verbs.bench import bench
     from ttl_deploy.verbs.ceiling import ceiling
@@ -31,6 +31,8 @@ __all__ = [
     "Model",
     "Placement",
     "Protocol",
+    "Scenario",
+    "Stream",
     "Trust",
     "bench",
     "ceiling",
@@ -53,6 +55,8 @@ _ELSEWHERE = {
     "Model": "spec",
     "Placement": "spec",
     "Protocol": "spec",
+    "Scenario": "spec",
+    "Stream": "spec",
     "Trust": "spec",
     "open_artifact": "artifact",
     "open_run": "training.run",

@@ -31,7 +31,7 @@ from ttl_deploy.formats.export_run import export_run
 from ttl_deploy.parity import Bounds
 from ttl_deploy.prediction.predict import predict
 from ttl_deploy.preprocess import normalise
-from ttl_deploy.spec import Data, Placement
+from ttl_deploy.spec import Data, Placement, Stream
 from ttl_deploy.tasks import softmax
 from ttl_deploy.training.run import Run, finished_run, read_predictions, run_data
 from ttl_deploy.training.train import load_model, predict_fp32, train
@@ -114,7 +114,7 @@ def test_neither_order_nor_batches_nor_threads_nor_decoders_change_what_predict_
 
     def answers(paths: list[str], threads: int, **how: int) -> dict[str, list[float]]:
         where = Placement(runtime=engine, threads=threads)
-        found = predict(trained / "onnx-fp32", paths, placement=where, **how)  # type: ignore[call-overload]
+        found = predict(trained / "onnx-fp32", paths, placement=where, stream=Stream(**how))
         return {one.image: list(one.probabilities.values()) for one in found}
 
     reference = answers(images, batch_size=1, threads=1, workers=1)

@@ -24,12 +24,11 @@ from ttl_deploy.formats.export_run import export_run
 from ttl_deploy.prediction.predict import predict
 from ttl_deploy.prediction.predictor import Prediction
 from ttl_deploy.preprocess import load_pixels, normalise
-from ttl_deploy.serve.gate import RequestLimits
 from ttl_deploy.serve.model import ServedModel, served_name
 from ttl_deploy.serve.server import Server
-from ttl_deploy.spec import Placement
+from ttl_deploy.spec import Placement, RequestLimits
 
-LIMITS = RequestLimits(max_body=2**20, timeout=60.0, max_concurrency=4)
+LIMITS = RequestLimits(max_body_mib=1, timeout=60.0, max_concurrency=4)
 
 
 @pytest.fixture(scope="module")
@@ -375,7 +374,7 @@ class TestLimits:
             return honest(images)
 
         monkeypatch.setattr(model, "of_images", slow)
-        with Server(model, port=0, limits=RequestLimits(max_body=2**20, timeout=0.5, max_concurrency=2)) as running:
+        with Server(model, port=0, limits=RequestLimits(max_body_mib=1, timeout=0.5, max_concurrency=2)) as running:
             yield running, go
             go.set()
 

@@ -27,7 +27,7 @@ from ttl_deploy.prediction.predictor import Prediction, Summary, still_wanted
 from ttl_deploy.prediction.sources import ImageRef
 from ttl_deploy.preprocess import load_pixels
 from ttl_deploy.progress import Reporter
-from ttl_deploy.spec import Placement, Trust
+from ttl_deploy.spec import Placement, Stream, Trust
 from ttl_deploy.tasks import Task, task_of
 
 PORTION = 50_000
@@ -73,21 +73,15 @@ class RayPredictor:
     Attributes:
         artifact: On a file system that every node sees, as the images are.
         placement: Engine of every worker; on `cuda` each takes one GPU. Threads are the cores of one; None: 1.
+        stream: How images go through them; workers None: one per `threads` cores of the cluster.
         trust: Whose artifact it may be; the key is a file that every node sees.
-        batch_size: Images run at once.
-        skip_unreadable: Leave out images that cannot be read, instead of stopping.
-        address: Of a running cluster; None: one is started here.
-        workers: How many; None: one per `threads` cores of the cluster.
         reporter: Told of progress.
     """
 
     artifact: Artifact
     placement: Placement
+    stream: Stream
     trust: Trust
-    batch_size: int
-    skip_unreadable: bool
-    address: str | None
-    workers: int | None
     reporter: Reporter
 
     @property
@@ -103,14 +97,14 @@ class RayPredictor:
         done: Callable[[str], bool] | None = None,
     ) -> Iterator[Prediction]:
         """See `Predictor`."""
-        cores = max(hardware.usable_cores(), (self.workers or 1) * self.threads)
+        cores = max(hardware.usable_cores(), (self.stream.workers or 1) * self.threads)
         with self.reporter.task("predicting", total) as advance:
             wanted = still_wanted(images, done, summary, advance)
             first = list(islice(wanted, PORTION))
             if not first:
                 return
-            with ray_cluster(self.address, cores=cores) as driver:
-                workers = self.workers or max(1, driver.cores // self.threads)
+            with ray_cluster(self.stream.address, cores=cores) as driver:
+                workers = self.stream.workers or max(1, driver.cores // self.threads)
                 portion = first
                 while portion:
                     for image, probabilities, error, packages in self._mapped(driver, portion, workers):
@@ -133,13 +127,13 @@ class RayPredictor:
             self.placement.replace(threads=self.threads),
             self.trust.model_copy(update={"key": key}),
         )
-        with closing(driver.stream(_predict_on_ray, paths, predictor, self.batch_size, workers)) as batches:
+        with closing(driver.stream(_predict_on_ray, paths, predictor, self.stream.batch_size, workers)) as batches:
             for batch in batches:
                 for place, probabilities, error, packages in batch:
                     yield images[place], probabilities, error, packages
 
     def _leave_out(self, error: str, packages: str, summary: Summary) -> None:
-        if not self.skip_unreadable:
+        if not self.stream.skip_unreadable:
             raise UnreadableImageError(error)
         summary.leave_out(packages)
         self.reporter.warn(error)

@@ -4,6 +4,7 @@ from ttl_deploy.spec.artifact import ArtifactManifest, FileRecord, ParityRecord,
 from ttl_deploy.spec.bounds import Bounds
 from ttl_deploy.spec.data import Data, Reading, SplitSpec
 from ttl_deploy.spec.inputs import PreprocessSpec
+from ttl_deploy.spec.limits import RequestLimits
 from ttl_deploy.spec.model import Model, ModelSpec, Network
 from ttl_deploy.spec.placement import Placement
 from ttl_deploy.spec.record import (
@@ -17,6 +18,7 @@ from ttl_deploy.spec.record import (
     read_record,
 )
 from ttl_deploy.spec.scenario import Scenario
+from ttl_deploy.spec.stream import Stream
 from ttl_deploy.spec.task import OperatingPoint, TaskSpec
 from ttl_deploy.spec.training import AugmentSpec, Protocol, TrainConfig
 from ttl_deploy.spec.trust import Trust
@@ -42,9 +44,11 @@ __all__ = [
     "Protocol",
     "Reading",
     "Record",
+    "RequestLimits",
     "Scenario",
     "SourceRun",
     "SplitSpec",
+    "Stream",
     "TaskSpec",
     "TrainConfig",
     "Trust",
