@@ -20,6 +20,9 @@ INCONCLUSIVE_HELP = "Exit with 0 too where the machine was too disturbed to tell
 
 AllowInconclusive = Annotated[bool, typer.Option("--allow-inconclusive", help=INCONCLUSIVE_HELP)]
 Device = Annotated[str, typer.Option(help="cpu or cuda.", callback=device_word)]
+PixelCache = Annotated[
+    Path | None, typer.Option(help="Folder of the pixel cache.", show_default="the user's cache folder")
+]
 SamplesFile = Annotated[Path | None, typer.Option(help="JSON file for the result with every raw sample.")]
 SamplesAsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON, raw samples included.")]
 

@@ -11,7 +11,7 @@ import typer
 
 from ttl_deploy.cli import console
 from ttl_deploy.cli.forms import form
-from ttl_deploy.cli.options import device_word
+from ttl_deploy.cli.options import PixelCache, device_word
 from ttl_deploy.errors import BadInputError
 from ttl_deploy.formats.options import FORMAT_OPTIONS
 from ttl_deploy.spec import Bounds
@@ -51,9 +51,7 @@ def run(
             help="Where the run's images are now, if they moved; other images are refused.", show_default="as recorded"
         ),
     ] = None,
-    cache: Annotated[
-        Path | None, typer.Option(help="Folder of the pixel cache.", show_default="the user's cache folder")
-    ] = None,
+    cache: PixelCache = None,
     triton: Annotated[
         Path | None,
         typer.Option(help="Also put the artifact into this Triton model repository.", show_default="none"),

@@ -9,6 +9,7 @@ import typer
 
 from ttl_deploy.cli import console
 from ttl_deploy.cli.forms import form
+from ttl_deploy.cli.options import PixelCache
 from ttl_deploy.spec import Bounds, Placement, Trust
 from ttl_deploy.spec.said import Without
 
@@ -72,9 +73,7 @@ def run(
     ] = False,
     report: Annotated[Path | None, typer.Option(help="Write an HTML report, pictures inside, to this file.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file at --report.")] = False,
-    cache: Annotated[
-        Path | None, typer.Option(help="Folder of the pixel cache.", show_default="the user's cache folder")
-    ] = None,
+    cache: PixelCache = None,
     trust: Trust,
     as_json: Annotated[bool, typer.Option("--json", help="Print the comparison as JSON.")] = False,
 ) -> int:
@@ -134,9 +133,8 @@ def _records_only(artifact: Path, shared: dict[str, Any]) -> Location | None:
     from ttl_deploy.parity.verify import open_source
     from ttl_deploy.verbs.locate import of_classes
 
-    trust = Trust(key=shared["trust"].key)
-    opened = open_artifact(artifact, trust=trust)
-    return of_classes(opened, open_source(opened, shared["against"], trust=trust))
+    opened = open_artifact(artifact, trust=shared["trust"])
+    return of_classes(opened, open_source(opened, shared["against"], trust=shared["trust"]))
 
 
 def _json(artifact: Path, result: Check, location: Location | None) -> dict[str, Any]:
