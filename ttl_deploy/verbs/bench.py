@@ -127,10 +127,11 @@ def bench(
     """
     if not paths:
         raise BadInputError("nothing to measure", fix="pass artifacts or runs")
+    where = Placement(device=device)
     for variant in variants:
-        torch_variants.check(variant, device)
+        torch_variants.check(variant, where.device)
     shared = {
-        "placement": Placement(device=device),
+        "placement": where,
         "min_samples": min_samples,
         "min_seconds": min_seconds,
         "max_seconds": max(20.0, 4 * min_seconds),
