@@ -29,7 +29,7 @@ from ttl_deploy.latency import Job, run_isolated
 from ttl_deploy.latency.duel import LEAST_BLOCKS, ratio_of_medians
 from ttl_deploy.latency.isolate import environment
 from ttl_deploy.runtime.base import default_threads
-from ttl_deploy.spec import ModelSpec
+from ttl_deploy.spec import ModelSpec, Placement
 
 BOUND = 0.05
 _MEDIAN = re.compile(r"Median:\s+([\d.]+)\s+ms")
@@ -61,8 +61,7 @@ def ours(artifact: Artifact, runtime: str, threads: int, seconds: float) -> floa
     job = Job(
         label=f"ours, {runtime}",
         artifact=str(artifact.folder.resolve()),
-        runtime=runtime,
-        threads=threads,
+        placement=Placement(runtime=runtime, threads=threads),
         min_samples=20,
         min_seconds=seconds,
         max_seconds=10 * seconds,

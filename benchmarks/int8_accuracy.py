@@ -36,10 +36,10 @@ from ttl_deploy.formats.quantiser import Quantiser
 from ttl_deploy.latency import Job
 from ttl_deploy.latency.duel import block_medians, measure_in_turns
 from ttl_deploy.latency.persistent import Block
-from ttl_deploy.parity.compare import Bounds, Comparison, Verdict, compare, verdict
+from ttl_deploy.parity.compare import Comparison, Verdict, compare, verdict
 from ttl_deploy.runtime.ov_core import core
 from ttl_deploy.signal_stack import kept_signal_stack
-from ttl_deploy.spec import SourceRun
+from ttl_deploy.spec import Bounds, Placement, SourceRun
 from ttl_deploy.training.run import Run, finished_run, run_data
 from ttl_deploy.training.train import load_model
 
@@ -219,9 +219,8 @@ def _rounded(layer: Any) -> bool:
 
 
 def _latencies(made: list[Made], threads: int | None) -> list[float]:
-    jobs = [
-        Job(label=m.how, artifact=str(m.artifact.folder.resolve()), runtime="openvino", threads=threads) for m in made
-    ]
+    where = Placement(runtime="openvino", threads=threads)
+    jobs = [Job(label=m.how, artifact=str(m.artifact.folder.resolve()), placement=where) for m in made]
     block = Block(min_samples=5, min_seconds=0.4, max_seconds=30)
     measured = measure_in_turns(jobs, blocks=12, block=block, reporter=ConsoleReporter())
     return [float(np.median(block_medians(m))) for m in measured]

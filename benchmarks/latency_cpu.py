@@ -25,7 +25,7 @@ from ttl_deploy.latency.duel import LEAST_BLOCKS, Ratio, block_medians, compare_
 from ttl_deploy.latency.persistent import Block
 from ttl_deploy.latency.roofline import Work, floor
 from ttl_deploy.runtime import RUNTIMES
-from ttl_deploy.spec import ArtifactManifest
+from ttl_deploy.spec import ArtifactManifest, Placement
 from ttl_deploy.training.run import finished_run
 from ttl_deploy.verbs.bench import describe, provenance
 from ttl_deploy.verbs.compare import job_of
@@ -91,8 +91,7 @@ def _in_its_engine(path: Path) -> str:
 
 
 def _measure(names: Sequence[str], batch: int, options: argparse.Namespace, reporter: ConsoleReporter) -> list[Way]:
-    shared = {"batch": batch, "threads": options.threads, "device": "cpu"}
-    jobs = [job_of(name, shared) for name in names]
+    jobs = [job_of(name, Placement(threads=options.threads), batch=batch) for name in names]
     block = Block(min_samples=5, min_seconds=options.seconds, max_seconds=60.0)
     return ways_of(names, measure_in_turns(jobs, blocks=options.blocks, block=block, reporter=reporter))
 

@@ -41,11 +41,11 @@ from ttl_deploy.errors import TtlDeployError
 from ttl_deploy.formats.export_run import Exported, export_one, write_one
 from ttl_deploy.formats.exporter import EXPORTERS
 from ttl_deploy.formats.onnx_graph import OnnxOptions
-from ttl_deploy.parity.compare import Bounds, Comparison, Verdict, compare, verdict
+from ttl_deploy.parity.compare import Comparison, Verdict, compare, verdict
 from ttl_deploy.parity.precision import judged_precision
 from ttl_deploy.parity.run_session import logits_of
 from ttl_deploy.runtime import suitable
-from ttl_deploy.spec import Data, Model, Protocol
+from ttl_deploy.spec import Bounds, Data, Model, Placement, Protocol
 from ttl_deploy.training.run import finished_run
 from ttl_deploy.training.train import train
 from ttl_deploy.zoo import BACKBONES
@@ -184,7 +184,7 @@ class _Shown:
 
     def logits(self, artifact: Artifact, engine: str, pixels: NDArray[np.uint8] | None = None) -> NDArray[np.float32]:
         shown = self.pixels if pixels is None else pixels
-        with runtimes.load(artifact, engine) as session:
+        with runtimes.load(artifact, Placement(runtime=engine)) as session:
             batches = (shown[i : i + _BATCH] for i in range(0, len(shown), _BATCH))
             return logits_of(session, batches, artifact.manifest.preprocess)
 

@@ -36,6 +36,7 @@ from PIL import Image
 from ttl_deploy import files, hardware
 from ttl_deploy.artifact import open_artifact
 from ttl_deploy.prediction.predict import predict
+from ttl_deploy.spec import Placement
 
 TOLERANCE = 1e-4
 BUSY = 503
@@ -183,7 +184,7 @@ def soak(arguments: argparse.Namespace) -> dict[str, Any]:
     artifact = open_artifact(arguments.artifact)
     with tempfile.TemporaryDirectory() as folder:
         images = sample_images(Path(folder))
-        predictions = predict(artifact.folder, [str(path) for path in images], threads=1)
+        predictions = predict(artifact.folder, [str(path) for path in images], placement=Placement(threads=1))
         wanted = [list(prediction.probabilities.values()) for prediction in predictions]
         pairs = [(path.read_bytes(), row) for path, row in zip(images, wanted, strict=True)]
     max_body = 4 * 2**20

@@ -14,6 +14,7 @@ from ttl_deploy.artifact import Artifact
 from ttl_deploy.prediction.file import PredictionFile
 from ttl_deploy.prediction.predict import predict
 from ttl_deploy.prediction.predictor import provenance_of
+from ttl_deploy.spec import Placement
 
 FORMULAS = ("=1+2", "+SUM(A1)", "-cmd|' /C calc'!A0", "@SUM(1)", "\t=1", "\r=1", "\n=1", "\uff1d1+2", "'=1", "''@x")
 PLAIN = ("-0.5", "+3", "1e-5", "-inf", "a=b", "'quoted'", "", "scan-1.png", "'")
@@ -42,7 +43,7 @@ def test_what_is_read_back_is_what_was_given(cells: list[str]) -> None:
 def test_rows_of_images_called_like_formulas_are_found_again(artifact: Artifact, tmp_path: Path) -> None:
     """By id and by path, in a file that an earlier version wrote too."""
     out, classes = tmp_path / "out.csv", artifact.manifest.model.classes
-    provenance = provenance_of(artifact, "onnxruntime", "cpu")
+    provenance = provenance_of(artifact, Placement(runtime="onnxruntime"))
     with PredictionFile(out, None, classes, True, provenance) as file:
         for name in FORMULAS:
             file.write("a.png", name, "ill", dict.fromkeys(classes, 1 / 3))

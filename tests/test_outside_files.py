@@ -12,6 +12,7 @@ from ttl_deploy.artifact import Artifact, open_artifact, write_artifact
 from ttl_deploy.errors import IntegrityError
 from ttl_deploy.onnx_parts import outside_files
 from ttl_deploy.runtime import load
+from ttl_deploy.spec import Placement
 
 
 def outside(name: str, location: str) -> onnx.TensorProto:
@@ -80,7 +81,7 @@ def test_listed_weights_are_read(artifact: Artifact, images: NDArray[np.float32]
     assert open_artifact(written.folder) == written
     outputs = []
     for one in (artifact, written):
-        with load(one, "onnxruntime", threads=1) as session:
+        with load(one, Placement(runtime="onnxruntime", threads=1)) as session:
             outputs.append(session.run(images))
     np.testing.assert_array_equal(outputs[0], outputs[1])
 

@@ -21,6 +21,7 @@ from ttl_deploy import signing
 from ttl_deploy.artifact import MANIFEST, Artifact, open_artifact, sign, update_manifest
 from ttl_deploy.errors import BadInputError, IntegrityError, MissingDependencyError, TtlDeployError
 from ttl_deploy.runtime import load
+from ttl_deploy.spec import Trust
 
 PEM = serialization.Encoding.PEM
 PKCS8 = serialization.PrivateFormat.PKCS8
@@ -71,7 +72,7 @@ def test_a_key_that_cannot_be_written_leaves_no_half_of_the_pair(
 
 
 def test_what_is_signed_opens_with_the_key_and_without(signed: Artifact, key: Path) -> None:
-    opened = open_artifact(signed.folder, key=public(key))
+    opened = open_artifact(signed.folder, trust=Trust(key=public(key)))
     assert (opened, opened.trusted) == (signed, True)
     plain = open_artifact(signed.folder)
     assert (plain, plain.trusted) == (signed, False)
@@ -137,19 +138,19 @@ def test_whatever_is_altered_is_refused_for_its_signature(
     change(signed)
     for verify in (True, False):
         with pytest.raises(IntegrityError, match=r"is not what was signed|cannot be checked .*link") as error:
-            open_artifact(signed.folder, key=public(key), verify=verify)
+            open_artifact(signed.folder, verify=verify, trust=Trust(key=public(key)))
         assert "\n" not in str(error.value)
 
 
 def test_an_unsigned_artifact_is_refused(artifact: Artifact, key: Path) -> None:
     with pytest.raises(IntegrityError, match=r"is not signed \(no model\.sig\)"):
-        open_artifact(artifact.folder, key=public(key))
+        open_artifact(artifact.folder, trust=Trust(key=public(key)))
 
 
 def test_the_signature_of_another_key_is_refused(signed: Artifact, tmp_path: Path) -> None:
     other = signing.new_key(tmp_path / "other.pem")
     with pytest.raises(IntegrityError, match=r"is not signed by .*other\.pub\.pem"):
-        open_artifact(signed.folder, key=other)
+        open_artifact(signed.folder, trust=Trust(key=other))
 
 
 def test_a_forger_who_names_the_right_key_is_refused(signed: Artifact, key: Path, tmp_path: Path) -> None:
@@ -161,7 +162,7 @@ def test_a_forger_who_names_the_right_key_is_refused(signed: Artifact, key: Path
     forged["verificationMaterial"] = right["verificationMaterial"]
     (signed.folder / signing.SIGNATURE).write_text(json.dumps(forged))
     with pytest.raises(IntegrityError, match="is not signed by"):
-        open_artifact(signed.folder, key=public(key))
+        open_artifact(signed.folder, trust=Trust(key=public(key)))
 
 
 def test_the_signature_of_another_artifact_is_refused(
@@ -170,7 +171,7 @@ def test_the_signature_of_another_artifact_is_refused(
     other = make_artifact("other", macs=10)
     shutil.copy(signed.folder / signing.SIGNATURE, other.folder)
     with pytest.raises(IntegrityError, match="is not what was signed"):
-        open_artifact(other.folder, key=public(key))
+        open_artifact(other.folder, trust=Trust(key=public(key)))
 
 
 @pytest.mark.parametrize(
@@ -179,7 +180,7 @@ def test_the_signature_of_another_artifact_is_refused(
 def test_a_damaged_signature_is_one_line(signed: Artifact, key: Path, text: str) -> None:
     (signed.folder / signing.SIGNATURE).write_text(text)
     with pytest.raises(IntegrityError) as error:
-        open_artifact(signed.folder, key=public(key))
+        open_artifact(signed.folder, trust=Trust(key=public(key)))
     assert "\n" not in str(error.value)
 
 
@@ -201,7 +202,7 @@ def test_a_list_that_could_be_read_in_two_ways_is_refused() -> None:
 def test_an_endless_signature_is_not_read(signed: Artifact, key: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(signing, "_LARGEST", 10)
     with pytest.raises(IntegrityError, match="is no signature"):
-        open_artifact(signed.folder, key=public(key))
+        open_artifact(signed.folder, trust=Trust(key=public(key)))
 
 
 def test_a_manifest_exchanged_after_the_check_is_refused(
@@ -216,18 +217,18 @@ def test_a_manifest_exchanged_after_the_check_is_refused(
 
     monkeypatch.setattr(signing, "signed_files", then_exchange)
     with pytest.raises(IntegrityError, match="is not the one that was signed"):
-        open_artifact(signed.folder, key=public(key))
+        open_artifact(signed.folder, trust=Trust(key=public(key)))
 
 
 def test_a_model_exchanged_before_the_engine_opened_it_is_refused(signed: Artifact, key: Path) -> None:
     """Even by the same bytes: what was opened is then not known to be what was hashed."""
-    opened = open_artifact(signed.folder, key=public(key))
+    opened = open_artifact(signed.folder, trust=Trust(key=public(key)))
     content = signed.model_path.read_bytes()
     signed.model_path.unlink()
     signed.model_path.write_bytes(content)
     with pytest.raises(IntegrityError, match="was changed while it was being opened"):
         load(opened)
-    load(open_artifact(signed.folder, key=public(key))).close()
+    load(open_artifact(signed.folder, trust=Trust(key=public(key)))).close()
 
 
 def test_signing_again_needs_overwrite(signed: Artifact, key: Path) -> None:
@@ -235,7 +236,7 @@ def test_signing_again_needs_overwrite(signed: Artifact, key: Path) -> None:
         sign(signed.folder, key=key)
     changed = update_manifest(signed, macs=10)
     sign(signed.folder, key=key, overwrite=True)
-    assert open_artifact(signed.folder, key=public(key)) == changed
+    assert open_artifact(signed.folder, trust=Trust(key=public(key))) == changed
 
 
 def test_a_damaged_artifact_is_not_signed(artifact: Artifact, key: Path) -> None:
@@ -279,7 +280,7 @@ def test_a_key_that_cannot_be_used_is_one_line_that_names_it(signed: Artifact, k
         assert "\n" not in str(error.value)
     for path in (*unusable, key):
         with pytest.raises(BadInputError) as error:
-            open_artifact(signed.folder, key=path)
+            open_artifact(signed.folder, trust=Trust(key=path))
         assert path.name in str(error.value)
     assert (signed.folder / signing.SIGNATURE).read_bytes() == before
 
@@ -299,7 +300,7 @@ def test_without_the_extra_the_error_names_it(
         monkeypatch.setitem(sys.modules, package, None)
     for use in (
         lambda: sign(signed.folder, key=key, overwrite=True),
-        lambda: open_artifact(signed.folder, key=public(key)),
+        lambda: open_artifact(signed.folder, trust=Trust(key=public(key))),
         lambda: signing.new_key(tmp_path / "n.pem"),
     ):
         with pytest.raises(MissingDependencyError, match=r"pip install 'ttl-deploy\[signing\]'"):
@@ -315,7 +316,7 @@ def test_no_network_is_asked_for(artifact: Artifact, key: Path, monkeypatch: pyt
         monkeypatch.setattr(socket.socket, name, refuse)
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
     sign(artifact.folder, key=key)
-    assert open_artifact(artifact.folder, key=public(key)) == artifact
+    assert open_artifact(artifact.folder, trust=Trust(key=public(key))) == artifact
 
 
 def test_model_signings_own_program_says_the_same(signed: Artifact, key: Path) -> None:

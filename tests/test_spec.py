@@ -8,9 +8,13 @@ from ttl_deploy.errors import BadInputError, IntegrityError
 from ttl_deploy.spec import (
     INPUT_VERSION,
     AugmentSpec,
+    Bounds,
     ModelSpec,
+    Placement,
     PreprocessSpec,
+    Scenario,
     SplitSpec,
+    Stream,
     make_record,
     read_record,
 )
@@ -52,6 +56,16 @@ def test_mean_and_std_do_not_change_the_pixels() -> None:
         (ModelSpec, {"backbone": "resnet50", "classes": ("one",)}, "classes"),
         (AugmentSpec, {"rotation": -1}, "rotation"),
         (AugmentSpec, {"rotatoin": 1}, "rotatoin"),
+        (Placement, {"threads": 0}, "threads"),
+        (Placement, {"device": "tpu"}, "unknown device 'tpu'; valid: cpu, cuda"),
+        (Placement, {"device": "cuda:1"}, "CUDA_VISIBLE_DEVICES=1"),
+        (Placement, {"device": 0}, "device"),
+        (Stream, {"engine": "rya"}, "unknown engine 'rya'"),
+        (Stream, {"address": "auto"}, "--address is of a Ray cluster"),
+        (Scenario, {"kind": "server"}, "needs a latency bound"),
+        (Scenario, {"queries": 5}, "--queries: means nothing in scenario single-stream"),
+        (Bounds, {"preset": "mlperf"}, "unknown preset 'mlperf'"),
+        (Bounds, {"max_auroc_drop": 2}, "max_auroc_drop"),
     ],
 )
 def test_what_cannot_be_is_one_line(kind: type, fields: dict[str, object], said: str) -> None:
@@ -59,6 +73,26 @@ def test_what_cannot_be_is_one_line(kind: type, fields: dict[str, object], said:
         make_record(kind, **fields)
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_placement_knows_the_words_of_other_tools_and_its_changes_are_judged_too() -> None:
+    where = Placement(device="GPU", threads=2)
+    assert (where.device, where.replace(runtime="onnxruntime").threads) == ("cuda", 2)
+    assert where.replace(device="cuda:0") == where
+    with pytest.raises(BadInputError, match="unknown device"):
+        where.replace(device="tpu")
+
+
+def test_what_is_said_beside_a_preset_counts_and_the_rest_is_the_presets() -> None:
+    bounds = Bounds(preset="mlperf-99", max_probability_difference=0.2).filled("fp32")
+    assert (bounds.min_metric_ratio, bounds.max_probability_difference) == (0.99, 0.2)
+    assert (bounds.max_auroc_drop, bounds.min_label_agreement, bounds.max_logit_difference) == (1, 0, None)
+
+
+def test_only_the_images_of_the_offline_scenario_are_shared_among_rounds() -> None:
+    assert Scenario(kind="offline", queries=10).part(3).queries == 4
+    for whole in (Scenario(), Scenario(kind="server", latency_bound_ms=5, queries=10)):
+        assert whole.part(3) == whole
 
 
 def test_a_newer_record_is_told() -> None:

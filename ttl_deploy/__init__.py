@@ -13,7 +13,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from ttl_deploy.artifact import open_artifact, sign
-    from ttl_deploy.spec import Data, Model, Protocol
+    from ttl_deploy.spec import Bounds, Data, Model, Placement, Protocol, Scenario, Stream, Trust
     from ttl_deploy.training.run import open_run
     from ttl_deploy.verbs.bench import bench
     from ttl_deploy.verbs.ceiling import ceiling
@@ -26,9 +26,14 @@ if TYPE_CHECKING:
     from ttl_deploy.verbs.verify import verify
 
 __all__ = [
+    "Bounds",
     "Data",
     "Model",
+    "Placement",
     "Protocol",
+    "Scenario",
+    "Stream",
+    "Trust",
     "bench",
     "ceiling",
     "compare",
@@ -45,9 +50,14 @@ __all__ = [
 ]
 
 _ELSEWHERE = {
+    "Bounds": "spec",
     "Data": "spec",
     "Model": "spec",
+    "Placement": "spec",
     "Protocol": "spec",
+    "Scenario": "spec",
+    "Stream": "spec",
+    "Trust": "spec",
     "open_artifact": "artifact",
     "open_run": "training.run",
     "resume": "verbs.train",

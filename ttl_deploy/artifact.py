@@ -19,7 +19,7 @@ from typing import Any
 from ttl_deploy import documents, files, signing
 from ttl_deploy.errors import BadInputError, DamagedError, IntegrityError, about
 from ttl_deploy.onnx_parts import outside_files
-from ttl_deploy.spec import ArtifactManifest, FileRecord, make_record, read_record
+from ttl_deploy.spec import ArtifactManifest, FileRecord, Trust, make_record, read_record
 from ttl_deploy.tasks import possible_task
 
 MANIFEST = "manifest.json"
@@ -65,14 +65,14 @@ class Artifact:
             raise IntegrityError("was changed while it was being opened", where=self.folder, fix="run again")
 
 
-def open_artifact(path: Path, *, verify: bool = True, key: str | Path | None = None, trust: bool = False) -> Artifact:
+def open_artifact(path: Path, *, verify: bool = True, trust: Trust = Trust()) -> Artifact:
     """Opens an artifact and checks it against its manifest.
 
     Args:
         path: The folder, or a file of the artifact inside it.
         verify: Whether to hash the files; without, only their presence and size are checked.
-        key: Public key that must have signed every file in the folder; checked before any of them is parsed.
-        trust: Native code in it may run, whoever made it.
+        trust: Public key that must have signed every file in the folder, checked before any of them is parsed; and
+            whether native code in it may run, whoever made it.
 
     Raises:
         BadInputError: There is no such folder, it is not an artifact, or the key cannot be used.
@@ -84,7 +84,7 @@ def open_artifact(path: Path, *, verify: bool = True, key: str | Path | None = N
         folder = _folder_of(path)
     except OSError as error:
         raise BadInputError(f"cannot be read: {error.strerror}", where=path) from error
-    signer = None if key is None else Path(key).resolve()
+    signer = None if trust.key is None else trust.key.resolve()
     identities = {} if signer is None else _identities(folder)
     signed = None if signer is None else signing.signed_files(folder, signer)
     manifest = _read_manifest(folder / MANIFEST, signed)
@@ -96,7 +96,7 @@ def open_artifact(path: Path, *, verify: bool = True, key: str | Path | None = N
         _check_file(folder, name, record, verify=verify and signed is None)
     _refuse_unlisted(folder, manifest, exactly=signed is not None)
     _refuse_unlisted_weights(folder, manifest)
-    return Artifact(folder, manifest, trust or signed is not None, signer, identities)
+    return Artifact(folder, manifest, trust.native_code or signed is not None, signer, identities)
 
 
 def sign(artifact: str | Path, *, key: str | Path, overwrite: bool = False) -> Path:

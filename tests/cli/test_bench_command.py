@@ -85,7 +85,7 @@ def test_what_is_inconclusive_is_exit_code_1_unless_allowed(
         (("RUN", "--scenario", "serve"), "unknown scenario 'serve'; valid"),
         (
             ("RUN", "--scenario", "server", "--latency-bound", "5", "--qps", "-1"),
-            "'--qps': Input should be greater than or equal to 0.001",
+            "--qps: Input should be greater than or equal to 0.001",
         ),
         (("RUN", "--qps", "5"), "--qps: means nothing in scenario single-stream; pass --scenario server too"),
         (

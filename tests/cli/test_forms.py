@@ -5,16 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import typer
 import yaml
 from safetensors.torch import load_file
 
-from ttl_deploy.cli.main import run
+from ttl_deploy.cli.main import app, run
 from ttl_deploy.errors import BadInputError
-from ttl_deploy.spec import Data, Network
+from ttl_deploy.spec import Bounds, Data, Network, Placement, Record, Trust
 from ttl_deploy.spec.request import read_request
+from ttl_deploy.spec.said import said_of
 from ttl_deploy.spec.search import SearchProtocol
 from ttl_deploy.training.run import Run, open_run
 
+COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
 TINY = ("--backbone", "resnet18", "--weights", "random", "--image-size", "32")
 
 
@@ -154,3 +157,55 @@ def test_the_same_words_stand_for_train_and_search(capsys: pytest.CaptureFixture
         texts.append(capsys.readouterr().out)
     for option in ("--split", "--crop", "--patient-column", "--device", "--class-weights", "--config"):
         assert all(option in text for text in texts), option
+
+
+SHARED = {
+    "placement": ("predict", "serve", "verify"),
+    "trust": ("predict", "serve", "verify", "bench", "compare"),
+}
+"""Which commands take a record."""
+
+
+@pytest.mark.parametrize("command", SHARED["placement"])
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--threads", "0"), "--threads: Input should be greater than or equal to 1 (got 0)"),
+        (("--device", "tpu"), "unknown device 'tpu'; valid: cpu, cuda"),
+        (("--device", "cuda:1"), "CUDA_VISIBLE_DEVICES=1"),
+    ],
+)
+def test_a_placement_that_cannot_be_is_refused_before_the_artifact_is_looked_for(
+    command: str, options: tuple[str, ...], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images = [str(tmp_path / "gone.png")] if command == "predict" else []
+    assert run([command, str(tmp_path / "gone"), *images, *options]) == 2
+    assert said in last_line(capsys)
+
+
+@pytest.mark.parametrize(("record", "kind"), [("placement", Placement), ("trust", Trust)])
+def test_a_record_is_the_same_options_wherever_it_is_taken(record: str, kind: type[Record]) -> None:
+    shown = []
+    for name in SHARED[record]:
+        options = {max(o.opts, key=len): (o.help, o.show_default) for o in COMMANDS[name].params}
+        fields = {said_of(f).names[0] if said_of(f).names else f"--{n}": f for n, f in kind.model_fields.items()}
+        assert {word: options[word][0] for word in fields} == {w: f.description for w, f in fields.items()}
+        shown.append([options[word] for word in fields])
+    assert all(one == shown[0] for one in shown)
+
+
+@pytest.mark.parametrize("command", ["predict", "serve", "verify", "bench", "compare", "export"])
+def test_only_a_training_or_search_is_said_by_a_file(command: str) -> None:
+    assert "--config" not in {word for option in COMMANDS[command].params for word in option.opts}
+
+
+def test_a_command_leaves_out_the_fields_that_it_has_no_use_for() -> None:
+    def words(command: str) -> set[str]:
+        return {word for option in COMMANDS[command].params for word in option.opts}
+
+    bounds = {f"--{name.replace('_', '-')}" for name in Bounds.model_fields}
+    assert bounds - words("verify") == {"--min-metric-ratio"}
+    assert bounds - words("export") == {
+        "--min-metric-ratio", "--preset", "--max-logit-difference", "--max-typical-difference"
+    }  # fmt: skip
+    assert "--body-rate" not in words("serve")

@@ -44,7 +44,7 @@ network = {"backbone": "resnet18", "image_size": 32, "weights": "random"}
 training = {"epochs": 2, "batch_size": 16, "learning_rate": 1e-3, "device": "cpu", "precision": "fp32"}
 data, out = Data(path=table, cache=cache), Path("files")
 run = train(data, Model(cut="layer1.0", **network), Protocol(**training), out / "run")
-lax = Bounds.preset("mlperf-99", "int8").model_copy(update={"min_metric_ratio": 0.01})
+lax = Bounds(preset="mlperf-99").model_copy(update={"min_metric_ratio": 0.01})
 for format, precision in (("onnx", "fp32"), ("onnx", "fp16"), ("openvino", "fp32"), ("openvino", "fp16"),
                           ("pt2", "fp32"), ("torchscript", "fp32")):
     export_run(run.folder, format=format, precision=precision, cache=cache)

@@ -31,7 +31,7 @@ from ttl_deploy.formats.export_run import export_run
 from ttl_deploy.parity import Bounds
 from ttl_deploy.prediction.predict import predict
 from ttl_deploy.preprocess import normalise
-from ttl_deploy.spec import Data
+from ttl_deploy.spec import Data, Placement, Stream
 from ttl_deploy.tasks import softmax
 from ttl_deploy.training.run import Run, finished_run, read_predictions, run_data
 from ttl_deploy.training.train import load_model, predict_fp32, train
@@ -41,7 +41,7 @@ Floats = NDArray[np.floating]
 TOLERANCE = 1e-5
 """Of a probability. Engines choose kernels, and with them the order of sums, by batch and number of threads."""
 
-LAX = Bounds.preset("mlperf-99", "int8").model_copy(update={"min_metric_ratio": 0.01})
+LAX = Bounds(preset="mlperf-99").model_copy(update={"min_metric_ratio": 0.01})
 
 ENGINES = [
     ("onnx", "fp32", "onnxruntime"),
@@ -92,7 +92,7 @@ def test_neither_order_nor_company_nor_threads_change_what_an_engine_says(
     with limited_threads(1):
         found: dict[str, Floats] = {}
         for threads in (1, 2):
-            with runtimes.load(artifact, engine, threads=threads) as session:
+            with runtimes.load(artifact, Placement(runtime=engine, threads=threads)) as session:
                 for size in (1, 5, len(batch)):
                     logits = np.concatenate([session.run(part) for part in parts(size)])
                     found[f"{threads} threads, batches of {size}"] = softmax(logits)
@@ -112,8 +112,9 @@ def test_neither_order_nor_batches_nor_threads_nor_decoders_change_what_predict_
     images = [str(path) for path in sorted((synthetic / "lesion").glob("*.png"))]
     shuffled = [images[i] for i in np.random.default_rng(1).permutation(len(images))]
 
-    def answers(paths: list[str], **how: int) -> dict[str, list[float]]:
-        found = predict(trained / "onnx-fp32", paths, runtime=engine, **how)  # type: ignore[arg-type]
+    def answers(paths: list[str], threads: int, **how: int) -> dict[str, list[float]]:
+        where = Placement(runtime=engine, threads=threads)
+        found = predict(trained / "onnx-fp32", paths, placement=where, stream=Stream(**how))
         return {one.image: list(one.probabilities.values()) for one in found}
 
     reference = answers(images, batch_size=1, threads=1, workers=1)

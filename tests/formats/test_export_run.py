@@ -17,6 +17,7 @@ from ttl_deploy.parity import Bounds
 from ttl_deploy.prediction.predict import predict
 from ttl_deploy.preprocess import normalise
 from ttl_deploy.runtime import load
+from ttl_deploy.spec import Placement
 from ttl_deploy.training.run import finished_run, read_predictions, run_data
 
 
@@ -38,7 +39,7 @@ def test_prediction_of_a_file_is_the_validated_prediction(trained: Path, synthet
     """From the image file through the artifact to the probabilities that the trainer wrote down."""
     expected = read_predictions(finished_run(trained)).side("test")
     images = [str(synthetic / image) for image in expected.ids]
-    predictions = list(predict(trained / "onnx-fp32", images, runtime=engine))
+    predictions = list(predict(trained / "onnx-fp32", images, placement=Placement(runtime=engine)))
     odds = np.exp(expected.logits - expected.logits.max(axis=1, keepdims=True))
     probabilities = odds / odds.sum(axis=1, keepdims=True)
     said = np.array([list(p.probabilities.values()) for p in predictions])

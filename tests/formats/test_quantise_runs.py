@@ -29,13 +29,13 @@ from ttl_deploy.parity.shift import SMALLEST_SPREAD
 from ttl_deploy.parity.verify import verify
 from ttl_deploy.prediction.predict import predict
 from ttl_deploy.progress import SILENT, Silent
-from ttl_deploy.spec import InputSpec, PreprocessSpec
+from ttl_deploy.spec import InputSpec, Placement, PreprocessSpec
 from ttl_deploy.tasks import Multiclass
 from ttl_deploy.training.run import finished_run, read_predictions, run_data
 from ttl_deploy.training.train import load_model
 
 LAX = Bounds(max_auroc_drop=0.2, max_auprc_drop=0.2, min_label_agreement=0.8)
-MLPERF_ONLY = Bounds.preset("mlperf-99", "int8").model_copy(update={"min_metric_ratio": 0.01})
+MLPERF_ONLY = Bounds(preset="mlperf-99").model_copy(update={"min_metric_ratio": 0.01})
 """Almost nothing is judged."""
 
 
@@ -202,7 +202,9 @@ def test_pixels_in_and_probabilities_out_are_not_treated_twice(
     expected = read_predictions(finished_run(trained)).side("test")
     logits = torch.from_numpy(expected.logits)
     odds = (logits.softmax(1) if activation == "softmax" else logits.sigmoid()).numpy()
-    said = predict(made.folder, [str(synthetic / image) for image in expected.ids], runtime="openvino")
+    said = predict(
+        made.folder, [str(synthetic / image) for image in expected.ids], placement=Placement(runtime="openvino")
+    )
     np.testing.assert_allclose([list(p.probabilities.values()) for p in said], odds, atol=1e-4)
 
 

@@ -27,7 +27,7 @@ from ttl_deploy.formats.pt2 import PACKAGE_FILE
 from ttl_deploy.prediction.predict import predict
 from ttl_deploy.runtime import load
 from ttl_deploy.runtime.torch_guard import check_program
-from ttl_deploy.spec import FileRecord, InputSpec, ModelSpec, PreprocessSpec
+from ttl_deploy.spec import FileRecord, InputSpec, ModelSpec, Placement, PreprocessSpec
 from ttl_deploy.transfer import TransferModel, build
 
 SPECS = {
@@ -89,7 +89,7 @@ def test_the_numbers_are_pytorch_s_for_any_batch(export: Callable[..., Artifact]
     artifact, batch = export(format, precision, model), images(model.spec)
     with torch.inference_mode():
         expected = model(torch.from_numpy(batch)).numpy()
-    with load(artifact, threads=1) as session:
+    with load(artifact, Placement(threads=1)) as session:
         assert session.runtime == "torch"
         for rows in (5, 1, 2):
             logits = session.run(batch[:rows])
@@ -106,7 +106,7 @@ def test_other_families_too(export: Callable[..., Artifact], format: str, backbo
     batch = images(model.spec, 3)
     with torch.inference_mode():
         expected = model(torch.from_numpy(batch)).numpy()
-    with load(export(format, "fp32", model), threads=1) as session:
+    with load(export(format, "fp32", model), Placement(threads=1)) as session:
         np.testing.assert_allclose(session.run(batch), expected, atol=1e-4)
 
 
@@ -202,12 +202,12 @@ def test_a_gpu_that_is_not_here_is_said(export: Callable[..., Artifact]) -> None
     if torch.cuda.is_available():
         pytest.skip("this machine has a GPU")
     with pytest.raises(MissingDependencyError, match="finds no GPU here"):
-        load(export("pt2", "fp32", made(SPECS["resnet18"])), "torch", device="cuda")
+        load(export("pt2", "fp32", made(SPECS["resnet18"])), Placement(runtime="torch", device="cuda"))
 
 
 def test_an_artifact_without_a_package_says_so(export: Callable[..., Artifact]) -> None:
     with pytest.raises(BadInputError, match="holds no AOTInductor package; export it with `ttl-deploy export --aot`"):
-        load(export("pt2", "fp32", made(SPECS["resnet18"])), "torch-aot")
+        load(export("pt2", "fp32", made(SPECS["resnet18"])), Placement(runtime="torch-aot"))
 
 
 def test_a_package_needs_a_compiler(
@@ -228,15 +228,15 @@ def test_a_compiled_package_computes_the_same(export: Callable[..., Artifact], m
     assert set(artifact.manifest.files) == {"model.pt2", PACKAGE_FILE}
     with torch.inference_mode():
         expected = model(torch.from_numpy(batch)).numpy()
-    with load(artifact, "torch-aot", threads=1) as session:
+    with load(artifact, Placement(runtime="torch-aot", threads=1)) as session:
         for rows in (5, 1):
             np.testing.assert_allclose(session.run(batch[:rows]), expected[:rows], atol=1e-4)
     with pytest.raises((BadInputError, MissingDependencyError)):
-        load(artifact, "torch-aot", device="cuda")
+        load(artifact, Placement(runtime="torch-aot", device="cuda"))
     isa = [*artifact.manifest.details["aot"]["isa"], "amx_int8", "avx512_vnni", "i8mm"]
     foreign = update_manifest(artifact, details={"aot": {**artifact.manifest.details["aot"], "isa": isa}})
     with pytest.raises(BadInputError, match=r"compiled for a processor with .*i8mm"):
-        load(foreign, "torch-aot")
+        load(foreign, Placement(runtime="torch-aot"))
 
 
 @pytest.mark.parametrize(("format", "precision"), [("pt2", "bf16"), ("torchscript", "fp32")])

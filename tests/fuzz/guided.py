@@ -26,6 +26,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from ttl_deploy.spec import Placement
+
 sys.path.append(str(Path(__file__).parents[1] / "faults"))  # run as a program, only this file's folder is there
 
 if TYPE_CHECKING:
@@ -274,7 +276,7 @@ def inference(place: hostile.Place) -> Reader:
     from ttl_deploy.serve import kserve
     from ttl_deploy.serve.model import ServedModel
 
-    model = ServedModel(place.artifacts["onnx"], threads=1, max_batch=4)
+    model = ServedModel(place.artifacts["onnx"], max_batch=4, placement=Placement(threads=1))
     tensor = {"name": model.input_name, "datatype": "FP32", "shape": [1, *model.input_shape], "data": [0.5]}
     image = {"name": "image", "datatype": "BYTES", "shape": [1], "data": ["aGVsbG8="]}
     wanted = {"name": "probabilities", "parameters": {"binary_data": True}}

@@ -27,6 +27,7 @@ import numpy as np
 from PIL import Image
 
 from ttl_deploy.errors import TtlDeployError
+from ttl_deploy.spec import Placement
 
 Attempt = Callable[[], str | None]
 Cases = Iterator[tuple[str, Attempt]]
@@ -406,7 +407,7 @@ def requests(place: Place, count: int, seed: int) -> Cases:
     draw = random.Random(seed)
     picture = place.image.read_bytes()
     with (
-        ServedModel(place.artifacts["onnx"], threads=1, max_batch=4, decode_seconds=10.0) as model,
+        ServedModel(place.artifacts["onnx"], max_batch=4, decode_seconds=10.0, placement=Placement(threads=1)) as model,
         Server(model, port=0) as server,
     ):
         host, _, port = server.url.removeprefix("http://").partition(":")

@@ -39,6 +39,7 @@ from ttl_deploy.spec import (
     TASK_VERSION,
     InputSpec,
     ModelSpec,
+    Placement,
     PreprocessSpec,
     SourceRun,
     TaskSpec,
@@ -206,7 +207,7 @@ def check_tasks(program: Program, tmp_path: Path) -> None:
     for number, ((kind, first), classes, threshold) in enumerate(TASKS):
         artifact = of_task(tmp_path / str(number), TaskSpec(kind=kind, positive_from=first), classes, threshold)
         said, probabilities = ask(program, artifact, images)
-        expected = list(predict(artifact, [str(image) for image in images], runtime="onnxruntime"))
+        expected = list(predict(artifact, [str(image) for image in images], placement=Placement(runtime="onnxruntime")))
         assert said == [p.label for p in expected]
         assert len(set(said)) > 1, f"{kind}: these images cannot tell two decisions apart"
         np.testing.assert_allclose(probabilities, [list(p.probabilities.values()) for p in expected], atol=1e-6)
@@ -226,7 +227,9 @@ def check_operating_point(program: Program, tmp_path: Path) -> None:
     artifact = pointed(tmp_path / "pointed", rule="0.3", threshold=0.3)
     said, same = ask(program, artifact, images)
     np.testing.assert_array_equal(same, probabilities)
-    assert said == [p.label for p in predict(artifact, [str(image) for image in images], runtime="onnxruntime")]
+    assert said == [
+        p.label for p in predict(artifact, [str(image) for image in images], placement=Placement(runtime="onnxruntime"))
+    ]
     assert said == ["ill" if row[1] >= 0.3 else "healthy" for row in probabilities]
     assert said != plain
     assert set(said) == {"healthy", "ill"}
@@ -244,7 +247,7 @@ def ask(program: Program, artifact: Path, images: list[Path]) -> tuple[list[str]
 
 
 def assert_equal(program: Program, artifact: Path, images: list[Path]) -> None:
-    expected = list(predict(artifact, [str(image) for image in images], runtime="onnxruntime"))
+    expected = list(predict(artifact, [str(image) for image in images], placement=Placement(runtime="onnxruntime")))
     labels, probabilities = ask(program, artifact, images)
     wanted = np.array([list(p.probabilities.values()) for p in expected])
     np.testing.assert_allclose(probabilities, wanted, atol=1e-5 / 2, rtol=0)
@@ -589,11 +592,13 @@ def test_the_dockerfile_installs_what_serving_imports(trained: Path, synthetic: 
     code = (
         "import sys, json\nfrom ttl_deploy.cli import main\n"
         "from ttl_deploy.serve.model import ServedModel\nfrom ttl_deploy.serve.server import Server\n"
+        "from ttl_deploy.spec import Placement\n"
         "import urllib.request\n"
         f"content = open({str(image)!r}, 'rb').read()\n"
         f"artifact = {str(trained / 'onnx-fp32')!r}\n"
         "for engine in ('onnxruntime', 'openvino'):\n"
-        "    with ServedModel(artifact, runtime=engine) as model, Server(model, port=0) as server:\n"
+        "    where = Placement(runtime=engine)\n"
+        "    with ServedModel(artifact, placement=where) as model, Server(model, port=0) as server:\n"
         "        urllib.request.urlopen(urllib.request.Request(server.url + '/predict', data=content)).read()\n"
         "        urllib.request.urlopen(server.url + '/metrics').read()\n"
         "print(json.dumps(sorted({m.partition('.')[0] for m in sys.modules})))"

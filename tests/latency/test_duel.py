@@ -15,6 +15,7 @@ from ttl_deploy.errors import TtlDeployError
 from ttl_deploy.latency import Job, Measurement, merge
 from ttl_deploy.latency.duel import _skipped, block_medians, compare_blocks, measure_in_turns, ratio_of_medians
 from ttl_deploy.latency.persistent import Block, PersistentWorker
+from ttl_deploy.spec import Placement
 
 BRIEF = Block(min_samples=3, min_seconds=0.0, max_seconds=5.0)
 
@@ -112,7 +113,10 @@ def test_workers_take_turns_and_are_gone_afterwards(artifact: Artifact, monkeypa
 
     plain = PersistentWorker.measure
     monkeypatch.setattr(PersistentWorker, "measure", watched)
-    jobs = [Job(label=name, artifact=str(artifact.folder), runtime="onnxruntime", threads=1) for name in "ab"]
+    jobs = [
+        Job(label=name, artifact=str(artifact.folder), placement=Placement(runtime="onnxruntime", threads=1))
+        for name in "ab"
+    ]
     one, other = measure_in_turns(jobs, blocks=3, block=BRIEF)
     pids = [pid for pid, _begin, _end in spans]
     assert len(set(pids)) == 6, "every block has a process of its own, because blocks of one are one piece of evidence"
@@ -124,7 +128,7 @@ def test_workers_take_turns_and_are_gone_afterwards(artifact: Artifact, monkeypa
 
 
 def test_a_worker_that_dies_or_hangs_is_one_line(artifact: Artifact) -> None:
-    job = Job(label="mine", artifact=str(artifact.folder), runtime="onnxruntime", threads=1)
+    job = Job(label="mine", artifact=str(artifact.folder), placement=Placement(runtime="onnxruntime", threads=1))
     with PersistentWorker(job) as worker:
         os.kill(worker.pid, 9)
         with pytest.raises(TtlDeployError, match=r"mine: cannot be measured: .*SIGKILL"):

@@ -20,6 +20,7 @@ from ttl_deploy.latency.isolate import environment
 from ttl_deploy.latency.measure import peak_rss_mib, standard_batch
 from ttl_deploy.latency.open_loop import percentile
 from ttl_deploy.runtime import Session
+from ttl_deploy.spec import Placement
 from ttl_deploy.tasks import Multiclass
 
 QUICK: dict[str, Any] = {"min_samples": 4, "min_seconds": 0.0, "max_seconds": 5.0}
@@ -185,7 +186,7 @@ def test_peak_memory_is_this_process_alone() -> None:
 
 def test_artifacts_are_measured_in_turn_each_in_its_own_process(artifact: Artifact) -> None:
     jobs = [
-        Job(label=name, artifact=str(artifact.folder), runtime=name, threads=1, batch=2, **QUICK)
+        Job(label=name, artifact=str(artifact.folder), batch=2, placement=Placement(runtime=name, threads=1), **QUICK)
         for name in ("onnxruntime", "openvino")
     ]
     seen: list[str] = []
@@ -204,7 +205,7 @@ def test_artifacts_are_measured_in_turn_each_in_its_own_process(artifact: Artifa
     results = run_all(jobs, rounds=2, reporter=Listener())
     assert seen == ["onnxruntime", "openvino"] * 2
     for job, result in zip(jobs, results, strict=True):
-        assert (result.label, result.runtime, result.precision) == (job.label, job.runtime, "fp32")
+        assert (result.label, result.runtime, result.precision) == (job.label, job.placement.runtime, "fp32")
         assert (result.threads, result.batch) == (1, 2)
         assert len(result.rounds) == 2
         assert len(result.samples_ms) == sum(result.rounds) >= 4
@@ -215,7 +216,7 @@ def test_artifacts_are_measured_in_turn_each_in_its_own_process(artifact: Artifa
 
 
 def test_a_loader_gets_its_threads_and_may_talk(here: str) -> None:
-    result = run_isolated(Job(label="mine", loader=here, precision="bf16", threads=2, **QUICK))
+    result = run_isolated(Job(label="mine", loader=here, precision="bf16", placement=Placement(threads=2), **QUICK))
     assert (result.label, result.runtime, result.precision, result.threads) == ("mine", "fake", "bf16", 202)
 
 

@@ -8,8 +8,9 @@ from typing import Any
 from ttl_deploy.artifact import Artifact
 from ttl_deploy.latency.isolate import Job, from_line, run_isolated, to_line
 from ttl_deploy.latency.persistent import Block, PersistentWorker
+from ttl_deploy.spec import Placement
 
-BRIEF: dict[str, Any] = {"min_samples": 3, "min_seconds": 0.0, "threads": 1, "runtime": "onnxruntime"}
+BRIEF: dict[str, Any] = {"min_samples": 3, "min_seconds": 0.0, "placement": Placement(runtime="onnxruntime", threads=1)}
 
 
 def test_a_folder_whose_name_is_not_utf_8_crosses_to_both_kinds_of_worker(artifact: Artifact, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from ttl_deploy.latency.open_loop import tail
 from ttl_deploy.latency.server import Answers, arrivals, best, highest_rate, serve, too_many_late
 from ttl_deploy.latency.worker import _result
 from ttl_deploy.runtime import Session
+from ttl_deploy.spec import Scenario
 from ttl_deploy.tasks import Multiclass
 
 
@@ -51,7 +52,10 @@ class Served(Session):
 def measurement(answers: Answers, qps: float, *, batch: int = 1, bound_ms: float = 30.0) -> Measurement:
     """As the worker records the queue."""
     job = Job(
-        label="x", artifact="x", scenario="server", qps=qps, queries=1, batch=batch, latency_bound_ms=bound_ms, seed=0
+        label="x",
+        artifact="x",
+        batch=batch,
+        scenario=Scenario(kind="server", qps=qps, queries=1, latency_bound_ms=bound_ms),
     )
     return summarise(
         Served(),

@@ -14,7 +14,7 @@ from ttl_deploy.artifact import Artifact, open_artifact, update_manifest
 from ttl_deploy.errors import BadInputError
 from ttl_deploy.parity import Bounds, Comparison, compare, logits_of, to_record, verdict
 from ttl_deploy.runtime import load
-from ttl_deploy.spec import OperatingPoint, ParityRecord, PreprocessSpec
+from ttl_deploy.spec import OperatingPoint, ParityRecord, Placement, PreprocessSpec
 from ttl_deploy.tasks import Multiclass, softmax
 
 AB, ABC = Multiclass(("a", "b")), Multiclass(("a", "b", "c"))
@@ -221,7 +221,10 @@ def test_a_wrong_mean_in_the_artifact_fails(artifact: Artifact) -> None:
 
 def test_both_runtimes_agree_within_the_bound(artifact: Artifact) -> None:
     images = np.random.default_rng(2).normal(size=(60, 3, 8, 8)).astype(np.float32)
-    with load(artifact, "onnxruntime") as one, load(artifact, "openvino") as other:
+    with (
+        load(artifact, Placement(runtime="onnxruntime")) as one,
+        load(artifact, Placement(runtime="openvino")) as other,
+    ):
         comparison = compare(np.arange(60) % 3, one.run(images), other.run(images), ABC)
     assert verdict(comparison, FP32).result == "pass"
 
@@ -271,13 +274,13 @@ def test_mlperf_asks_for_a_fraction_of_the_reference() -> None:
     comparison = compare(labels, reference, candidate, AB)
     drop = -(comparison.changes.auroc.difference or 0)
     assert 0.001 < drop < 0.0099 * (comparison.auroc[0] or 0)
-    loose, strict = (verdict(comparison, Bounds.preset(f"mlperf-{name}", "int8")) for name in ("99", "99.9"))
+    loose, strict = (verdict(comparison, Bounds(preset=f"mlperf-{name}")) for name in ("99", "99.9"))
     assert loose.result != "fail"
     assert strict.result == "fail"
     assert strict.bound == pytest.approx(0.001 * (comparison.auroc[0] or 0))
-    assert Bounds.preset("default", "fp32") == FP32
+    assert Bounds(preset="default") == Bounds()
     with pytest.raises(BadInputError, match=r"mlperf-99\.9"):
-        Bounds.preset("mlperf", "int8")
+        Bounds(preset="mlperf")
 
 
 def test_without_labels_logits_and_agreement_are_judged() -> None:
@@ -469,7 +472,7 @@ def test_bounds_that_are_not_given_are_those_of_the_precision() -> None:
     assert filled.max_probability_difference == INT8.max_probability_difference is not None
     assert given.filled("fp32").max_typical_difference == FP32.max_typical_difference
     assert Bounds.for_precision("something new") == FP32
-    mlperf = Bounds.preset("mlperf-99", "fp32")
+    mlperf = Bounds(preset="mlperf-99")
     assert mlperf.filled("fp32") == mlperf, "MLPerf's rule, and nothing else"
 
 

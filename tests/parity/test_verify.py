@@ -23,6 +23,7 @@ from ttl_deploy.data.synthetic import write_synthetic
 from ttl_deploy.errors import BadInputError, IntegrityError
 from ttl_deploy.parity.images import read_items
 from ttl_deploy.parity.verify import verify
+from ttl_deploy.spec import Placement
 from ttl_deploy.tasks import UNKNOWN, Multiclass, softmax
 from ttl_deploy.training.run import finished_run, read_predictions
 
@@ -235,7 +236,7 @@ def test_a_float_graph_gets_the_bounds_of_one_whatever_its_manifest_says(
     runtime = "openvino" if said == "bf16" else "onnxruntime"
     bad = edited(trained / "onnx-fp32", tmp_path / "bad", scaled_by(factor), precision=said)
     try:
-        found = verify(bad.folder, against=trained, runtime=runtime, cache=pixel_cache)
+        found = verify(bad.folder, against=trained, cache=pixel_cache, placement=Placement(runtime=runtime))
     except IntegrityError as error:
         assert said in error.what
         return

@@ -11,6 +11,7 @@ from PIL import Image
 from ttl_deploy.errors import BadInputError, UnreadableImageError
 from ttl_deploy.prediction.predict import predict
 from ttl_deploy.prediction.sources import ImageSources
+from ttl_deploy.spec import Stream
 
 
 def test_files_folders_and_patterns_are_found_once(tmp_path: Path) -> None:
@@ -27,7 +28,7 @@ def test_files_folders_and_patterns_are_found_once(tmp_path: Path) -> None:
 
 def test_batches_do_not_change_the_answers(trained: Path, synthetic: Path) -> None:
     images = [str(synthetic / "lesion")]
-    one, many = (list(predict(trained / "onnx-fp32", images, batch_size=size)) for size in (1, 7))
+    one, many = (list(predict(trained / "onnx-fp32", images, stream=Stream(batch_size=size))) for size in (1, 7))
     assert [p.image for p in one] == [p.image for p in many]
     for single, batched in zip(one, many, strict=True):
         assert single.probabilities == pytest.approx(batched.probabilities, abs=1e-5)
@@ -39,7 +40,7 @@ def test_unreadable_images_stop_or_are_left_out(trained: Path, synthetic: Path, 
     good = next((synthetic / "lesion").glob("*.png"))
     with pytest.raises(UnreadableImageError, match=r"bad\.png"):
         list(predict(trained / "onnx-fp32", [str(bad), str(good)]))
-    left = list(predict(trained / "onnx-fp32", [str(bad), str(good)], skip_unreadable=True))
+    left = list(predict(trained / "onnx-fp32", [str(bad), str(good)], stream=Stream(skip_unreadable=True)))
     assert [p.image for p in left] == [str(good)]
 
 

@@ -21,6 +21,7 @@ from ttl_deploy.errors import BadInputError, IntegrityError, StorageError, Unrea
 from ttl_deploy.prediction.file import PredictionFile
 from ttl_deploy.prediction.predict import predict
 from ttl_deploy.prediction.predictor import provenance_of
+from ttl_deploy.spec import Placement, Stream
 
 
 @pytest.fixture
@@ -130,9 +131,9 @@ def test_unreadable_images_are_tried_again(artifact: Artifact, scans: list[str],
     bad.write_bytes(b"")
     out = tmp_path / "out.csv"
     with pytest.raises(UnreadableImageError):
-        predict(artifact.folder, [scans[0], str(bad)], out=out, batch_size=1)
+        predict(artifact.folder, [scans[0], str(bad)], out=out, stream=Stream(batch_size=1))
     assert len(out.read_text().splitlines()) == 2
-    first = predict(artifact.folder, [scans[0], str(bad)], out=out, skip_unreadable=True)
+    first = predict(artifact.folder, [scans[0], str(bad)], out=out, stream=Stream(skip_unreadable=True))
     assert (first.written, first.present, first.unreadable) == (0, 1, 1)
     bad.write_bytes(Path(scans[1]).read_bytes())
     assert predict(artifact.folder, [scans[0], str(bad)], out=out).written == 1
@@ -143,14 +144,14 @@ def test_another_model_or_file_is_refused(
 ) -> None:
     before = whole.read_bytes()
     with pytest.raises(BadInputError, match="another model or engine"):
-        predict(artifact.folder, scans, out=whole, runtime="openvino")
+        predict(artifact.folder, scans, out=whole, placement=Placement(runtime="openvino"))
     foreign = tmp_path / "thesis.csv"
     foreign.write_text("chapter,words\n1,9000\n")
     with pytest.raises(BadInputError, match="not written by"):
         predict(artifact.folder, scans, out=foreign)
     assert foreign.read_text() == "chapter,words\n1,9000\n"
     assert whole.read_bytes() == before
-    other = predict(artifact.folder, scans, out=whole, runtime="openvino", overwrite=True)
+    other = predict(artifact.folder, scans, out=whole, overwrite=True, placement=Placement(runtime="openvino"))
     assert other.written == 20
 
 
@@ -204,7 +205,8 @@ def test_memory_does_not_grow_with_the_number_of_images(artifact: Artifact, scan
             yield from repeat(scans[0], count)
 
         tracemalloc.reset_peak()
-        assert sum(1 for _ in predict(artifact.folder, stream(), batch_size=16, workers=2, threads=1)) == count
+        where, how = Placement(threads=1), Stream(batch_size=16, workers=2)
+        assert sum(1 for _ in predict(artifact.folder, stream(), placement=where, stream=how)) == count
         return tracemalloc.get_traced_memory()[1]
 
     tracemalloc.start()
@@ -309,7 +311,7 @@ def test_rows_of_another_ir_of_the_same_architecture_are_refused(scans: list[str
 def test_rows_of_another_precision_or_activation_are_refused(
     artifact: Artifact, scans: list[str], tmp_path: Path, field: str, value: str
 ) -> None:
-    provenance = provenance_of(artifact, "onnxruntime", "cpu")
+    provenance = provenance_of(artifact, Placement(runtime="onnxruntime"))
     out = tmp_path / "rows.csv"
     classes = artifact.manifest.model.classes
     with PredictionFile(out, None, classes, False, provenance) as file:

@@ -16,6 +16,7 @@ from ttl_deploy.errors import BadInputError
 from ttl_deploy.prediction.file import PredictionFile
 from ttl_deploy.prediction.predict import predict
 from ttl_deploy.prediction.predictor import provenance_of
+from ttl_deploy.spec import Placement
 
 HOLDER = """
     import sys
@@ -23,9 +24,11 @@ HOLDER = """
     from ttl_deploy.artifact import open_artifact
     from ttl_deploy.prediction.predictor import provenance_of
     from ttl_deploy.prediction.file import PredictionFile
+    from ttl_deploy.spec import Placement
     artifact = open_artifact(Path(sys.argv[1]))
     classes = artifact.manifest.model.classes
-    with PredictionFile(Path(sys.argv[2]), None, classes, False, provenance_of(artifact, "onnxruntime", "cpu")) as file:
+    provenance = provenance_of(artifact, Placement(runtime="onnxruntime"))
+    with PredictionFile(Path(sys.argv[2]), None, classes, False, provenance) as file:
         file.write("first.png", None, classes[0], dict.fromkeys(classes, 0.5))
         print("in", flush=True)
         sys.stdin.readline()
@@ -92,7 +95,7 @@ def test_a_writer_that_is_gone_is_not_named(artifact: Artifact, scans: list[str]
 
 
 def test_a_refusal_lets_go_of_the_file_and_leaves_none(artifact: Artifact, tmp_path: Path) -> None:
-    provenance, classes = provenance_of(artifact, "onnxruntime", "cpu"), artifact.manifest.model.classes
+    provenance, classes = provenance_of(artifact, Placement(runtime="onnxruntime")), artifact.manifest.model.classes
     out = tmp_path / ("x" * 250)
     for _ in range(2):
         with pytest.raises(Exception, match="the name is longer than the file system allows; choose a shorter name"):

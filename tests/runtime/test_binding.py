@@ -24,7 +24,7 @@ from ttl_deploy.formats.export_run import export_run
 from ttl_deploy.parity.verify import verify
 from ttl_deploy.runtime import load, refuse_unbound
 from ttl_deploy.serve.triton import write_repository
-from ttl_deploy.spec import FileRecord, ModelSpec, PreprocessSpec
+from ttl_deploy.spec import FileRecord, ModelSpec, Placement, PreprocessSpec
 from ttl_deploy.training.run import finished_run
 
 FORMATS = ("onnx", "openvino", "pt2", "torchscript")
@@ -144,7 +144,7 @@ def test_a_graph_without_metadata_still_tells_its_ends(
 ) -> None:
     artifact = make_artifact(**changes)
     with pytest.raises(IntegrityError, match=said):
-        load(artifact, engine)
+        load(artifact, Placement(runtime=engine))
     with pytest.raises(IntegrityError, match=said):
         refuse_unbound(artifact)
 
@@ -168,7 +168,7 @@ def test_a_graph_without_metadata_tells_what_is_inside_when_it_is_verified(
     with pytest.raises(IntegrityError, match=said):
         verify(older.folder, against=trained, cache=pixel_cache)
     with pytest.raises(IntegrityError, match=said):
-        load(open_artifact(older.folder), "openvino")
+        load(open_artifact(older.folder), Placement(runtime="openvino"))
 
 
 def replaced(artifact: Artifact, proto: onnx.ModelProto) -> Artifact:
@@ -185,7 +185,7 @@ def test_a_graph_with_a_fixed_batch_is_told(artifact: Artifact, tiny_net: Any, e
     for put in (*proto.graph.input, *proto.graph.output):
         put.type.tensor_type.shape.dim[0].dim_value = batch
     with pytest.raises(IntegrityError, match=f"fixed to {batch} in the graph, artifacts take any batch"):
-        load(replaced(artifact, proto), engine)
+        load(replaced(artifact, proto), Placement(runtime=engine))
 
 
 @pytest.mark.parametrize("engine", ONNX_ENGINES)
@@ -202,7 +202,7 @@ def test_another_rank_or_type_of_the_output_is_told(artifact: Artifact, tiny_net
     proto.graph.output.append(helper.make_tensor_value_info("wider", TensorProto.DOUBLE, ["batch", 3, 1]))
     changed = update_manifest(replaced(artifact, proto), output_name="wider")
     with pytest.raises(IntegrityError, match=r"is float64 in the graph, the manifest says float32 \(and 1 more\)"):
-        load(changed, engine)
+        load(changed, Placement(runtime=engine))
 
 
 @pytest.mark.parametrize("engine", ONNX_ENGINES)
@@ -211,7 +211,7 @@ def test_a_free_height_takes_what_the_manifest_says(
 ) -> None:
     proto = tiny_net.proto()
     proto.graph.input[0].type.tensor_type.shape.dim[2].dim_param = "height"
-    with load(replaced(artifact, proto), engine) as session:
+    with load(replaced(artifact, proto), Placement(runtime=engine)) as session:
         assert session.run(images).shape == (5, 3)
 
 
@@ -320,4 +320,4 @@ def test_a_kit_may_hold_what_it_built(artifact: Artifact) -> None:
 def test_a_format_that_no_reader_knows_is_left_to_its_engine(make_artifact: Callable[..., Artifact]) -> None:
     refuse_unbound(make_artifact(format="somewhere"))
     with pytest.raises(BadInputError, match="runs onnx, not somewhere"):
-        load(make_artifact("other", format="somewhere"), "onnxruntime")
+        load(make_artifact("other", format="somewhere"), Placement(runtime="onnxruntime"))

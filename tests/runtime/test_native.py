@@ -12,6 +12,7 @@ from ttl_deploy.artifact import Artifact, open_artifact
 from ttl_deploy.errors import IntegrityError, TtlDeployError
 from ttl_deploy.runtime import RUNTIMES, load, native_code, runtime_for
 from ttl_deploy.runtime.native import NATIVE, refuse_context
+from ttl_deploy.spec import Placement, Trust
 
 COMPILED = [name for name, what in NATIVE.items() if what is not None]
 
@@ -30,9 +31,9 @@ def test_a_runtime_that_is_not_in_the_table_counts_as_native() -> None:
 def test_native_code_that_nobody_answers_for_does_not_run(name: str, make_artifact: Callable[..., Artifact]) -> None:
     runtime = RUNTIMES.get(name)
     folder = make_artifact(format=runtime.formats[0]).folder
-    for use in (load, runtime_for, lambda artifact, _, device: runtime.load(artifact, device=device)):
+    for use in (load, runtime_for, runtime.load):
         with pytest.raises(IntegrityError, match=r"would run native code: .* pass --key .* or --trust"):
-            use(open_artifact(folder), name, device=runtime.devices[0])
+            use(open_artifact(folder), Placement(runtime=name, device=runtime.devices[0]))
 
 
 @pytest.mark.parametrize("name", COMPILED)
@@ -40,22 +41,22 @@ def test_with_trust_it_gets_as_far_as_the_engine(name: str, make_artifact: Calla
     """There the tiny network is no such engine, or there is no GPU."""
     runtime = RUNTIMES.get(name)
     made = make_artifact(format=runtime.formats[0])
-    for artifact in (made, open_artifact(made.folder, trust=True)):
+    for artifact in (made, open_artifact(made.folder, trust=Trust(native_code=True))):
         with pytest.raises(TtlDeployError) as error:
-            load(artifact, name, device=runtime.devices[0])
+            load(artifact, Placement(runtime=name, device=runtime.devices[0]))
         assert "native code" not in str(error.value)
 
 
 def test_data_needs_no_trust(artifact: Artifact) -> None:
     assert not open_artifact(artifact.folder).trusted
     for name in ("onnxruntime", "openvino"):
-        load(open_artifact(artifact.folder), name).close()
+        load(open_artifact(artifact.folder), Placement(runtime=name)).close()
 
 
 def test_a_package_that_the_manifest_does_not_list_is_not_loaded(make_artifact: Callable[..., Artifact]) -> None:
     details = {"aot": {"file": "../package.pt2", "device": "cpu", "isa": []}}
     with pytest.raises(IntegrityError, match=r"does not list its package '\.\./package\.pt2'"):
-        load(make_artifact(format="pt2", details=details), "torch-aot")
+        load(make_artifact(format="pt2", details=details), Placement(runtime="torch-aot"))
 
 
 def test_a_graph_with_a_compiled_engine_inside_is_refused(artifact: Artifact, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import torch
 from ttl_deploy.artifact import Artifact
 from ttl_deploy.errors import TtlDeployError
 from ttl_deploy.runtime import load, ort
+from ttl_deploy.spec import Placement
 
 
 def test_onnx_runtime_is_told_on_cuda(artifact: Artifact, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -35,7 +36,7 @@ def test_pytorch_is_told_on_cuda(make_artifact: Any, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
     with pytest.raises(TtlDeployError):  # the file is no exported program
-        load(make_artifact(format="pt2"), "torch", device="cuda")
+        load(make_artifact(format="pt2"), Placement(runtime="torch", device="cuda"))
     assert torch.backends.cudnn.allow_tf32 is False
 
 

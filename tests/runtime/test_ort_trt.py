@@ -19,6 +19,7 @@ from ttl_deploy.artifact import Artifact
 from ttl_deploy.errors import IntegrityError, MissingDependencyError
 from ttl_deploy.runtime import RUNTIMES, load, ort_trt
 from ttl_deploy.runtime.ort_trt import NAME, PROVIDER, OrtTrtSession, provider_options
+from ttl_deploy.spec import Placement
 
 REAL_SESSION = onnxruntime.InferenceSession
 
@@ -120,7 +121,7 @@ def test_it_is_refused_here_and_says_why(artifact: Artifact) -> None:
         pytest.skip("this machine has a GPU")
     assert RUNTIMES.get(NAME).available() == "no NVIDIA GPU is here"
     with pytest.raises(MissingDependencyError, match="no NVIDIA GPU is here"):
-        load(artifact, NAME, device="cuda")
+        load(artifact, Placement(runtime=NAME, device="cuda"))
     if ort_trt._missing_library():
         with pytest.raises(MissingDependencyError, match=PROVIDER):
             OrtTrtSession(artifact, threads=1, device="cuda")

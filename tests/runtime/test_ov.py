@@ -15,7 +15,7 @@ from ttl_deploy.artifact import Artifact, write_artifact
 from ttl_deploy.runtime import load
 from ttl_deploy.runtime.ov import settings
 from ttl_deploy.runtime.ov_core import core
-from ttl_deploy.spec import ModelSpec
+from ttl_deploy.spec import ModelSpec, Placement
 
 
 def wide_linear(folder: Path, like: Artifact) -> tuple[Artifact, Callable[[Any], Any]]:
@@ -47,7 +47,7 @@ def wide_linear(folder: Path, like: Artifact) -> tuple[Artifact, Callable[[Any],
 def test_a_fp32_artifact_is_computed_in_fp32(tmp_path: Path, artifact: Artifact) -> None:
     wide, expected = wide_linear(tmp_path / "wide", artifact)
     batch = np.random.default_rng(4).normal(size=(8, 3, 16, 16)).astype(np.float32)
-    with load(wide, "openvino") as session:
+    with load(wide, Placement(runtime="openvino")) as session:
         difference = np.abs(session.run(batch) - expected(batch)).max()
     # Rounding each of 768 products' factors to bfloat16 would move a logit by about 0.1.
     assert difference < 1e-3
@@ -75,7 +75,7 @@ def test_nothing_is_left_on_disk(
     place.mkdir()
     monkeypatch.chdir(place)
     before = sorted(artifact.folder.rglob("*"))
-    with load(artifact, "openvino") as session:
+    with load(artifact, Placement(runtime="openvino")) as session:
         session.run(images)
     assert list(place.iterdir()) == []
     assert sorted(artifact.folder.rglob("*")) == before
@@ -88,9 +88,10 @@ import gc, os, signal
 from pathlib import Path
 from ttl_deploy.artifact import open_artifact
 from ttl_deploy.runtime import load
+from ttl_deploy.spec import Placement
 
 artifact = open_artifact(Path({str(artifact.folder)!r}))
-first, second = load(artifact, "openvino"), load(artifact, "openvino")
+first, second = load(artifact, Placement(runtime="openvino")), load(artifact, Placement(runtime="openvino"))
 for session in (first, second):
     session.close()
 del first, second, session

@@ -21,7 +21,7 @@ from ttl_deploy.formats.kit.verify_engine import TOLERANCE as OF_THE_KIT
 from ttl_deploy.preprocess import normalise
 from ttl_deploy.runtime import RUNTIMES, cuda_driver, load, runtime_for, suitable, trt, trt_rtx
 from ttl_deploy.runtime.stored_samples import TOLERANCE, fault, read_samples
-from ttl_deploy.spec import PreprocessSpec
+from ttl_deploy.spec import Placement, PreprocessSpec
 
 VERSION = "1.7.1.116"
 PIXELS = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 3), dtype=np.uint8)
@@ -204,12 +204,12 @@ def test_on_the_gpu_the_engine_is_the_default_and_on_the_cpu_the_graph(
         monkeypatch.setitem(RUNTIMES._entries, name, replace(RUNTIMES.get(name), available=lambda: None))
     assert suitable("onnx", "fp16", "cuda")[0].name == "tensorrt-rtx"
     made = rtx()
-    with load(made, device="cuda") as session:
+    with load(made, Placement(device="cuda")) as session:
         assert session.runtime == "tensorrt-rtx"
     with load(update_manifest(made, precision="fp32")) as session:
         assert session.runtime == "onnxruntime"
     # An artifact without engines has nothing for it.
-    assert runtime_for(artifact, device="cuda").name == "onnxruntime"
+    assert runtime_for(artifact, Placement(device="cuda")).name == "onnxruntime"
 
 
 class TestFullTensorRT:

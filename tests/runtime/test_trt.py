@@ -20,7 +20,7 @@ from ttl_deploy.runtime import cuda_driver, load, trt
 from ttl_deploy.runtime.cuda_driver import Cuda, Device
 from ttl_deploy.runtime.trt import refuse_foreign
 from ttl_deploy.runtime.trt_engine_run import EngineError, EngineRun
-from ttl_deploy.spec import ModelSpec
+from ttl_deploy.spec import ModelSpec, Placement
 
 RTX = Device("Quadro RTX 6000", "7.5")
 
@@ -208,9 +208,9 @@ def test_where_tensorrt_is_missing_it_is_said(
     if hardware.describe().gpus:
         pytest.skip("this machine has a GPU")
     with pytest.raises(MissingDependencyError, match="no NVIDIA GPU is here"):
-        load(engine, "tensorrt", device="cuda")
+        load(engine, Placement(runtime="tensorrt", device="cuda"))
     with pytest.raises(MissingDependencyError, match=r"no runtime here runs trt .* on cuda"):
-        load(engine, device="cuda")
+        load(engine, Placement(device="cuda"))
     monkeypatch.setitem(sys.modules, "tensorrt", None)
     with pytest.raises(MissingDependencyError, match=r"tensorrt cannot be imported .* NVIDIA's package index"):
         open_session(engine)

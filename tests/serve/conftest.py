@@ -16,7 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 from ttl_deploy.artifact import write_artifact
 from ttl_deploy.serve.model import ServedModel
 from ttl_deploy.serve.server import Server
-from ttl_deploy.spec import ModelSpec, PreprocessSpec, SourceRun
+from ttl_deploy.spec import ModelSpec, Placement, PreprocessSpec, SourceRun
 
 SIZE = 8
 CLASSES = ("healthy", "ill", "unclear")
@@ -64,7 +64,9 @@ def served_artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def tiny(served_artifact: Path) -> Iterator[ServedModel]:
     """The artifact, opened; its name is `tiny`."""
-    with ServedModel(served_artifact, name="tiny", threads=1, max_batch=8, decode_seconds=10.0) as opened:
+    with ServedModel(
+        served_artifact, name="tiny", max_batch=8, decode_seconds=10.0, placement=Placement(threads=1)
+    ) as opened:
         yield opened
 
 

@@ -14,9 +14,9 @@ import pytest
 from ttl_deploy.cli.main import run
 from ttl_deploy.errors import BadInputError
 from ttl_deploy.serve.access import read_token, tls_context
-from ttl_deploy.serve.gate import RequestLimits
 from ttl_deploy.serve.model import ServedModel
 from ttl_deploy.serve.server import Server
+from ttl_deploy.spec import RequestLimits
 
 SECRET = "0123456789abcdef0123456789abcdef"
 

@@ -12,10 +12,11 @@ from typing import Any
 import httpx
 import pytest
 
-from ttl_deploy.serve.gate import Gate, Reply, RequestLimits
+from ttl_deploy.serve.gate import Gate, Reply
 from ttl_deploy.serve.model import ServedModel
 from ttl_deploy.serve.request_error import RequestError
 from ttl_deploy.serve.server import Server, allow_open_files
+from ttl_deploy.spec import RequestLimits
 
 Connect = Callable[..., socket.socket]
 
@@ -135,7 +136,7 @@ class TestGate:
                 task.cancel()
             await asyncio.gather(*waiting, return_exceptions=True)
 
-        self.run(RequestLimits(max_body=1000), scene)
+        self.run(RequestLimits(max_body_mib=0.001), scene)
 
     def test_what_bodies_hold_is_counted_down_to_nothing(self) -> None:
         async def body() -> AsyncIterator[bytes]:
@@ -145,7 +146,7 @@ class TestGate:
             for _ in range(100):
                 await gate.answer(None, body(), lambda body: Reply(body))
 
-        self.run(RequestLimits(max_body=1000), scene)
+        self.run(RequestLimits(max_body_mib=0.001), scene)
 
     def test_a_client_that_ignores_retry_after_cannot_ask_at_full_speed(self) -> None:
         """The refusal takes its time, and no processor."""

@@ -24,16 +24,16 @@ from ttl_deploy.formats.export_run import export_run
 from ttl_deploy.prediction.predict import predict
 from ttl_deploy.prediction.predictor import Prediction
 from ttl_deploy.preprocess import load_pixels, normalise
-from ttl_deploy.serve.gate import RequestLimits
 from ttl_deploy.serve.model import ServedModel, served_name
 from ttl_deploy.serve.server import Server
+from ttl_deploy.spec import Placement, RequestLimits
 
-LIMITS = RequestLimits(max_body=2**20, timeout=60.0, max_concurrency=4)
+LIMITS = RequestLimits(max_body_mib=1, timeout=60.0, max_concurrency=4)
 
 
 @pytest.fixture(scope="module")
 def model(trained: Path) -> Iterator[ServedModel]:
-    with ServedModel(trained / "onnx-fp32", name="chest", threads=1, max_batch=8) as opened:
+    with ServedModel(trained / "onnx-fp32", name="chest", max_batch=8, placement=Placement(threads=1)) as opened:
         yield opened
 
 
@@ -193,7 +193,7 @@ class TestAGraphWithItsOwnEnds:
         place = tmp_path_factory.mktemp("embedded") / "artifact"
         export_run(trained, out=place, cache=pixel_cache, embed_preprocessing=True, activation="softmax")
         with (
-            ServedModel(place, name="chest", threads=1, max_batch=8) as opened,
+            ServedModel(place, name="chest", max_batch=8, placement=Placement(threads=1)) as opened,
             Server(opened, port=0, limits=LIMITS) as running,
             httpx.Client(base_url=running.url, timeout=120, trust_env=False) as client,
         ):
@@ -374,7 +374,7 @@ class TestLimits:
             return honest(images)
 
         monkeypatch.setattr(model, "of_images", slow)
-        with Server(model, port=0, limits=RequestLimits(max_body=2**20, timeout=0.5, max_concurrency=2)) as running:
+        with Server(model, port=0, limits=RequestLimits(max_body_mib=1, timeout=0.5, max_concurrency=2)) as running:
             yield running, go
             go.set()
 
@@ -440,9 +440,11 @@ def test_what_no_check_foresaw_is_a_500_and_the_server_goes_on(
 def test_many_at_once_get_their_own_answers(trained: Path, synthetic: Path) -> None:
     """OpenVINO's request is not to be used by two threads at once; the model's sessions are taken in turns."""
     images = sorted(synthetic.glob("*/*.png"))[:24]
-    wanted = rows(list(predict(trained / "onnx-fp32", [str(i) for i in images], runtime="openvino")))
+    wanted = rows(
+        list(predict(trained / "onnx-fp32", [str(i) for i in images], placement=Placement(runtime="openvino")))
+    )
     with (
-        ServedModel(trained / "onnx-fp32", runtime="openvino", threads=1, sessions=2) as model,
+        ServedModel(trained / "onnx-fp32", sessions=2, placement=Placement(runtime="openvino", threads=1)) as model,
         Server(model, port=0, limits=RequestLimits(max_concurrency=64)) as server,
         concurrent.futures.ThreadPoolExecutor(8) as pool,
     ):

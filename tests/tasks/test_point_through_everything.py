@@ -27,7 +27,7 @@ from ttl_deploy.prediction.predict import predict
 from ttl_deploy.serve.model import ServedModel
 from ttl_deploy.serve.server import Server
 from ttl_deploy.serve.triton import config
-from ttl_deploy.spec import Data, FileRecord
+from ttl_deploy.spec import Data, FileRecord, Placement
 from ttl_deploy.training.run import finished_run, read_predictions
 from ttl_deploy.training.train import train
 
@@ -164,7 +164,10 @@ def test_rows_of_another_point_are_not_added_to(
 
 @pytest.fixture(scope="module")
 def server(pointed: Path) -> Iterator[Server]:
-    with ServedModel(pointed / "onnx-fp32", name="chest", threads=1) as model, Server(model, port=0) as running:
+    with (
+        ServedModel(pointed / "onnx-fp32", name="chest", placement=Placement(threads=1)) as model,
+        Server(model, port=0) as running,
+    ):
         yield running
 
 

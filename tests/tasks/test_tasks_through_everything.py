@@ -21,6 +21,7 @@ from ttl_deploy.prediction.predict import predict
 from ttl_deploy.serve.model import ServedModel
 from ttl_deploy.serve.server import Server
 from ttl_deploy.serve.triton import config
+from ttl_deploy.spec import Placement
 from ttl_deploy.training.run import finished_run, read_predictions
 
 FINDINGS = ("Cardiomegaly", "Edema", "Support Devices")
@@ -184,7 +185,7 @@ def test_a_graph_may_end_in_the_tasks_activation_and_in_no_other(
 @pytest.fixture(scope="module", params=KINDS)
 def server(request: pytest.FixtureRequest, runs: dict[str, Path]) -> Iterator[tuple[str, Server]]:
     artifact = runs[request.param] / "onnx-fp32"
-    with ServedModel(artifact, name="chest", threads=1) as model, Server(model, port=0) as running:
+    with ServedModel(artifact, name="chest", placement=Placement(threads=1)) as model, Server(model, port=0) as running:
         yield request.param, running
 
 

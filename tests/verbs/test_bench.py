@@ -13,6 +13,7 @@ from ttl_deploy.hardware import Gpu, describe
 from ttl_deploy.latency.ceiling import Ceiling, Rate
 from ttl_deploy.latency.machine import MachineState
 from ttl_deploy.progress import SILENT
+from ttl_deploy.spec import Scenario
 from ttl_deploy.verbs import bench as room
 from ttl_deploy.verbs.bench import bench
 from ttl_deploy.verbs.estimate import estimate
@@ -71,15 +72,16 @@ def test_pytorch_is_measured_in_the_variants_asked_for(trained: Path) -> None:
 
 def test_offline_runs_all_images_in_batches(trained: Path) -> None:
     only = {"runtimes": ["onnxruntime"], "compare_whole": False, "threads": 1}
-    *_, row = bench([trained / "onnx-fp32"], scenario="offline", queries=50, batch=8, **only, **FAST)
+    *_, row = bench([trained / "onnx-fp32"], scenario=Scenario(kind="offline", queries=50), batch=8, **only, **FAST)
     m = row.measurement
     assert (m.scenario, len(m.samples_ms)) == ("offline", 7)
     assert m.throughput == pytest.approx(8 * 1000 / np.mean(m.samples_ms))
 
 
 def test_the_server_queues_in_real_time(trained: Path) -> None:
-    only = {"runtimes": ["onnxruntime"], "compare_whole": False, "threads": 1, "scenario": "server"}
-    *_, row = bench([trained / "onnx-fp32"], queries=40, qps=100.0, latency_bound_ms=1000.0, **only, **FAST)
+    only = {"runtimes": ["onnxruntime"], "compare_whole": False, "threads": 1}
+    load = Scenario(kind="server", queries=40, qps=100.0, latency_bound_ms=1000.0)
+    *_, row = bench([trained / "onnx-fp32"], scenario=load, **only, **FAST)
     m, s = row.measurement, row.measurement.server
     assert s is not None
     assert (len(m.samples_ms), len(s.service_ms), s.offered_qps, s.searched) == (40, 40, 100.0, False)
@@ -90,15 +92,15 @@ def test_the_server_queues_in_real_time(trained: Path) -> None:
     assert (s.percentile, s.held) == (50, None), "40 queries do not tell the 99th percentile"
     assert row.ratio is None
     with pytest.raises(BadInputError, match="needs a latency bound"):
-        bench([trained / "onnx-fp32"], **only, **FAST)
+        Scenario(kind="server")
 
 
 def test_a_bound_below_a_query_alone_is_told(trained: Path) -> None:
     from ttl_deploy.errors import TtlDeployError
 
-    only = {"runtimes": ["onnxruntime"], "compare_whole": False, "scenario": "server"}
+    only = {"runtimes": ["onnxruntime"], "compare_whole": False}
     with pytest.raises(TtlDeployError, match=r"no rate holds a latency bound of 0\.001 ms: a query alone takes"):
-        bench([trained / "onnx-fp32"], latency_bound_ms=0.001, **only, **FAST)
+        bench([trained / "onnx-fp32"], scenario=Scenario(kind="server", latency_bound_ms=0.001), **only, **FAST)
 
 
 def test_rows_are_set_against_the_ceiling(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:

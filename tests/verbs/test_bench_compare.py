@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 
 from ttl_deploy.errors import BadInputError
+from ttl_deploy.spec import Placement
 from ttl_deploy.verbs.compare import compare, job_of
 
-SHARED: dict[str, Any] = {"batch": 1, "threads": 1, "device": "cpu"}
+ONE = Placement(threads=1)
 BRIEF: dict[str, Any] = {"threads": 1, "min_samples": 60, "min_seconds": 0.6, "most_uncertain": 10.0}
 
 
@@ -35,7 +36,7 @@ def test_a_larger_batch_takes_longer(trained: Path) -> None:
     from ttl_deploy.latency.persistent import Block
 
     name = f"{trained / 'onnx-fp32'}@onnxruntime"
-    jobs = [job_of(name, {**SHARED, "batch": batch}) for batch in (1, 32)]
+    jobs = [job_of(name, ONE, batch=batch) for batch in (1, 32)]
     jobs = [job.model_copy(update={"label": str(job.batch)}) for job in jobs]
     one, many = measure_in_turns(jobs, blocks=6, block=Block(min_samples=5, min_seconds=0.02, max_seconds=5))
     found = compare_blocks(many, one, most_uncertain=10)
@@ -44,19 +45,19 @@ def test_a_larger_batch_takes_longer(trained: Path) -> None:
 
 def test_engines_are_named_after_an_at(trained: Path) -> None:
     artifact = trained / "onnx-fp32"
-    assert job_of(f"{artifact}@openvino", SHARED).runtime == "openvino"
-    assert job_of(str(artifact), SHARED).runtime is None
+    assert job_of(f"{artifact}@openvino", ONE).placement.runtime == "openvino"
+    assert job_of(str(artifact), ONE).placement.runtime is None
     for text in (str(trained), f"{trained}@pytorch", f"{artifact}@pytorch", f"{trained}@eager"):
-        job = job_of(text, SHARED)
+        job = job_of(text, ONE)
         assert (job.artifact, job.argument["run"], job.argument["variant"]) == (None, str(trained.resolve()), "eager")
-    assert job_of(f"{trained}@pytorch-bf16", SHARED).precision == "bf16"
+    assert job_of(f"{trained}@pytorch-bf16", ONE).precision == "bf16"
 
 
 def test_an_at_in_a_folders_name_is_its_own(trained: Path, tmp_path: Path) -> None:
     place = tmp_path / "mine@home"
     place.symlink_to(trained / "onnx-fp32")
-    assert job_of(str(place), SHARED).runtime is None
-    assert job_of(f"{place}@openvino", SHARED).runtime == "openvino"
+    assert job_of(str(place), ONE).placement.runtime is None
+    assert job_of(f"{place}@openvino", ONE).placement.runtime == "openvino"
 
 
 @pytest.mark.parametrize(
@@ -65,7 +66,7 @@ def test_an_at_in_a_folders_name_is_its_own(trained: Path, tmp_path: Path) -> No
 )
 def test_engines_that_a_run_has_not_are_refused(trained: Path, suffix: str, message: str) -> None:
     with pytest.raises(BadInputError, match=message):
-        job_of(f"{trained}{suffix}", SHARED)
+        job_of(f"{trained}{suffix}", ONE)
 
 
 def test_too_few_blocks_are_refused(trained: Path) -> None:

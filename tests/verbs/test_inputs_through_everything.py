@@ -22,6 +22,7 @@ from ttl_deploy.prediction.predict import predict
 from ttl_deploy.serve.model import ServedModel
 from ttl_deploy.serve.server import Server
 from ttl_deploy.serve.triton import config
+from ttl_deploy.spec import Placement
 from ttl_deploy.training.run import finished_run
 from ttl_deploy.verbs import locate
 
@@ -142,7 +143,10 @@ def test_the_kit_answers_as_predict_does(
 
 @pytest.fixture(scope="module", params=list(SHAPES))
 def server(request: pytest.FixtureRequest, runs: dict[str, Path]) -> Iterator[tuple[str, Server]]:
-    with ServedModel(runs[request.param] / "onnx-fp32", name="m", threads=1) as model, Server(model, port=0) as running:
+    with (
+        ServedModel(runs[request.param] / "onnx-fp32", name="m", placement=Placement(threads=1)) as model,
+        Server(model, port=0) as running,
+    ):
         yield request.param, running
 
 

@@ -1,7 +1,8 @@
 """Turns a record into options of a command: each field is one, with the field's own help, type, range and default.
 
 A command declares what it takes, `def run(data: Data, model: Model, ...)`; `form` gives typer the options of every
-record in the place of the record. A value that a record refuses is told by the option that it was given for.
+record in the place of the record, and `request_form` takes what they would say from a file too. A value that a record
+refuses is told by the option that it was given for. Fields that a command has no use for are left out by `Without`.
 
 Where a record or a command takes options that only some methods, formats or strategies have (`Offered`), they are those
 of all that are known; `complete` adds what third parties registered.
@@ -17,7 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import typer
 from pydantic import ValidationError
@@ -28,7 +29,10 @@ from ttl_deploy.errors import BadInputError
 from ttl_deploy.spec import Record
 from ttl_deploy.spec.options import Offered
 from ttl_deploy.spec.request import read_request
-from ttl_deploy.spec.said import Said, said_of
+from ttl_deploy.spec.said import Said, Without, said_of
+
+Answer = TypeVar("Answer", int, None)
+"""Of a command: its exit code, where it has one to give."""
 
 _CONTEXT, _CONFIG = "context", "config"
 _RESERVED = ("--config", "--help", "-h")
@@ -83,7 +87,7 @@ class _Entry:
         return tuple(named.replace("--", f"--{self.prefix}-") for named in words) if self.prefix else words
 
 
-_FORMS: dict[Callable[..., None], _Form] = {}
+_FORMS: dict[Callable[..., Any], _Form] = {}
 """By the command that typer calls."""
 
 
@@ -100,28 +104,34 @@ class _Begun:
     said: Mapping[str, Mapping[str, Any]]
 
 
-def form(command: Callable[..., None]) -> Callable[..., None]:
+def form(command: Callable[..., Answer]) -> Callable[..., Answer]:
     """A command whose records are options.
 
     A parameter that may be None is so where no value was given for a field that its record needs. A parameter that has
-    the name of a record's field gets the field's value too. `--config` gives values in the place of options that are
-    not there.
+    the name of a record's field gets the field's value too.
 
     Args:
         command: Its parameters are records, or options as typer knows them.
     """
-    made = _Form(command)
+    return _formed(command, _Form(command))
 
+
+def request_form(command: Callable[..., Answer]) -> Callable[..., Answer]:
+    """As `form`; and `--config` gives values in the place of options that are not there."""
+    return _formed(command, _Form(command, config=True))
+
+
+def _formed(command: Callable[..., Answer], made: _Form) -> Callable[..., Answer]:
     @functools.wraps(command)
-    def run(**given: Any) -> None:
-        command(**made.values(given))
+    def run(**given: Any) -> Answer:
+        return command(**made.values(given))
 
     _FORMS[run] = made
     _declare(run, made)
     return run
 
 
-def complete(command: Callable[..., None]) -> None:
+def complete(command: Callable[..., Any]) -> None:
     """Adds the options that third parties registered to a command that takes some.
 
     It takes looking through the installed packages, and may import theirs: so it is not done for a command that is not
@@ -135,7 +145,7 @@ def complete(command: Callable[..., None]) -> None:
         _declare(command, _FORMS[command])
 
 
-def _declare(run: Callable[..., None], made: _Form) -> None:
+def _declare(run: Callable[..., Any], made: _Form) -> None:
     signature = made.signature()
     # Typer reads both, at every call.
     run.__signature__ = signature  # type: ignore[attr-defined]
@@ -145,11 +155,16 @@ def _declare(run: Callable[..., None], made: _Form) -> None:
 class _Form:
     """A command with the options of its records, as far as they are known.
 
+    Args:
+        command: The command.
+        config: Whether it takes `--config`.
+
     Attributes:
         entries: Every field as an option.
     """
 
-    def __init__(self, command: Callable[..., None]) -> None:
+    def __init__(self, command: Callable[..., Any], *, config: bool = False) -> None:
+        self._config = config
         self._hints = get_type_hints(command, include_extras=True)
         self._parameters = list(inspect.signature(command).parameters.values())
         kinds = {name: _record(hint) for name, hint in self._hints.items()}
@@ -174,7 +189,7 @@ class _Form:
                 hint = self._hints[parameter.name]
                 parameters.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=hint))
             parameters += [_parameter(entry) for entry in self.entries if entry.place[0] == parameter.name]
-        if self._records:
+        if self._config:
             kind = inspect.Parameter.KEYWORD_ONLY
             parameters.append(inspect.Parameter(_CONFIG, kind, default=None, annotation=Config))
         return inspect.Signature(parameters)
@@ -196,7 +211,12 @@ class _Form:
         return values
 
     def _find(self) -> list[_Entry]:
-        entries = [entry for name, record in self._records.items() for entry in _entries(record, (name,), "")]
+        entries = [
+            entry
+            for name, record in self._records.items()
+            for entry in _entries(record, (name,), "")
+            if entry.place[1] not in _left_out(self._hints[name])
+        ]
         taken = {word for entry in entries for word in _every_word(entry)} | set(_RESERVED)
         taken |= {word for name in self._own for word in _own_words(name, self._hints[name])}
         for place, offer in self._offered():
@@ -276,6 +296,11 @@ def _plain(field: FieldInfo) -> type:
     return kind if kind in (bool, int, float, Path) else str
 
 
+def _left_out(hint: Any) -> tuple[str, ...]:
+    """Fields of a parameter's record that are no options."""
+    return next((part.fields for part in getattr(hint, "__metadata__", ()) if isinstance(part, Without)), ())
+
+
 def _record(hint: Any) -> Any:
     """The record class of a parameter's type; None where it is none."""
     kinds = [kind for kind in _kinds(hint) if isinstance(kind, type) and issubclass(kind, Record)]
@@ -283,7 +308,8 @@ def _record(hint: Any) -> Any:
 
 
 def _kinds(hint: Any) -> tuple[Any, ...]:
-    return get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+    plain = get_args(hint)[0] if get_origin(hint) is Annotated else hint
+    return get_args(plain) if get_origin(plain) in (Union, UnionType) else (plain,)
 
 
 def _optional(hint: Any) -> bool:

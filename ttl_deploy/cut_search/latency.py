@@ -18,7 +18,7 @@ from ttl_deploy.formats.reference import untrained
 from ttl_deploy.latency import Job, Measurement, run_isolated
 from ttl_deploy.latency.roofline import Work
 from ttl_deploy.latency.targets import get_target
-from ttl_deploy.spec import ModelSpec, read_record
+from ttl_deploy.spec import ModelSpec, Placement, read_record
 from ttl_deploy.spec.search import MEASURED
 
 PRECISION = "fp32"
@@ -63,7 +63,8 @@ class Latencies:
         path = self.folder / f"{spec.method}-{spec.cut}-{self.device}.json"
         if not path.exists():
             artifact = untrained(spec, cache=self.cache)
-            job = Job(label=f"{spec.backbone} {spec.cut}", artifact=str(artifact.folder), device=self.device)
+            where = Placement(device=self.device)
+            job = Job(label=f"{spec.backbone} {spec.cut}", artifact=str(artifact.folder), placement=where)
             files.write_json(path, run_isolated(job).model_dump(mode="json"))
         again = "remove it: it is then measured again"
         measured = read_record(Measurement, read_json(path, fix=again), path, fix=again)

@@ -23,11 +23,11 @@ from ttl_deploy.formats.export_run import Exported, export_one
 from ttl_deploy.formats.exporter import EXPORTERS, Exporter
 from ttl_deploy.latency import Job, Measurement, run_all
 from ttl_deploy.latency.duel import block_medians, ratio_of_medians
-from ttl_deploy.parity.compare import Bounds
 from ttl_deploy.parity.precision import STRICTEST_FIRST
 from ttl_deploy.parity.verify import verify
 from ttl_deploy.progress import SILENT, Reporter
 from ttl_deploy.runtime import suitable
+from ttl_deploy.spec import Bounds, Placement, Trust
 from ttl_deploy.training.run import finished_run
 
 AUTO = "auto"
@@ -164,10 +164,9 @@ def _try(
                 made.folder,
                 against=source.run.folder,
                 data=source.data,
-                runtime=engine.name,
-                device=device,
+                placement=Placement(runtime=engine.name, device=device),
                 bounds=bounds,
-                trust=True,
+                trust=Trust(native_code=True),
                 cache=source.cache,
             )
         except TtlDeployError as error:
@@ -194,10 +193,8 @@ def _measured(
         Job(
             label=f"{candidate.format} {candidate.precision} in {candidate.runtime}",
             artifact=str(made.folder.resolve()),
-            runtime=candidate.runtime,
-            trust=True,
-            device=device,
-            threads=threads,
+            placement=Placement(runtime=candidate.runtime, device=device, threads=threads),
+            trust=Trust(native_code=True),
             min_samples=min_samples,
         )
         for candidate, made in passed

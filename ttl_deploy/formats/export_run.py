@@ -23,13 +23,14 @@ from ttl_deploy.formats.exporter import EXPORTERS, Exporter, ExportJob, Written,
 from ttl_deploy.formats.images import RunImages
 from ttl_deploy.formats.model_card import write_model_card
 from ttl_deploy.formats.options import ExportOptions
-from ttl_deploy.parity.compare import Bounds
 from ttl_deploy.parity.verify import check
 from ttl_deploy.progress import SILENT, Reporter
 from ttl_deploy.spec import (
     OPERATING_POINT_VERSION,
     TASK_VERSION,
+    Bounds,
     OperatingPoint,
+    Placement,
     SourceRun,
     TaskSpec,
     make_record,
@@ -332,7 +333,7 @@ _WAY_OUT = {"int8": f"--int8-auto leaves the layers that hurt in float, --qat 3 
 def _checked(made: Artifact, engine: str | None, source: Exported, bounds: Bounds | None) -> Artifact:
     runtime.refuse_unbound(made)
     reference = source.reference
-    with runtime.load(made, engine, device=runtime.home_device(made)) as session:
+    with runtime.load(made, Placement(runtime=engine, device=runtime.home_device(made))) as session:
         result = check(made, session, source.prepared, reference, bounds=bounds, reference_name="pytorch fp32")
     record = result.record
     if not result.acceptable:

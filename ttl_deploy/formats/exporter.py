@@ -17,9 +17,8 @@ from ttl_deploy.complexity import Complexity
 from ttl_deploy.errors import BadInputError, near
 from ttl_deploy.formats.images import RunImages
 from ttl_deploy.formats.options import FORMAT_OPTIONS, GROUP, ExportOptions
-from ttl_deploy.parity.compare import Bounds
 from ttl_deploy.progress import SILENT, Reporter
-from ttl_deploy.spec import OperatingPoint, PreprocessSpec, SourceRun, make_record
+from ttl_deploy.spec import Bounds, OperatingPoint, PreprocessSpec, SourceRun, make_record
 from ttl_deploy.spec.options import OptionedRegistry, Options, listed
 from ttl_deploy.tasks import Task, task_of
 from ttl_deploy.transfer import TransferModel

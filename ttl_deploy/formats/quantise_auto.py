@@ -20,8 +20,9 @@ from ttl_deploy.errors import CheckFailedError
 from ttl_deploy.formats.exporter import ExportJob
 from ttl_deploy.formats.images import Sample
 from ttl_deploy.formats.quantiser import Quantiser
-from ttl_deploy.parity.compare import Bounds, Comparison, Verdict, compare, verdict
+from ttl_deploy.parity.compare import Comparison, Verdict, compare, verdict
 from ttl_deploy.parity.verify import patient_groups
+from ttl_deploy.spec import Bounds
 from ttl_deploy.tasks import Task
 
 Logits = NDArray[np.float32]

@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 from pydantic import Field, model_validator
 
@@ -20,9 +20,7 @@ from ttl_deploy.errors import TtlDeployError
 from ttl_deploy.latency.measure import Measurement, merge
 from ttl_deploy.progress import SILENT, Reporter
 from ttl_deploy.runtime.base import default_threads
-from ttl_deploy.spec import AnyRecord, PathText, Record
-
-Scenario = Literal["single-stream", "offline", "server"]
+from ttl_deploy.spec import AnyRecord, PathText, Placement, Record, Scenario, Trust
 
 # -P: without it, a file beside the user named like a library would be imported in its place.
 WORKER = (sys.executable, "-P", "-m", "ttl_deploy.latency.worker")
@@ -39,56 +37,47 @@ class Job(Record):
     Attributes:
         label: What to call it.
         artifact: Path of an artifact's folder; or else `loader`.
-        runtime: Runtime of the artifact; None: the default one.
-        key: Public key that must have signed the artifact.
-        trust: Run native code in the artifact, whoever made it.
-        device: Device of the artifact's session; a loader finds its own in `argument`.
+        placement: Where it runs; a loader finds its device in `argument`, and its engine is its own.
+        trust: Whose artifact it may be.
         loader: `module:function`, called as `function(argument, threads)` and giving a `Session`.
         argument: What the loader gets, plain JSON types.
         precision: Of the loader's session; an artifact knows its own.
         batch: Images per run.
-        threads: Threads per run; None: one per physical core that may be used.
         min_samples: As in `measure_session`, all rounds together.
         min_seconds: Likewise.
         max_seconds: Likewise.
         timeout_s: Seconds after which a worker is stopped; for one that serves blocks, of each block.
-        scenario: `single-stream`: one call after the other on one batch. `offline`: `queries` images from a pool, in
-            batches, as fast as they go. `server`: queries arrive at random and queue.
-        queries: Images of the offline scenario, or arrivals of the server scenario; the search for the highest rate
-            tries each rate with so many.
-        qps: Arrivals per second of the server scenario; None: search the highest rate that holds the bound.
-        latency_bound_ms: The server scenario's bound on the 99th percentile.
-        seed: Of the arrivals and of the draws from the pool.
+        scenario: How images come to it.
     """
 
     label: str
     artifact: PathText | None = None
-    runtime: str | None = None
-    key: str | None = None
-    trust: bool = False
-    device: str = "cpu"
+    placement: Placement = Placement()
+    trust: Trust = Trust()
     loader: str | None = Field(None, pattern=r"^[\w.]+:\w+$")
     argument: dict[str, Any] = Field(default_factory=dict)
     precision: str = "fp32"
     batch: int = Field(1, ge=1)
-    threads: int | None = Field(None, ge=1)
     min_samples: int = Field(50, ge=1)
     min_seconds: float = Field(2.0, ge=0)
     max_seconds: float = Field(20.0, gt=0)
     timeout_s: float = Field(600.0, gt=0)
-    scenario: Scenario = "single-stream"
-    queries: int = Field(1024, ge=1)
-    qps: float | None = Field(None, gt=0)
-    latency_bound_ms: float | None = Field(None, gt=0)
-    seed: int = 0
+    scenario: Scenario = Scenario()
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
         if (self.artifact is None) == (self.loader is None):
             raise ValueError("a job has either an artifact or a loader")
-        if self.scenario == "server" and self.latency_bound_ms is None:
-            raise ValueError("the server scenario needs a latency bound")
         return self
+
+    @property
+    def threads(self) -> int:
+        """Threads per run: as many as are asked for, or one per physical core that may be used."""
+        return self.placement.threads or default_threads()
+
+    def on(self, **changes: Any) -> Self:
+        """This job where some of its placement is another."""
+        return self.model_copy(update={"placement": self.placement.replace(**changes)})
 
 
 def to_line(record: Record) -> str:
@@ -111,7 +100,7 @@ def run_isolated(job: Job) -> Measurement:
     Raises:
         TtlDeployError: The worker failed, was killed or took too long; the error carries its last line.
     """
-    job = job.model_copy(update={"threads": job.threads or default_threads()})
+    job = job.on(threads=job.threads)
     try:
         done = subprocess.run(
             WORKER,
@@ -120,7 +109,7 @@ def run_isolated(job: Job) -> Measurement:
             encoding="utf-8",
             errors="replace",
             timeout=job.timeout_s,
-            env=environment(job.threads or 1, pinned=True),
+            env=environment(job.threads, pinned=True),
             check=False,
         )
     except subprocess.TimeoutExpired as error:
@@ -157,7 +146,7 @@ def run_all(jobs: Sequence[Job], *, rounds: int = 3, reporter: Reporter = SILENT
     with reporter.task("measuring", rounds * len(jobs)) as advance:
         for _ in range(rounds):
             for job, measured in zip(jobs, parts, strict=True):
-                if job.scenario == "server" and measured:
+                if job.scenario.kind == "server" and measured:
                     continue
                 measured.append(run_isolated(_share(job, rounds)))
                 advance(1, job.label)
@@ -165,14 +154,14 @@ def run_all(jobs: Sequence[Job], *, rounds: int = 3, reporter: Reporter = SILENT
 
 
 def _share(job: Job, rounds: int) -> Job:
-    if job.scenario == "server":
+    if job.scenario.kind == "server":
         return job
     return job.model_copy(
         update={
             "min_samples": -(-job.min_samples // rounds),
             "min_seconds": job.min_seconds / rounds,
             "max_seconds": job.max_seconds / rounds,
-            "queries": -(-job.queries // rounds),
+            "scenario": job.scenario.part(rounds),
         }
     )
 

@@ -16,7 +16,6 @@ from ttl_deploy.closing import Closing
 from ttl_deploy.errors import TtlDeployError
 from ttl_deploy.latency.isolate import WORKER, Job, environment, from_line, last_words, to_line
 from ttl_deploy.latency.measure import Measurement
-from ttl_deploy.runtime.base import default_threads
 from ttl_deploy.spec import Record
 
 READY = "ready"
@@ -42,7 +41,7 @@ class PersistentWorker(Closing):
     """
 
     def __init__(self, job: Job) -> None:
-        self.job = job.model_copy(update={"threads": job.threads or default_threads()})
+        self.job = job.on(threads=job.threads)
         self._errors: IO[str] = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115 - closed with the process
         self._process = subprocess.Popen(
             [*WORKER, "--blocks"],
@@ -50,7 +49,7 @@ class PersistentWorker(Closing):
             stdout=subprocess.PIPE,
             stderr=self._errors,
             text=True,
-            env=environment(self.job.threads or 1, pinned=True),
+            env=environment(self.job.threads, pinned=True),
         )
         try:
             if self._ask(self.job) != READY:

@@ -31,7 +31,6 @@ from ttl_deploy.latency.measure import Measurement, measure_session, standard_ba
 from ttl_deploy.latency.open_loop import LoadTrial, ServerResult, tail
 from ttl_deploy.latency.persistent import READY, Block
 from ttl_deploy.runtime import Session, load
-from ttl_deploy.runtime.base import default_threads
 
 POOL = 64
 """Images from which the offline and server scenarios draw: enough that a batch is not always in the cache."""
@@ -79,11 +78,11 @@ def measure(job: Job) -> Measurement:
         TtlDeployError: The artifact, the runtime or the loader cannot be used.
     """
     with _opened(job) as opened:
-        if job.scenario == "server":
+        if job.scenario.kind == "server":
             return _measure_server(job, opened)
-        draw = _drawing(opened.session, job) if job.scenario == "offline" else None
+        draw = _drawing(opened.session, job) if job.scenario.kind == "offline" else None
         # The offline scenario is over after its images, not after a time.
-        calls = -(-job.queries // job.batch)
+        calls = -(-job.scenario.count // job.batch)
         limits = (calls, 0.0, float("inf")) if draw else (job.min_samples, job.min_seconds, job.max_seconds)
         return measure_session(
             opened.session,
@@ -94,19 +93,16 @@ def measure(job: Job) -> Measurement:
             min_seconds=limits[1],
             max_seconds=limits[2],
             cold_start_s=opened.cold_start_s,
-            scenario=job.scenario,
+            scenario=job.scenario.kind,
             draw=draw,
         )
 
 
 @contextlib.contextmanager
 def _opened(job: Job) -> Iterator[_Open]:
-    artifact = open_artifact(Path(job.artifact), key=job.key, trust=job.trust) if job.artifact is not None else None
-    threads = job.threads or default_threads()
+    artifact = open_artifact(Path(job.artifact), trust=job.trust) if job.artifact is not None else None
     begin = time.perf_counter()
-    session = (
-        load(artifact, job.runtime, threads=threads, device=job.device) if artifact is not None else _call(job, threads)
-    )
+    session = load(artifact, job.placement) if artifact is not None else _call(job)
     loaded = time.perf_counter() - begin
     with session:
         batch = standard_batch(session, job.batch)
@@ -143,10 +139,10 @@ def _measure_server(job: Job, opened: _Open) -> Measurement:
     started = datetime.now(UTC).isoformat(timespec="seconds")
     session, draw = opened.session, _drawing(opened.session, job)
     probe = measure_session(session, draw(), label=job.label, precision=opened.precision, draw=draw, **_PROBE)
-    trials = _search(job, session, draw, probe) if job.qps is None else []
-    rate = job.qps or server.best(trials) or min(trial.qps for trial in trials)
+    trials = _search(job, session, draw, probe) if job.scenario.qps is None else []
+    rate = job.scenario.qps or server.best(trials) or min(trial.qps for trial in trials)
     watch = Watch()
-    answers = server.serve(lambda _: session.run(draw()), server.arrivals(rate, job.queries, job.seed))
+    answers = server.serve(lambda _: session.run(draw()), server.arrivals(rate, job.scenario.count, job.scenario.draws))
     return summarise(
         session,
         answers.latency_ms,
@@ -169,7 +165,7 @@ def _search(job: Job, session: Session, draw: Callable[[], NDArray[np.float32]],
     Raises:
         BadInputError: A query alone takes longer than the bound, so that no rate can hold it.
     """
-    bound = job.latency_bound_ms or 0.0
+    bound = job.scenario.latency_bound_ms or 0.0
     if probe.typical_ms > bound:
         raise BadInputError(
             f"no rate holds a latency bound of {bound:g} ms: a query alone takes {probe.typical_ms:.2f} ms",
@@ -177,15 +173,15 @@ def _search(job: Job, session: Session, draw: Callable[[], NDArray[np.float32]],
         )
 
     def attempt(qps: float) -> tuple[float, ...]:
-        times = server.arrivals(qps, job.queries, job.seed)
-        give_up = server.too_many_late(job.queries, bound)
+        times = server.arrivals(qps, job.scenario.count, job.scenario.draws)
+        give_up = server.too_many_late(job.scenario.count, bound)
         return server.serve(lambda _: session.run(draw()), times, give_up=give_up).latency_ms
 
-    return server.highest_rate(attempt, job.queries, probe.mean_ms, bound)
+    return server.highest_rate(attempt, job.scenario.count, probe.mean_ms, bound)
 
 
 def _result(job: Job, rate: float, answers: server.Answers, trials: list[LoadTrial]) -> ServerResult:
-    bound = job.latency_bound_ms or 0.0
+    bound = job.scenario.latency_bound_ms or 0.0
     found = tail(answers.latency_ms, bound)
     return ServerResult(
         offered_qps=rate,
@@ -196,8 +192,8 @@ def _result(job: Job, rate: float, answers: server.Answers, trials: list[LoadTri
         held=found.held,
         service_ms=answers.service_ms,
         utilisation=answers.utilisation,
-        seed=job.seed,
-        searched=job.qps is None,
+        seed=job.scenario.draws,
+        searched=job.scenario.qps is None,
         trials=tuple(trials),
         seconds=answers.seconds,
     )
@@ -206,13 +202,13 @@ def _result(job: Job, rate: float, answers: server.Answers, trials: list[LoadTri
 def _drawing(session: Session, job: Job) -> Callable[[], NDArray[np.float32]]:
     """Gives batches drawn from a pool with replacement, the same ones for every job with this seed."""
     pool = standard_batch(session, POOL)
-    generator = np.random.default_rng(job.seed)
+    generator = np.random.default_rng(job.scenario.draws)
     return lambda: pool[generator.integers(POOL, size=job.batch)]
 
 
-def _call(job: Job, threads: int) -> Session:
+def _call(job: Job) -> Session:
     module, _, function = (job.loader or "").partition(":")
-    session = getattr(importlib.import_module(module), function)(job.argument, threads)
+    session = getattr(importlib.import_module(module), function)(job.argument, job.threads)
     if not isinstance(session, Session):
         raise BadInputError(f"gave {type(session).__name__}, not a Session", where=job.loader)
     return session

@@ -8,8 +8,6 @@ inside the bound, fail if all of it is outside, else inconclusive, with the numb
 probabilities and logits describe the images at hand: the number itself passes or fails, on twenty images as on twenty
 thousand; only agreement below its bound fails where the whole interval (Clopper-Pearson) is below, else it is
 inconclusive. `Verdict.within` says whether at least no number by itself breaks its bound.
-
-The bounds of each precision were chosen from sound exports over the zoo, `reports/parity-gate.md`.
 """
 
 from __future__ import annotations
@@ -18,16 +16,14 @@ import math
 import operator
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, Self
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from pydantic import Field
 
-from ttl_deploy.errors import BadInputError, near
 from ttl_deploy.parity.paired import Change, Changes, changes, images_needed
 from ttl_deploy.parity.shift import SMALLEST_SPREAD, Shift, shift
-from ttl_deploy.spec import ParityRecord, Record
+from ttl_deploy.spec import Bounds, ParityRecord, Record
 from ttl_deploy.tasks import UNKNOWN, Labels, Task
 from ttl_deploy.training.metrics import KAPPA, TITLES
 
@@ -37,55 +33,8 @@ Pair = tuple[float | None, float | None]
 Result = Literal["pass", "fail", "inconclusive"]
 
 WORST = 10
-FP32_LOGIT_BOUND = 1e-3
-FP32_TYPICAL_BOUND = 3e-5
-"""Some seventy times what another order of summation was seen to move a typical logit by, a fifth of what float16
-weights do."""
-PRESETS = ("default", "mlperf-99", "mlperf-99.9")
-_MLPERF = {"mlperf-99": 0.99, "mlperf-99.9": 0.999}
 _EXACT = 1e-12
 """A number on its bound is inside, whatever the last bit says."""
-
-# Each at least twice what the worst sound export of any backbone moved, see `reports/parity-gate.md`, which also shows
-# what they catch, and what they say of networks that were trained otherwise.
-_HALF = {
-    "max_calibration_shift": 0.015,
-    "max_probability_difference": 0.1,
-    "max_p99_difference": 0.1,
-    "max_mean_shift": 0.005,
-    "max_scale_change": 0.02,
-    "max_logit_offset": 0.02,
-}
-_DEFAULTS: dict[str, dict[str, float]] = {
-    "fp32": {
-        "max_logit_difference": FP32_LOGIT_BOUND,
-        "max_typical_difference": FP32_TYPICAL_BOUND,
-        "max_calibration_shift": 1e-4,
-        "max_probability_difference": 1e-4,
-        "max_p99_difference": 5e-5,
-        "max_mean_shift": 2e-5,
-        "max_scale_change": 5e-5,
-        "max_logit_offset": 5e-5,
-    },
-    "fp16": _HALF,
-    "tf32": _HALF,
-    "bf16": {
-        "max_calibration_shift": 0.015,
-        "max_probability_difference": 0.2,
-        "max_p99_difference": 0.1,
-        "max_mean_shift": 0.015,
-        "max_scale_change": 0.03,
-        "max_logit_offset": 0.03,
-    },
-    "int8": {
-        "max_calibration_shift": 0.02,
-        "max_probability_difference": 0.35,
-        "max_p99_difference": 0.3,
-        "max_mean_shift": 0.02,
-        "max_scale_change": 0.15,
-        "max_logit_offset": 0.05,
-    },
-}
 
 
 class Similarity(Record):
@@ -152,82 +101,6 @@ class Comparison(Record):
     largest_relative: float | None = None
     typical_relative: float | None = None
     shift: Shift = Shift()
-
-
-class Bounds(Record):
-    """How much an exported model may differ.
-
-    Without a precision a bound that was not given is its default below; `filled` puts the precision's in its place.
-
-    Attributes:
-        max_auroc_drop: Most that the headline AUROC may be lower.
-        max_auprc_drop: Most that the headline AUPRC may be lower.
-        max_kappa_drop: Most that the quadratic kappa of grades may be lower.
-        min_label_agreement: Least fraction of images with the same decision.
-        max_logit_difference: Most that `Comparison.largest_relative` may be. Rounding grows with the logits, so an
-            absolute bound would be lax for a network with small logits and unfair to one with large. None: not judged.
-        max_calibration_shift: Most that the calibration error (`Changes.calibration`) may change and the Brier score
-            may rise. None: not judged.
-        min_metric_ratio: Least fraction of the reference's AUROC and AUPRC that the candidate keeps; the tighter of
-            this and the drops counts. None: not judged.
-        max_probability_difference: Most that any probability may change. None: not judged, as for all that follow.
-        max_p99_difference: Most that the probabilities of 99 % of the images may change.
-        max_mean_shift: Most that any class's mean probability may change.
-        max_scale_change: Most that `Shift.scale` may differ from 1.
-        max_logit_offset: Most that `Shift.offset` may be.
-        max_typical_difference: Most that `Comparison.typical_relative` may be.
-    """
-
-    max_auroc_drop: float = Field(0.005, ge=0, le=1)
-    max_auprc_drop: float = Field(0.005, ge=0, le=1)
-    max_kappa_drop: float = Field(0.005, ge=0, le=2)
-    min_label_agreement: float = Field(0.99, ge=0, le=1)
-    max_logit_difference: float | None = Field(None, gt=0)
-    max_calibration_shift: float | None = Field(None, ge=0, le=1)
-    min_metric_ratio: float | None = Field(None, gt=0, le=1)
-    max_probability_difference: float | None = Field(None, ge=0, le=1)
-    max_p99_difference: float | None = Field(None, ge=0, le=1)
-    max_mean_shift: float | None = Field(None, ge=0, le=1)
-    max_scale_change: float | None = Field(None, ge=0)
-    max_logit_offset: float | None = Field(None, ge=0)
-    max_typical_difference: float | None = Field(None, gt=0)
-
-    @classmethod
-    def for_precision(cls, precision: str) -> Self:
-        """The defaults for a precision; an unknown one gets those of fp32.
-
-        fp32 only rounds differently, so every logit is bound to some times what rounding was seen to move. Lower
-        precisions move every logit by design and are judged by what that does to probabilities and decisions.
-        """
-        return cls(**_DEFAULTS.get(precision, _DEFAULTS["fp32"]))
-
-    def filled(self, precision: str) -> Self:
-        """These bounds, with a precision's defaults where nothing was given.
-
-        Args:
-            precision: What the graph is.
-        """
-        given = {name: getattr(self, name) for name in self.model_fields_set}
-        return type(self)(**{**type(self).for_precision(precision).model_dump(), **given})
-
-    @classmethod
-    def preset(cls, name: str, precision: str) -> Self:
-        """A named set of bounds.
-
-        Args:
-            name: `default`, as `for_precision`; `mlperf-99` or `mlperf-99.9`, the rule of MLPerf Inference, that the
-                candidate reaches 99 % or 99.9 % of the reference's metric, and nothing else.
-            precision: What the graph is.
-
-        Raises:
-            BadInputError: There is no such preset.
-        """
-        if name not in PRESETS:
-            raise BadInputError(f"unknown preset {name!r}", fix=near(name, PRESETS))
-        if name == "default":
-            return cls.for_precision(precision)
-        wide = {"max_auroc_drop": 1, "max_auprc_drop": 1, "max_kappa_drop": 2, "min_label_agreement": 0}
-        return cls(**{**dict.fromkeys(cls.model_fields), **wide, "min_metric_ratio": _MLPERF[name]})
 
 
 class Verdict(Record):

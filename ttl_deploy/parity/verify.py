@@ -21,14 +21,14 @@ from ttl_deploy.data.items import Dataset
 from ttl_deploy.data.prepared import Prepared, read_split
 from ttl_deploy.data.understood import understand
 from ttl_deploy.errors import BadInputError, IntegrityError
-from ttl_deploy.parity.compare import Bounds, Comparison, Verdict, compare, to_record, verdict
+from ttl_deploy.parity.compare import Comparison, Verdict, compare, to_record, verdict
 from ttl_deploy.parity.evidence import refuse_other_run, unrecorded
 from ttl_deploy.parity.images import prepare_items, read_items
 from ttl_deploy.parity.precision import judged_precision
 from ttl_deploy.parity.run_session import logits_of, without_constant
 from ttl_deploy.progress import SILENT, Reporter
 from ttl_deploy.runtime import Session
-from ttl_deploy.spec import InputSpec, OperatingPoint, ParityRecord, PreprocessSpec
+from ttl_deploy.spec import Bounds, InputSpec, OperatingPoint, ParityRecord, Placement, PreprocessSpec, Trust
 from ttl_deploy.tasks import Task, task_of
 from ttl_deploy.training import operation
 from ttl_deploy.training.run import (
@@ -116,7 +116,7 @@ class Source:
     def session(self, *, threads: int | None = None) -> Session:
         """The reference, ready to run: an artifact in its first engine on the CPU, a run in PyTorch (imports torch)."""
         if self.artifact is not None:
-            return runtimes.load(self.artifact, threads=threads)
+            return runtimes.load(self.artifact, Placement(threads=threads))
         from ttl_deploy.runtime.eager import load_run
 
         assert self.run is not None
@@ -152,13 +152,10 @@ def verify(
     *,
     against: str | Path | None = None,
     data: str | Path | None = None,
-    runtime: str | None = None,
-    device: str = "cpu",
-    threads: int | None = None,
+    placement: Placement = Placement(),
     bounds: Bounds | None = None,
     allow_other_preprocessing: bool = False,
-    key: str | Path | None = None,
-    trust: bool = False,
+    trust: Trust = Trust(),
     cache: str | Path | None = None,
     reporter: Reporter = SILENT,
 ) -> Check:
@@ -172,13 +169,10 @@ def verify(
         against: Folder of the run or of another artifact; None: the run around the artifact.
         data: Images to compare on, a folder, CSV or .npz; None: the run's own test split. Images that are the run's
             own, at another place, stand for its test split too. Without labels only logits and labels are compared.
-        runtime: Engine to run the artifact in; None: the first that can.
-        device: `cpu` or `cuda`.
-        threads: Threads for one batch.
+        placement: Where the artifact runs.
         bounds: What is tolerated; what is not given, or None: the default of what the artifact's graph is.
         allow_other_preprocessing: Preprocessing that differs is meant, and the numbers alone decide.
-        key: Public key that must have signed the artifact, and the other one where it is held against one.
-        trust: Run native code in them, whoever made it.
+        trust: Whose artifact it may be, and the other one where it is held against one.
         cache: Folder of the pixel cache.
         reporter: Told what happens.
 
@@ -187,11 +181,11 @@ def verify(
         IntegrityError: A file of the artifact or of the run is not the recorded one, the artifact is of another run or
             not signed by the key, or it holds native code that nobody answers for.
     """
-    opened = open_artifact(Path(artifact), key=key, trust=trust)
-    source = open_source(opened, against, key=key, trust=trust)
+    opened = open_artifact(Path(artifact), trust=trust)
+    source = open_source(opened, against, trust=trust)
     refuse_other_classes(opened, source)
     runtimes.refuse_unbound(opened)
-    runtimes.runtime_for(opened, runtime, device=device)
+    runtimes.runtime_for(opened, placement)
     pictures = open_pictures(opened, source, data)
     kept = files.as_path(cache)
     prepared = pictures.prepared(opened.manifest.preprocess, cache=kept, reporter=reporter)
@@ -199,8 +193,8 @@ def verify(
         understand(pictures.dataset, prepared.sides.tolist(), prepared.cached).tell(reporter)
     if pictures.run is None and source.run is not None:
         _warn_of_training_images(source.run, prepared, reporter)
-    reference = _reference(source, pictures, threads=threads, cache=kept, reporter=reporter)
-    with runtimes.load(opened, runtime, threads=threads, device=device) as session:
+    reference = _reference(source, pictures, threads=placement.threads, cache=kept, reporter=reporter)
+    with runtimes.load(opened, placement) as session:
         result = check(
             opened,
             session,
@@ -304,16 +298,13 @@ def source_folder(artifact: Artifact) -> Path | None:
     return parent if (parent / CONFIG).exists() else None
 
 
-def open_source(
-    artifact: Artifact, against: str | Path | None, *, key: str | Path | None = None, trust: bool = False
-) -> Source:
+def open_source(artifact: Artifact, against: str | Path | None, *, trust: Trust = Trust()) -> Source:
     """Opens what an artifact is held against.
 
     Args:
         artifact: The artifact.
         against: Folder of a run or of another artifact; None: the run around the artifact.
-        key: Public key that must have signed the other artifact.
-        trust: Run native code in the other artifact.
+        trust: Whose the other artifact may be.
 
     Raises:
         BadInputError: There is neither.
@@ -321,7 +312,7 @@ def open_source(
             signed by the key.
     """
     if against is not None and ((Path(against) / MANIFEST).exists() or Path(against).is_file()):
-        other = open_artifact(Path(against), key=key, trust=trust)
+        other = open_artifact(Path(against), trust=trust)
         runtimes.refuse_unbound(other)
         folder = source_folder(other) or source_folder(artifact)
         manifest = other.manifest

@@ -27,6 +27,7 @@ from ttl_deploy.prediction.predictor import Prediction, Summary, still_wanted
 from ttl_deploy.prediction.sources import ImageRef
 from ttl_deploy.preprocess import load_pixels
 from ttl_deploy.progress import Reporter
+from ttl_deploy.spec import Placement, Stream, Trust
 from ttl_deploy.tasks import Task, task_of
 
 PORTION = 50_000
@@ -38,19 +39,14 @@ class _Predictor:
 
     Args:
         artifact: Folder, seen by every node.
-        runtime: Engine.
-        device: `cpu` or `cuda`.
-        threads: Threads of one batch.
-        key: Public key that must have signed the artifact.
-        trust: Run native code in the artifact.
+        placement: Engine, device, and threads of one batch.
+        trust: Whose artifact it may be.
     """
 
-    def __init__(
-        self, artifact: str, runtime: str, device: str, threads: int, key: str | None = None, trust: bool = False
-    ) -> None:
-        opened = open_artifact(Path(artifact), key=key, trust=trust)
+    def __init__(self, artifact: str, placement: Placement, trust: Trust) -> None:
+        opened = open_artifact(Path(artifact), trust=trust)
         self._spec = opened.manifest.preprocess
-        self._session = runtimes.load(opened, runtime, threads=threads, device=device)
+        self._session = runtimes.load(opened, placement)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Paths and their places in; probabilities (N, classes), or the error of what cannot be read, out."""
@@ -76,29 +72,22 @@ class RayPredictor:
 
     Attributes:
         artifact: On a file system that every node sees, as the images are.
-        runtime: Engine of every worker.
-        device: `cpu` or `cuda`; each worker takes one GPU.
-        threads: Threads and cores of one worker.
-        batch_size: Images run at once.
-        skip_unreadable: Leave out images that cannot be read, instead of stopping.
-        address: Of a running cluster; None: one is started here.
-        workers: How many; None: one per `threads` cores of the cluster.
+        placement: Engine of every worker; on `cuda` each takes one GPU. Threads are the cores of one; None: 1.
+        stream: How images go through them; workers None: one per `threads` cores of the cluster.
+        trust: Whose artifact it may be; the key is a file that every node sees.
         reporter: Told of progress.
-        key: Public key that must have signed the artifact, a file that every node sees.
-        trust: Run native code in the artifact.
     """
 
     artifact: Artifact
-    runtime: str
-    device: str
-    threads: int
-    batch_size: int
-    skip_unreadable: bool
-    address: str | None
-    workers: int | None
+    placement: Placement
+    stream: Stream
+    trust: Trust
     reporter: Reporter
-    key: str | None = None
-    trust: bool = False
+
+    @property
+    def threads(self) -> int:
+        """Threads and cores of one worker."""
+        return self.placement.threads or 1
 
     def predictions(
         self,
@@ -108,14 +97,14 @@ class RayPredictor:
         done: Callable[[str], bool] | None = None,
     ) -> Iterator[Prediction]:
         """See `Predictor`."""
-        cores = max(hardware.usable_cores(), (self.workers or 1) * self.threads)
+        cores = max(hardware.usable_cores(), (self.stream.workers or 1) * self.threads)
         with self.reporter.task("predicting", total) as advance:
             wanted = still_wanted(images, done, summary, advance)
             first = list(islice(wanted, PORTION))
             if not first:
                 return
-            with ray_cluster(self.address, cores=cores) as driver:
-                workers = self.workers or max(1, driver.cores // self.threads)
+            with ray_cluster(self.stream.address, cores=cores) as driver:
+                workers = self.stream.workers or max(1, driver.cores // self.threads)
                 portion = first
                 while portion:
                     for image, probabilities, error, packages in self._mapped(driver, portion, workers):
@@ -132,15 +121,19 @@ class RayPredictor:
     ) -> Iterator[tuple[ImageRef, Any, str, str]]:
         """The images in their order, with their probabilities or the error of what cannot be read and what would."""
         paths = [str(Path(image.path).resolve()) for image in images]
-        where = str(self.artifact.folder.resolve())
-        predictor = (where, self.runtime, self.device, self.threads, self.key, self.trust)
-        with closing(driver.stream(_predict_on_ray, paths, predictor, self.batch_size, workers)) as batches:
+        key = None if self.trust.key is None else self.trust.key.resolve()
+        predictor = (
+            str(self.artifact.folder.resolve()),
+            self.placement.replace(threads=self.threads),
+            self.trust.model_copy(update={"key": key}),
+        )
+        with closing(driver.stream(_predict_on_ray, paths, predictor, self.stream.batch_size, workers)) as batches:
             for batch in batches:
                 for place, probabilities, error, packages in batch:
                     yield images[place], probabilities, error, packages
 
     def _leave_out(self, error: str, packages: str, summary: Summary) -> None:
-        if not self.skip_unreadable:
+        if not self.stream.skip_unreadable:
             raise UnreadableImageError(error)
         summary.leave_out(packages)
         self.reporter.warn(error)
@@ -156,22 +149,22 @@ class RayPredictor:
 
 
 def _predict_on_ray(
-    paths: list[str], predictor: tuple[str, str, str, int, str | None, bool], batch_size: int, workers: int
+    paths: list[str], predictor: tuple[str, Placement, Trust], batch_size: int, workers: int
 ) -> Iterator[list[tuple[int, NDArray[np.float64], str, str]]]:
     """Runs in the driver: what `_Predictor` says of images, with their places, in their order."""
     data = _ray_data()
     context = data.DataContext.get_current()
     context.enable_progress_bars = False
     context.execution_options.preserve_order = True
-    _, _, device, threads, _, _ = predictor
+    _, placement, _ = predictor
     rows = [{"place": place, "path": path} for place, path in enumerate(paths)]
     mapped = data.from_items(rows, override_num_blocks=_blocks(len(rows), batch_size, workers)).map_batches(
         _Predictor,
         fn_constructor_args=predictor,
         batch_size=batch_size,
         concurrency=workers,
-        num_cpus=threads,
-        num_gpus=1 if device == "cuda" else 0,
+        num_cpus=placement.threads,
+        num_gpus=1 if placement.device == "cuda" else 0,
     )
     for batch in mapped.iter_batches(batch_size=None, batch_format="numpy"):
         errors, packages = (map(str, batch[name]) for name in ("error", "packages"))

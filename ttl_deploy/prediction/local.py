@@ -23,7 +23,7 @@ from ttl_deploy.prediction.sources import ImageRef
 from ttl_deploy.preprocess import load_pixels
 from ttl_deploy.progress import Reporter
 from ttl_deploy.runtime import Session
-from ttl_deploy.spec import PreprocessSpec
+from ttl_deploy.spec import PreprocessSpec, Stream
 
 _MOST_WORKERS = 8
 
@@ -38,17 +38,13 @@ class LocalPredictor:
     Attributes:
         spec: What turns an image into pixels.
         session: Open.
-        batch_size: Images run at once.
-        workers: Threads that decode; None: one per core, at most 8.
-        skip_unreadable: Leave out images that cannot be read, instead of stopping.
+        stream: How images go through it.
         reporter: Told of progress.
     """
 
     spec: PreprocessSpec
     session: Session
-    batch_size: int
-    workers: int | None
-    skip_unreadable: bool
+    stream: Stream
     reporter: Reporter
 
     def predictions(
@@ -62,20 +58,20 @@ class LocalPredictor:
         with self.reporter.task("predicting", total) as advance:
             wanted = still_wanted(images, done, summary, advance)
             with closing(self._decoded(wanted)) as decoded:
-                for group in _grouped(decoded, self.batch_size):
+                for group in _grouped(decoded, self.stream.batch_size):
                     yield from self._run(self._readable(group, summary))
                     advance(len(group), "")
         summary.tell_undecoded(self.reporter)
 
     def _decoded(self, images: Iterable[ImageRef]) -> Generator[_Decoding, None, None]:
         """Images with their pixels, decoded ahead on threads; no more than two batches wait."""
-        workers = self.workers or min(hardware.usable_cores(), _MOST_WORKERS)
+        workers = self.stream.workers or min(hardware.usable_cores(), _MOST_WORKERS)
         pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
         waiting: deque[_Decoding] = deque()
         try:
             for image in images:
                 waiting.append((image, pool.submit(load_pixels, Path(image.path), self.spec)))
-                if len(waiting) > 2 * self.batch_size + workers:
+                if len(waiting) > 2 * self.stream.batch_size + workers:
                     yield waiting.popleft()
             yield from waiting
         except BaseException:
@@ -90,7 +86,7 @@ class LocalPredictor:
                 pixels.append(future.result())
                 images.append(image)
             except UnreadableImageError as error:
-                if not self.skip_unreadable:
+                if not self.stream.skip_unreadable:
                     raise
                 summary.leave_out(error.packages if isinstance(error, UndecodedImageError) else "")
                 self.reporter.warn(str(error))

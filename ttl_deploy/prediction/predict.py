@@ -8,9 +8,7 @@ from pathlib import Path
 from typing import overload
 
 from ttl_deploy import runtime as runtimes
-from ttl_deploy.aliases import device_of
 from ttl_deploy.artifact import open_artifact
-from ttl_deploy.errors import BadInputError, near
 from ttl_deploy.prediction.local import LocalPredictor
 from ttl_deploy.prediction.predictor import (
     Prediction,
@@ -21,8 +19,7 @@ from ttl_deploy.prediction.predictor import (
     write_predictions,
 )
 from ttl_deploy.progress import SILENT, Reporter
-
-ENGINES = ("local", "ray")
+from ttl_deploy.spec import Placement, Stream, Trust
 
 _Begin = Callable[[], AbstractContextManager[Predictor]]
 
@@ -33,16 +30,9 @@ def predict(
     images: Iterable[str],
     *,
     out: None = None,
-    engine: str = "local",
-    runtime: str | None = None,
-    device: str = "cpu",
-    threads: int | None = None,
-    batch_size: int = 8,
-    workers: int | None = None,
-    skip_unreadable: bool = False,
-    address: str | None = None,
-    key: str | Path | None = None,
-    trust: bool = False,
+    placement: Placement = Placement(),
+    stream: Stream = Stream(),
+    trust: Trust = Trust(),
     reporter: Reporter = SILENT,
 ) -> Iterator[Prediction]: ...
 
@@ -55,16 +45,9 @@ def predict(
     out: str | Path,
     overwrite: bool = False,
     lines: str | None = None,
-    engine: str = "local",
-    runtime: str | None = None,
-    device: str = "cpu",
-    threads: int | None = None,
-    batch_size: int = 8,
-    workers: int | None = None,
-    skip_unreadable: bool = False,
-    address: str | None = None,
-    key: str | Path | None = None,
-    trust: bool = False,
+    placement: Placement = Placement(),
+    stream: Stream = Stream(),
+    trust: Trust = Trust(),
     reporter: Reporter = SILENT,
 ) -> Summary: ...
 
@@ -76,16 +59,9 @@ def predict(
     out: str | Path | None = None,
     overwrite: bool = False,
     lines: str | None = None,
-    engine: str = "local",
-    runtime: str | None = None,
-    device: str = "cpu",
-    threads: int | None = None,
-    batch_size: int = 8,
-    workers: int | None = None,
-    skip_unreadable: bool = False,
-    address: str | None = None,
-    key: str | Path | None = None,
-    trust: bool = False,
+    placement: Placement = Placement(),
+    stream: Stream = Stream(),
+    trust: Trust = Trust(),
     reporter: Reporter = SILENT,
 ) -> Iterator[Prediction] | Summary:
     """Class probabilities of images, in their order, as a stream: a million images need no more memory than a hundred.
@@ -100,18 +76,10 @@ def predict(
         out: The file; beside it `OUT.meta.json` says which model, engine and machine made it. None: a stream.
         overwrite: Begin the file again instead of going on.
         lines: Of the file, `csv` or `jsonl`; None: by the ending of `out`, csv where it says nothing.
-        engine: `local`, or `ray`, which spreads the images over a cluster and gives the same.
-        runtime: What runs the model; None: the first that can.
-        device: `cpu` or `cuda`; on a cluster each worker takes one GPU.
-        threads: Threads for one batch; on a cluster cores of one worker, 1 where it is None.
-        batch_size: Images run at once.
-        workers: Threads that decode images; None: one per core, at most 8. On a cluster, how many run the model; None:
-            one per `threads` cores.
-        skip_unreadable: Leave out images that cannot be read, with a warning, instead of stopping. With a file they are
-            tried again next time.
-        address: Of a running cluster; None: one is started here.
-        key: Public key that must have signed the artifact; for a cluster, a file that every node sees.
-        trust: Run native code in the artifact, whoever made it.
+        placement: Where the model runs. On a cluster each worker takes one GPU where the device is `cuda`, and as many
+            cores as threads, 1 where they are None.
+        stream: How the images go through it, here or over a cluster.
+        trust: Whose artifact it may be; for a cluster, the key is a file that every node sees.
         reporter: Told of progress.
 
     Returns:
@@ -124,35 +92,28 @@ def predict(
         MissingDependencyError: Ray is not installed.
         StorageError: The disk is full, read-only or failing; what is written stays, and the command can be repeated.
     """
-    if engine not in ENGINES:
-        raise BadInputError(f"unknown engine {engine!r}", fix=near(engine, ENGINES))
-    if address is not None and engine != "ray":
-        raise BadInputError("--address is of a Ray cluster", fix="pass --engine ray, or leave it out")
-    device = device_of(device)
-    opened = open_artifact(Path(artifact), key=key, trust=trust)
-    chosen = runtimes.runtime_for(opened, runtime, device=device).name
+    opened = open_artifact(Path(artifact), trust=trust)
+    chosen = placement.replace(runtime=runtimes.runtime_for(opened, placement).name)
 
     @contextmanager
     def here() -> Iterator[Predictor]:
-        with runtimes.load(opened, chosen, threads=threads, device=device) as session:
-            yield LocalPredictor(opened.manifest.preprocess, session, batch_size, workers, skip_unreadable, reporter)
+        with runtimes.load(opened, chosen) as session:
+            yield LocalPredictor(opened.manifest.preprocess, session, stream, reporter)
 
     def there() -> AbstractContextManager[Predictor]:
         from ttl_deploy.prediction.cluster import RayPredictor
 
-        signer = None if key is None else str(Path(key).resolve())
-        more = (batch_size, skip_unreadable, address, workers, reporter, signer, trust)
-        return nullcontext(RayPredictor(opened, chosen, device, threads or 1, *more))
+        return nullcontext(RayPredictor(opened, chosen, stream, trust, reporter))
 
-    begin = here if engine == "local" else there
+    begin = here if stream.engine == "local" else there
     if out is None:
         return _streamed(begin, images, reporter)
     with begin() as predictor:
-        made_by = provenance_of(opened, chosen, device)
+        made_by = provenance_of(opened, chosen)
         return write_predictions(predictor, images, Path(out), made_by, lines=lines, overwrite=overwrite)
 
 
 def _streamed(begin: _Begin, images: Iterable[str], reporter: Reporter) -> Iterator[Prediction]:
-    stream, total = stream_of(images, reporter)
+    refs, total = stream_of(images, reporter)
     with begin() as predictor:
-        yield from predictor.predictions(stream, total, Summary())
+        yield from predictor.predictions(refs, total, Summary())

@@ -16,6 +16,7 @@ from ttl_deploy.artifact import Artifact
 from ttl_deploy.prediction.file import PredictionFile, Provenance
 from ttl_deploy.prediction.sources import ImageRef, ImageSources
 from ttl_deploy.progress import Advance, Reporter
+from ttl_deploy.spec import Placement
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,8 +139,8 @@ def stream_of(images: Iterable[str], reporter: Reporter) -> tuple[Iterable[Image
     return (image for source in images for image in ImageSources([source])), None
 
 
-def provenance_of(artifact: Artifact, runtime: str, device: str) -> Provenance:
-    """What makes the rows of a file: this artifact in an engine on a device."""
+def provenance_of(artifact: Artifact, placement: Placement) -> Provenance:
+    """What makes the rows of a file: this artifact in a chosen engine on a device."""
     manifest = artifact.manifest
     return Provenance(
         model_sha256=manifest.files[manifest.model_file].sha256,
@@ -149,8 +150,8 @@ def provenance_of(artifact: Artifact, runtime: str, device: str) -> Provenance:
         precision=manifest.precision,
         activation=manifest.activation,
         operating_point=manifest.operating_point,
-        runtime=runtime,
-        device=device,
+        runtime=placement.runtime or "",
+        device=placement.device,
         artifact=str(artifact.folder),
         hardware=hardware.describe().as_dict(),
         libraries=hardware.library_versions(),

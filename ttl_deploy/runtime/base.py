@@ -16,14 +16,13 @@ import psutil
 from numpy.typing import NDArray
 
 from ttl_deploy import aliases, hardware
-from ttl_deploy.aliases import meant
 from ttl_deploy.artifact import Artifact
 from ttl_deploy.closing import Closing
 from ttl_deploy.errors import BadInputError, IntegrityError, MissingDependencyError, near
 from ttl_deploy.preprocess import normalise
 from ttl_deploy.registry import Registry
 from ttl_deploy.runtime.native import refuse_native
-from ttl_deploy.spec import ArtifactManifest, PreprocessSpec
+from ttl_deploy.spec import ArtifactManifest, Placement, PreprocessSpec
 from ttl_deploy.tasks import Task, task_of
 
 
@@ -211,16 +210,16 @@ class Runtime:
         """Whether an artifact of a format that it runs holds what it runs."""
         return self.part is None or bool(manifest.details.get(self.part))
 
-    def load(self, artifact: Artifact, *, threads: int | None = None, device: str = "cpu") -> Session:
+    def load(self, artifact: Artifact, placement: Placement = Placement()) -> Session:
         """Opens an artifact.
 
         Args:
             artifact: What to run.
-            threads: Threads for one batch; None: one per physical core that this process may use.
-            device: One of `devices`.
+            placement: On which of `devices`, and with how many threads for one batch; None: one per physical core that
+                this process may use.
 
         Raises:
-            BadInputError: The runtime does not run this format or know this device, or threads is below 1.
+            BadInputError: The runtime does not run this format or know this device.
             MissingDependencyError: The engine or the device is not here.
             IntegrityError: The engine refuses the model, or it would run native code for which nobody answers.
         """
@@ -231,16 +230,14 @@ class Runtime:
                 where=artifact.folder,
                 fix=f"valid for it: {', '.join(able)}",
             )
-        device = meant(device, aliases.DEVICES, self.devices)
+        device = placement.device
         if device not in self.devices:
             raise BadInputError(f"runtime {self.name} has no device {device!r}", fix=near(device, self.devices))
-        if threads is not None and threads < 1:
-            raise BadInputError(f"{threads} threads cannot compute anything", fix="pass 1 or more")
         refuse_native(artifact, self.name)
         reason = self.available()
         if reason is not None:
             raise MissingDependencyError(f"runtime {self.name} cannot be used: {reason}")
-        session = self.open(artifact, threads=threads or default_threads(), device=device)
+        session = self.open(artifact, threads=placement.threads or default_threads(), device=device)
         try:
             artifact.refuse_changed()
         except BaseException:
@@ -252,25 +249,22 @@ class Runtime:
 RUNTIMES: Registry[Runtime] = Registry("runtime", "ttl_deploy.runtime", "ttl_deploy.runtimes", aliases.RUNTIMES)
 
 
-def load(artifact: Artifact, runtime: str | None = None, *, threads: int | None = None, device: str = "cpu") -> Session:
+def load(artifact: Artifact, placement: Placement = Placement()) -> Session:
     """Opens an artifact in the named runtime, or in the first available one that runs its format on the device.
 
     Args:
         artifact: What to run.
-        runtime: Name in `RUNTIMES`; None: the best-ranked available one.
-        threads: Threads for one batch; None: one per physical core that this process may use.
-        device: `cpu` or `cuda`.
+        placement: Where: as for `runtime_for`, and `Runtime.load`.
 
     Raises:
         BadInputError: Unknown runtime, or it does not run this format or know the device.
         MissingDependencyError: No runtime for the format can be used here; the error says why.
         IntegrityError: The engine refuses the model, or it would run native code for which nobody answers.
     """
-    device = aliases.device_of(device)
-    return runtime_for(artifact, runtime, device=device).load(artifact, threads=threads, device=device)
+    return runtime_for(artifact, placement).load(artifact, placement)
 
 
-def runtime_for(artifact: Artifact, runtime: str | None = None, *, device: str = "cpu") -> Runtime:
+def runtime_for(artifact: Artifact, placement: Placement = Placement()) -> Runtime:
     """The named runtime, or the best-ranked available one that runs the artifact's format on the device.
 
     Raises:
@@ -278,7 +272,8 @@ def runtime_for(artifact: Artifact, runtime: str | None = None, *, device: str =
         MissingDependencyError: No runtime for the format can be used here; the error says why.
         IntegrityError: It would run native code for which nobody answers.
     """
-    chosen = RUNTIMES.get(runtime) if runtime is not None else _first_available(artifact, aliases.device_of(device))
+    named = placement.runtime
+    chosen = RUNTIMES.get(named) if named is not None else _first_available(artifact, placement.device)
     refuse_native(artifact, chosen.name)
     return chosen
 

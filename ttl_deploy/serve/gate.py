@@ -19,37 +19,9 @@ from dataclasses import dataclass, field
 
 from ttl_deploy.errors import TtlDeployError
 from ttl_deploy.serve.request_error import RequestError
+from ttl_deploy.spec import RequestLimits
 
 _LOG = logging.getLogger("ttl_deploy.serve")
-
-
-@dataclass(frozen=True)
-class RequestLimits:
-    """What a client may ask for.
-
-    Attributes:
-        max_body: Bytes of a request's body, also after it is decompressed.
-        timeout: Seconds from the first byte of the body to the answer.
-        max_concurrency: Requests answered or waiting at the same time, their bodies complete.
-        header_timeout: Seconds from a connection, or the first byte of a later request, to the end of its headers.
-        body_patience: Seconds that a body may take beyond its size over `body_rate`.
-        body_rate: Bytes per second that a body must come with.
-        refusal_delay: Seconds before a client hears that there are too many. One that asks again at once, against
-            `Retry-After`, would otherwise take the processor from those who are being answered.
-    """
-
-    max_body: int = 32 * 2**20
-    timeout: float = 30.0
-    max_concurrency: int = 64
-    header_timeout: float = 10.0
-    body_patience: float = 5.0
-    body_rate: float = 2**14
-    refusal_delay: float = 0.25
-
-    @property
-    def max_held(self) -> int:
-        """Bytes of all bodies in memory together."""
-        return 16 * self.max_body
 
 
 @dataclass(frozen=True)

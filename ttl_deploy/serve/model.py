@@ -24,6 +24,7 @@ from ttl_deploy.runtime.base import default_threads
 from ttl_deploy.serve.decoders import Decoders
 from ttl_deploy.serve.request_error import RequestError
 from ttl_deploy.serve.statistics import Statistics
+from ttl_deploy.spec import Placement, Trust
 
 VERSION = "1"
 """The only version a server or a Triton repository holds of a model."""
@@ -57,14 +58,11 @@ class ServedModel(Closing):
     Args:
         artifact: Folder of the artifact.
         name: What clients call it; None: the name of the run it was exported from.
-        runtime: Engine; None: the first that can.
-        device: `cpu` or `cuda`.
+        placement: Where it runs; threads None: the physical cores, divided among the sessions.
         sessions: How many batches run at the same time.
-        threads: Threads for one batch; None: the physical cores, divided among the sessions.
         max_batch: Most images of one request.
         decode_seconds: Time for the decoding of one image; a process that takes longer is ended.
-        key: Public key that must have signed the artifact.
-        trust: Run native code in the artifact, whoever made it.
+        trust: Whose artifact it may be.
 
     Attributes:
         statistics: What the model has done so far.
@@ -80,21 +78,18 @@ class ServedModel(Closing):
         artifact: str | Path,
         *,
         name: str | None = None,
-        runtime: str | None = None,
-        device: str = "cpu",
+        placement: Placement = Placement(),
         sessions: int = 1,
-        threads: int | None = None,
         max_batch: int = 64,
         decode_seconds: float = 30.0,
-        key: str | Path | None = None,
-        trust: bool = False,
+        trust: Trust = Trust(),
     ) -> None:
-        self.artifact = open_artifact(Path(artifact), key=key, trust=trust)
-        runtimes.runtime_for(self.artifact, runtime, device=device)
+        self.artifact = open_artifact(Path(artifact), trust=trust)
+        runtimes.runtime_for(self.artifact, placement)
         self.name = served_name(self.artifact, name)
         self.max_batch = max_batch
         self.statistics = Statistics()
-        share = threads or max(1, default_threads() // sessions)
+        share = placement.replace(threads=placement.threads or max(1, default_threads() // sessions))
         self._open: list[Session] = []
         self._free: queue.SimpleQueue[Session] = queue.SimpleQueue()
         with ExitStack() as undo:
@@ -102,7 +97,7 @@ class ServedModel(Closing):
             self._decoders = Decoders(self.artifact.manifest.preprocess, processes, decode_seconds)
             undo.callback(self._decoders.close)
             for _ in range(sessions):
-                session = runtimes.load(self.artifact, runtime, threads=share, device=device)
+                session = runtimes.load(self.artifact, share)
                 undo.callback(session.close)
                 # The first run of an engine is slow; no client shall wait for it.
                 session.run(np.zeros((1, *session.input_shape), dtype=session.input_type))

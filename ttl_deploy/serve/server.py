@@ -19,9 +19,10 @@ from ttl_deploy.errors import BadInputError, MissingDependencyError
 from ttl_deploy.serve.access import Token
 from ttl_deploy.serve.app import Application
 from ttl_deploy.serve.connection import Lobby, Patience
-from ttl_deploy.serve.gate import Gate, RequestLimits
+from ttl_deploy.serve.gate import Gate
 from ttl_deploy.serve.listener import Listener
 from ttl_deploy.serve.model import ServedModel
+from ttl_deploy.spec import RequestLimits
 
 _CONNECTIONS = 512
 """Connections beyond those that have a place or hear that there is none; idle ones cost a few kilobytes each."""
@@ -57,7 +58,7 @@ class Server:
         *,
         host: str = "127.0.0.1",
         port: int = 8000,
-        limits: RequestLimits | None = None,
+        limits: RequestLimits = RequestLimits(),
         grace: float = 10.0,
         token: Token | None = None,
         tls: ssl.SSLContext | None = None,
@@ -65,7 +66,7 @@ class Server:
         refuse_without_packages()
         self._model = model
         self._grace = grace
-        self._limits = limits or RequestLimits()
+        self._limits = limits
         workers = model.sessions + hardware.usable_cores()
         self._gate = Gate(self._limits, workers, lambda seconds: model.statistics.record("queue", seconds))
         self._application = Application(model, self._gate, token)

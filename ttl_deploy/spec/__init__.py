@@ -1,9 +1,12 @@
 """The small, versioned records that travel in runs and artifacts: a model, its preprocessing, a training, an export."""
 
 from ttl_deploy.spec.artifact import ArtifactManifest, FileRecord, ParityRecord, SourceRun
+from ttl_deploy.spec.bounds import Bounds
 from ttl_deploy.spec.data import Data, Reading, SplitSpec
 from ttl_deploy.spec.inputs import ImageSize, InputSpec, PreprocessSpec, version_of
+from ttl_deploy.spec.limits import RequestLimits
 from ttl_deploy.spec.model import Model, ModelSpec, Network
+from ttl_deploy.spec.placement import Placement
 from ttl_deploy.spec.record import (
     INPUT_VERSION,
     OPERATING_POINT_VERSION,
@@ -15,8 +18,11 @@ from ttl_deploy.spec.record import (
     make_record,
     read_record,
 )
+from ttl_deploy.spec.scenario import Scenario
+from ttl_deploy.spec.stream import Stream
 from ttl_deploy.spec.task import OperatingPoint, TaskSpec
 from ttl_deploy.spec.training import AugmentSpec, Protocol, TrainConfig
+from ttl_deploy.spec.trust import Trust
 
 __all__ = [
     "INPUT_VERSION",
@@ -26,6 +32,7 @@ __all__ = [
     "AnyRecord",
     "ArtifactManifest",
     "AugmentSpec",
+    "Bounds",
     "Data",
     "FileRecord",
     "ImageSize",
@@ -36,14 +43,19 @@ __all__ = [
     "OperatingPoint",
     "ParityRecord",
     "PathText",
+    "Placement",
     "PreprocessSpec",
     "Protocol",
     "Reading",
     "Record",
+    "RequestLimits",
+    "Scenario",
     "SourceRun",
     "SplitSpec",
+    "Stream",
     "TaskSpec",
     "TrainConfig",
+    "Trust",
     "make_record",
     "read_record",
     "version_of",

@@ -90,7 +90,7 @@ def read_record(kind: type[AnyRecord], content: Any, where: str | Path, *, fix: 
         raise DamagedError(f"not a valid {kind.__name__}: {first_problem(error)}", where=where, fix=fix) from error
 
 
-def make_record(kind: Callable[..., AnyRecord], **fields: Any) -> AnyRecord:
+def make_record(kind: Callable[..., AnyRecord], /, **fields: Any) -> AnyRecord:
     """Builds a record, by its class or another constructor of it, from the user's options.
 
     Raises:

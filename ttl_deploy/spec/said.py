@@ -24,6 +24,20 @@ class Said:
     default: str | None = None
 
 
+@dataclass(frozen=True)
+class Without:
+    """Stands in the annotation of a command's record: fields that are no options of this command.
+
+    Args:
+        fields: By name.
+    """
+
+    fields: tuple[str, ...]
+
+    def __init__(self, *fields: str) -> None:
+        object.__setattr__(self, "fields", fields)
+
+
 def said_of(field: FieldInfo) -> Said:
     """How a field is said."""
     return next((part for part in field.metadata if isinstance(part, Said)), Said())

@@ -9,25 +9,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NoReturn, get_args
+from typing import Any
 
 from ttl_deploy import __version__, files, hardware
 from ttl_deploy.artifact import MANIFEST, Artifact, open_artifact
-from ttl_deploy.errors import BadInputError, near
+from ttl_deploy.errors import BadInputError
 from ttl_deploy.formats.reference import whole_network
 from ttl_deploy.latency import Job, Measurement, run_all
 from ttl_deploy.latency.ceiling import Ceiling, ceiling
-from ttl_deploy.latency.isolate import Scenario
 from ttl_deploy.latency.roofline import Work, floor
 from ttl_deploy.parity.verify import source_folder
 from ttl_deploy.progress import SILENT, Reporter
 from ttl_deploy.runtime import RUNTIMES, native_code, refuse_unbound, runtime_for, suitable, torch_variants
-from ttl_deploy.spec import ModelSpec
+from ttl_deploy.spec import ModelSpec, Placement, Scenario, Trust
 from ttl_deploy.training.run import finished_run
 
 EAGER = "ttl_deploy.runtime.eager:bench_loader"
 WHOLE = "whole"
-QUERIES = 1024
 
 
 @dataclass(frozen=True)
@@ -92,17 +90,12 @@ def bench(
     runtimes: Sequence[str] | None = None,
     variants: Sequence[str] = ("eager",),
     compare_whole: bool = True,
-    scenario: Scenario = "single-stream",
-    queries: int | None = None,
-    qps: float | None = None,
-    latency_bound_ms: float | None = None,
-    seed: int | None = None,
+    scenario: Scenario = Scenario(),
     min_samples: int = 60,
     min_seconds: float = 3.0,
     rounds: int = 3,
     roofline: bool = True,
-    key: str | Path | None = None,
-    trust: bool = False,
+    trust: Trust = Trust(),
     out: str | Path | None = None,
     cache: str | Path | None = None,
     reporter: Reporter = SILENT,
@@ -117,17 +110,12 @@ def bench(
         runtimes: Engines for artifacts; None: all that can.
         variants: How PyTorch runs, of `ttl_deploy.runtime.torch_variants.VARIANTS`.
         compare_whole: Measure the whole (FTL) network of each backbone too, untrained, in the same engines.
-        scenario: `single-stream`, `offline` or `server`, as MLPerf Inference names them.
-        queries: Images of the offline scenario, arrivals of the server scenario; None: 1024.
-        qps: Arrivals per second of the server scenario; None: search the highest rate that holds the bound.
-        latency_bound_ms: Bound of the server scenario on the 99th percentile.
-        seed: Of the images' order in the offline and server scenario, and of the arrivals; None: 0.
+        scenario: How images come.
         min_samples: Least samples per row.
         min_seconds: Least seconds per row.
         rounds: How many times the rows take turns.
         roofline: Set the rows against the machine's ceiling, which is measured where it is not known yet.
-        key: Public key that must have signed every artifact.
-        trust: Run native code in the artifacts, whoever made it; without, engines that would are left out unless named.
+        trust: Whose artifacts they may be; engines that would run native code of others are left out unless named.
         out: JSON file for the rows with every raw sample.
         cache: Folder that keeps the exported whole networks and the ceiling.
         reporter: Told what happens.
@@ -139,30 +127,26 @@ def bench(
     """
     if not paths:
         raise BadInputError("nothing to measure", fix="pass artifacts or runs")
-    _check_scenario(scenario, queries, qps, latency_bound_ms, seed)
+    where = Placement(device=device)
     for variant in variants:
-        torch_variants.check(variant, device)
+        torch_variants.check(variant, where.device)
     shared = {
-        "device": device,
+        "placement": where,
         "min_samples": min_samples,
         "min_seconds": min_seconds,
         "max_seconds": max(20.0, 4 * min_seconds),
         "scenario": scenario,
-        "queries": QUERIES if queries is None else queries,
-        "qps": qps,
-        "latency_bound_ms": latency_bound_ms,
-        "seed": seed or 0,
-        "timeout_s": 600.0 if scenario == "single-stream" else 7200.0,
+        "timeout_s": 600.0 if scenario.kind == "single-stream" else 7200.0,
     }
     subjects: dict[str, _Subject] = {}
     for path in paths:
-        opened = _artifact_at(Path(path), key, trust)
+        opened = _artifact_at(Path(path), trust)
         for name, subject in _subjects(
             opened or Path(path), runtimes, variants, compare_whole, shared, files.as_path(cache), reporter
         ):
             subjects.setdefault(name, subject)
     jobs = [
-        (subject, job.model_copy(update={"batch": size, "threads": count}))
+        (subject, job.on(threads=count).model_copy(update={"batch": size}))
         for size in _several(batch)
         for count in _several(threads)
         for subject in subjects.values()
@@ -198,11 +182,11 @@ def describe(spec: ModelSpec) -> str:
     return " ".join(part for part in (spec.backbone, spec.method.upper(), where) if part)
 
 
-def _artifact_at(path: Path, key: str | Path | None, trust: bool) -> Artifact | None:
+def _artifact_at(path: Path, trust: Trust) -> Artifact | None:
     """The artifact, or None for a run."""
     if not (path / MANIFEST).exists() and (path / "config.yaml").exists():
         return None
-    artifact = open_artifact(path, key=key, trust=trust)
+    artifact = open_artifact(path, trust=trust)
     refuse_unbound(artifact)
     return artifact
 
@@ -243,8 +227,8 @@ def _artifact_subject(
     manifest = artifact.manifest
     words = describe(manifest.model)
     jobs = tuple(
-        Job(label=f"{words} {name}", **opened_again(artifact), runtime=name, **shared)
-        for name in _engines(artifact, runtimes, shared["device"], reporter)
+        Job(label=f"{words} {name}", **opened_again(artifact), **shared).on(runtime=name)
+        for name in _engines(artifact, runtimes, shared["placement"].device, reporter)
     )
     return _Subject(manifest.model, role, manifest.parameters, manifest.macs, jobs)
 
@@ -275,13 +259,13 @@ def torch_jobs(
         words: What it is.
         argument: As `ttl_deploy.runtime.eager.bench_loader` takes it.
         variants: How PyTorch runs it.
-        shared: Fields of every job, `device` among them.
+        shared: Fields of every job, `placement` among them.
     """
     return tuple(
         Job(
             label=f"{words} {torch_variants.runtime_name(variant)}",
             loader=EAGER,
-            argument={**argument, "device": shared["device"], "variant": variant},
+            argument={**argument, "device": shared["placement"].device, "variant": variant},
             precision=torch_variants.precision_of(variant),
             **shared,
         )
@@ -291,8 +275,8 @@ def torch_jobs(
 
 def opened_again(artifact: Artifact) -> dict[str, Any]:
     """Fields of a `Job` whose process opens an artifact as this one did: with the same key, or the same trust."""
-    key = None if artifact.key is None else str(artifact.key)
-    return {"artifact": str(artifact.folder.resolve()), "key": key, "trust": artifact.trusted}
+    trust = Trust(key=artifact.key, native_code=artifact.trusted)
+    return {"artifact": str(artifact.folder.resolve()), "trust": trust}
 
 
 def _engines(artifact: Artifact, wanted: Sequence[str] | None, device: str, reporter: Reporter) -> list[str]:
@@ -305,39 +289,16 @@ def _engines(artifact: Artifact, wanted: Sequence[str] | None, device: str, repo
                 fix=f"valid: {', '.join(sorted(able))}; PyTorch is measured for an artifact in its run: --torch eager",
             )
     if wanted is not None:
-        return [runtime_for(artifact, name).name for name in wanted]
+        return [runtime_for(artifact, Placement(runtime=name)).name for name in wanted]
     found = suitable(artifact.manifest.format, artifact.manifest.precision, device)
     here = [engine.name for engine in found if engine.has_its_part(artifact.manifest)]
     refused = [] if artifact.trusted else [name for name in here if native_code(name)]
     kept = [name for name in here if name not in refused]
     if refused and not kept:
-        runtime_for(artifact, refused[0])  # which says why
+        runtime_for(artifact, Placement(runtime=refused[0]))  # which says why
     if refused:
         reporter.warn(f"{artifact.folder}: left out {', '.join(refused)}, native code; --key or --trust measures it")
     return kept
-
-
-def _check_scenario(
-    scenario: str, queries: int | None, qps: float | None, latency_bound_ms: float | None, seed: int | None
-) -> None:
-    """Raises `BadInputError` where a scenario is unknown, lacks what it needs, or was given what it does not read."""
-    known = get_args(Scenario)
-    if scenario not in known:
-        raise BadInputError(f"unknown scenario {scenario!r}", fix=near(scenario, known))
-    if scenario == "server" and latency_bound_ms is None:
-        raise BadInputError("the server scenario needs a latency bound", fix="pass --latency-bound MILLISECONDS")
-    for option, value in (("--qps", qps), ("--latency-bound", latency_bound_ms)):
-        if value is not None and not value > 0:
-            raise BadInputError(f"{value:g} is not above 0", where=option)
-        if value is not None and scenario != "server":
-            _refuse_of_another(option, scenario, "server")
-    for option, value in (("--queries", queries), ("--seed", seed)):
-        if value is not None and scenario == "single-stream":
-            _refuse_of_another(option, scenario, "server or offline")
-
-
-def _refuse_of_another(option: str, scenario: str, others: str) -> NoReturn:
-    raise BadInputError(f"means nothing in scenario {scenario}", where=option, fix=f"pass --scenario {others} too")
 
 
 def _several(values: int | Sequence[int] | None) -> tuple[int | None, ...]:

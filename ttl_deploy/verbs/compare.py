@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from ttl_deploy.latency.persistent import Block
 from ttl_deploy.parity.verify import source_folder
 from ttl_deploy.progress import SILENT, Reporter
 from ttl_deploy.runtime import RUNTIMES, refuse_unbound, runtime_for, torch_variants
+from ttl_deploy.spec import Placement, Trust
 from ttl_deploy.training.run import CONFIG, finished_run
 from ttl_deploy.verbs.bench import describe, opened_again, provenance, torch_jobs
 
@@ -63,8 +63,7 @@ def compare(
     min_samples: int = 60,
     min_seconds: float = 3.0,
     most_uncertain: float = MOST_UNCERTAIN,
-    key: str | Path | None = None,
-    trust: bool = False,
+    trust: Trust = Trust(),
     out: str | Path | None = None,
     reporter: Reporter = SILENT,
 ) -> Duel:
@@ -81,8 +80,7 @@ def compare(
         min_samples: Least samples of each, all blocks together, and at least 5 a block.
         min_seconds: Least seconds of each, all blocks together.
         most_uncertain: Half the interval's width, as a share of the ratio, above which the ratio is withheld.
-        key: Public key that must have signed every artifact.
-        trust: Run native code in the artifacts, whoever made it.
+        trust: Whose artifacts they may be.
         out: JSON file for the result with every raw sample.
         reporter: Told what happens.
 
@@ -93,8 +91,8 @@ def compare(
     """
     if blocks < LEAST_BLOCKS:
         raise BadInputError(f"{blocks} blocks give no interval of 95 %", fix=f"pass --rounds {LEAST_BLOCKS} or more")
-    shared = {"batch": batch, "threads": threads, "device": device}
-    jobs = [job_of(text, shared, key=key, trust=trust) for text in (a, b)]
+    where = Placement(device=device, threads=threads)
+    jobs = [job_of(text, where, batch=batch, trust=trust) for text in (a, b)]
     if jobs[0].label == jobs[1].label:
         jobs = [job.model_copy(update={"label": f"{job.label} ({side})"}) for job, side in zip(jobs, "AB", strict=True)]
     block = Block(
@@ -109,14 +107,14 @@ def compare(
     return duel
 
 
-def job_of(text: str, shared: Mapping[str, Any], *, key: str | Path | None = None, trust: bool = False) -> Job:
+def job_of(text: str, placement: Placement = Placement(), *, batch: int = 1, trust: Trust = Trust()) -> Job:
     """The job that a name such as `PATH@openvino` means.
 
     Args:
         text: Path, and after an `@` the engine.
-        shared: Fields of the job.
-        key: Public key that must have signed the artifact.
-        trust: Run native code in the artifact.
+        placement: Device and threads.
+        batch: Images per call.
+        trust: Whose artifact it may be.
 
     Raises:
         BadInputError: There is neither artifact nor run, or it has no such engine.
@@ -124,23 +122,23 @@ def job_of(text: str, shared: Mapping[str, Any], *, key: str | Path | None = Non
     """
     path, engine = _split(text)
     if (path / MANIFEST).exists() or not (path / CONFIG).exists():
-        artifact = open_artifact(path, key=key, trust=trust)
+        artifact = open_artifact(path, trust=trust)
         refuse_unbound(artifact)
         words = describe(artifact.manifest.model)
         source = source_folder(artifact)
         if not (_variant(engine) and source):
-            name = RUNTIMES.get(engine).name if engine else None
-            runtime_for(artifact, name, device=shared["device"])
-            label = f"{words} {artifact.manifest.precision} {name or 'default engine'}"
-            return Job(label=label, **opened_again(artifact), runtime=name, **shared)
+            where = placement.replace(runtime=RUNTIMES.get(engine).name if engine else None)
+            runtime_for(artifact, where)
+            label = f"{words} {artifact.manifest.precision} {where.runtime or 'default engine'}"
+            return Job(label=label, **opened_again(artifact), placement=where, batch=batch)
         path = source
     variant = _variant(engine or "pytorch")
     if variant is None:
         known = ["pytorch", *torch_variants.VARIANTS]
         raise BadInputError(f"a run has no engine {engine!r}", where=path, fix=near(engine or "", known))
-    torch_variants.check(variant, shared["device"])
+    torch_variants.check(variant, placement.device)
     words = describe(finished_run(path).config.model)
-    (job,) = torch_jobs(words, {"run": str(path.resolve())}, (variant,), dict(shared))
+    (job,) = torch_jobs(words, {"run": str(path.resolve())}, (variant,), {"placement": placement, "batch": batch})
     return job
 
 

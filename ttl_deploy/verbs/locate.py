@@ -34,7 +34,7 @@ from ttl_deploy.parity.verify import (
 )
 from ttl_deploy.preprocess import normalise
 from ttl_deploy.progress import SILENT, Reporter
-from ttl_deploy.spec import PreprocessSpec
+from ttl_deploy.spec import Placement, PreprocessSpec, Trust
 from ttl_deploy.tasks import task_of
 from ttl_deploy.training.run import Run, read_predictions
 
@@ -73,12 +73,9 @@ def locate(
     against: str | Path | None = None,
     data: str | Path | None = None,
     ids: Sequence[str] = (),
-    runtime: str | None = None,
-    device: str = "cpu",
-    threads: int | None = None,
+    placement: Placement = Placement(),
     max_logit_difference: float | None = None,
-    key: str | Path | None = None,
-    trust: bool = False,
+    trust: Trust = Trust(),
     cache: str | Path | None = None,
     reporter: Reporter = SILENT,
 ) -> Location:
@@ -89,12 +86,9 @@ def locate(
         against: Folder of the run or of another artifact; None: the run around the artifact.
         data: Images, as for `verify`; None: the run's test split.
         ids: Which images, such as those on which the two differ most; empty: the first. At most 16 are used.
-        runtime: Engine of the artifact; None: the first that can.
-        device: `cpu` or `cuda`.
-        threads: Threads for one batch.
+        placement: Where the artifact runs.
         max_logit_difference: What a step may change a logit by, in units of the logits' spread; None: 0.0002
             between fp32 and fp32, a quarter where a lower precision is involved.
-        key: As for `verify`.
         trust: As for `verify`.
         cache: Folder of the pixel cache.
         reporter: Told what happens.
@@ -103,8 +97,8 @@ def locate(
         BadInputError: The reference or the images cannot be found.
         IntegrityError: A file is not the recorded one.
     """
-    opened = open_artifact(Path(artifact), key=key, trust=trust)
-    source = open_source(opened, against, key=key, trust=trust)
+    opened = open_artifact(Path(artifact), trust=trust)
+    source = open_source(opened, against, trust=trust)
     other = of_classes(opened, source)
     if other is not None:
         return other
@@ -115,8 +109,8 @@ def locate(
     shown = _shown(pictures, source, ids, files.as_path(cache), reporter)
     with reporter.task("running the chain", None):
         recorded = _recorded(source, shown.ids) if pictures.run is not None else None
-        links = [*_reference_links(source, shown, recorded, threads)]
-        links += _artifact_links(opened, shown, runtime, device, threads, "artifact")
+        links = [*_reference_links(source, shown, recorded, placement.threads)]
+        links += _artifact_links(opened, shown, placement, "artifact")
         if getattr(opened.manifest, "activation", "none") == "softmax":
             links = [_centred(link) for link in links]
         task = task_of(opened.manifest.model, opened.manifest.operating_point)
@@ -178,7 +172,7 @@ def _reference_links(
     if recorded is not None:
         yield _Link(Stage("PyTorch when the run was evaluated", "fp32", recorded))
     if source.artifact is not None:
-        yield from _artifact_links(source.artifact, shown, None, "cpu", threads, "reference")[::-1]
+        yield from _artifact_links(source.artifact, shown, Placement(threads=threads), "reference")[::-1]
     elif source.run is not None:
         yield from _run_links(source.run, shown, threads)
 
@@ -195,13 +189,11 @@ def _run_links(run: Run, shown: _Shown, threads: int | None) -> Iterator[_Link]:
     yield _Link(Stage("ONNX fp32, exported now", "fp32", graphs.logits(graph, shown.inputs)), graph)
 
 
-def _artifact_links(
-    artifact: Artifact, shown: _Shown, runtime: str | None, device: str, threads: int | None, role: str
-) -> list[_Link]:
+def _artifact_links(artifact: Artifact, shown: _Shown, placement: Placement, role: str) -> list[_Link]:
     """The artifact's graph as written, where it has one, and in its engine."""
     precision = artifact.manifest.precision
     graph = _graph(artifact)
-    with runtimes.load(artifact, runtime, threads=threads, device=device) as session:
+    with runtimes.load(artifact, placement) as session:
         logits = logits_of(session, _one_by_one(shown), shown.preprocess)
         engine = _Link(Stage(f"{role} in {session.runtime}", precision, logits), graph, session.runtime)
     if graph is None:

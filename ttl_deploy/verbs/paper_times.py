@@ -19,7 +19,7 @@ from ttl_deploy.latency.duel import LEAST_BLOCKS, Ratio, compare_blocks, measure
 from ttl_deploy.latency.persistent import Block
 from ttl_deploy.latency.targets import load_targets
 from ttl_deploy.progress import SILENT, Reporter
-from ttl_deploy.spec import ModelSpec
+from ttl_deploy.spec import ModelSpec, Placement
 from ttl_deploy.verbs.bench import describe, provenance, torch_jobs
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ def paper_times(
         raise BadInputError(f"{blocks} blocks give no interval of 95 %", fix=f"pass --rounds {LEAST_BLOCKS} or more")
     known = tuple(tables) if tables is not None else load_tables()
     specs, missing = _specs(known)
-    shared = {"batch": 1, "threads": threads, "device": device}
+    shared = {"placement": Placement(device=device, threads=threads)}
     measured: dict[str, Measurement] = {}
     for backbone in dict.fromkeys(spec.backbone for spec in specs):
         # Only networks of one backbone are compared, and each holds its weights in memory.

@@ -111,12 +111,12 @@ def _preprocess(folder: Path) -> Work:
 def _predict(folder: Path) -> Work:
     from ttl_deploy.formats.reference import write_untrained
     from ttl_deploy.prediction.predict import predict
-    from ttl_deploy.spec import InputSpec, ModelSpec
+    from ttl_deploy.spec import InputSpec, ModelSpec, Placement
 
-    image = str(_image(folder))
+    image, where = str(_image(folder)), Placement(runtime="onnxruntime", threads=1)
     spec = ModelSpec(backbone="resnet18", method="ttl", cut="layer1.0", classes=_CLASSES, input=InputSpec.image(64))
     write_untrained(spec, folder / "artifact")
-    return lambda: list(predict(folder / "artifact", [image], runtime="onnxruntime", threads=1))
+    return lambda: list(predict(folder / "artifact", [image], placement=where))
 
 
 def _epoch(folder: Path) -> Work:

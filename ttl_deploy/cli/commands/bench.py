@@ -8,18 +8,20 @@ from typing import Annotated, Any
 import typer
 
 from ttl_deploy.cli import bench_tables, console
-from ttl_deploy.cli.options import AllowInconclusive, Device, Key, SamplesAsJson, SamplesFile, Trust, integers
+from ttl_deploy.cli.forms import form
+from ttl_deploy.cli.options import AllowInconclusive, Device, SamplesAsJson, SamplesFile, integers
 from ttl_deploy.errors import BadInputError
+from ttl_deploy.spec import Scenario, Trust
 
 NAME = "bench"
 ORDER = 7
 NEEDS_ARGUMENTS = True
 
 _LENGTH = "How long"
-_SCENARIO = "Scenario"
 _AGAINST = "What rows are set against"
 
 
+@form
 def run(
     paths: Annotated[
         list[Path] | None, typer.Argument(help="Artifacts or runs.", metavar="ARTIFACT|RUN", show_default=False)
@@ -72,52 +74,11 @@ def run(
         Path | None,
         typer.Option(help="Folder that keeps exported whole networks and ceilings.", show_default="the user's"),
     ] = None,
-    key: Key = None,
-    trust: Trust = False,
+    *,
+    trust: Trust,
     as_json: SamplesAsJson = False,
     allow_inconclusive: AllowInconclusive = False,
-    scenario: Annotated[
-        str,
-        typer.Option(
-            help="As in MLPerf Inference: single-stream, offline (throughput over many images in batches), or server"
-            " (random arrivals that queue).",
-            rich_help_panel=_SCENARIO,
-        ),
-    ] = "single-stream",
-    queries: Annotated[
-        int | None,
-        typer.Option(
-            help="Images (offline) or arrivals (server).", min=1, show_default="1024", rich_help_panel=_SCENARIO
-        ),
-    ] = None,
-    qps: Annotated[
-        float | None,
-        typer.Option(
-            help="Arrivals per second (server).",
-            show_default="search the highest rate that holds the bound",
-            rich_help_panel=_SCENARIO,
-            min=0.001,
-            max=1e6,
-        ),
-    ] = None,
-    latency_bound: Annotated[
-        float | None,
-        typer.Option(
-            help="Milliseconds that the 99th percentile may take, queueing included (server).",
-            rich_help_panel=_SCENARIO,
-            min=0.001,
-            max=1e7,
-        ),
-    ] = None,
-    seed: Annotated[
-        int | None,
-        typer.Option(
-            help="Seed of the images' order (offline, server) and the arrivals (server).",
-            min=0,
-            show_default="0",
-            rich_help_panel=_SCENARIO,
-        ),
-    ] = None,
+    scenario: Scenario,
     roofline: Annotated[
         bool,
         typer.Option(
@@ -152,15 +113,10 @@ def run(
             "variants": tuple(name.strip() for name in torch.split(",")),
             "compare_whole": whole,
             "scenario": scenario,
-            "queries": queries,
-            "qps": qps,
-            "latency_bound_ms": latency_bound,
-            "seed": seed,
             "min_samples": min_samples,
             "min_seconds": min_seconds,
             "rounds": rounds,
             "roofline": roofline,
-            "key": key,
             "trust": trust,
             "out": out,
             "cache": cache,

@@ -7,7 +7,9 @@ from typing import Annotated
 import typer
 
 from ttl_deploy.cli import bench_tables, console
-from ttl_deploy.cli.options import AllowInconclusive, Device, Key, SamplesAsJson, SamplesFile, Trust
+from ttl_deploy.cli.forms import form
+from ttl_deploy.cli.options import AllowInconclusive, Device, SamplesAsJson, SamplesFile
+from ttl_deploy.spec import Trust
 
 NAME = "compare"
 ORDER = 20
@@ -16,6 +18,7 @@ NEEDS_ARGUMENTS = True
 _LENGTH = "How long, how sure"
 
 
+@form
 def run(
     a: Annotated[
         str,
@@ -47,8 +50,8 @@ def run(
             rich_help_panel=_LENGTH,
         ),
     ] = 5.0,
-    key: Key = None,
-    trust: Trust = False,
+    *,
+    trust: Trust,
     out: SamplesFile = None,
     as_json: SamplesAsJson = False,
     allow_inconclusive: AllowInconclusive = False,
@@ -70,7 +73,6 @@ def run(
         min_samples=min_samples,
         min_seconds=min_seconds,
         most_uncertain=max_uncertainty / 100,
-        key=key,
         trust=trust,
         out=out,
         reporter=console.ConsoleReporter(quiet=as_json),

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ttl_deploy.cli import console
+from ttl_deploy.cli.options import PixelCache
 
 if TYPE_CHECKING:
     from ttl_deploy.verbs.doctor import Usable
@@ -18,9 +18,7 @@ NEEDS_ARGUMENTS = False
 
 
 def run(
-    cache: Annotated[
-        Path | None, typer.Option(help="Folder of the pixel cache.", show_default="the user's cache folder")
-    ] = None,
+    cache: PixelCache = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Say which formats and runtimes this machine can use, and why not the others.

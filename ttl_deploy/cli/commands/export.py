@@ -11,23 +11,12 @@ import typer
 
 from ttl_deploy.cli import console
 from ttl_deploy.cli.forms import form
-from ttl_deploy.cli.options import (
-    MaxAuprcDrop,
-    MaxAurocDrop,
-    MaxCalibrationShift,
-    MaxKappaDrop,
-    MaxLogitOffset,
-    MaxMeanShift,
-    MaxP99Difference,
-    MaxProbabilityDifference,
-    MaxScaleChange,
-    MinLabelAgreement,
-    bounds_of,
-    device_word,
-)
+from ttl_deploy.cli.options import PixelCache, device_word
 from ttl_deploy.errors import BadInputError
 from ttl_deploy.formats.options import FORMAT_OPTIONS
+from ttl_deploy.spec import Bounds
 from ttl_deploy.spec.options import Offered
+from ttl_deploy.spec.said import Without
 
 if TYPE_CHECKING:
     from ttl_deploy.formats.auto import Contender
@@ -53,16 +42,8 @@ def run(
     out: Annotated[
         Path | None, typer.Option(help="Folder of the artifact.", show_default="RUN/FORMAT-PRECISION")
     ] = None,
-    max_auroc_drop: MaxAurocDrop = None,
-    max_auprc_drop: MaxAuprcDrop = None,
-    max_kappa_drop: MaxKappaDrop = None,
-    min_label_agreement: MinLabelAgreement = None,
-    max_probability_difference: MaxProbabilityDifference = None,
-    max_p99_difference: MaxP99Difference = None,
-    max_mean_shift: MaxMeanShift = None,
-    max_scale_change: MaxScaleChange = None,
-    max_logit_offset: MaxLogitOffset = None,
-    max_calibration_shift: MaxCalibrationShift = None,
+    *,
+    bounds: Annotated[Bounds, Without("preset", "max_logit_difference", "max_typical_difference", "min_metric_ratio")],
     device: Annotated[str, typer.Option(help="--format auto: cpu or cuda.", callback=device_word)] = "cpu",
     data: Annotated[
         Path | None,
@@ -70,9 +51,7 @@ def run(
             help="Where the run's images are now, if they moved; other images are refused.", show_default="as recorded"
         ),
     ] = None,
-    cache: Annotated[
-        Path | None, typer.Option(help="Folder of the pixel cache.", show_default="the user's cache folder")
-    ] = None,
+    cache: PixelCache = None,
     triton: Annotated[
         Path | None,
         typer.Option(help="Also put the artifact into this Triton model repository.", show_default="none"),
@@ -91,7 +70,6 @@ def run(
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an artifact that is there.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the manifest as JSON.")] = False,
-    *,
     options: Annotated[dict[str, Any], Offered(FORMAT_OPTIONS)],
 ) -> None:
     """Export a run's best model, and refuse (exit code 1) if it does not predict what PyTorch predicts.
@@ -104,19 +82,6 @@ def run(
 
     if precision is not None:
         precision = meant(precision, PRECISIONS, PRECISIONS.values())
-    bounds = bounds_of(
-        precision or "fp32",
-        max_auroc_drop=max_auroc_drop,
-        max_auprc_drop=max_auprc_drop,
-        max_kappa_drop=max_kappa_drop,
-        min_label_agreement=min_label_agreement,
-        max_probability_difference=max_probability_difference,
-        max_p99_difference=max_p99_difference,
-        max_mean_shift=max_mean_shift,
-        max_scale_change=max_scale_change,
-        max_logit_offset=max_logit_offset,
-        max_calibration_shift=max_calibration_shift,
-    )
     reporter = console.ConsoleReporter(quiet=as_json)
     if format.strip().casefold() == AUTO:
         _refuse_options(precision, {"defer_build": defer_build or None, **options})

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ttl_deploy.cli import console
-from ttl_deploy.cli.options import Key, Trust, device_word
+from ttl_deploy.cli.forms import form
 from ttl_deploy.errors import BadInputError, near, printable
+from ttl_deploy.spec import Placement, Stream, Trust
 
 if TYPE_CHECKING:
     from ttl_deploy.prediction.predictor import Prediction
@@ -25,6 +26,7 @@ _TABLE_ROWS = 1000
 """Rows of one table on the screen; more go into the next table, so that none is ever held whole."""
 
 
+@form
 def run(
     artifact: Annotated[Path, typer.Argument(help="Folder of the artifact.")],
     images: Annotated[
@@ -42,35 +44,11 @@ def run(
         Path | None,
         typer.Option(help="Write to this file, csv or jsonl; run again, the command skips the images that are in it."),
     ] = None,
-    runtime: Annotated[
-        str | None, typer.Option(help="onnxruntime or openvino.", show_default="the first that can")
-    ] = None,
-    device: Annotated[str, typer.Option(help="cpu or cuda.", callback=device_word)] = "cpu",
-    threads: Annotated[
-        int | None, typer.Option(help="Threads for one batch.", show_default="one per core", min=1)
-    ] = None,
-    batch_size: Annotated[int, typer.Option(help="Images run at once.", min=1)] = 8,
-    workers: Annotated[
-        int | None,
-        typer.Option(
-            help="Threads that read images ahead; ray: workers.",
-            show_default="one per core, at most 8; ray: one per --threads cores",
-            min=1,
-            max=256,
-        ),
-    ] = None,
-    skip_unreadable: Annotated[
-        bool, typer.Option("--skip-unreadable", help="Leave out unreadable images, with a warning.")
-    ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Begin the file at --out again.")] = False,
-    engine: Annotated[
-        str, typer.Option(help="local, or ray: spread the images over a cluster (extra cluster).")
-    ] = "local",
-    address: Annotated[
-        str | None, typer.Option(help="ray: address of a running cluster.", show_default="one is started here")
-    ] = None,
-    key: Key = None,
-    trust: Trust = False,
+    *,
+    placement: Placement,
+    stream: Stream,
+    trust: Trust,
     as_json: Annotated[bool, typer.Option("--json", help="Same as --format json.")] = False,
 ) -> None:
     """Predict class probabilities of images with an artifact, as a stream in constant memory.
@@ -85,23 +63,11 @@ def run(
         place = " for --out" if out is not None else ""
         raise BadInputError(f"unknown format {chosen!r}{place}", fix=near(chosen, known))
     reporter = console.ConsoleReporter(quiet=len(images) == 1 and out is None and Path(images[0]).is_file())
-    options: dict[str, Any] = {
-        "engine": engine,
-        "address": address,
-        "runtime": runtime,
-        "device": device,
-        "threads": threads,
-        "batch_size": batch_size,
-        "workers": workers,
-        "skip_unreadable": skip_unreadable,
-        "key": key,
-        "trust": trust,
-        "reporter": reporter,
-    }
+    how: dict[str, Any] = {"placement": placement, "stream": stream, "trust": trust, "reporter": reporter}
     if out is None:
-        _SHOW[chosen or "table"](predict(artifact, images, **options))
+        _SHOW[chosen or "table"](predict(artifact, images, **how))
     else:
-        done = predict(artifact, images, out=out, overwrite=overwrite, lines=chosen, **options)
+        done = predict(artifact, images, out=out, overwrite=overwrite, lines=chosen, **how)
         reporter.info(f"{out}: {done.written} written, {done.present} were there, {done.unreadable} unreadable")
 
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from ttl_deploy.cli import console
-from ttl_deploy.cli.forms import form
+from ttl_deploy.cli.forms import request_form
 from ttl_deploy.spec import Data, Network
 from ttl_deploy.spec.search import SearchOptions, SearchProtocol
 
@@ -20,7 +20,7 @@ NEEDS_ARGUMENTS = True
 _ENGINE, _OUTPUT = "Where it runs", "Output"
 
 
-@form
+@request_form
 def run(
     data: Data,
     network: Network,

@@ -9,13 +9,18 @@ from typing import Annotated
 import typer
 
 from ttl_deploy.cli import console
-from ttl_deploy.cli.options import Key, Trust, device_word
+from ttl_deploy.cli.forms import form
+from ttl_deploy.spec import Placement, RequestLimits, Trust
+from ttl_deploy.spec.said import Without
 
 NAME = "serve"
 ORDER = 9
 NEEDS_ARGUMENTS = True
 
+_OF_COMMAND = Without("header_timeout", "body_patience", "body_rate", "refusal_delay")
 
+
+@form
 def run(
     artifact: Annotated[Path, typer.Argument(help="Folder of the artifact.")],
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0: all addresses.")] = "127.0.0.1",
@@ -23,22 +28,14 @@ def run(
     name: Annotated[
         str | None, typer.Option(help="What clients call the model.", show_default="the name of its run")
     ] = None,
-    runtime: Annotated[
-        str | None, typer.Option(help="onnxruntime or openvino.", show_default="the first that can")
-    ] = None,
-    device: Annotated[str, typer.Option(help="cpu or cuda.", callback=device_word)] = "cpu",
-    sessions: Annotated[int, typer.Option(help="Batches that run at the same time.", min=1, max=64)] = 1,
-    threads: Annotated[
-        int | None, typer.Option(help="Threads for one batch.", show_default="the cores, divided", min=1)
-    ] = None,
+    *,
+    placement: Placement,
+    sessions: Annotated[
+        int,
+        typer.Option(help="Batches that run at the same time; they divide the cores among them.", min=1, max=64),
+    ] = 1,
     max_batch: Annotated[int, typer.Option(help="Most images of one request; more: 400.", min=1)] = 64,
-    max_body_mib: Annotated[float, typer.Option(help="Largest body, MiB; larger: 413.", min=0.001, max=4096)] = 32.0,
-    timeout: Annotated[
-        float, typer.Option(help="Seconds for one request; a slow body: 408, a slow answer: 504.", min=0.01, max=86400)
-    ] = 30.0,
-    max_concurrency: Annotated[
-        int, typer.Option(help="Requests under way or waiting; more: 503 with Retry-After.", min=1)
-    ] = 64,
+    limits: Annotated[RequestLimits, _OF_COMMAND],
     grace: Annotated[
         float,
         typer.Option(help="Seconds for requests under way when the server stops; later: 503.", min=0.1, max=86400),
@@ -50,8 +47,7 @@ def run(
     keyfile: Annotated[
         Path | None, typer.Option(help="PEM private key.", show_default="in the certificate's file")
     ] = None,
-    key: Key = None,
-    trust: Trust = False,
+    trust: Trust,
 ) -> None:
     """Serve an artifact: KServe v2 (as Triton's clients speak it), POST /predict with an image, GET /metrics.
 
@@ -60,26 +56,21 @@ def run(
     the token travels in the clear.
     """
     from ttl_deploy.serve.access import read_token, tls_context
-    from ttl_deploy.serve.gate import RequestLimits
     from ttl_deploy.serve.model import ServedModel
     from ttl_deploy.serve.server import Server, allow_open_files, refuse_without_packages
 
     refuse_without_packages()
     token = read_token(token_file) if token_file is not None else None
     tls = tls_context(certfile, keyfile)
-    limits = RequestLimits(round(max_body_mib * 2**20), timeout, max_concurrency)
     allow_open_files()
     with (
         ServedModel(
             artifact,
             name=name,
-            runtime=runtime,
-            device=device,
+            placement=placement,
             sessions=sessions,
-            threads=threads,
             max_batch=max_batch,
-            decode_seconds=timeout,
-            key=key,
+            decode_seconds=limits.timeout,
             trust=trust,
         ) as model,
         Server(model, host=host, port=port, limits=limits, grace=grace, token=token, tls=tls) as server,

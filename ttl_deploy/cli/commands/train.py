@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from ttl_deploy.cli import console
-from ttl_deploy.cli.forms import form
+from ttl_deploy.cli.forms import request_form
 from ttl_deploy.errors import BadInputError
 from ttl_deploy.spec import Data, Model, Protocol
 
@@ -21,7 +21,7 @@ NEEDS_ARGUMENTS = True
 _SERIES, _OUTPUT = "Several runs", "Output"
 
 
-@form
+@request_form
 def run(
     data: Data | None,
     model: Model,

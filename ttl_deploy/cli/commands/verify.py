@@ -8,23 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ttl_deploy.cli import console
-from ttl_deploy.cli.options import (
-    BOUNDS,
-    Key,
-    MaxAuprcDrop,
-    MaxAurocDrop,
-    MaxCalibrationShift,
-    MaxKappaDrop,
-    MaxLogitOffset,
-    MaxMeanShift,
-    MaxP99Difference,
-    MaxProbabilityDifference,
-    MaxScaleChange,
-    MinLabelAgreement,
-    Trust,
-    bounds_of,
-    device_word,
-)
+from ttl_deploy.cli.forms import form
+from ttl_deploy.cli.options import PixelCache
+from ttl_deploy.spec import Bounds, Placement, Trust
+from ttl_deploy.spec.said import Without
 
 if TYPE_CHECKING:
     from ttl_deploy.parity.location import Location
@@ -37,6 +24,7 @@ ORDER = 6
 NEEDS_ARGUMENTS = True
 
 
+@form
 def run(
     artifact: Annotated[Path, typer.Argument(help="Folder of the artifact.")],
     against: Annotated[
@@ -55,54 +43,16 @@ def run(
             show_default="the run's test split",
         ),
     ] = None,
-    runtime: Annotated[
-        str | None, typer.Option(help="Engine, such as onnxruntime or openvino.", show_default="the first that can")
-    ] = None,
-    device: Annotated[str, typer.Option(help="cpu or cuda.", callback=device_word)] = "cpu",
-    threads: Annotated[
-        int | None, typer.Option(help="Threads for one batch.", show_default="one per core", min=1)
-    ] = None,
-    preset: Annotated[
-        str,
-        typer.Option(
-            help="Which bounds: default, as below; mlperf-99 or mlperf-99.9, MLPerf's rule: AUROC and AUPRC reach 99 % "
-            "or 99.9 % of the reference's, and nothing else counts. Bounds given beside it are added.",
-            rich_help_panel=BOUNDS,
-        ),
-    ] = "default",
-    max_auroc_drop: MaxAurocDrop = None,
-    max_auprc_drop: MaxAuprcDrop = None,
-    max_kappa_drop: MaxKappaDrop = None,
-    min_label_agreement: MinLabelAgreement = None,
-    max_probability_difference: MaxProbabilityDifference = None,
-    max_p99_difference: MaxP99Difference = None,
-    max_mean_shift: MaxMeanShift = None,
-    max_scale_change: MaxScaleChange = None,
-    max_logit_offset: MaxLogitOffset = None,
-    max_calibration_shift: MaxCalibrationShift = None,
-    max_logit_difference: Annotated[
-        float | None,
-        typer.Option(
-            help="Largest difference of a logit, relative to the size of the logits.",
-            show_default="0.001 for fp32, else not judged",
-            rich_help_panel=BOUNDS,
-        ),
-    ] = None,
-    max_typical_difference: Annotated[
-        float | None,
-        typer.Option(
-            help="The same of the median image: what fp32 may differ by rounding.",
-            show_default="0.00003 for fp32, else not judged",
-            rich_help_panel=BOUNDS,
-        ),
-    ] = None,
+    *,
+    placement: Placement,
+    bounds: Annotated[Bounds, Without("min_metric_ratio")],
     allow_other_preprocessing: Annotated[
         bool,
         typer.Option(
             "--allow-other-preprocessing",
             help="The artifact's preprocessing differs from the reference's and is meant to: let the numbers decide. "
             "Without, it fails, because the images at hand may not show it.",
-            rich_help_panel=BOUNDS,
+            rich_help_panel=Bounds.PANEL,
         ),
     ] = False,
     allow_inconclusive: Annotated[
@@ -110,7 +60,7 @@ def run(
         typer.Option(
             "--allow-inconclusive",
             help="Exit with 0 too where the images are too few to tell.",
-            rich_help_panel=BOUNDS,
+            rich_help_panel=Bounds.PANEL,
         ),
     ] = False,
     locate: Annotated[
@@ -123,11 +73,8 @@ def run(
     ] = False,
     report: Annotated[Path | None, typer.Option(help="Write an HTML report, pictures inside, to this file.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file at --report.")] = False,
-    cache: Annotated[
-        Path | None, typer.Option(help="Folder of the pixel cache.", show_default="the user's cache folder")
-    ] = None,
-    key: Key = None,
-    trust: Trust = False,
+    cache: PixelCache = None,
+    trust: Trust,
     as_json: Annotated[bool, typer.Option("--json", help="Print the comparison as JSON.")] = False,
 ) -> int:
     """Compare an artifact with PyTorch, or with another artifact: exit code 0 pass, 1 fail or inconclusive.
@@ -139,36 +86,15 @@ def run(
     weights are, whatever the manifest calls them.
     """
     from ttl_deploy import files
-    from ttl_deploy.artifact import open_artifact
     from ttl_deploy.errors import IntegrityError
     from ttl_deploy.verbs.verify import verify, with_engines_told
 
     if report is not None:
         files.refuse_existing(report, overwrite=overwrite, option="--report")
-    precision = open_artifact(artifact, verify=False, key=key).manifest.precision
-    bounds = bounds_of(
-        precision,
-        preset,
-        max_auroc_drop=max_auroc_drop,
-        max_auprc_drop=max_auprc_drop,
-        max_kappa_drop=max_kappa_drop,
-        min_label_agreement=min_label_agreement,
-        max_probability_difference=max_probability_difference,
-        max_p99_difference=max_p99_difference,
-        max_mean_shift=max_mean_shift,
-        max_scale_change=max_scale_change,
-        max_logit_offset=max_logit_offset,
-        max_calibration_shift=max_calibration_shift,
-        max_logit_difference=max_logit_difference,
-        max_typical_difference=max_typical_difference,
-    )
     shared: dict[str, Any] = {
         "against": against,
         "data": data,
-        "runtime": runtime,
-        "device": device,
-        "threads": threads,
-        "key": key,
+        "placement": placement,
         "trust": trust,
         "cache": cache,
         "reporter": console.ConsoleReporter(quiet=as_json),
@@ -182,7 +108,7 @@ def run(
         _print_location(found, as_json)
         return 1
     result = with_engines_told(result)
-    location = _locate(artifact, result, max_logit_difference, shared) if locate else None
+    location = _locate(artifact, result, bounds.max_logit_difference, shared) if locate else None
     if report is not None:
         from ttl_deploy.verbs.parity_report import write_report
 
@@ -207,8 +133,8 @@ def _records_only(artifact: Path, shared: dict[str, Any]) -> Location | None:
     from ttl_deploy.parity.verify import open_source
     from ttl_deploy.verbs.locate import of_classes
 
-    opened = open_artifact(artifact, key=shared["key"])
-    return of_classes(opened, open_source(opened, shared["against"], key=shared["key"]))
+    opened = open_artifact(artifact, trust=shared["trust"])
+    return of_classes(opened, open_source(opened, shared["against"], trust=shared["trust"]))
 
 
 def _json(artifact: Path, result: Check, location: Location | None) -> dict[str, Any]:

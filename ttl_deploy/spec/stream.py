@@ -1,0 +1,51 @@
+"""How images go through a model that predicts."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from ttl_deploy.errors import BadInputError, near
+from ttl_deploy.spec.record import Record
+from ttl_deploy.spec.said import Said
+
+_ENGINES = ("local", "ray")
+
+
+def _known(engine: object) -> object:
+    if engine not in _ENGINES:
+        raise BadInputError(f"unknown engine {engine!r:.80}", fix=near(str(engine), _ENGINES))
+    return engine
+
+
+class Stream(Record):
+    """How many images are run at once, who reads them ahead, and whether a cluster does it; the answers are the same.
+
+    Attributes:
+        skip_unreadable: Instead of stopping; into a file, they are tried again next time.
+    """
+
+    batch_size: Annotated[int, Field(ge=1, description="Images run at once.")] = 8
+    workers: Annotated[
+        int | None,
+        Field(ge=1, le=256, description="Threads that read images ahead; ray: workers."),
+        Said(default="one per core, at most 8; ray: one per --threads cores"),
+    ] = None
+    skip_unreadable: Annotated[bool, Field(description="Leave out unreadable images, with a warning.")] = False
+    engine: Annotated[
+        Literal["local", "ray"],
+        BeforeValidator(_known),
+        Field(description="local, or ray: spread the images over a cluster (extra cluster)."),
+    ] = "local"
+    address: Annotated[
+        str | None,
+        Field(description="ray: address of a running cluster."),
+        Said(default="one is started here"),
+    ] = None
+
+    @model_validator(mode="after")
+    def _of_a_cluster(self) -> Self:
+        if self.address is not None and self.engine != "ray":
+            raise BadInputError("--address is of a Ray cluster", fix="pass --engine ray, or leave it out")
+        return self
