@@ -6,7 +6,8 @@ import pytest
 import rtx_zoo
 from rtx_zoo import Row, report, specs, tried
 
-from ttl_deploy.formats.rtx_cards import GENERATIONS, PRECISIONS, REFUSED
+from ttl_deploy.formats.kit.build_engine import GENERATIONS, REFUSED
+from ttl_deploy.formats.rtx_cards import PRECISIONS
 from ttl_deploy.runtime import trt_rtx
 from ttl_deploy.transfer import METHODS
 from ttl_deploy.zoo import BACKBONES
