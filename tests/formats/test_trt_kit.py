@@ -13,7 +13,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -144,14 +144,14 @@ def test_an_int8_kit_is_symmetric_and_passes_the_lint(trained: Path, pixel_cache
 
 def on_target(
     kit: Path,
-    behaviour: double.Behaviour | None,
+    tensorrt: ModuleType | None,
     driver: Path,
     monkeypatch: pytest.MonkeyPatch,
     script: str,
     *arguments: str,
 ) -> int:
-    """Runs a script of the kit as `python SCRIPT` would, with the doubles in the place of TensorRT and `libcuda`."""
-    monkeypatch.setitem(sys.modules, "tensorrt", double.make(behaviour) if behaviour else None)  # type: ignore[arg-type]
+    """Runs a script of the kit as `python SCRIPT` would, with another TensorRT or none, and a double of `libcuda`."""
+    monkeypatch.setitem(sys.modules, "tensorrt", tensorrt)  # type: ignore[arg-type]
     monkeypatch.setattr(sys, "argv", [str(kit / script), *arguments])
     monkeypatch.syspath_prepend(str(kit))
     monkeypatch.setenv("FAKE_CUDA_LOG", str(kit.parent / "log"))
@@ -177,7 +177,7 @@ def behaviour(fake_driver: Path) -> double.Behaviour:
 def test_the_target_builds_an_artifact_that_ttl_deploy_opens(
     kit_copy: Path, behaviour: double.Behaviour, fake_driver: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert on_target(kit_copy, behaviour, fake_driver, monkeypatch, "build_engine.py") == 0
+    assert on_target(kit_copy, double.make(behaviour), fake_driver, monkeypatch, "build_engine.py") == 0
     artifact = open_artifact(kit_copy / "artifact")
     manifest = artifact.manifest
     assert (manifest.format, manifest.precision, manifest.model_file) == ("trt", "fp16", "model.engine")
@@ -193,57 +193,8 @@ def test_the_target_builds_an_artifact_that_ttl_deploy_opens(
     trt.refuse_foreign(engine, Device("Quadro RTX 6000", "7.5"), "11.4.0.106", artifact.folder)
     assert (kit_copy / "timing.cache").read_bytes() == b"+timed"
     behaviour.known_cache = b"+timed"
-    assert on_target(kit_copy, behaviour, fake_driver, monkeypatch, "build_engine.py") == 0
+    assert on_target(kit_copy, double.make(behaviour), fake_driver, monkeypatch, "build_engine.py") == 0
     assert ("set_timing_cache", b"+timed", False) in behaviour.calls
-
-
-def test_a_kit_that_was_changed_is_not_built(
-    kit_copy: Path,
-    behaviour: double.Behaviour,
-    fake_driver: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    content = bytearray((kit_copy / "model.onnx").read_bytes())
-    content[len(content) // 2] ^= 1
-    (kit_copy / "model.onnx").write_bytes(content)
-    assert on_target(kit_copy, behaviour, fake_driver, monkeypatch, "build_engine.py") == 2
-    assert "model.onnx: is missing or has changed" in capsys.readouterr().err
-    assert not (kit_copy / "artifact").exists()
-
-
-@pytest.mark.parametrize(
-    ("problem", "said"),
-    [("layers", "does not run fp16: its computing layers are 3 fp32"), ("driver", "the driver sees no GPU")],
-)
-def test_a_build_that_fails_leaves_nothing(
-    kit_copy: Path,
-    behaviour: double.Behaviour,
-    fake_driver: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    problem: str,
-    said: str,
-) -> None:
-    if problem == "layers":
-        behaviour.layers = double.typed("Row major linear FP32")
-    else:
-        monkeypatch.setenv("FAKE_CUDA_DEVICES", "0")
-    assert on_target(kit_copy, behaviour, fake_driver, monkeypatch, "build_engine.py") == 2
-    error = capsys.readouterr().err
-    assert error == f"error: {error[7:].strip()}\n"
-    assert said in error
-    assert not (kit_copy / "artifact").exists()
-
-
-def test_another_folder_is_not_replaced(
-    kit_copy: Path, tmp_path: Path, behaviour: double.Behaviour, fake_driver: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "thesis.txt").write_text("years of work")
-    code = on_target(kit_copy, behaviour, fake_driver, monkeypatch, "build_engine.py", "--out", str(tmp_path / "mine"))
-    assert code == 2
-    assert (tmp_path / "mine" / "thesis.txt").exists()
 
 
 @pytest.mark.parametrize("right", [True, False])
@@ -258,27 +209,23 @@ def test_verification_on_the_target_passes_and_fails(
     cuda_graph: list[str],
 ) -> None:
     """The double's network is a matrix product, so its own outputs are put into the samples as the expected ones."""
-    assert on_target(kit_copy, behaviour, fake_driver, monkeypatch, "build_engine.py") == 0
+    assert on_target(kit_copy, double.make(behaviour), fake_driver, monkeypatch, "build_engine.py") == 0
     with np.load(kit_copy / "samples.npz") as samples:
         content: dict[str, Any] = dict(samples)
         batch = verify_engine.inputs_of(samples)
     outputs = batch.reshape(len(batch), -1) @ double.weights((3, 32, 32), 2)
     content["expected"] = outputs if right else outputs[:, ::-1]
     np.savez(kit_copy / "samples.npz", **content)
-    code = on_target(kit_copy, behaviour, fake_driver, monkeypatch, "verify_engine.py", *cuda_graph)
+    code = on_target(kit_copy, double.make(behaviour), fake_driver, monkeypatch, "verify_engine.py", *cuda_graph)
     said = capsys.readouterr().out
     assert code == (0 if right else 1)
     assert said.splitlines()[1].startswith("pass: fp16" if right else "fail: fp16")
 
 
 def test_without_an_engine_verification_says_so(
-    kit_copy: Path,
-    behaviour: double.Behaviour,
-    fake_driver: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    kit_copy: Path, fake_driver: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert on_target(kit_copy, behaviour, fake_driver, monkeypatch, "verify_engine.py") == 2
+    assert on_target(kit_copy, None, fake_driver, monkeypatch, "verify_engine.py") == 2
     assert "run build_engine.py first" in capsys.readouterr().err
 
 
@@ -386,6 +333,49 @@ class TestTheOtherEdition:
         assert not (kit_copy / "artifact").exists()
 
     @needs_rtx
+    def test_a_kit_that_was_changed_is_not_built(self, kit_copy: Path) -> None:
+        content = bytearray((kit_copy / "model.onnx").read_bytes())
+        content[len(content) // 2] ^= 1
+        (kit_copy / "model.onnx").write_bytes(content)
+        done = self.built(kit_copy, "--for", "sm86")
+        assert done.returncode == 2
+        assert "model.onnx: is missing or has changed" in done.stderr
+        assert not (kit_copy / "artifact").exists()
+
+    @needs_rtx
+    def test_another_folder_is_not_replaced(self, kit_copy: Path, tmp_path: Path) -> None:
+        (tmp_path / "mine").mkdir()
+        (tmp_path / "mine" / "thesis.txt").write_text("years of work")
+        done = self.built(kit_copy, "--for", "sm86", "--out", str(tmp_path / "mine"))
+        assert done.returncode == 2
+        assert "exists and is no artifact; choose another --out" in done.stderr
+        assert (tmp_path / "mine" / "thesis.txt").exists()
+
+    @needs_rtx
+    @pytest.mark.filterwarnings("ignore:Use Deprecated in TensorRT-RTX:DeprecationWarning")
+    @pytest.mark.parametrize(
+        ("devices", "said"), [("0", "the driver sees no GPU"), ("1", "cannot load the engine it built: .*cudaError 35")]
+    )
+    def test_a_build_that_fails_leaves_nothing(
+        self,
+        kit_copy: Path,
+        fake_driver: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+        devices: str,
+        said: str,
+    ) -> None:
+        """In the place of full TensorRT, the library builds for a card of which it finds no driver."""
+        if hardware.describe().gpus:
+            pytest.skip("this machine has a GPU")
+        monkeypatch.setenv("FAKE_CUDA_DEVICES", devices)
+        assert on_target(kit_copy, trt_rtx.import_rtx(), fake_driver, monkeypatch, "build_engine.py") == 2
+        error = capsys.readouterr().err
+        assert error == f"error: {error[7:].strip()}\n"
+        assert re.search(said, error)
+        assert not (kit_copy / "artifact").exists()
+
+    @needs_rtx
     def test_in_fp32_for_turing_the_way_out_is_said(self, trained: Path, pixel_cache: Path, tmp_path: Path) -> None:
         """Its head must be rewritten, which is done where the run is."""
         out = tmp_path / "kit"
@@ -488,12 +478,29 @@ class TestBuildHere:
         assert made.runtime == "tensorrt"
         assert len(read_samples(tmp_path / "engine" / "samples.npz").pixels) == 8
 
+    @pytest.fixture
+    def without_library(self, fake_driver: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A GPU, and a TensorRT that nobody asks for more than its version."""
+        monkeypatch.setattr(cuda_driver, "LIBRARY", str(fake_driver))
+        monkeypatch.setenv("FAKE_CUDA_LOG", str(tmp_path / "log"))
+        monkeypatch.setattr(trt_engine, "import_tensorrt", lambda: SimpleNamespace(__version__="11.4.0.106"))
+
     def test_the_same_builder_gets_the_same_graph_as_in_a_kit(
-        self, machine: None, trained: Path, kit: Path, tmp_path: Path, behaviour: double.Behaviour
+        self, without_library: None, trained: Path, kit: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        self.written(trained, tmp_path / "engine")
-        parsed = [call[1] for call in behaviour.calls if call[0] == "parse"]
-        assert parsed == [(kit / "model.onnx").stat().st_size]
+        given: list[bytes] = []
+
+        def build(onnx: bytes, *_: Any) -> None:
+            given.append(onnx)
+            raise BuildError("no further")
+
+        monkeypatch.setattr(build_engine, "build", build)
+        with pytest.raises(TtlDeployError, match="no further"):
+            self.written(trained, tmp_path / "engine")
+        (proto,) = map(onnx.load_from_string, given)
+        in_kit = onnx.load(kit / "model.onnx")
+        assert len(given[0]) == (kit / "model.onnx").stat().st_size
+        assert proto.graph == in_kit.graph
 
     def test_another_precision_is_refused(
         self, machine: None, trained: Path, tmp_path: Path, behaviour: double.Behaviour
@@ -503,7 +510,7 @@ class TestBuildHere:
             self.written(trained, tmp_path / "engine")
         assert not list((tmp_path / "engine").iterdir())
 
-    def test_turing_has_no_tf32(self, machine: None, trained: Path, tmp_path: Path) -> None:
+    def test_turing_has_no_tf32(self, without_library: None, trained: Path, tmp_path: Path) -> None:
         with pytest.raises(TtlDeployError, match="has no TF32"):
             self.written(trained, tmp_path / "engine", "tf32")
 

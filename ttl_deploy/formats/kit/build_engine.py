@@ -171,7 +171,7 @@ def build(onnx: bytes, settings: Settings, timing_cache: bytes = b"") -> Engine:
     plan = serialise(parsed, config)
     layers = inspect(plan, version_compatible=settings.version_compatible)
     counts = count_precisions(layers)
-    tf32 = sum("tf32" in str(layer.get("TacticName", "")).lower() for layer in layers)
+    tf32 = count_tf32(layers)
     check_precision(settings.precision, counts, tf32)
     return Engine(plan, layers, counts, tf32, bytes(cache.serialize()), str(trt.__version__))
 
@@ -355,6 +355,11 @@ def count_precisions(layers: list[dict[str, Any]]) -> dict[str, int]:
             lowest = next(precision for precision in _LOWEST_FIRST if precision in types)
             counts[lowest] = counts.get(lowest, 0) + 1
     return counts
+
+
+def count_tf32(layers: list[dict[str, Any]]) -> int:
+    """How many layers run a kernel whose name says TF32."""
+    return sum("tf32" in str(layer.get("TacticName", "")).lower() for layer in layers)
 
 
 def count_layers(network: Any) -> dict[str, dict[str, int]]:
