@@ -24,11 +24,11 @@ from ttl_deploy import files, hardware
 from ttl_deploy.cli.console import ConsoleReporter, line
 from ttl_deploy.errors import BadInputError
 from ttl_deploy.formats.graph_types import to_half
-from ttl_deploy.formats.kit.build_engine import BuildError, Settings
+from ttl_deploy.formats.kit.build_engine import AS_EXPORTED, GENERATIONS, BuildError, Settings
 from ttl_deploy.formats.onnx_graph import to_onnx
 from ttl_deploy.formats.quantiser import Quantiser
-from ttl_deploy.formats.rtx_cards import GENERATIONS, PRECISIONS, refuse
-from ttl_deploy.formats.trt_rtx import AS_EXPORTED, build_engines
+from ttl_deploy.formats.rtx_cards import PRECISIONS, refuse
+from ttl_deploy.formats.trt_rtx import build_engines
 from ttl_deploy.runtime.trt_rtx import import_rtx
 from ttl_deploy.spec import ModelSpec
 from ttl_deploy.transfer import METHODS, TransferModel, build

@@ -170,14 +170,14 @@ std::optional<double> read_threshold(const Json& manifest, bool divided) {
     return threshold;
 }
 
-Artifact read_manifest(const fs::path& folder, const Json& manifest) {
+Artifact read_manifest(const fs::path& folder, const Json& manifest, const Runnable& runnable) {
     const auto version = manifest.at("schema_version").size("schema_version");
     if (version > kSchemaVersion) {
         throw Error("schema version " + std::to_string(version) + " is newer than this program's 4; build a newer one");
     }
     const std::string& format = manifest.at("format").string("format");
-    if (format != "onnx" && format != "openvino") {
-        throw Error("format " + format + " is not for OpenVINO; export with --format onnx or openvino");
+    if (runnable.formats.count(format) == 0) {
+        throw Error("format " + format + " is not for this program; export with --format " + runnable.exported_as);
     }
     refuse_special_graphs(manifest);
     Artifact artifact;
@@ -185,7 +185,15 @@ Artifact read_manifest(const fs::path& folder, const Json& manifest) {
     if (manifest.at("files").object("files").count(model) == 0) {
         throw Error("does not list its model file " + model);
     }
+    artifact.folder = folder.string();
     artifact.model_path = (folder / model).string();
+    for (const auto& [name, record] : manifest.at("files").object("files")) {
+        artifact.files.insert(name);
+    }
+    const auto& fields = manifest.object("the manifest");
+    if (const auto details = fields.find("details"); details != fields.end()) {
+        artifact.details = details->second;
+    }
     artifact.precision = manifest.at("precision").string("precision");
     artifact.input_name = manifest.at("input_name").string("input_name");
     artifact.output_name = manifest.at("output_name").string("output_name");
@@ -199,14 +207,14 @@ Artifact read_manifest(const fs::path& folder, const Json& manifest) {
 
 }  // namespace
 
-Artifact open_artifact(const std::string& folder) {
+Artifact open_artifact(const std::string& folder, const Runnable& runnable) {
     const fs::path manifest_path = fs::path(folder) / "manifest.json";
     const std::string text = read_text(manifest_path);
     Artifact artifact;
     Json manifest;
     try {
         manifest = Json::parse(text);
-        artifact = read_manifest(folder, manifest);
+        artifact = read_manifest(folder, manifest, runnable);
     } catch (const Error& error) {
         throw Error(manifest_path.string() + ": " + error.what());
     }

@@ -2,8 +2,11 @@
 #pragma once
 
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
+
+#include "json.hpp"
 
 namespace ttl {
 
@@ -19,7 +22,10 @@ struct Preprocess {
 enum class Task { multiclass, ordinal, multilabel };
 
 struct Artifact {
+    std::string folder;
     std::string model_path;
+    std::set<std::string> files;  // names of all that was verified
+    Json details;                 // what its format says beside, such as what an engine was built for
     std::string precision;
     std::string input_name, output_name;
     std::vector<std::string> classes;
@@ -29,7 +35,13 @@ struct Artifact {
     Preprocess preprocess;
 };
 
+// What a program runs: formats as a manifest names them, and what to export with to get one.
+struct Runnable {
+    std::set<std::string> formats;
+    std::string exported_as;
+};
+
 // Reads the manifest and verifies size and SHA-256 of every file. Throws Error.
-Artifact open_artifact(const std::string& folder);
+Artifact open_artifact(const std::string& folder, const Runnable& runnable);
 
 }  // namespace ttl

@@ -88,6 +88,7 @@ private:
             case 't':
                 expect("true");
                 value.kind_ = Json::Kind::boolean;
+                value.boolean_ = true;
                 value.number_ = 1;
                 break;
             case 'f':
@@ -250,6 +251,13 @@ double Json::number(const std::string& what) const {
         throw Error(what + " is not a number");
     }
     return number_;
+}
+
+bool Json::boolean(const std::string& what) const {
+    if (kind_ != Kind::boolean) {
+        throw Error(what + " is neither true nor false");
+    }
+    return boolean_;
 }
 
 unsigned long long Json::size(const std::string& what) const {

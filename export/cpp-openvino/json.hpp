@@ -1,4 +1,4 @@
-// A strict reader of JSON (RFC 8259), because a device should need nothing but this folder and OpenVINO.
+// A strict reader of JSON (RFC 8259), because a device should need nothing but this folder and the engine.
 //
 // It refuses what the standard leaves open: duplicate keys, text after the value, nesting deeper than 64.
 #pragma once
@@ -21,6 +21,7 @@ public:
     // Each throws Error, naming `what`, if the value is of another kind.
     const std::string& string(const std::string& what) const;
     double number(const std::string& what) const;
+    bool boolean(const std::string& what) const;
     // A whole number from 0 to 2^53.
     unsigned long long size(const std::string& what) const;
     const std::vector<Json>& array(const std::string& what) const;
@@ -33,6 +34,7 @@ private:
     friend class JsonReader;
 
     Kind kind_ = Kind::null;
+    bool boolean_ = false;
     double number_ = 0;
     std::string string_;
     std::vector<Json> array_;

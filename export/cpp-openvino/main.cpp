@@ -3,19 +3,16 @@
 // Exit codes: 0 done, 2 bad input (one line on stderr says what is wrong).
 
 #include <algorithm>
-#include <cmath>
-#include <cstdio>
-#include <iostream>
-#include <numeric>
 #include <openvino/openvino.hpp>
 #include <string>
 #include <vector>
 
+#include "answers.hpp"
 #include "artifact.hpp"
-#include "csv.hpp"
 #include "decode.hpp"
 #include "error.hpp"
 #include "preprocess.hpp"
+#include "program.hpp"
 
 namespace {
 
@@ -47,85 +44,8 @@ ov::Output<const ov::Node> checked_output(const ov::CompiledModel& model, const 
     throw ttl::Error(artifact.model_path + ": has no output " + artifact.output_name);
 }
 
-std::vector<double> softmax(const float* logits, std::size_t count) {
-    const double largest = *std::max_element(logits, logits + count);
-    std::vector<double> result;
-    double sum = 0;
-    for (std::size_t i = 0; i < count; ++i) {
-        result.push_back(std::exp(logits[i] - largest));
-        sum += result.back();
-    }
-    for (double& value : result) {
-        value /= sum;
-    }
-    return result;
-}
-
-// Names of the classes' columns; none is that of another column.
-std::vector<std::string> columns(const std::vector<std::string>& classes) {
-    std::vector<std::string> taken = {"id", "image", "label"};
-    for (const std::string& shown : classes) {
-        std::string name = ttl::printable(shown);
-        while (std::find(taken.begin(), taken.end(), name) != taken.end()) {
-            name = "probability_" + name;
-        }
-        taken.push_back(name);
-    }
-    return {taken.begin() + 3, taken.end()};
-}
-
-std::vector<double> sigmoid(const float* logits, std::size_t count) {
-    std::vector<double> result;
-    for (std::size_t i = 0; i < count; ++i) {
-        const double small = std::exp(-std::abs(static_cast<double>(logits[i])));
-        result.push_back(logits[i] >= 0 ? 1 / (1 + small) : small / (1 + small));
-    }
-    return result;
-}
-
-std::vector<double> probabilities_of(const ttl::Artifact& artifact, const float* logits) {
-    const std::size_t count = artifact.classes.size();
-    return artifact.task == ttl::Task::multilabel ? sigmoid(logits, count) : softmax(logits, count);
-}
-
-// All labels that are said, joined by |.
-std::string labels(const ttl::Artifact& artifact, const std::vector<double>& probabilities) {
-    std::string text;
-    bool any = false;
-    for (std::size_t i = 0; i < probabilities.size(); ++i) {
-        if (probabilities[i] >= artifact.threshold.value_or(0.5)) {
-            text += (any ? "|" : "") + artifact.classes[i];
-            any = true;
-        }
-    }
-    return text;
-}
-
-std::string said(const ttl::Artifact& artifact, const std::vector<double>& probabilities) {
-    if (artifact.task == ttl::Task::multilabel) {
-        return labels(artifact, probabilities);
-    }
-    auto from = probabilities.begin(), to = probabilities.end();
-    if (artifact.threshold) {
-        const auto first = from + static_cast<std::ptrdiff_t>(artifact.first_positive);
-        const bool positive = std::accumulate(first, to, 0.0) >= *artifact.threshold;
-        (positive ? from : to) = first;
-    }
-    return artifact.classes[static_cast<std::size_t>(std::max_element(from, to) - probabilities.begin())];
-}
-
-void print_row(const std::string& image, const ttl::Artifact& artifact, const std::vector<double>& probabilities) {
-    std::cout << ttl::cell(image) << ',' << ttl::cell(ttl::printable(said(artifact, probabilities)));
-    for (const double p : probabilities) {
-        char text[32];
-        std::snprintf(text, sizeof text, ",%.8f", p);
-        std::cout << text;
-    }
-    std::cout << '\n';
-}
-
 void run(const std::string& folder, const std::vector<std::string>& images) {
-    const ttl::Artifact artifact = ttl::open_artifact(folder);
+    const ttl::Artifact artifact = ttl::open_artifact(folder, {{"onnx", "openvino"}, "onnx or openvino"});
     ov::Core core;
     ov::CompiledModel model = compile(core, artifact);
     const auto output = checked_output(model, artifact);
@@ -134,11 +54,7 @@ void run(const std::string& folder, const std::vector<std::string>& images) {
     const ov::Shape shape{1, static_cast<std::size_t>(spec.channels), static_cast<std::size_t>(spec.height),
                           static_cast<std::size_t>(spec.width)};
     ov::Tensor input(ov::element::f32, shape);
-    std::cout << "image,label";
-    for (const std::string& name : columns(artifact.classes)) {
-        std::cout << ',' << ttl::cell(name);
-    }
-    std::cout << '\n';
+    ttl::print_header(artifact);
     for (const std::string& image : images) {
         const ttl::Image8 pixels = ttl::to_pixels(ttl::decode(image), artifact.preprocess);
         const std::vector<float> values = ttl::normalise(pixels, artifact.preprocess);
@@ -149,24 +65,10 @@ void run(const std::string& folder, const std::vector<std::string>& images) {
         if (logits.get_size() != artifact.classes.size()) {
             throw ttl::Error(artifact.model_path + ": gives another number of classes than the manifest names");
         }
-        print_row(image, artifact, probabilities_of(artifact, logits.data<const float>()));
+        ttl::print_row(image, artifact, logits.data<const float>());
     }
 }
 
 }  // namespace
 
-int main(int count, char** arguments) {
-    if (count < 3) {
-        std::cerr << "usage: ttl_predict ARTIFACT IMAGE...   (reads " << ttl::formats() << ")\n";
-        return 2;
-    }
-    try {
-        run(arguments[1], std::vector<std::string>(arguments + 2, arguments + count));
-    } catch (const std::exception& error) {
-        std::string line = error.what();
-        std::replace(line.begin(), line.end(), '\n', ' ');
-        std::cerr << "error: " << ttl::printable(line) << '\n';
-        return 2;
-    }
-    return 0;
-}
+int main(int count, char** arguments) { return ttl::program(count, arguments, run); }

@@ -26,6 +26,12 @@ class Engine(torch.nn.Module):
         return json.dumps({"Layers": self.layers})
 
 
+class Input(SimpleNamespace):
+    """What is said of an input."""
+
+    profiles: Any = None
+
+
 @pytest.fixture
 def engine_layers() -> list[Any]:
     """What the double's engine says of its layers: two in half precision. A test may change it."""
@@ -53,7 +59,7 @@ def calls(monkeypatch: pytest.MonkeyPatch, engine_layers: list[Any]) -> list[tup
         else:
             Path(path).write_bytes(b"package")
 
-    module.Input = lambda **given: SimpleNamespace(**given)  # type: ignore[attr-defined]
+    module.Input = Input  # type: ignore[attr-defined]
     module.dynamo = SimpleNamespace(compile=compile)  # type: ignore[attr-defined]
     module.save = save  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "torch_tensorrt", module)

@@ -1,23 +1,48 @@
-"""The builder against a recording double of TensorRT: control flow, refusals, what is read back. Nothing is built."""
+"""The builder: parser, network and configuration in a real library, what is read back of an engine in a double.
+
+The real one is TensorRT for RTX, in the place of `tensorrt`: it has the same names, and needs no GPU until an engine is
+loaded. The double stands for what it lacks: the inspector, hardware levels and timing caches that do not fit.
+"""
 
 from __future__ import annotations
 
 import ast
+import struct
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import tensorrt_double as double
+from onnx import TensorProto, helper
+from test_onnx_graph import SPECS, made
 
+from ttl_deploy import hardware as machine
+from ttl_deploy.formats.graph_types import to_half
 from ttl_deploy.formats.kit import build_engine
-from ttl_deploy.formats.kit.build_engine import BuildError, Settings, build, check_device, count_precisions, trtexec
+from ttl_deploy.formats.kit.build_engine import (
+    BuildError,
+    Settings,
+    build,
+    check_device,
+    check_precision,
+    configure,
+    count_precisions,
+    count_tf32,
+    inspect,
+    parse,
+    trtexec,
+)
+from ttl_deploy.formats.onnx_graph import to_onnx
 
 SHAPES = ((1, 3, 8, 8), (2, 3, 8, 8), (8, 3, 8, 8))
+NETWORK = ((1, 3, 48, 48), (2, 3, 48, 48), (8, 3, 48, 48))
+"""Shapes of `graph`'s input."""
 
 
-def settings(precision: str = "fp16", **more: Any) -> Settings:
-    return Settings(precision, "images", *SHAPES, **more)
+def settings(precision: str = "fp16", shapes: Any = SHAPES, **more: Any) -> Settings:
+    return Settings(precision, "images", *shapes, **more)
 
 
 @pytest.fixture
@@ -27,45 +52,63 @@ def behaviour(monkeypatch: pytest.MonkeyPatch) -> double.Behaviour:
     return made
 
 
-def test_the_order_of_a_build(behaviour: double.Behaviour) -> None:
-    built = build(b"graph", settings(workspace_mib=512, optimization_level=4))
-    assert behaviour.calls == [
-        ("ILogger.__init__",),
-        ("create_network", 1),
-        ("parse", 5),
-        ("builder_optimization_level", 4),
-        ("profiling_verbosity", "DETAILED"),
-        ("set_memory_pool_limit", "WORKSPACE", 512 * 2**20),
-        ("clear_flag", "TF32"),
-        ("set_shape", "images", *SHAPES),
-        ("add_optimization_profile",),
-        ("set_timing_cache", b"", False),
-        ("build_serialized_network",),
-        ("ILogger.__init__",),
-        ("deserialize_cuda_engine", b"plan"),
-    ]
-    assert (built.plan, built.counts, built.timing_cache) == (b"plan", {"fp16": 2}, b"+timed")
-    assert built.tensorrt == "11.4.0.106"
+@pytest.fixture
+def real(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The real library, as `tensorrt`."""
+    module = pytest.importorskip("tensorrt_rtx_bindings", reason="needs the extra rtx")
+    monkeypatch.setitem(sys.modules, "tensorrt", module)
+    return module
 
 
-@pytest.mark.parametrize(("version", "flag"), [("10.13.3.9", 2), ("11.4.0.106", 1)])
-def test_networks_are_strongly_typed_in_both_versions(
-    behaviour: double.Behaviour, monkeypatch: pytest.MonkeyPatch, version: str, flag: int
-) -> None:
-    """The flag's value changed, its name did not."""
-    monkeypatch.setitem(sys.modules, "tensorrt", double.make(behaviour, version))
-    build(b"graph", settings())
-    assert ("create_network", flag) in behaviour.calls
+no_timings = pytest.mark.filterwarnings("ignore:Use Deprecated in TensorRT-RTX:DeprecationWarning")
+"""The real library knows timing caches and does nothing with them."""
 
 
-def test_tf32_is_a_flag_and_fp32_the_lack_of_it(behaviour: double.Behaviour) -> None:
-    behaviour.layers = double.typed("Row major linear FP32")
-    build(b"graph", settings("tf32"))
-    assert ("set_flag", "TF32") in behaviour.calls
-    behaviour.calls.clear()
-    build(b"graph", settings("fp32"))
-    assert ("clear_flag", "TF32") in behaviour.calls
-    assert "set_flag" not in behaviour.names()
+@pytest.fixture(scope="module")
+def graph() -> bytes:
+    """A truncated ResNet-18 in half precision, as it is exported."""
+    content: bytes = to_half(to_onnx(made(SPECS[0])), "fp16").SerializeToString()
+    return content
+
+
+@no_timings
+def test_a_build_goes_the_whole_way(real: Any, graph: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All but the inspector is real: it needs a GPU."""
+    asked: list[bytes] = []
+    monkeypatch.setattr(build_engine, "inspect", lambda plan, **_: asked.append(plan) or double.FP16_LAYERS)
+    built = build(graph, settings(shapes=NETWORK, workspace_mib=512))
+    assert asked == [built.plan]
+    # The engine holds its profile's shapes as they are.
+    places = [built.plan.find(struct.pack("<4q", *shape)) for shape in NETWORK]
+    assert 0 < places[0] < places[1] < places[2] < len(built.plan)
+    assert (built.counts, built.layers, built.tf32_layers) == ({"fp16": 2}, double.FP16_LAYERS, 0)
+    assert built.tensorrt == real.__version__
+
+
+def test_networks_are_strongly_typed(real: Any, graph: bytes) -> None:
+    """The flag goes by its name: TensorRT 11 gave it another value than 10."""
+    assert parse(real, graph).network.get_flag(real.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
+
+
+def test_the_settings_reach_the_builder(real: Any, graph: bytes) -> None:
+    config = configure(parse(real, graph), settings(shapes=NETWORK, workspace_mib=512, optimization_level=4))
+    assert config.builder_optimization_level == 4
+    assert config.profiling_verbosity == real.ProfilingVerbosity.DETAILED
+    assert config.get_memory_pool_limit(real.MemoryPoolType.WORKSPACE) == 512 * 2**20
+    assert config.num_optimization_profiles == 1
+    assert not config.get_flag(real.BuilderFlag.VERSION_COMPATIBLE)
+    assert configure(parse(real, graph), settings(shapes=NETWORK, version_compatible=True)).get_flag(
+        real.BuilderFlag.VERSION_COMPATIBLE
+    )
+
+
+def test_tf32_is_a_flag_and_fp32_the_lack_of_it(real: Any, graph: bytes) -> None:
+    """The library sets it by itself."""
+    parsed = parse(real, graph)
+    assert parsed.builder.create_builder_config().get_flag(real.BuilderFlag.TF32)
+    for precision in ("fp32", "tf32", "fp16"):
+        config = configure(parsed, settings(precision, NETWORK))
+        assert config.get_flag(real.BuilderFlag.TF32) == (precision == "tf32")
 
 
 @pytest.mark.parametrize(
@@ -78,14 +121,10 @@ def test_options_of_compatibility(behaviour: double.Behaviour, hardware: str, le
     assert ("engine_host_code_allowed", True) in behaviour.calls
 
 
-def test_an_old_tensorrt_without_the_level_says_so(
-    behaviour: double.Behaviour, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    module = double.make(behaviour, "10.4.0.26")
-    module.HardwareCompatibilityLevel = type("HardwareCompatibilityLevel", (), {"AMPERE_PLUS": 1})  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "tensorrt", module)
+def test_an_old_tensorrt_without_the_level_says_so(real: Any, graph: bytes) -> None:
+    old = SimpleNamespace(**vars(real) | {"__version__": "10.4.0.26", "HardwareCompatibilityLevel": SimpleNamespace()})
     with pytest.raises(BuildError, match=r"10\.4\.0\.26 has no SAME_COMPUTE_CAPABILITY; 10\.9"):
-        build(b"graph", settings(hardware="same-compute-capability"))
+        configure(parse(old, graph), settings(shapes=NETWORK, hardware="same-compute-capability"))
 
 
 def test_a_timing_cache_that_fits_is_used_and_another_is_not(behaviour: double.Behaviour) -> None:
@@ -96,20 +135,27 @@ def test_a_timing_cache_that_fits_is_used_and_another_is_not(behaviour: double.B
     assert caches == [(b"fits", False), (b"other", False), (b"", False)]
 
 
-def test_parser_errors_are_collected(behaviour: double.Behaviour) -> None:
-    behaviour.parse_errors = ("In node 3 (importFoo): UNSUPPORTED_NODE", "In node 4:\n no kernel")
-    with pytest.raises(BuildError, match=r"cannot read the graph: In node 3 .*UNSUPPORTED_NODE; In node 4: no kernel"):
+def test_parser_errors_are_collected(real: Any) -> None:
+    value = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 4]) for name in ("x", "y")]
+    nodes = [helper.make_node("Det", ["x"], ["y"], name="odd")]
+    wrong = helper.make_model(helper.make_graph(nodes, "wrong", value[:1], value[1:]), ir_version=8)
+    with pytest.raises(BuildError, match=r"cannot read the graph: .*odd.*Det") as error:
+        build(wrong.SerializeToString(), settings())
+    assert "\n" not in str(error.value)
+    with pytest.raises(BuildError, match=r"cannot read the graph: .*Failed to parse the ONNX model"):
         build(b"graph", settings())
-    assert "build_serialized_network" not in behaviour.names()
 
 
-def test_a_failed_build_says_what_the_logger_heard(behaviour: double.Behaviour) -> None:
-    behaviour.builds = False
-    with pytest.raises(BuildError, match=r"cannot build the engine: Error Code 4: Internal Error \(no tactic\)"):
-        build(b"graph", settings())
-    behaviour.builds, behaviour.loads = True, False
-    with pytest.raises(BuildError, match="cannot load the engine it built: Error Code 4"):
-        build(b"graph", settings())
+@no_timings
+def test_a_failed_build_says_what_the_logger_heard(real: Any, graph: bytes) -> None:
+    with pytest.raises(BuildError, match=r"cannot build the engine: .*images"):
+        build(graph, settings())
+    with pytest.raises(BuildError, match=r"cannot load the engine it built: .*Error Code 2"):
+        inspect(b"plan")
+    if machine.describe().gpus:
+        pytest.skip("this machine has a GPU")
+    with pytest.raises(BuildError, match=r"cannot load the engine it built: .*cudaError 35"):
+        build(graph, settings(shapes=NETWORK))
 
 
 FP32, FP16, INT8 = "Row major linear FP32", "Channel major FP16 format where channel % 8 == 0", "Int8"
@@ -138,15 +184,14 @@ FP32, FP16, INT8 = "Row major linear FP32", "Channel major FP16 format where cha
         ("fp16", double.typed(FP16, LayerType="Reformat"), "none of a known type"),
     ],
 )
-def test_an_engine_that_runs_another_precision_is_refused(
-    behaviour: double.Behaviour, asked: str, layers: Any, refused: str | None
-) -> None:
-    behaviour.layers = layers
+def test_an_engine_that_runs_another_precision_is_refused(asked: str, layers: Any, refused: str | None) -> None:
+    counts = count_precisions(layers)
     if refused is None:
-        assert sum(build(b"graph", settings(asked)).counts.values()) == len(layers)
+        check_precision(asked, counts, count_tf32(layers))
+        assert sum(counts.values()) == len(layers)
         return
     with pytest.raises(BuildError, match=refused):
-        build(b"graph", settings(asked))
+        check_precision(asked, counts, count_tf32(layers))
 
 
 @pytest.mark.parametrize("layers", [["conv1", "conv2"], []])

@@ -38,7 +38,7 @@ def test_half_precision_comes_from_the_module(calls: list[tuple[str, Any]], tmp_
     kinds = {tensor.dtype for tensor in options["program"].state_dict.values() if tensor.is_floating_point()}
     assert kinds == {torch.float16}
     (given,) = options["arg_inputs"]
-    assert (given.min_shape, given.opt_shape, given.max_shape) == ((1, 3, 32, 32), (4, 3, 32, 32), (8, 3, 32, 32))
+    assert given.profiles == [{"min_shape": (1, 3, 32, 32), "opt_shape": (4, 3, 32, 32), "max_shape": (8, 3, 32, 32)}]
     assert given.dtype == torch.float32
     assert (written.model_file, written.runtime) == ("model.ep", "torch-tensorrt")
     assert written.details == {"engines": 1, "batches": [1, 8], "layer_precisions": {"fp16": 2}}
@@ -83,6 +83,28 @@ def test_batches_out_of_order_are_refused(calls: list[tuple[str, Any]], tmp_path
     with pytest.raises(BadInputError, match="not in order"):
         write(tmp_path / "made", min_batch=3)
     assert not calls
+
+
+def test_one_image_is_an_optimum_though_two_are_traced(calls: list[tuple[str, Any]], tmp_path: Path) -> None:
+    write(tmp_path / "made", opt_batch=1, max_batch=8)
+    options = calls[0][1]
+    assert [shape[0] for shape in options["arg_inputs"][0].profiles[0].values()] == [1, 1, 8]
+    (placeholder,) = [node for node in options["program"].graph.nodes if node.name == "images"]
+    assert isinstance(placeholder.meta["val"].shape[0], torch.SymInt)
+
+
+def test_where_one_image_cannot_be_the_optimum_it_is_said(
+    calls: list[tuple[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An older torch_tensorrt takes the batch that was traced, whatever is said of the input."""
+    module: Any = sys.modules["torch_tensorrt"]
+    monkeypatch.setattr(module, "Input", lambda **given: SimpleNamespace(**given))
+    monkeypatch.setattr(module, "__version__", "2.13.0", raising=False)
+    with pytest.raises(BadInputError, match=r"2\.13\.0 makes no engine fast for a batch of 1; .*--opt-batch 2"):
+        write(tmp_path / "one", opt_batch=1)
+    assert not calls
+    write(tmp_path / "two", opt_batch=2)
+    assert calls[0][1]["arg_inputs"][0].opt_shape == (2, 3, 32, 32)
 
 
 def test_without_a_gpu_or_the_package_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

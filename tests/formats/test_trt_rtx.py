@@ -23,10 +23,17 @@ from ttl_deploy.formats import rtx_cards, trt_engine, trt_rtx
 from ttl_deploy.formats.export_run import choose, export_run
 from ttl_deploy.formats.exporter import EXPORTERS
 from ttl_deploy.formats.graph_types import to_half
-from ttl_deploy.formats.kit.build_engine import BuildError, Settings
+from ttl_deploy.formats.kit.build_engine import (
+    GENERATIONS,
+    BuildError,
+    Settings,
+    build_for,
+    capability,
+    named,
+    weighted,
+)
 from ttl_deploy.formats.onnx_graph import to_onnx
 from ttl_deploy.formats.options import TrtOptions
-from ttl_deploy.formats.rtx_build import build, weighted
 from ttl_deploy.formats.trt_lint import lint
 from ttl_deploy.formats.turing_head import FORMS, rewritten
 from ttl_deploy.progress import Silent
@@ -202,14 +209,14 @@ def test_without_the_extra_both_ways_out_are_said(monkeypatch: pytest.MonkeyPatc
 
 def test_names_of_cards() -> None:
     assert rtx_cards.architectures("SM_86, 8.9,sm120,12.0,T4") == ("sm86", "sm89", "sm120", "sm75")
-    assert [rtx_cards.capability(name) for name in ("sm75", "sm120")] == ["7.5", "12.0"]
-    assert rtx_cards.named("12.1") == "sm121"
+    assert [capability(name) for name in ("sm75", "sm120")] == ["7.5", "12.0"]
+    assert named("12.1") == "sm121"
 
 
 @needs_library
 def test_the_table_knows_exactly_what_the_library_builds_for() -> None:
     members = {name.lower() for name in dir(import_rtx().ComputeCapability) if name.startswith("SM")}
-    assert members == set(rtx_cards.GENERATIONS)
+    assert members == set(GENERATIONS)
 
 
 @needs_library
@@ -217,31 +224,31 @@ def test_the_library_itself_refuses_what_is_rewritten_for_turing(plain: onnx.Mod
     """Where a later release builds it, the rewriting can go."""
     trt = import_rtx()
     with pytest.raises(BuildError, match=r"head\.fc.*FP32 GEMM is not supported"):
-        build(trt, plain.SerializeToString(), settings("fp32"), "sm75")
+        build_for(trt, plain.SerializeToString(), settings("fp32"), "sm75")
     assert [finding.node for finding in lint(plain, turing=True)] == ["head.fc"]
     assert lint(plain) == []
     for form in FORMS:
-        assert len(build(trt, rewritten(plain, form).SerializeToString(), settings("fp32"), "sm75").plan) > 100_000
+        assert len(build_for(trt, rewritten(plain, form).SerializeToString(), settings("fp32"), "sm75").plan) > 100_000
 
 
 @needs_library
 def test_bf16_for_turing_is_refused_by_the_library_too() -> None:
     graph = to_half(to_onnx(made(SPECS[0]), 22), "bf16")
     with pytest.raises(BuildError, match="HW-specific datatypes: b16"):
-        build(import_rtx(), graph.SerializeToString(), settings("bf16"), "sm75")
+        build_for(import_rtx(), graph.SerializeToString(), settings("bf16"), "sm75")
 
 
 @needs_library
 def test_a_graph_of_another_precision_than_asked_is_refused(plain: onnx.ModelProto) -> None:
     with pytest.raises(BuildError, match="does not run fp16: its computing layers are 9 fp32"):
-        build(import_rtx(), plain.SerializeToString(), settings("fp16"), "sm86")
+        build_for(import_rtx(), plain.SerializeToString(), settings("fp16"), "sm86")
 
 
 @needs_library
 @pytest.mark.parametrize(("content", "said"), [(b"no graph", "cannot read the graph"), (b"", "none of a known type")])
 def test_what_is_no_graph_is_one_line(content: bytes, said: str) -> None:
     with pytest.raises(BuildError, match=said) as error:
-        build(import_rtx(), content, settings("fp32"), "sm86")
+        build_for(import_rtx(), content, settings("fp32"), "sm86")
     assert "\n" not in str(error.value)
 
 
@@ -250,13 +257,13 @@ def test_shapes_out_of_order_are_refused(plain: onnx.ModelProto) -> None:
     shape = (3, 48, 48)
     wrong = Settings("fp32", "images", (8, *shape), (1, *shape), (4, *shape), optimization_level=None)
     with pytest.raises((BuildError, ValueError)):
-        build(import_rtx(), plain.SerializeToString(), wrong, "sm86")
+        build_for(import_rtx(), plain.SerializeToString(), wrong, "sm86")
 
 
 @needs_library
 def test_an_architecture_that_the_library_has_not_is_said(plain: onnx.ModelProto) -> None:
     with pytest.raises(BuildError, match=r"TensorRT for RTX .* does not build for sm90"):
-        build(import_rtx(), plain.SerializeToString(), settings("fp32"), "sm90")
+        build_for(import_rtx(), plain.SerializeToString(), settings("fp32"), "sm90")
 
 
 def product_graph(operator: str, bias: Sequence[int] | None, **attributes: float) -> onnx.ModelProto:
@@ -334,7 +341,7 @@ def test_exports_leave_nothing_where_an_engine_does_not_build(
 
     monkeypatch.setattr(trt_rtx, "missing", lambda: None)
     monkeypatch.setattr(trt_rtx, "import_rtx", lambda: None)
-    monkeypatch.setattr(trt_rtx, "build", fails)
+    monkeypatch.setattr(trt_rtx, "build_for", fails)
     copy = Path(shutil.copytree(trained, tmp_path / "run"))
     before = sorted(path.name for path in copy.iterdir())
     with pytest.raises(Exception, match="no tactic; nothing was written"):

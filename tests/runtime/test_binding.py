@@ -24,7 +24,7 @@ from ttl_deploy.formats.export_run import export_run
 from ttl_deploy.parity.verify import verify
 from ttl_deploy.runtime import load, refuse_unbound
 from ttl_deploy.serve.triton import write_repository
-from ttl_deploy.spec import FileRecord, ModelSpec, Placement, PreprocessSpec
+from ttl_deploy.spec import FileRecord, InputSpec, ModelSpec, Placement, PreprocessSpec
 from ttl_deploy.training.run import finished_run
 
 FORMATS = ("onnx", "openvino", "pt2", "torchscript")
@@ -115,8 +115,9 @@ def test_every_command_that_loads_refuses(
     command: list[str],
     format: str,
 ) -> None:
-    folder = edited(copied(format), "model.image_size", 64)
-    edited(Artifact(folder, copied_manifest(folder)), "preprocess.image_size", 64)
+    artifact = copied(format)
+    for place in ("model.image_size", "preprocess.image_size"):
+        folder = edited(artifact, place, 64)
     more = {"bench": [], "verify": ["--against", str(trained)], "predict": [str(next(synthetic.rglob("*.png")))]}
     assert call([*command, str(folder), *more[command[0]]]) == 2
     said = capsys.readouterr().err
@@ -124,16 +125,24 @@ def test_every_command_that_loads_refuses(
     assert "unforeseen" not in said
 
 
-def copied_manifest(folder: Path) -> Any:
-    return open_artifact(folder).manifest
+def test_an_input_that_the_manifest_tells_in_two_ways_is_refused(copied: Callable[[str], Artifact]) -> None:
+    folder = edited(copied("onnx"), "model.image_size", 64)
+    with pytest.raises(IntegrityError, match="input is 3 x 64 x 64 in model and 3 x 32 x 32 in preprocess"):
+        open_artifact(folder)
+
+
+def of_input(size: int, channels: int = 3) -> dict[str, Any]:
+    given = InputSpec.image(size, channels)
+    model = ModelSpec(backbone="tiny", classes=("a", "b", "c"), input=given)
+    return {"model": model, "preprocess": PreprocessSpec.of(given)}
 
 
 @pytest.mark.parametrize("engine", ONNX_ENGINES)
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"model": ModelSpec(backbone="tiny", classes=("a", "b", "c"), image_size=128)}, r"\(N, 3, 128, 128\)"),
-        ({"model": ModelSpec(backbone="tiny", classes=("a", "b", "c"), image_size=8, channels=1)}, r"\(N, 1, 8, 8\)"),
+        (of_input(128), r"\(N, 3, 128, 128\)"),
+        (of_input(8, 1), r"\(N, 1, 8, 8\)"),
         ({"input_type": "uint8"}, "is float32 in the graph, the manifest says uint8"),
         ({"input_name": "pixels"}, "maps images to .*logits.*, the manifest says pixels to logits"),
         ({"output_name": "scores"}, "the manifest says images to scores"),
@@ -284,7 +293,9 @@ def test_pytorch_s_own_shapes_are_compared_where_no_metadata_is(copied: Callable
     wider = update_manifest(older, model=older.manifest.model.model_copy(update={"classes": ("a", "b", "c")}))
     with pytest.raises(IntegrityError, match="the manifest says"):
         load(wider)
-    grey = update_manifest(older, model=older.manifest.model.model_copy(update={"channels": 1}))
+    given = InputSpec.image(older.manifest.model.input.size, 1)
+    model = older.manifest.model.model_copy(update={"input": given})
+    grey = update_manifest(older, model=model, preprocess=PreprocessSpec.of(given))
     with pytest.raises(IntegrityError, match="the manifest says"):
         load(grey)
 

@@ -1,4 +1,4 @@
-"""TensorRT's runtime against a recording double: order of calls, data all the way, refusals. No engine is executed."""
+"""TensorRT's runtime against a recording double: order of calls, data all the way. No engine is executed."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import ctypes
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -136,12 +137,19 @@ def test_a_batch_below_every_profile_is_refused(
         session.run(images[:1])
 
 
-def test_what_tensorrt_refuses_is_one_line(machine: Path, engine: Artifact, behaviour: double.Behaviour) -> None:
-    behaviour.loads = False
-    with pytest.raises(IntegrityError, match=r"refuses the engine: Error Code 4: Internal Error") as error:
-        open_session(engine)
+def test_what_tensorrt_refuses_is_one_line(
+    fake_driver: Path, tmp_path: Path, make_artifact: Callable[..., Artifact], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A real library refuses it: TensorRT for RTX in the place of the full one, whose names it has."""
+    real = pytest.importorskip("tensorrt_rtx_bindings", reason="needs the extra rtx")
+    monkeypatch.setitem(sys.modules, "tensorrt", real)
+    monkeypatch.setattr(cuda_driver, "LIBRARY", str(fake_driver))
+    monkeypatch.setenv("FAKE_CUDA_LOG", str(tmp_path / "log"))
+    details = engine_details() | {"tensorrt": real.__version__}
+    with pytest.raises(IntegrityError, match=r"refuses the engine: .*Error Code 1: Serialization") as error:
+        open_session(make_artifact("engine", format="trt", precision="fp16", details={"engine": details}))
     assert "\n" not in str(error.value)
-    assert "release" in machine.read_text()
+    assert "release" in (tmp_path / "log").read_text()
 
 
 def test_another_input_than_the_manifest_says_is_refused(machine: Path, make_artifact: Callable[..., Artifact]) -> None:
@@ -220,7 +228,7 @@ def test_where_tensorrt_is_missing_it_is_said(
 
 
 def test_where_no_driver_is_it_is_said(engine: Artifact, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "tensorrt", double.make(double.Behaviour()))
+    monkeypatch.setattr(trt, "import_tensorrt", lambda: SimpleNamespace(__version__="11.4.0.106"))
     monkeypatch.setattr(cuda_driver, "LIBRARY", "libcuda-that-is-not-here.so")
     with pytest.raises(MissingDependencyError, match="CUDA cannot be used: no NVIDIA driver"):
         open_session(engine)

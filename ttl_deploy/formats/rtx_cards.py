@@ -7,29 +7,12 @@ what cannot be had is refused before a run is opened.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 from ttl_deploy.errors import BadInputError, near
+from ttl_deploy.formats.kit.build_engine import GENERATIONS, REFUSED, named
 
 PRECISIONS = ("fp32", "fp16", "bf16", "int8")
-
-GENERATIONS: Mapping[str, str] = {
-    "sm75": "Turing",
-    "sm80": "Ampere",
-    "sm86": "Ampere",
-    "sm89": "Ada",
-    "sm120": "Blackwell",
-    "sm121": "Blackwell",
-}
-"""What the library builds for, by the name of its compute capability (7.5 is sm75). Hopper (sm90) is not among them."""
-
-TURING = "sm75"
-
-REFUSED: Mapping[tuple[str, str], str] = {
-    (TURING, "int8"): "the library builds an engine for Turing from a quantised graph whose convolutions are all float",
-    (TURING, "bf16"): "Turing has no bfloat16",
-}
-"""What an architecture is refused, with the reason. All else of `GENERATIONS` x `PRECISIONS` is built."""
 
 
 def architectures(said: str, *, any_gpu: bool = False) -> tuple[str, ...]:
@@ -72,17 +55,6 @@ def refuse(precision: str, wanted: Iterable[str]) -> None:
         raise BadInputError(
             f"{precision} cannot be had for {name}: {reason}", where="--for", fix=f"pass --precision fp16{alone}"
         )
-
-
-def capability(architecture: str) -> str:
-    """The compute capability of an architecture: `sm86` is `8.6`."""
-    digits = architecture.removeprefix("sm")
-    return f"{digits[:-1]}.{digits[-1]}"
-
-
-def named(compute_capability: str) -> str:
-    """The architecture of a compute capability: `8.6` is `sm86`."""
-    return f"sm{compute_capability.replace('.', '')}"
 
 
 def _architecture(name: str) -> str:

@@ -63,7 +63,7 @@ class TorchTrtExporter(Exporter):
 
         Raises:
             MissingDependencyError: torch_tensorrt cannot be imported.
-            BadInputError: The batches are not in order.
+            BadInputError: The batches are not in order, or torch_tensorrt is too old for them.
             TtlDeployError: It cannot compile the model, left it to PyTorch, or runs another precision.
         """
         options = job.options if isinstance(job.options, TorchTrtOptions) else TorchTrtOptions()
@@ -91,7 +91,7 @@ def _torch_tensorrt() -> Any:
 
 
 def _images(job: ExportJob, options: TorchTrtOptions) -> torch.Tensor:
-    """An example batch of more than one, on the GPU."""
+    """An example batch on the GPU: of more than one, which PyTorch would take for a constant."""
     return torch.zeros((max(2, options.opt_batch), *job.model.spec.input_shape), device=DEVICE)
 
 
@@ -109,15 +109,8 @@ def _module(job: ExportJob, options: TorchTrtOptions) -> tuple[torch.nn.Module, 
 
 def _compile(module: torch.nn.Module, job: ExportJob, options: TorchTrtOptions) -> Any:
     torch_tensorrt = _torch_tensorrt()
+    given = _input(torch_tensorrt, job.model.spec.input_shape, options)
     traceable = torch_trt_int8.traceable if job.precision == "int8" else contextlib.nullcontext
-    shape = job.model.spec.input_shape
-    given = torch_tensorrt.Input(
-        min_shape=(options.min_batch, *shape),
-        opt_shape=(options.opt_batch, *shape),
-        max_shape=(options.max_batch, *shape),
-        dtype=torch.float32,
-        name=INPUT,
-    )
     try:
         with quiet():
             with traceable():
@@ -135,6 +128,27 @@ def _compile(module: torch.nn.Module, job: ExportJob, options: TorchTrtOptions) 
         raise TtlDeployError(
             f"Torch-TensorRT cannot compile the model: {' '.join(str(error).split())[:500]}"
         ) from error
+
+
+def _input(torch_tensorrt: Any, shape: tuple[int, ...], options: TorchTrtOptions) -> Any:
+    """The input's batches, as a profile.
+
+    Said without one, the optimum does not reach the engine, which is then made fast for the batch that was traced: two
+    or more, where one may be asked for.
+
+    Raises:
+        BadInputError: torch_tensorrt is older than profiles, and one was asked for.
+    """
+    batches = {"min": options.min_batch, "opt": options.opt_batch, "max": options.max_batch}
+    shapes = {f"{name}_shape": (batch, *shape) for name, batch in batches.items()}
+    if hasattr(torch_tensorrt.Input, "profiles"):
+        return torch_tensorrt.Input(profiles=[shapes], dtype=torch.float32, name=INPUT)
+    if options.opt_batch == 1:
+        raise BadInputError(
+            f"torch_tensorrt {torch_tensorrt.__version__} makes no engine fast for a batch of 1",
+            fix="install torch_tensorrt 2.14 or newer, or pass --opt-batch 2",
+        )
+    return torch_tensorrt.Input(**shapes, dtype=torch.float32, name=INPUT)
 
 
 def _checked(compiled: Any, precision: str) -> dict[str, Any]:

@@ -16,10 +16,10 @@ from ttl_deploy import files
 from ttl_deploy.errors import BadInputError, TtlDeployError
 from ttl_deploy.formats.exporter import EXPORTERS, Exporter, ExportJob, StandIn, Written
 from ttl_deploy.formats.kit import build_engine
-from ttl_deploy.formats.kit.build_engine import BuildError, Settings
+from ttl_deploy.formats.kit.build_engine import BuildError, Settings, named
 from ttl_deploy.formats.onnx_graph import TypedGraph, graph_fields, typed_graph
 from ttl_deploy.formats.options import BatchOptions, ExportOptions, GraphOptions, TrtOptions
-from ttl_deploy.formats.rtx_cards import architectures, named
+from ttl_deploy.formats.rtx_cards import architectures
 from ttl_deploy.formats.samples import SAMPLES_FILE, samples
 from ttl_deploy.formats.trt_lint import refuse_unsupported
 from ttl_deploy.runtime import trt_rtx as rtx

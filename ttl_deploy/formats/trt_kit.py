@@ -85,6 +85,10 @@ On the machine with the GPU, with `tensorrt` 10 or 11 (10.9 or later for `same-c
     python build_engine.py     # model.onnx -> artifact/model.engine; refused if it does not run {settings.precision}
     python verify_engine.py    # runs the engine on samples.npz and compares; exit code 1 if it differs
 
+Without `tensorrt`, TensorRT for RTX builds, the edition for RTX and Quadro cards (`tensorrt_rtx_cu13_bindings` and
+`tensorrt_rtx_cu13_libs`, from PyPI): `artifact/` is then the graph with an engine for the card. It needs no GPU, and
+also builds for cards that are elsewhere: `python build_engine.py --for sm75,sm86`.
+
 `artifact/` is then an artifact for `ttl-deploy predict`, `bench` and `verify --against RUN`, each with `--trust`, as an
 engine is native code and it was you who built this one. Only `verify` on the whole test split says whether the engine
 is still the validated model.

@@ -16,11 +16,20 @@ import onnx
 from ttl_deploy import files
 from ttl_deploy.errors import BadInputError, TtlDeployError
 from ttl_deploy.formats.exporter import EXPORTERS, Exporter, ExportJob, Written
-from ttl_deploy.formats.kit.build_engine import BuildError, Settings
+from ttl_deploy.formats.kit.build_engine import (
+    AS_EXPORTED,
+    TURING,
+    BuildError,
+    Built,
+    Settings,
+    build_for,
+    engine_file,
+    named,
+    rtx_details,
+)
 from ttl_deploy.formats.onnx_graph import MODEL_FILE, graph_fields, save_onnx
 from ttl_deploy.formats.options import LARGEST_MIB, ExportOptions, RtxOptions
-from ttl_deploy.formats.rtx_build import Built, build
-from ttl_deploy.formats.rtx_cards import PRECISIONS, TURING, architectures, capability, named, refuse
+from ttl_deploy.formats.rtx_cards import PRECISIONS, architectures, refuse
 from ttl_deploy.formats.samples import SAMPLES_FILE, samples
 from ttl_deploy.formats.trt_engine import typed_job
 from ttl_deploy.formats.trt_lint import refuse_unsupported
@@ -28,8 +37,6 @@ from ttl_deploy.formats.turing_head import FORMS, rewritten
 from ttl_deploy.progress import SILENT, Reporter
 from ttl_deploy.runtime.cuda_driver import Cuda, CudaError
 from ttl_deploy.runtime.trt_rtx import DETAILS, import_rtx, missing
-
-AS_EXPORTED = "as exported"
 
 
 class TrtRtxExporter(Exporter):
@@ -79,18 +86,13 @@ class TrtRtxExporter(Exporter):
         files.write_bytes(folder / SAMPLES_FILE, samples(job, engines.proto, options.samples))
         for card, engine in engines.built.items():
             files.write_bytes(folder / engine_file(card), engine.plan)
-        details = {**typed.details, DETAILS: _details(trt, settings, engines)}
+        details = {**typed.details, DETAILS: rtx_details(str(trt.__version__), settings, engines.built, engines.head)}
         # ONNX Runtime has no bfloat16 for a CPU: there the graph is judged by whoever has.
         judge = None if job.precision == "bf16" else "onnxruntime"
         return Written(MODEL_FILE, details, {**graph_fields(options), "format": "onnx"}, judge)
 
 
 EXPORTERS.register("trt-rtx", TrtRtxExporter())
-
-
-def engine_file(architecture: str) -> str:
-    """Name of an architecture's engine in the artifact."""
-    return f"model-{architecture}.engine"
 
 
 def wanted(options: RtxOptions) -> tuple[str, ...]:
@@ -148,7 +150,7 @@ def build_engines(
             built = {}
             for card in cards:
                 with reporter.task(f"building the engine for {card}", None):
-                    built[card] = build(trt, content, settings, card)
+                    built[card] = build_for(trt, content, settings, card)
             return Engines(candidate, head, built)
         except BuildError as error:
             refused = error
@@ -166,20 +168,3 @@ def _candidates(
         candidate = rewritten(proto, head)
         refuse_unsupported(candidate, turing=True)
         yield head, candidate
-
-
-def _details(trt: Any, settings: Settings, engines: Engines) -> dict[str, Any]:
-    """What must be known to run the engines. The layers are what the network asks for, not what a card ran."""
-    first = next(iter(engines.built.values()))
-    recorded = {
-        card: {"file": engine_file(card), "compute_capability": capability(card), "bytes": len(engine.plan)}
-        for card, engine in engines.built.items()
-    }
-    return {
-        "tensorrt_rtx": str(trt.__version__),
-        "targets": list(engines.built),
-        "engines": recorded,
-        "layers": first.layers,
-        "head": engines.head,
-        "profile": settings.as_dict(),
-    }

@@ -1,9 +1,11 @@
-"""Builds a TensorRT engine from a typed ONNX file and reads back what the engine runs.
+"""Builds a TensorRT engine from a typed ONNX file and says which precision it runs.
 
-Needs `tensorrt` 10 or 11 and nothing else: `ttl-deploy export --format trt` calls `build`, and a build kit carries this
-very file to the machine that has the GPU, where `python build_engine.py` calls it. Precision is a property of the ONNX
-graph (fp16 tensors, Q/DQ pairs), never of a flag here, so one code path serves both versions. `parse`, `configure` and
-`serialise` are given the library's module, so that they serve TensorRT for RTX too, which has the same names.
+Needs `tensorrt` 10 or 11, or TensorRT for RTX, and nothing else: `ttl-deploy export --format trt` calls `build`,
+`--format trt-rtx` calls `build_for`, and a build kit carries this very file to the machine that has the GPU, where
+`python build_engine.py` calls the one whose library is there. Precision is a property of the ONNX graph (fp16 tensors,
+Q/DQ pairs), never of a flag here, so one code path serves all versions: `parse`, `configure` and `serialise`, which are
+given the library's module. An engine of full TensorRT is read back; one of TensorRT for RTX cannot be without its card,
+so what is told of its precision is what the parsed network asks for, which a strongly typed network is bound to.
 """
 
 from __future__ import annotations
@@ -18,13 +20,40 @@ import secrets
 import shutil
 import sys
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 HARDWARE = ("none", "same-compute-capability", "ampere-plus")
 """On which GPUs the engine shall run: the model it was built on; all of its compute capability; Ampere and later."""
+
+RTX_MODULES = ("tensorrt_rtx_bindings", "tensorrt_rtx")
+"""Names under which TensorRT for RTX is installed: by its wheels, and by NVIDIA's archive."""
+
+GENERATIONS: Mapping[str, str] = {
+    "sm75": "Turing",
+    "sm80": "Ampere",
+    "sm86": "Ampere",
+    "sm89": "Ada",
+    "sm120": "Blackwell",
+    "sm121": "Blackwell",
+}
+"""What it builds for, by the name of its compute capability (7.5 is sm75). Hopper (sm90) is not among them."""
+
+TURING = "sm75"
+
+REFUSED: Mapping[tuple[str, str], str] = {
+    (TURING, "int8"): "the library builds an engine for Turing from a quantised graph whose convolutions are all float",
+    (TURING, "bf16"): "Turing has no bfloat16",
+}
+"""What an architecture is refused by it, with the reason."""
+
+AS_EXPORTED = "as exported"
+"""The head of a graph that was not rewritten for Turing."""
+
+WEIGHTED = ("CONVOLUTION", "DECONVOLUTION", "MATRIX_MULTIPLY", "EINSUM")
+"""Kinds of layers that hold nearly all arithmetic of a network, and whose types are its precision."""
 
 MIB = 2**20
 
@@ -37,10 +66,17 @@ _WORDS = {
     "float": "fp32",
     "fp32": "fp32",
 }
+_GRAPH = "model.onnx"
 _SAMPLES = "samples.npz"
+_LEVEL = 3
 _NOISE = "catchCudaError"
 _LOWEST_FIRST = ("int8", "fp16", "bf16", "fp32")
 _MOVES = ("reformat", "noop", "shuffle", "constant", "cast", "quantize", "dequantize", "shape")
+_NETWORK_MOVES = (
+    *("CAST", "CONSTANT", "SHUFFLE", "SHAPE", "SLICE", "GATHER", "CONCATENATION", "IDENTITY", "SQUEEZE", "UNSQUEEZE"),
+    *("QUANTIZE", "DEQUANTIZE"),
+)
+_NETWORK_WORDS = {"FLOAT": "fp32", "HALF": "fp16", "BF16": "bf16", "INT8": "int8"}
 
 
 class BuildError(RuntimeError):
@@ -69,7 +105,7 @@ class Settings:
     optimum: tuple[int, ...]
     maximum: tuple[int, ...]
     workspace_mib: int | None = None
-    optimization_level: int | None = 3
+    optimization_level: int | None = _LEVEL
     version_compatible: bool = False
     hardware: str = "none"
 
@@ -135,9 +171,84 @@ def build(onnx: bytes, settings: Settings, timing_cache: bytes = b"") -> Engine:
     plan = serialise(parsed, config)
     layers = inspect(plan, version_compatible=settings.version_compatible)
     counts = count_precisions(layers)
-    tf32 = sum("tf32" in str(layer.get("TacticName", "")).lower() for layer in layers)
+    tf32 = count_tf32(layers)
     check_precision(settings.precision, counts, tf32)
     return Engine(plan, layers, counts, tf32, bytes(cache.serialize()), str(trt.__version__))
+
+
+@dataclass(frozen=True)
+class Built:
+    """An engine of TensorRT for RTX, for one architecture.
+
+    Attributes:
+        plan: The serialised engine. Its bytes differ from build to build in names of symbols.
+        layers: How many layers of the network compute in which precision, by kind.
+    """
+
+    plan: bytes
+    layers: dict[str, dict[str, int]]
+
+
+def build_for(trt: Any, onnx: bytes, settings: Settings, architecture: str) -> Built:
+    """Builds an engine ahead of time for one architecture, on any machine: no GPU is asked.
+
+    Args:
+        trt: TensorRT for RTX's module.
+        onnx: A serialised ONNX model whose tensors have the types they shall be computed in.
+        settings: How to build.
+        architecture: `sm86`, which must be one that the library has.
+
+    Raises:
+        BuildError: The graph cannot be parsed or built, or it asks for another precision than the settings say.
+    """
+    parsed = parse(trt, onnx)
+    layers = count_layers(parsed.network)
+    check_precision(settings.precision, weighted(layers))
+    config = configure(parsed, settings)
+    # One architecture a file: the library makes an engine for several what the weakest of them can, without a word.
+    config.num_compute_capabilities = 1
+    target = getattr(trt.ComputeCapability, architecture.upper(), None)
+    if target is None or not config.set_compute_capability(target, 0):
+        raise BuildError(f"TensorRT for RTX {trt.__version__} does not build for {architecture}")
+    return Built(serialise(parsed, config), layers)
+
+
+def rtx_details(version: str, settings: Settings, built: Mapping[str, Built], head: str) -> dict[str, Any]:
+    """What must be known to run engines of TensorRT for RTX, for `details` of an artifact's manifest.
+
+    Args:
+        version: Of the library.
+        settings: How they were built.
+        built: By architecture. The layers are what the network asks for, not what a card ran.
+        head: What stands in the graph for matrix products.
+    """
+    return {
+        "tensorrt_rtx": version,
+        "targets": list(built),
+        "engines": {
+            name: {"file": engine_file(name), "compute_capability": capability(name), "bytes": len(engine.plan)}
+            for name, engine in built.items()
+        },
+        "layers": next(iter(built.values())).layers,
+        "head": head,
+        "profile": settings.as_dict(),
+    }
+
+
+def engine_file(architecture: str) -> str:
+    """Name of an architecture's engine in the artifact."""
+    return f"model-{architecture}.engine"
+
+
+def capability(architecture: str) -> str:
+    """The compute capability of an architecture: `sm86` is `8.6`."""
+    digits = architecture.removeprefix("sm")
+    return f"{digits[:-1]}.{digits[-1]}"
+
+
+def named(compute_capability: str) -> str:
+    """The architecture of a compute capability: `8.6` is `sm86`."""
+    return f"sm{compute_capability.replace('.', '')}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -246,6 +357,37 @@ def count_precisions(layers: list[dict[str, Any]]) -> dict[str, int]:
     return counts
 
 
+def count_tf32(layers: list[dict[str, Any]]) -> int:
+    """How many layers run a kernel whose name says TF32."""
+    return sum("tf32" in str(layer.get("TacticName", "")).lower() for layer in layers)
+
+
+def count_layers(network: Any) -> dict[str, dict[str, int]]:
+    """How many layers of a parsed network compute in which precision, by kind; layers that only move data left out.
+
+    A layer with weights whose inputs all come from dequantisation counts as int8: the two become one int8 kernel.
+    """
+    layers = [network.get_layer(i) for i in range(network.num_layers)]
+    makers = {layer.get_output(i).name: layer.type.name for layer in layers for i in range(layer.num_outputs)}
+    counts: dict[str, dict[str, int]] = {}
+    for layer in layers:
+        if layer.type.name in _NETWORK_MOVES:
+            continue
+        of_kind = counts.setdefault(layer.type.name.lower(), {})
+        precision = _precision(layer, makers)
+        of_kind[precision] = of_kind.get(precision, 0) + 1
+    return counts
+
+
+def weighted(layers: Mapping[str, Mapping[str, int]]) -> dict[str, int]:
+    """The counts of all kinds of `WEIGHTED` together."""
+    counts: dict[str, int] = {}
+    for kind in WEIGHTED:
+        for precision, number in layers.get(kind.lower(), {}).items():
+            counts[precision] = counts.get(precision, 0) + number
+    return counts
+
+
 def check_precision(precision: str, counts: dict[str, int], tf32_layers: int = 0) -> None:
     """Refuses an engine that does not run what was asked for.
 
@@ -281,6 +423,29 @@ def check_device(settings: Settings, gpu: str, compute_capability: str) -> None:
         )
     if older and settings.precision == "tf32":
         raise BuildError(f"{gpu} (compute capability {compute_capability}) has no TF32; build fp16 or fp32")
+
+
+def refuse_for_rtx(settings: Settings, architecture: str) -> None:
+    """Refuses what TensorRT for RTX cannot give a card, or would leave out without a word.
+
+    Raises:
+        BuildError: With the reason and the way out.
+    """
+    again = "write the kit again without it, or install tensorrt"
+    if architecture not in GENERATIONS:
+        builds = ", ".join(GENERATIONS)
+        raise BuildError(f"TensorRT for RTX builds nothing for {architecture}, but for {builds}; install tensorrt")
+    reason = REFUSED.get((architecture, settings.precision))
+    if reason is not None:
+        raise BuildError(
+            f"{settings.precision} cannot be had for {architecture}: {reason}; write the kit with --precision fp16"
+        )
+    if settings.precision == "tf32":
+        raise BuildError("no tf32 is built with TensorRT for RTX; write the kit in fp32 or fp16, or install tensorrt")
+    if settings.version_compatible or settings.hardware != "none":
+        raise BuildError(f"TensorRT for RTX ignores version_compatible and hardware; {again}")
+    if settings.optimization_level not in (None, _LEVEL):
+        raise BuildError(f"TensorRT for RTX ignores optimization_level; {again}")
 
 
 def trtexec(settings: Settings, onnx: str = "model.onnx", engine: str = "model.engine", major: int = 11) -> str:
@@ -361,6 +526,17 @@ def _types(layer: dict[str, Any]) -> Iterator[str]:
         yield from (_WORDS[word] for word in words if word in _WORDS)
 
 
+def _precision(layer: Any, makers: Mapping[str, str]) -> str:
+    given = [layer.get_input(i) for i in range(layer.num_inputs)]
+    if layer.type.name in WEIGHTED:
+        sources = [makers.get(tensor.name) for tensor in given if tensor is not None]
+        # A bias stays in float, beside an int8 kernel too.
+        if sources[:2] and all(source == "DEQUANTIZE" for source in sources[:2]):
+            return "int8"
+    word = str(layer.get_output(0).dtype.name)
+    return _NETWORK_WORDS.get(word, word.lower())
+
+
 def _line(what: str, reasons: list[str]) -> str:
     said = " ".join("; ".join(reasons).split())[:1000]
     return f"{what}: {said}" if said else what
@@ -375,23 +551,112 @@ def main() -> int:
     options = argparse.ArgumentParser(description="Build the TensorRT engine of this kit.")
     options.add_argument("--out", type=Path, default=kit / "artifact", help="folder of the artifact (artifact)")
     options.add_argument("--timing-cache", type=Path, default=kit / "timing.cache", help="kept between builds")
+    options.add_argument(
+        "--for",
+        dest="targets",
+        metavar="sm75,sm86",
+        help="build for these cards with TensorRT for RTX, on any machine; without: for the GPU that is here",
+    )
     chosen = options.parse_args()
     try:
         manifest = _intact(kit)
         settings = Settings.of(json.loads((kit / "profile.json").read_text()))
-        gpu, capability = _device()
-        check_device(settings, gpu, capability)
-        known = chosen.timing_cache.read_bytes() if chosen.timing_cache.exists() else b""
-        built = build((kit / "model.onnx").read_bytes(), settings, known)
-        chosen.timing_cache.write_bytes(built.timing_cache)
-        manifest["details"]["engine"] = built.details(settings, gpu, capability)
-        _write_artifact(chosen.out, built, settings, manifest, (kit / _SAMPLES).read_bytes())
+        trt, rtx = library(ahead=chosen.targets is not None)
+        told = _build_rtx(trt, kit, settings, manifest, chosen) if rtx else _build_here(kit, settings, manifest, chosen)
     except ImportError as error:
-        return _fail(f"tensorrt cannot be imported ({error}); install it from NVIDIA's package index")
+        return _fail(
+            f"neither TensorRT nor TensorRT for RTX can be imported ({error}); install tensorrt from NVIDIA's package "
+            "index, or tensorrt_rtx_cu13_bindings and tensorrt_rtx_cu13_libs"
+        )
     except (RuntimeError, OSError, ValueError) as error:
         return _fail(str(error))
-    sys.stdout.write(f"{chosen.out}: {len(built.plan)} bytes, layers {built.counts}; next: python verify_engine.py\n")
+    sys.stdout.write(f"{chosen.out}: {told}; next: python verify_engine.py\n")
     return 0
+
+
+def library(*, ahead: bool = False) -> tuple[Any, bool]:
+    """The library that builds, and whether it is TensorRT for RTX.
+
+    Args:
+        ahead: Whether it must be, because it alone builds for cards that are not here.
+
+    Raises:
+        ImportError: None is installed, or the first that is cannot be imported.
+    """
+    names = RTX_MODULES if ahead else ("tensorrt", *RTX_MODULES)
+    for name in names:
+        try:
+            return importlib.import_module(name), name in RTX_MODULES
+        except ModuleNotFoundError as error:
+            if error.name != name:
+                raise
+    raise ModuleNotFoundError(f"no module named {' or '.join(names)}", name=names[0])
+
+
+def _build_here(kit: Path, settings: Settings, manifest: dict[str, Any], chosen: argparse.Namespace) -> str:
+    """Builds with full TensorRT for the GPU that is here."""
+    gpu, compute_capability = _device()
+    check_device(settings, gpu, compute_capability)
+    known = chosen.timing_cache.read_bytes() if chosen.timing_cache.exists() else b""
+    built = build((kit / _GRAPH).read_bytes(), settings, known)
+    chosen.timing_cache.write_bytes(built.timing_cache)
+    contents = {
+        "model.engine": built.plan,
+        "engine.json": json.dumps({"Layers": built.layers}, indent=1).encode(),
+        _SAMPLES: (kit / _SAMPLES).read_bytes(),
+    }
+    fields = {
+        "format": "trt",
+        "precision": settings.precision,
+        "model_file": "model.engine",
+        "details": {**manifest["details"], "engine": built.details(settings, gpu, compute_capability)},
+        "tools": {**manifest["tools"], "tensorrt": built.tensorrt},
+        # Parity was judged on the graph, which is no part of this artifact.
+        "parity": None,
+    }
+    _write_artifact(chosen.out, contents, {**manifest, **fields})
+    return f"{len(built.plan)} bytes, layers {built.counts}"
+
+
+def _build_rtx(trt: Any, kit: Path, settings: Settings, manifest: dict[str, Any], chosen: argparse.Namespace) -> str:
+    """Builds with TensorRT for RTX: the graph, whose parity was judged, becomes an artifact with engines inside."""
+    architectures = _architectures(chosen.targets)
+    for architecture in architectures:
+        refuse_for_rtx(settings, architecture)
+    heeded = replace(settings, optimization_level=None)
+    graph = (kit / _GRAPH).read_bytes()
+    built = {name: _built_for(trt, graph, heeded, name) for name in architectures}
+    contents = {engine_file(name): engine.plan for name, engine in built.items()}
+    contents |= {name: (kit / name).read_bytes() for name in (_GRAPH, _SAMPLES)}
+    version = str(trt.__version__)
+    details = {name: detail for name, detail in manifest["details"].items() if name != "kit"}
+    fields = {
+        "details": {**details, "rtx": rtx_details(version, heeded, built, AS_EXPORTED)},
+        "tools": {**manifest["tools"], "tensorrt_rtx": version},
+    }
+    _write_artifact(chosen.out, contents, {**manifest, **fields})
+    return f"engines for {', '.join(built)}, layers {weighted(built[architectures[0]].layers)}"
+
+
+def _built_for(trt: Any, graph: bytes, settings: Settings, architecture: str) -> Built:
+    try:
+        return build_for(trt, graph, settings, architecture)
+    except BuildError as error:
+        if (architecture, settings.precision) != (TURING, "fp32"):
+            raise
+        # The library has no fp32 matrix product for Turing; the head is rewritten where onnx is.
+        way_out = "ttl-deploy export RUN --format trt-rtx --precision fp32 --for sm75, or a kit in fp16"
+        raise BuildError(f"{error}; {way_out}") from error
+
+
+def _architectures(said: str | None) -> list[str]:
+    """Those that were named, or that of the GPU that is here."""
+    if said is not None:
+        return list(dict.fromkeys(name.strip().lower() for name in said.split(",")))
+    try:
+        return [named(_device()[1])]
+    except RuntimeError as error:
+        raise BuildError(f"{error}; pass --for sm75,sm86 … to build for cards that are not here") from error
 
 
 def _fail(message: str) -> int:
@@ -417,7 +682,7 @@ def _device() -> tuple[str, str]:
     return device.name, device.compute_capability
 
 
-def _write_artifact(folder: Path, built: Engine, settings: Settings, manifest: dict[str, Any], samples: bytes) -> None:
+def _write_artifact(folder: Path, contents: Mapping[str, bytes], manifest: dict[str, Any]) -> None:
     # Nothing half-written takes the artifact's place, and nothing but an artifact is replaced.
     if folder.exists() and not (folder / "manifest.json").is_file():
         raise BuildError(f"{folder}: exists and is no artifact; choose another --out")
@@ -425,31 +690,17 @@ def _write_artifact(folder: Path, built: Engine, settings: Settings, manifest: d
     staged = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.tmp")
     staged.mkdir(parents=True)
     try:
-        # A runtime checks the engine with them whenever it loads it.
-        (staged / _SAMPLES).write_bytes(samples)
-        _fill(staged, built, settings, manifest)
+        _fill(staged, contents, manifest)
         _replace(staged, folder)
     finally:
         shutil.rmtree(staged, ignore_errors=True)
 
 
-def _fill(staged: Path, built: Engine, settings: Settings, manifest: dict[str, Any]) -> None:
-    (staged / "model.engine").write_bytes(built.plan)
-    (staged / "engine.json").write_text(json.dumps({"Layers": built.layers}, indent=1))
-    files = {
-        name: {"sha256": _sha256(staged / name), "size": (staged / name).stat().st_size}
-        for name in ("engine.json", "model.engine", _SAMPLES)
-    }
-    made = {
-        **manifest,
-        "format": "trt",
-        "precision": settings.precision,
-        "model_file": "model.engine",
-        "files": files,
-        "tools": {**manifest["tools"], "tensorrt": built.tensorrt},
-        "parity": None,
-        "created": time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime()),
-    }
+def _fill(staged: Path, contents: Mapping[str, bytes], manifest: dict[str, Any]) -> None:
+    for name, content in contents.items():
+        (staged / name).write_bytes(content)
+    files = {name: {"sha256": _sha256(staged / name), "size": len(content)} for name, content in contents.items()}
+    made = {**manifest, "files": files, "created": time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime())}
     (staged / "manifest.json").write_text(json.dumps(made, indent=2, sort_keys=True) + "\n")
 
 

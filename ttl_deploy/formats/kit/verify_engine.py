@@ -1,7 +1,8 @@
 """Runs the engine that `build_engine.py` made on the kit's samples and compares with what was expected.
 
-Needs `tensorrt` and `numpy`. Exit code 0: it computes the model; 1: it does not; 2: it cannot be run. This is a check
-of the build: whether the engine still is the validated model is said by `ttl-deploy verify` on the whole test split.
+Needs the library that built it and `numpy`. Exit code 0: it computes the model; 1: it does not; 2: it cannot be run.
+This is a check of the build: whether the engine still is the validated model is said by `ttl-deploy verify` on the
+whole test split.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import argparse
 import importlib
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -88,19 +90,41 @@ def run_engine(folder: Path, inputs: NDArray[Any], *, cuda_graph: bool) -> NDArr
     cuda_driver, engine_run = importlib.import_module("cuda_driver"), importlib.import_module("trt_engine_run")
     manifest = json.loads((folder / "manifest.json").read_text())
     with cuda_driver.Cuda() as cuda:
+        name, how = engine_for(manifest, cuda.device().compute_capability)
         engine = engine_run.EngineRun(
-            (folder / manifest["model_file"]).read_bytes(),
+            (folder / name).read_bytes(),
             cuda,
             input=manifest["input_name"],
             output=manifest["output_name"],
             cuda_graph=cuda_graph,
-            host_code=manifest["details"]["engine"]["profile"]["version_compatible"],
+            **how,
         )
         step = engine.profiles[0][0]
         padded = np.resize(inputs, (-(-len(inputs) // step) * step, *inputs.shape[1:]))
         parts = [engine.run(padded[i : i + step]) for i in range(0, len(padded), step)]
         engine.close()
     return np.concatenate(parts)[: len(inputs)]
+
+
+def engine_for(manifest: Mapping[str, Any], compute_capability: str) -> tuple[str, dict[str, Any]]:
+    """The engine's file for a GPU, and what its library must be told.
+
+    Raises:
+        ValueError: There is none for this GPU, or its library is here in another version.
+    """
+    details = manifest["details"]
+    if "rtx" not in details:
+        return manifest["model_file"], {"host_code": details["engine"]["profile"]["version_compatible"]}
+    trt, _ = importlib.import_module("build_engine").library(ahead=True)
+    built, here = details["rtx"]["tensorrt_rtx"], str(trt.__version__)
+    if built != here:
+        raise ValueError(
+            f"TensorRT for RTX {built} built the engines and is the only one that runs them, here is {here}"
+        )
+    engines = {engine["compute_capability"]: engine["file"] for engine in details["rtx"]["engines"].values()}
+    if compute_capability not in engines:
+        raise ValueError(f"there are engines for {', '.join(engines)}, this GPU has {compute_capability}")
+    return engines[compute_capability], {"trt": trt, "kernels": b""}
 
 
 def main() -> int:
@@ -117,7 +141,7 @@ def main() -> int:
             boundary = boundary_of(samples)
             got = run_engine(chosen.artifact, inputs_of(samples), cuda_graph=chosen.cuda_graph)
     except ImportError as error:
-        sys.stderr.write(f"error: {error.name} cannot be imported ({error}); install tensorrt and numpy\n")
+        sys.stderr.write(f"error: {error.name} cannot be imported ({error}); install it and numpy\n")
         return 2
     except (RuntimeError, OSError, KeyError, ValueError) as error:
         sys.stderr.write(f"error: {error}; run build_engine.py first\n")
