@@ -106,15 +106,17 @@ def with_engine(
     details: dict[str, Any],
     expected: Any = None,
     packed: bool = True,
+    size: tuple[int, int] = (SIZE, SIZE),
     **more: Any,
 ) -> Artifact:
     """An artifact of the identity with an engine in it, whose samples expect the identity."""
-    artifact = open_artifact(identity(folder))
-    outputs = normalise(PIXELS, artifact.manifest.preprocess).reshape(len(PIXELS), -1)
+    artifact = open_artifact(identity(folder, size=size))
+    pixels = noise(4, *size, 3)
+    outputs = normalise(pixels, artifact.manifest.preprocess).reshape(len(pixels), -1)
     samples = io.BytesIO()
     (np.savez_compressed if packed else np.savez)(
         samples,
-        pixels=PIXELS,
+        pixels=pixels,
         embedded=np.array(False),
         expected=outputs if expected is None else expected(outputs),
         activation=np.array("none"),
@@ -126,18 +128,26 @@ def with_engine(
     return update_manifest(artifact, files=kept, details=details, **more)
 
 
-def of_rtx(folder: Path, behaviour: str = "right", least: int = 1, version: str = RTX, **more: Any) -> Path:
+def of_rtx(
+    folder: Path,
+    behaviour: str = "right",
+    least: int = 1,
+    version: str = RTX,
+    size: tuple[int, int] = (SIZE, SIZE),
+    **more: Any,
+) -> Path:
     engines = {name: {"file": "model-sm75.engine"} for name in ("sm75", "sm86")}
     details = {"rtx": {"tensorrt_rtx": version, "engines": engines}}
-    plan = f"3 {SIZE} {least} {behaviour}"
-    return with_engine(folder, plan, "model-sm75.engine", details, precision="fp16", **more).folder
+    height, width = size
+    plan = f"3 {height} {width} {least} {behaviour}"
+    return with_engine(folder, plan, "model-sm75.engine", details, size=size, precision="fp16", **more).folder
 
 
 def of_full(folder: Path, behaviour: str = "right", version: str = FULL, **profile: Any) -> Path:
     settings = {"version_compatible": False, "hardware": "none"} | profile
     engine = {"tensorrt": version, "gpu": "Quadro RTX 6000", "compute_capability": "7.5", "profile": settings}
     more = {"format": "trt", "precision": "fp16", "model_file": "model.engine"}
-    return with_engine(folder, f"3 {SIZE} 1 {behaviour}", "model.engine", {"engine": engine}, **more).folder
+    return with_engine(folder, f"3 {SIZE} {SIZE} 1 {behaviour}", "model.engine", {"engine": engine}, **more).folder
 
 
 def test_the_bounds_are_those_of_the_package() -> None:
@@ -158,6 +168,15 @@ class TestBoth:
         twin, answers = identity(tmp_path / "twin"), on(full, QUADRO, FULL)(of_full(tmp_path / "full"), *images)
         assert answers.returncode == 0, answers.stderr
         assert_equal(lambda _, *given: answers, twin, images)
+
+    def test_an_input_that_is_not_square(self, rtx: Path, tmp_path: Path, image: Path) -> None:
+        size = (10, 16)
+        assert_equal(on(rtx, QUADRO, RTX), of_rtx(tmp_path / "rtx", size=size), [image])
+        turned = open_artifact(of_rtx(tmp_path / "turned", size=size))
+        engine = turned.folder / "model-sm75.engine"
+        engine.write_text("3 16 10 1 right")
+        update_manifest(turned, files={**turned.manifest.files, engine.name: record_of(engine)})
+        assert "(-1, 3, 16, 10) is not that of floats" in refused(on(rtx, QUADRO, RTX), turned.folder, image)
 
     def test_without_a_gpu_it_is_said(self, rtx: Path, tmp_path: Path, image: Path) -> None:
         assert "CUDA cannot find a GPU" in refused(on(rtx, None, RTX), of_rtx(tmp_path / "rtx"), image)
@@ -215,7 +234,7 @@ class TestBoth:
 
     def test_a_changed_byte_of_an_engine_is_refused(self, rtx: Path, tmp_path: Path, image: Path) -> None:
         artifact = of_rtx(tmp_path / "rtx")
-        (artifact / "model-sm75.engine").write_text(f"3 {SIZE} 1 wrong")
+        (artifact / "model-sm75.engine").write_text(f"3 {SIZE} {SIZE} 1 wrong")
         assert "model-sm75.engine: has changed" in refused(on(rtx, QUADRO, RTX), artifact, image)
 
 

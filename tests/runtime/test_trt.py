@@ -21,7 +21,7 @@ from ttl_deploy.runtime import cuda_driver, load, trt
 from ttl_deploy.runtime.cuda_driver import Cuda, Device
 from ttl_deploy.runtime.trt import refuse_foreign
 from ttl_deploy.runtime.trt_engine_run import EngineError, EngineRun
-from ttl_deploy.spec import ModelSpec, Placement
+from ttl_deploy.spec import InputSpec, ModelSpec, Placement, PreprocessSpec
 
 RTX = Device("Quadro RTX 6000", "7.5")
 
@@ -267,7 +267,10 @@ def test_a_real_engine_gives_the_network_s_logits(tmp_path: Path, tiny_net: Any,
     [
         ({"input_type": "uint8"}, "the manifest says uint8"),
         (
-            {"model": ModelSpec(backbone="tiny", classes=("a", "b", "c"), image_size=128)},
+            {
+                "model": ModelSpec(backbone="tiny", classes=("a", "b", "c"), input=InputSpec.image(128)),
+                "preprocess": PreprocessSpec(input=InputSpec.image(128)),
+            },
             r"the manifest says \(N, 3, 128",
         ),
         ({"model": ModelSpec(backbone="tiny", classes=("a", "b"), image_size=8)}, r"the manifest says \(N, 2\)"),

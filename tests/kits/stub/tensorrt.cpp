@@ -1,4 +1,4 @@
-// A library that runs engines which are a line of text, `channels size smallest-batch behaviour`: their outputs are the
+// A library that runs engines which are a line of text, `channels height width smallest-batch behaviour`: their outputs are the
 // input's pixels. What it calls itself is in FAKE_TENSORRT, four numbers.
 #include <cstdio>
 #include <cstdlib>
@@ -19,9 +19,9 @@ int number(int index) {
 }
 
 struct Plan {
-    int channels = 0, size = 0, least = 0;
+    int channels = 0, height = 0, width = 0, least = 0;
     std::string behaviour;
-    long long count() const { return static_cast<long long>(channels) * size * size; }
+    long long count() const { return static_cast<long long>(channels) * height * width; }
 };
 
 class Context : public IExecutionContext {
@@ -30,7 +30,7 @@ public:
 
     bool setInputShape(char const*, Dims const& dims) noexcept override {
         batch_ = dims.d[0];
-        return batch_ >= plan_.least && dims.nbDims == 4 && dims.d[1] == plan_.channels && dims.d[2] == plan_.size;
+        return batch_ >= plan_.least && dims.nbDims == 4 && dims.d[1] == plan_.channels && dims.d[2] == plan_.height && dims.d[3] == plan_.width;
     }
 
     bool setTensorAddress(char const* name, void* data) noexcept override {
@@ -71,11 +71,11 @@ public:
         return plan_.behaviour == "half" ? DataType::kHALF : DataType::kFLOAT;
     }
     Dims getTensorShape(char const* name) const noexcept override {
-        return std::strcmp(name, "images") == 0 ? Dims{4, {-1, plan_.channels, plan_.size, plan_.size}}
+        return std::strcmp(name, "images") == 0 ? Dims{4, {-1, plan_.channels, plan_.height, plan_.width}}
                                                 : Dims{2, {-1, plan_.count()}};
     }
     Dims getProfileShape(char const*, int32_t, OptProfileSelector) const noexcept override {
-        return Dims{4, {plan_.least, plan_.channels, plan_.size, plan_.size}};
+        return Dims{4, {plan_.least, plan_.channels, plan_.height, plan_.width}};
     }
     IExecutionContext* createExecutionContext() noexcept override { return new Context(plan_, logger_); }
 
@@ -95,10 +95,11 @@ public:
         Plan plan;
         char behaviour[32] = "";
         const int read =
-            std::sscanf(text.c_str(), "%d %d %d %31s", &plan.channels, &plan.size, &plan.least, behaviour);
+            std::sscanf(text.c_str(), "%d %d %d %d %31s", &plan.channels, &plan.height, &plan.width, &plan.least,
+                        behaviour);
         plan.behaviour = behaviour;
         logger_.log(ILogger::Severity::kWARNING, "warnings are no errors");
-        if (read != 4 || (plan.behaviour == "hosted" && !allowed_)) {
+        if (read != 5 || (plan.behaviour == "hosted" && !allowed_)) {
             logger_.log(ILogger::Severity::kERROR, "Error Code 4: the plan\nis damaged");
             return nullptr;
         }
