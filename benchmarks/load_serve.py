@@ -29,9 +29,9 @@ from soak_serve import sample_images
 
 from ttl_deploy import files, hardware, runtime
 from ttl_deploy.artifact import Artifact, open_artifact
+from ttl_deploy.inputs.image import load_pixels
 from ttl_deploy.latency.duel import LEAST_BLOCKS, ratio_of_medians
 from ttl_deploy.prediction.predict import predict
-from ttl_deploy.preprocess import load_pixels
 
 TOLERANCE = 1e-4
 MOST_REQUESTS = 200_000

@@ -18,9 +18,9 @@ from PIL import Image, ImageSequence
 from test_dicom import RAMP, dicom
 from test_preprocess import chunk, encoded, segment
 
-from ttl_deploy import image_bytes, pnm_samples, tiff_samples
 from ttl_deploy.errors import UnreadableImageError
-from ttl_deploy.preprocess import MAX_PIXELS, load_pixels
+from ttl_deploy.inputs import image_bytes, pnm_samples, tiff_samples
+from ttl_deploy.inputs.image import MAX_PIXELS, load_pixels
 from ttl_deploy.spec import PreprocessSpec
 
 pytest.importorskip("pydicom")
@@ -352,7 +352,7 @@ def test_the_size_of_what_is_compressed_is_read_without_decoding() -> None:
 PEAK = """
 import re, sys
 from pathlib import Path
-from ttl_deploy.preprocess import load_pixels
+from ttl_deploy.inputs.image import load_pixels
 from ttl_deploy.spec import PreprocessSpec
 
 load_pixels(Path(sys.argv[1]), PreprocessSpec(image_size=8, crop="none"))

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ttl_deploy.errors import MissingDependencyError, UnreadableImageError
-from ttl_deploy.preprocess import load_pixels
+from ttl_deploy.inputs.image import load_pixels
 from ttl_deploy.spec import PreprocessSpec
 
 pydicom = pytest.importorskip("pydicom")
@@ -429,7 +429,7 @@ def test_a_deflated_file_is_refused_before_it_is_inflated(tmp_path: Path) -> Non
 
 def test_without_pydicom_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a.dcm").write_bytes(dicom(RAMP))
-    monkeypatch.setattr("ttl_deploy.dicom.importlib.util.find_spec", lambda _: None)
+    monkeypatch.setattr("ttl_deploy.inputs.dicom.importlib.util.find_spec", lambda _: None)
     with pytest.raises(MissingDependencyError, match=r"ttl-deploy\[medical\]"):
         load_pixels(tmp_path / "a.dcm", SPEC)
 

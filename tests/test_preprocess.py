@@ -15,7 +15,7 @@ from PIL import Image, ImageOps
 from torchvision.transforms import v2
 
 from ttl_deploy.errors import UnreadableImageError
-from ttl_deploy.preprocess import MAX_PIXELS, array_pixels, load_pixels, normalise
+from ttl_deploy.inputs.image import MAX_PIXELS, array_pixels, load_pixels, normalise
 from ttl_deploy.spec import InputSpec, PreprocessSpec
 
 SPEC = PreprocessSpec(image_size=32)

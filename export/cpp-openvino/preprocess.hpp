@@ -1,4 +1,4 @@
-// The evaluation-time preprocessing of ttl-deploy, bit for bit: the rule is written in ttl_deploy/preprocess.py.
+// The evaluation-time preprocessing of ttl-deploy, bit for bit: the rule is written in ttl_deploy/inputs/image.py.
 #pragma once
 
 #include <vector>

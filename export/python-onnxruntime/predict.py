@@ -124,7 +124,7 @@ def check_file(folder, name, record):
 
 
 def load_pixels(path, spec):
-    """An image at the network's size, (H, W, C) uint8: steps 1 to 9 of the rule in ttl_deploy/preprocess.py."""
+    """An image at the network's size, (H, W, C) uint8: steps 1 to 9 of the rule in ttl_deploy/inputs/image.py."""
     try:
         if not path.stat().st_size:
             raise BadInput(f"{path}: is empty (0 bytes)")

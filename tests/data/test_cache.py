@@ -17,7 +17,7 @@ from ttl_deploy.data.manifest import read_dataset
 from ttl_deploy.data.prepared import prepare
 from ttl_deploy.data.torch_data import ImageBatches, training_loader
 from ttl_deploy.errors import UnreadableImageError
-from ttl_deploy.preprocess import load_pixels
+from ttl_deploy.inputs.image import load_pixels
 from ttl_deploy.spec import AugmentSpec, PreprocessSpec, SplitSpec
 
 SPEC = PreprocessSpec(image_size=16)

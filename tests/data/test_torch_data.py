@@ -10,7 +10,7 @@ from ttl_deploy.data.manifest import read_dataset
 from ttl_deploy.data.prepared import Prepared, prepare, prepare_like, write_split
 from ttl_deploy.data.torch_data import ImageBatches, augmentation, evaluation_loader, training_loader
 from ttl_deploy.errors import BadInputError
-from ttl_deploy.preprocess import normalise
+from ttl_deploy.inputs.image import normalise
 from ttl_deploy.spec import AugmentSpec, PreprocessSpec, SplitSpec
 
 SPEC = PreprocessSpec(image_size=24)

@@ -28,9 +28,9 @@ from ttl_deploy import runtime as runtimes
 from ttl_deploy.artifact import open_artifact
 from ttl_deploy.cut_search.trial import limited_threads
 from ttl_deploy.formats.export_run import export_run
+from ttl_deploy.inputs.image import normalise
 from ttl_deploy.parity import Bounds
 from ttl_deploy.prediction.predict import predict
-from ttl_deploy.preprocess import normalise
 from ttl_deploy.spec import Data, Placement, Stream
 from ttl_deploy.tasks import softmax
 from ttl_deploy.training.run import Run, finished_run, read_predictions, run_data

@@ -13,9 +13,9 @@ from ttl_deploy.artifact import open_artifact
 from ttl_deploy.errors import CheckFailedError, IntegrityError
 from ttl_deploy.formats import onnx_graph
 from ttl_deploy.formats.export_run import export_run
+from ttl_deploy.inputs.image import normalise
 from ttl_deploy.parity import Bounds
 from ttl_deploy.prediction.predict import predict
-from ttl_deploy.preprocess import normalise
 from ttl_deploy.runtime import load
 from ttl_deploy.spec import Placement
 from ttl_deploy.training.run import finished_run, read_predictions, run_data

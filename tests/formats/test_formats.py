@@ -25,7 +25,7 @@ from ttl_deploy.formats.graph_types import to_half
 from ttl_deploy.formats.onnx_graph import MODEL_FILE, save_onnx, to_onnx
 from ttl_deploy.formats.quantiser import Quantiser
 from ttl_deploy.formats.trt_lint import lint
-from ttl_deploy.preprocess import normalise
+from ttl_deploy.inputs.image import normalise
 from ttl_deploy.runtime.ov import settings
 from ttl_deploy.runtime.ov_core import core
 from ttl_deploy.spec import InputSpec, ModelSpec, PreprocessSpec

@@ -33,7 +33,7 @@ from ttl_deploy.formats.kit.build_engine import BuildError, Settings, refuse_for
 from ttl_deploy.formats.samples import made_up
 from ttl_deploy.formats.trt_engine import TrtOptions
 from ttl_deploy.formats.trt_lint import lint
-from ttl_deploy.preprocess import normalise
+from ttl_deploy.inputs.image import normalise
 from ttl_deploy.runtime import cuda_driver, trt, trt_rtx
 from ttl_deploy.runtime.cuda_driver import Device
 from ttl_deploy.runtime.stored_samples import read_samples

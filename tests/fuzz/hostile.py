@@ -117,7 +117,7 @@ def _other_tag(content: bytes, draw: random.Random, _other: bytes) -> bytes:
 def pixels_of(file: Path, content: bytes, channels: int = 3) -> Attempt:
     """Reads an image of these bytes."""
     from ttl_deploy.errors import UnreadableImageError
-    from ttl_deploy.preprocess import load_pixels
+    from ttl_deploy.inputs.image import load_pixels
     from ttl_deploy.spec import InputSpec, PreprocessSpec
 
     def attempt() -> str | None:

@@ -22,7 +22,7 @@ from PIL import Image
 from test_kits import ROOT, SIZE, Program, assert_equal, identity, noise, refused
 
 from ttl_deploy.artifact import Artifact, open_artifact, record_of, update_manifest
-from ttl_deploy.preprocess import normalise
+from ttl_deploy.inputs.image import normalise
 from ttl_deploy.runtime.stored_samples import ROUNDING, SAMPLES_FILE, TOLERANCE
 
 CPP = ROOT / "export" / "cpp-tensorrt"

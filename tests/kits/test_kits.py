@@ -31,9 +31,9 @@ from PIL import Image
 from ttl_deploy import files
 from ttl_deploy.artifact import open_artifact, write_artifact
 from ttl_deploy.errors import printable
+from ttl_deploy.inputs.image import load_pixels
 from ttl_deploy.prediction.file import columns_of
 from ttl_deploy.prediction.predict import predict
-from ttl_deploy.preprocess import load_pixels
 from ttl_deploy.spec import (
     OPERATING_POINT_VERSION,
     TASK_VERSION,

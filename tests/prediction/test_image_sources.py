@@ -12,7 +12,7 @@ from PIL import Image
 
 from ttl_deploy.cli import main
 from ttl_deploy.errors import BadInputError
-from ttl_deploy.image_kinds import is_image
+from ttl_deploy.inputs.image_kinds import is_image
 from ttl_deploy.prediction import sources as image_sources
 from ttl_deploy.prediction.sources import ImageSources
 

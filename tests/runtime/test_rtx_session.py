@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from ttl_deploy.artifact import Artifact, record_of, update_manifest
 from ttl_deploy.errors import BadInputError, IntegrityError
-from ttl_deploy.preprocess import normalise
+from ttl_deploy.inputs.image import normalise
 from ttl_deploy.runtime import RUNTIMES, cuda_driver, load, runtime_for, suitable, trt, trt_rtx
 from ttl_deploy.spec import Placement, PreprocessSpec
 

@@ -13,7 +13,7 @@ import numpy as np
 import psutil
 import pytest
 
-from ttl_deploy.preprocess import load_pixels
+from ttl_deploy.inputs.image import load_pixels
 from ttl_deploy.serve import decoders
 from ttl_deploy.serve.decoders import Decoders
 from ttl_deploy.serve.request_error import RequestError
@@ -54,7 +54,7 @@ def test_an_error_keeps_its_words_and_the_process_goes_on(pool: Decoders, png: b
 def hanging(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Processes whose decoder of the image `hang` never comes back and that of `crash` ends the process."""
     (tmp_path / "sitecustomize.py").write_text(
-        "import ttl_deploy.preprocess as p, os, time\n"
+        "import ttl_deploy.inputs.image as p, os, time\n"
         "honest = p.load_pixels\n"
         "def load_pixels(content, spec, *, where=None):\n"
         "    if content == b'hang':\n        time.sleep(600)\n"

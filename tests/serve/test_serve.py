@@ -21,9 +21,9 @@ import pytest
 from ttl_deploy.artifact import open_artifact
 from ttl_deploy.errors import BadInputError
 from ttl_deploy.formats.export_run import export_run
+from ttl_deploy.inputs.image import load_pixels, normalise
 from ttl_deploy.prediction.predict import predict
 from ttl_deploy.prediction.predictor import Prediction
-from ttl_deploy.preprocess import load_pixels, normalise
 from ttl_deploy.serve.model import ServedModel, served_name
 from ttl_deploy.serve.server import Server
 from ttl_deploy.spec import Placement, RequestLimits

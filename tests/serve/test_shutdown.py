@@ -60,7 +60,7 @@ def test_the_command_ends_within_the_grace_and_a_second_while_a_decoder_and_clie
     (tmp_path / "sitecustomize.py").write_text(
         "import sys, time\n"
         "if 'ttl_deploy.serve.decoders' in sys.orig_argv:\n"
-        "    import ttl_deploy.preprocess as p\n"
+        "    import ttl_deploy.inputs.image as p\n"
         "    honest = p.load_pixels\n"
         "    def load_pixels(content, *rest, **more):\n"
         "        return time.sleep(600) if content == b'hang' else honest(content, *rest, **more)\n"

@@ -95,7 +95,7 @@ def test_lines_of_libtiff_do_not_reach_stderr(tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry)}
     plain = "import sys; from PIL import Image; Image.open(sys.argv[1]).load()"
     ours = (
-        "import sys; from pathlib import Path; from ttl_deploy.preprocess import load_pixels\n"
+        "import sys; from pathlib import Path; from ttl_deploy.inputs.image import load_pixels\n"
         "from ttl_deploy.spec import PreprocessSpec; from ttl_deploy.errors import UnreadableImageError\n"
         "try: load_pixels(Path(sys.argv[1]), PreprocessSpec(image_size=8))\n"
         "except UnreadableImageError: print('told')"

@@ -26,8 +26,8 @@ from ttl_deploy.data.items import ArraySource, FileSource, ImageSource, Item
 from ttl_deploy.errors import BadInputError, IntegrityError, StorageError, UndecodedImageError, UnreadableImageError
 from ttl_deploy.files import disk_errors
 from ttl_deploy.hardware import usable_cores
-from ttl_deploy.image_kinds import IMAGE_SUFFIXES
-from ttl_deploy.preprocess import PICTURE_CHANNELS, picture_problem, shape_problem
+from ttl_deploy.inputs.image import PICTURE_CHANNELS, picture_problem, shape_problem
+from ttl_deploy.inputs.image_kinds import IMAGE_SUFFIXES
 from ttl_deploy.progress import SILENT, Reporter
 from ttl_deploy.spec import PreprocessSpec
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ttl_deploy import files
 from ttl_deploy.errors import UnreadableImageError
-from ttl_deploy.preprocess import array_pixels, load_pixels
+from ttl_deploy.inputs.image import array_pixels, load_pixels
 from ttl_deploy.spec import PreprocessSpec
 from ttl_deploy.tasks import Label, Labels, Task
 

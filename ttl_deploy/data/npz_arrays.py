@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ttl_deploy.errors import BadInputError
-from ttl_deploy.npy import HEADER, described
+from ttl_deploy.inputs.npy import HEADER, described
 
 MOST_IMAGES = 1_000_000
 """Images that an .npz may list: each is about a kilobyte of records, however few its pixels."""

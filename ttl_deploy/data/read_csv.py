@@ -21,7 +21,7 @@ from ttl_deploy.data.listing import SIDE_WORDS, Entry, Listing, side_of
 from ttl_deploy.data.values import is_missing, mark_of, patient_of, tidy
 from ttl_deploy.errors import BadInputError, near
 from ttl_deploy.files import is_file, is_folder
-from ttl_deploy.image_kinds import IMAGE_SUFFIXES
+from ttl_deploy.inputs.image_kinds import IMAGE_SUFFIXES
 from ttl_deploy.tasks import UNKNOWN
 from ttl_deploy.tasks.multilabel import text_of_marks
 

@@ -1,7 +1,7 @@
 """Reads a folder with one folder per class, on its own, below folders for the sides, or with those inside.
 
-Images are found (`ttl_deploy.image_kinds`) at any depth inside a class, through links too: a linked folder is read
-once, and a link to a folder around it not at all. What systems and tools leave behind is no class and no image.
+Images are found (`ttl_deploy.inputs.image_kinds`) at any depth inside a class, through links too: a linked folder is
+read once, and a link to a folder around it not at all. What systems and tools leave behind is no class and no image.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import NamedTuple
 from ttl_deploy.data.items import FileSource
 from ttl_deploy.data.listing import Entry, Listing, side_of
 from ttl_deploy.errors import BadInputError
-from ttl_deploy.image_kinds import is_image, kind_of
+from ttl_deploy.inputs.image_kinds import is_image, kind_of
 
 _LEFTOVERS = frozenset(
     {

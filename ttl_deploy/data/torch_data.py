@@ -16,7 +16,7 @@ from torch.utils.data import BatchSampler, DataLoader, Dataset, DistributedSampl
 from torchvision.transforms import v2
 
 from ttl_deploy.data.prepared import Prepared
-from ttl_deploy.preprocess import normalise
+from ttl_deploy.inputs.image import normalise
 from ttl_deploy.spec import AugmentSpec, PreprocessSpec
 
 Batch = tuple[Tensor, Tensor]

@@ -15,7 +15,7 @@ ACTIVATIONS = ("none", "softmax", "sigmoid")
 
 
 def embed_preprocessing(proto: onnx.ModelProto, preprocess: PreprocessSpec) -> None:
-    """Puts step 10 of `ttl_deploy.preprocess` in front of a graph, in place: (N, H, W, C) uint8 in.
+    """Puts step 10 of `ttl_deploy.inputs.image` in front of a graph, in place: (N, H, W, C) uint8 in.
 
     The arithmetic is that of `normalise`, one multiplication and one subtraction in float32, so nothing is rounded
     differently.

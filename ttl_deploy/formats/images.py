@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ttl_deploy.data.prepared import Prepared
 from ttl_deploy.errors import BadInputError
 from ttl_deploy.formats.options import CALIBRATION_IMAGES
-from ttl_deploy.preprocess import normalise
+from ttl_deploy.inputs.image import normalise
 from ttl_deploy.spec import PreprocessSpec
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ttl_deploy.formats.exporter import OUTPUT, ExportJob
 from ttl_deploy.formats.options import INPUT, GraphOptions
-from ttl_deploy.preprocess import normalise
+from ttl_deploy.inputs.image import normalise
 from ttl_deploy.runtime.stored_samples import SAMPLES_FILE
 
 __all__ = ["SAMPLES_FILE", "made_up", "samples"]

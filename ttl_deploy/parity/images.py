@@ -20,7 +20,7 @@ from ttl_deploy.data.read_csv import locate, open_table
 from ttl_deploy.data.read_folder import is_leftover
 from ttl_deploy.data.read_npz import images_of
 from ttl_deploy.errors import BadInputError
-from ttl_deploy.image_kinds import is_image
+from ttl_deploy.inputs.image_kinds import is_image
 from ttl_deploy.progress import SILENT, Reporter
 from ttl_deploy.spec import PreprocessSpec
 from ttl_deploy.tasks import Label, Task

@@ -1,6 +1,6 @@
 """Streams images through a session: batch by batch, so that memory does not grow with the number of images.
 
-Pixels are normalised by `ttl_deploy.preprocess`, the same code that training's evaluation used.
+Pixels are normalised by `ttl_deploy.inputs.image`, the same code that training's evaluation used.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def logits_of(
 
     Args:
         session: Runs the batches.
-        pixel_batches: Batches of 8-bit pixels as `ttl_deploy.preprocess` gives them, of any sizes; consumed once.
+        pixel_batches: Batches of 8-bit pixels as `ttl_deploy.inputs.image` gives them, of any sizes; consumed once.
         preprocess: Their normalisation.
 
     Returns:

@@ -23,9 +23,9 @@ from ttl_deploy.artifact import Artifact, open_artifact
 from ttl_deploy.cut_search.engines import ray_cluster
 from ttl_deploy.cut_search.ray_driver import RayDriver
 from ttl_deploy.errors import MissingDependencyError, UndecodedImageError, UnreadableImageError
+from ttl_deploy.inputs.image import load_pixels
 from ttl_deploy.prediction.predictor import Prediction, Summary, still_wanted
 from ttl_deploy.prediction.sources import ImageRef
-from ttl_deploy.preprocess import load_pixels
 from ttl_deploy.progress import Reporter
 from ttl_deploy.spec import Placement, Stream, Trust
 from ttl_deploy.tasks import Task, task_of

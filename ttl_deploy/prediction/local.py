@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 
 from ttl_deploy import hardware
 from ttl_deploy.errors import UndecodedImageError, UnreadableImageError
+from ttl_deploy.inputs.image import load_pixels
 from ttl_deploy.prediction.predictor import Prediction, Summary, still_wanted
 from ttl_deploy.prediction.sources import ImageRef
-from ttl_deploy.preprocess import load_pixels
 from ttl_deploy.progress import Reporter
 from ttl_deploy.runtime import Session
 from ttl_deploy.spec import PreprocessSpec, Stream

@@ -19,7 +19,7 @@ from ttl_deploy.data.read_csv import Endings, open_table
 from ttl_deploy.data.read_folder import is_leftover, real_folder
 from ttl_deploy.errors import BadInputError
 from ttl_deploy.files import is_file, is_folder
-from ttl_deploy.image_kinds import is_image, kind_of
+from ttl_deploy.inputs.image_kinds import is_image, kind_of
 
 SORTED_UP_TO = 10_000
 """Entries of a folder that are sorted by name; a larger folder comes in the file system's order, in constant memory."""

@@ -19,7 +19,7 @@ from ttl_deploy import aliases, hardware
 from ttl_deploy.artifact import Artifact
 from ttl_deploy.closing import Closing
 from ttl_deploy.errors import BadInputError, IntegrityError, MissingDependencyError, near
-from ttl_deploy.preprocess import normalise
+from ttl_deploy.inputs.image import normalise
 from ttl_deploy.registry import Registry
 from ttl_deploy.runtime.native import refuse_native
 from ttl_deploy.spec import ArtifactManifest, Placement, PreprocessSpec
@@ -86,7 +86,7 @@ class Session(Closing):
         """Makes the model's input of 8-bit pixels: normalises them, unless the model does that itself.
 
         Args:
-            pixels: (N, H, W, C) uint8, as `ttl_deploy.preprocess` gives them.
+            pixels: (N, H, W, C) uint8, as `ttl_deploy.inputs.image` gives them.
             preprocess: Mean and standard deviation.
 
         Returns:

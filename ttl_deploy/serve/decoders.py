@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from ttl_deploy.closing import Closing
 from ttl_deploy.errors import TtlDeployError
-from ttl_deploy.preprocess import load_pixels
+from ttl_deploy.inputs.image import load_pixels
 from ttl_deploy.serve.request_error import RequestError
 from ttl_deploy.spec import PreprocessSpec
 

@@ -150,7 +150,7 @@ class OfInput(Record):
 
 
 class PreprocessSpec(OfInput):
-    """How an image file becomes the network's input; the rule itself is written in `ttl_deploy.preprocess`.
+    """How an image file becomes the network's input; the rule itself is written in `ttl_deploy.inputs.image`.
 
     Attributes:
         input: Its shape. Of 3 channels, grey is replicated; of 1, colour is reduced to luma; of others, only arrays

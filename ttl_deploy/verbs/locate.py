@@ -20,6 +20,7 @@ from ttl_deploy import runtime as runtimes
 from ttl_deploy.artifact import Artifact, open_artifact
 from ttl_deploy.data.prepared import Prepared
 from ttl_deploy.errors import IntegrityError
+from ttl_deploy.inputs.image import normalise
 from ttl_deploy.parity import graphs
 from ttl_deploy.parity.graphs import ENGINES, GraphComparison
 from ttl_deploy.parity.location import Location, Stage, first_exceeding, permutation, steps_of
@@ -32,7 +33,6 @@ from ttl_deploy.parity.verify import (
     preprocess_notes,
     refuse_other_classes,
 )
-from ttl_deploy.preprocess import normalise
 from ttl_deploy.progress import SILENT, Reporter
 from ttl_deploy.spec import Placement, PreprocessSpec, Trust
 from ttl_deploy.tasks import task_of

@@ -101,7 +101,7 @@ def _forward(method: str, cut: str | None) -> Callable[[Path], Work]:
 
 
 def _preprocess(folder: Path) -> Work:
-    from ttl_deploy.preprocess import load_pixels, normalise
+    from ttl_deploy.inputs.image import load_pixels, normalise
     from ttl_deploy.spec import PreprocessSpec
 
     image, spec = _image(folder), PreprocessSpec()

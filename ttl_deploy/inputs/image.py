@@ -7,7 +7,7 @@ The rule, in order:
    left out: an image whose pixels are whole is read; one with fewer pixels than it declares is refused.
 2. Refused: a file with several frames (pages of a TIFF, an animation), as nothing says which is meant. Smaller copies
    and masks in a TIFF and the previews that a camera puts into a JPEG (MPO) are no frames. DICOM (known by its
-   content, or by `.dcm`) follows the rule of `ttl_deploy.dicom` and goes on with step 6.
+   content, or by `.dcm`) follows the rule of `ttl_deploy.inputs.dicom` and goes on with step 6.
 3. The EXIF orientation is applied; EXIF that cannot be read says nothing.
 4. A palette is expanded to its colours.
 5. Transparency is composited over black.
@@ -47,9 +47,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from ttl_deploy import dicom, image_bytes, image_kinds, npy, pnm_samples, tiff_samples
 from ttl_deploy.errors import TtlDeployError, UnreadableImageError
-from ttl_deploy.row_blocks import blocks, in_blocks
+from ttl_deploy.inputs import dicom, image_bytes, image_kinds, npy, pnm_samples, tiff_samples
+from ttl_deploy.inputs.row_blocks import blocks, in_blocks
 from ttl_deploy.spec import PreprocessSpec
 from ttl_deploy.spec.inputs import MOST_CHANNELS
 
@@ -386,7 +386,7 @@ def _quiet_readers() -> Iterator[None]:
     with _Quiet.lock:
         if _Quiet.depth == 0:
             _Quiet.filters.enter_context(warnings.catch_warnings())
-            warnings.filterwarnings("ignore", module=r"(PIL|pydicom|ttl_deploy\.dicom)\b")
+            warnings.filterwarnings("ignore", module=r"(PIL|pydicom|ttl_deploy\.inputs\.dicom)\b")
         _Quiet.depth += 1
     try:
         yield

@@ -16,7 +16,7 @@ from typing import IO
 import numpy as np
 from numpy.typing import NDArray
 
-from ttl_deploy.row_blocks import in_blocks
+from ttl_deploy.inputs.row_blocks import in_blocks
 
 _WIDTH, _HEIGHT, _BITS, _PHOTOMETRIC, _SAMPLES = 256, 257, 258, 262, 277
 _PREDICTOR, _TILE_WIDTH, _PLANAR, _FORMAT, _COLOURS = 317, 322, 284, 339, 320

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile
 
-from ttl_deploy.row_blocks import in_blocks
+from ttl_deploy.inputs.row_blocks import in_blocks
 
 MOST_IN_WORDS = 10_000_000
 """Samples of plain PNM (numbers in text) that are read: a few seconds."""

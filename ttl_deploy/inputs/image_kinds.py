@@ -9,7 +9,7 @@ import os
 import re
 from pathlib import Path
 
-from ttl_deploy import dicom, npy
+from ttl_deploy.inputs import dicom, npy
 
 IMAGE_SUFFIXES = dicom.SUFFIXES | {
     ".png",

@@ -1,4 +1,4 @@
-"""DICOM images as arrays of grey or colour values, by one written rule; `ttl_deploy.preprocess` does the rest.
+"""DICOM images as arrays of grey or colour values, by one written rule; `ttl_deploy.inputs.image` does the rest.
 
 A tag counts when it has a value: one that is present but empty says as much as one that is absent. The rule, in order:
 
@@ -38,9 +38,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ttl_deploy import image_bytes
 from ttl_deploy.errors import TtlDeployError, UndecodedImageError, UnreadableImageError
-from ttl_deploy.row_blocks import in_blocks
+from ttl_deploy.inputs import image_bytes
+from ttl_deploy.inputs.row_blocks import in_blocks
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
