@@ -10,12 +10,12 @@ import pytest
 import typer
 
 from ttl_deploy.cli import bench_tables, main
-from ttl_deploy.cli.main import app, run
+from ttl_deploy.cli.main import program, run
 
 pytestmark = pytest.mark.usefixtures("measured_here")
 
 BRIEF = ("--min-samples", "3", "--min-seconds", "0.01", "--threads", "1")
-COMMANDS: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+COMMANDS: dict[str, Any] = typer.main.get_command(program()).commands  # type: ignore[attr-defined]
 OPTIONS = {name: {word for each in command.params for word in each.opts} for name, command in COMMANDS.items()}
 ACCEPT = "--allow-inconclusive"
 ROWS = (*BRIEF, "--rounds", "1", "--no-roofline", "--no-whole", "--runtime", "onnxruntime", ACCEPT)

@@ -9,7 +9,7 @@ import typer
 import yaml
 from safetensors.torch import load_file
 
-from ttl_deploy.cli.main import app, run
+from ttl_deploy.cli.main import program, run
 from ttl_deploy.errors import BadInputError
 from ttl_deploy.spec import Bounds, Data, Network, Placement, Record, Trust
 from ttl_deploy.spec.request import read_request
@@ -17,7 +17,7 @@ from ttl_deploy.spec.said import said_of
 from ttl_deploy.spec.search import SearchProtocol
 from ttl_deploy.training.run import Run, open_run
 
-COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+COMMANDS = typer.main.get_command(program()).commands  # type: ignore[attr-defined]
 TINY = ("--backbone", "resnet18", "--weights", "random", "--image-size", "32")
 
 

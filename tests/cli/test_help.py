@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 import typer
 
-from ttl_deploy.cli.main import app, run
+from ttl_deploy.cli.main import program, run
 
 WIDTH = 80
-COMMANDS: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+COMMANDS: dict[str, Any] = typer.main.get_command(program()).commands  # type: ignore[attr-defined]
 
 
 @pytest.fixture

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import typer
 
-from ttl_deploy.cli.main import app, run
+from ttl_deploy.cli.main import program, run
 from ttl_deploy.resources import data_folder
 
-COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+COMMANDS = typer.main.get_command(program()).commands  # type: ignore[attr-defined]
 
 FREE = {
     "classes", "patient-pattern", "path-column", "label-column", "patient-column", "split-column",

@@ -14,12 +14,12 @@ import pytest
 import typer
 
 import ttl_deploy
-from ttl_deploy.cli.main import app
+from ttl_deploy.cli.main import program
 from ttl_deploy.data.columns import NAMES
 from ttl_deploy.tasks import Multiclass
 
 ROOT = Path(ttl_deploy.__file__).parent
-COMMANDS: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+COMMANDS: dict[str, Any] = typer.main.get_command(program()).commands  # type: ignore[attr-defined]
 OPTIONS = {
     name: {o for p in c.params for o in (*p.opts, *p.secondary_opts)} | {"--help"} for name, c in COMMANDS.items()
 }

@@ -43,7 +43,7 @@ def test_every_precision_is_built_for_every_card_or_refused_with_its_reason() ->
 
 @needs_library
 @pytest.mark.slow
-@pytest.mark.parametrize(("place", "backbone"), enumerate(BACKBONES.names()))
+@pytest.mark.parametrize(("place", "backbone"), [*enumerate(BACKBONES.names())])
 def test_the_zoo_is_built_or_refused_with_its_reason(place: int, backbone: str) -> None:
     """Every backbone by every method and in every precision, in turn; all of them together are the report's."""
     cards = tuple(GENERATIONS)

@@ -12,25 +12,16 @@ import itertools
 import os
 import pkgutil
 import sys
-from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from shlex import quote
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 
 import ttl_deploy
 from ttl_deploy.cli import commands, console, forms, stopping
 from ttl_deploy.errors import StorageError, TtlDeployError
-
-app = typer.Typer(
-    name="ttl-deploy",
-    help="Turn a pretrained image network into a small, fast, verified medical classifier.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
 
 _INTERRUPTED = 130
 """What typer makes of Ctrl-C."""
@@ -66,9 +57,6 @@ _MOVED = {
 }
 """What `bench` did by option before commands were one thing each, and does no more."""
 
-_COMMANDS: dict[str, Callable[..., None]] = {}
-"""What typer calls, by the command's name."""
-
 
 def _version(asked: bool) -> None:
     if asked:
@@ -76,8 +64,7 @@ def _version(asked: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
-def _program(
+def _options(
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
@@ -86,11 +73,35 @@ def _program(
     """Options of the program itself; `run` reads --debug from the arguments, as errors happen before this runs."""
 
 
-def _add_commands() -> None:
-    found = [importlib.import_module(f"{commands.__name__}.{m.name}") for m in pkgutil.iter_modules(commands.__path__)]
+@cache
+def program(only: str | None = None) -> typer.Typer:
+    """The program with its commands.
+
+    Args:
+        only: The one command that is imported; None: all.
+    """
+    made = typer.Typer(
+        name="ttl-deploy",
+        help="Turn a pretrained image network into a small, fast, verified medical classifier.",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    made.callback()(_options)
+    found = [_imported(name) for name in ((only,) if only else _names())]
     for module in sorted(found, key=lambda module: module.ORDER):
-        named = app.command(module.NAME, no_args_is_help=module.NEEDS_ARGUMENTS, help=_flowing(module.run.__doc__))
-        _COMMANDS[module.NAME] = named(module.run)
+        made.command(module.NAME, no_args_is_help=module.NEEDS_ARGUMENTS, help=_flowing(module.run.__doc__))(module.run)
+    return made
+
+
+def _names() -> tuple[str, ...]:
+    """Of the commands, each of which is the file of its name."""
+    return tuple(module.name for module in pkgutil.iter_modules(commands.__path__))
+
+
+def _imported(name: str) -> Any:
+    return importlib.import_module(f"{commands.__name__}.{name}")
 
 
 def _flowing(text: str) -> str:
@@ -113,12 +124,14 @@ def main() -> NoReturn:
 
 def run(arguments: list[str]) -> int:
     """Runs a command and gives its exit code; no exception leaves it unless `--debug` is among the arguments."""
-    # Looking through every installed package for pydantic's plugins costs a command 30 ms; there are none of ours.
-    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     try:
-        if _command(arguments) in _COMMANDS:
-            forms.complete(_COMMANDS[_command(arguments)])
-        result = app(args=[a for a in arguments if a != "--debug"], prog_name="ttl-deploy", standalone_mode=False)
+        # One command needs not wait for all others to be imported.
+        only = _command(arguments) if _command(arguments) in _names() else None
+        if only is not None:
+            forms.complete(_imported(only).run)
+        result = program(only)(
+            args=[a for a in arguments if a != "--debug"], prog_name="ttl-deploy", standalone_mode=False
+        )
     except KeyboardInterrupt:
         result = _INTERRUPTED
     except BaseException as error:
@@ -222,6 +235,3 @@ def _explain(error: BaseException, message: str, code: int, debug: bool) -> int:
         raise error
     console.error(message)
     return code
-
-
-_add_commands()

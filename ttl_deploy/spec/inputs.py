@@ -164,7 +164,7 @@ class PreprocessSpec(OfInput):
 
     IMAGENET: ClassVar[dict[str, tuple[float, ...]]] = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 
-    input: InputSpec = InputSpec()
+    input: InputSpec = Field(default_factory=InputSpec)
     crop: Crop = "center"
     high_bit_depth: HighBitDepth = "full-range"
     mean: tuple[float, ...] = IMAGENET["mean"]

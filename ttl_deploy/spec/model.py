@@ -45,9 +45,9 @@ class ModelSpec(OfInput):
     trained_layers: TrainedLayers = None
     head: Head = "gap"
     slim: Slim = 2
-    task: TaskSpec = Field(TaskSpec(), exclude_if=lambda task: task == TaskSpec())
+    task: TaskSpec = Field(default_factory=TaskSpec, exclude_if=lambda task: task == TaskSpec())
     classes: tuple[str, ...] = Field(min_length=1)
-    input: InputSpec = InputSpec()
+    input: InputSpec = Field(default_factory=InputSpec)
     method_options: MethodOptions = Field(default_factory=dict)
 
     @model_validator(mode="after")

@@ -133,7 +133,7 @@ class SearchOptions(Record):
         Field(description="End a training whose fitted learning curve cannot reach the best."),
         Said(default="only in halving and auto"),
     ] = None
-    budget: Budget = Budget()
+    budget: Budget = Field(default_factory=Budget)
     latency: Annotated[
         bool, Field(description="Measure the latency of every trained candidate for the Pareto picture.")
     ] = True

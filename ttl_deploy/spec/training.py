@@ -72,7 +72,7 @@ class Recipe(Record):
         ),
     ] = "none"
     operating_point: AskedPoint = None
-    augment: AugmentSpec = AugmentSpec()
+    augment: AugmentSpec = Field(default_factory=AugmentSpec)
     seed: Annotated[int, Field(ge=0, lt=2**63, description="Seed of weights, order and augmentation.")] = 0
     workers: Annotated[int, Field(ge=0, le=1024, description="Processes that augment images.")] = 0
     cached_views: Annotated[
@@ -135,8 +135,8 @@ class TrainConfig(OneInput, Recipe):
     data_digest: str
     model: ModelSpec
     preprocess: PreprocessSpec
-    split: SplitSpec = SplitSpec()
-    reading: Reading = Reading()
+    split: SplitSpec = Field(default_factory=SplitSpec)
+    reading: Reading = Field(default_factory=Reading)
     weights: PathText = "imagenet"
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     accelerator: Literal["cpu", "cuda"] = "cpu"
