@@ -67,7 +67,7 @@ def specs(backbones: Iterable[str], methods: Iterable[str], size: int = SIZE) ->
     """A model of every backbone and method, cut where the paper cuts first."""
     for backbone in backbones:
         for method in methods:
-            own = {"cut": _CUT} if method in ("tf", "ttl") else {"trained_layers": 2} if method == "lwft" else {}
+            own = {"cut": _CUT} if method in ("tf", "ttl") else {"layers": 2} if method == "lwft" else {}
             yield ModelSpec(backbone=backbone, method=method, classes=("a", "b"), image_size=size, **own)
 
 

@@ -90,11 +90,11 @@ def _lwft(options: argparse.Namespace, folder: Path, views: int) -> Training:
     model = Model(
         backbone=options.backbone,
         method="lwft",
-        trained_layers=options.layers,
+        layers=options.layers,
         image_size=options.image_size,
         weights=str(options.weights),
     )
-    protocol = Protocol(epochs=options.epochs, batch_size=32, learning_rate=1e-3, cached_views=views)
+    protocol = Protocol(epochs=options.epochs, batch_size=32, learning_rate=1e-3, cache_features=views)
     begin = time.monotonic()
     run = train(_data(options), model, protocol, folder)
     whole = time.monotonic() - begin

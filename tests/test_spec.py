@@ -91,7 +91,7 @@ def test_what_is_said_beside_a_preset_counts_and_the_rest_is_the_presets() -> No
 
 def test_only_the_images_of_the_offline_scenario_are_shared_among_rounds() -> None:
     assert Scenario(kind="offline", queries=10).part(3).queries == 4
-    for whole in (Scenario(), Scenario(kind="server", latency_bound_ms=5, queries=10)):
+    for whole in (Scenario(), Scenario(kind="server", latency_bound=5, queries=10)):
         assert whole.part(3) == whole
 
 

@@ -47,7 +47,7 @@ def test_a_disturbed_row_shows_no_number(trained: Path, printed: Callable[..., s
     from ttl_deploy.verbs.bench import bench
 
     fast: dict[str, Any] = {"min_samples": 30, "min_seconds": 0.01, "rounds": 1, "roofline": False}
-    (row,) = bench([trained], compare_whole=False, **fast)
+    (row,) = bench([trained], whole=False, **fast)
     for noise in (None, "others were busy"):
         bench_tables.print_rows([replace(row, measurement=row.measurement.model_copy(update={"noise": noise}))])
         table = capsys.readouterr().out

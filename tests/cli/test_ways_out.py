@@ -50,6 +50,8 @@ CALLED_BY = {
     "ttl_deploy.runtime.torch_variants": {"bench", "compare", "paper"},
     "ttl_deploy.serve.triton": {"export"},
     "ttl_deploy.spec.request": {"train", "search"},
+    "ttl_deploy.spec.scenario": {"bench"},
+    "ttl_deploy.spec.stream": {"predict"},
     "ttl_deploy.training.cached": {"train", "search"},
     "ttl_deploy.training.checkpoint": {"train"},
     "ttl_deploy.training.engine": {"train", "search"},

@@ -53,5 +53,5 @@ def test_the_table_of_cuts_adds_up_to_the_truncated_models() -> None:
 
 
 def test_lwft_trains_what_it_says() -> None:
-    model = build(ModelSpec(backbone="resnet18", method="lwft", trained_layers=1, classes=("a", "b")))
+    model = build(ModelSpec(backbone="resnet18", method="lwft", layers=1, classes=("a", "b")))
     assert count(model, (3, 64, 64)).trainable == 512 * 2 + 2

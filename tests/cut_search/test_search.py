@@ -112,10 +112,10 @@ def test_everything_trained_wins_a_search_of_lwft_as_an_ordinary_run(
 ) -> None:
     found = candidates(ModelSpec(backbone="resnet18", method="lwft", classes=("a", "b"), image_size=32))[:2]
     monkeypatch.setattr("ttl_deploy.cut_search.search.candidates", lambda _spec: found[1:])
-    lwft, protocol = but(NETWORK, method="lwft"), but(TRIALS, epochs=1, cached_views=1)
+    lwft, protocol = but(NETWORK, method="lwft"), but(TRIALS, epochs=1, cache_features=1)
     outcome = search(data, lwft, protocol, tmp_path / "s", options=options_of(strategy="exhaustive"))
     model = finished_run(outcome.winner.folder).config.model
-    assert (outcome.result["cut"], model.cut, model.trained_layers) == ("all", None, 10)
+    assert (outcome.result["cut"], model.cut, model.layers) == ("all", None, 10)
     assert outcome.answer.startswith("do not cut resnet18 (LWFT)")
 
 
@@ -249,7 +249,7 @@ def test_auto_may_spend_a_quarter_of_exhaustives_work() -> None:
 def test_lwft_searches_on_cached_features_and_repeats_count_together(
     data: Data, options_of: Opt, tmp_path: Path
 ) -> None:
-    lwft, protocol = but(NETWORK, method="lwft"), but(TRIALS, epochs=1, cached_views=1, seed=5)
+    lwft, protocol = but(NETWORK, method="lwft"), but(TRIALS, epochs=1, cache_features=1, seed=5)
     options = options_of(strategy="exhaustive", repeats=2, budget=Budget(macs=1))
     with pytest.raises(BadInputError, match="no candidate meets the budget"):
         search(data, lwft, protocol, tmp_path / "none", options=options)
@@ -264,7 +264,7 @@ def test_lwft_searches_on_cached_features_and_repeats_count_together(
     assert folders == {"layer4.0", "layer4.0-r1", "layer4.1", "layer4.1-r1"}
     seeds = {finished_run(tmp_path / "s" / "trials" / name).config.seed for name in folders}
     assert seeds == {5, 6}
-    assert outcome.winner.config.cached_views == 1
+    assert outcome.winner.config.cache_features == 1
 
 
 def test_finished_trials_of_another_search_are_taken_over(data: Data, options_of: Opt, tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ SPECS = [
     ModelSpec(backbone="resnet50", method="ttl", cut="layer1.2", classes=CLASSES, image_size=48, channels=1),
     ModelSpec(backbone="densenet121", method="ttl", cut="block:1", classes=CLASSES, image_size=48),
     ModelSpec(backbone="efficientnet_b0", method="ttl", cut="block:2", classes=CLASSES, image_size=48),
-    ModelSpec(backbone="resnet18", method="lwft", trained_layers=2, classes=CLASSES, image_size=48),
+    ModelSpec(backbone="resnet18", method="lwft", layers=2, classes=CLASSES, image_size=48),
 ]
 
 

@@ -55,7 +55,7 @@ def measurement(answers: Answers, qps: float, *, batch: int = 1, bound_ms: float
         label="x",
         artifact="x",
         batch=batch,
-        scenario=Scenario(kind="server", qps=qps, queries=1, latency_bound_ms=bound_ms),
+        scenario=Scenario(kind="server", qps=qps, queries=1, latency_bound=bound_ms),
     )
     return summarise(
         Served(),

@@ -36,15 +36,15 @@ def same_training(first: Run, second: Run) -> None:
 
 def test_without_augmentation_one_view_is_the_uncached_training_to_the_last_bit(data: Data, tmp_path: Path) -> None:
     uncached = train(data, LWFT, training(**PLAIN), tmp_path / "uncached")
-    cached = train(data, LWFT, training(**PLAIN, cached_views=1), tmp_path / "cached")
+    cached = train(data, LWFT, training(**PLAIN, cache_features=1), tmp_path / "cached")
     same_training(uncached, cached)
     assert not list(cached.folder.glob("features*"))
 
 
 def test_with_a_view_per_epoch_augmented_training_is_the_same_too(data: Data, tmp_path: Path) -> None:
     uncached = train(data, LWFT, PROTOCOL, tmp_path / "uncached")
-    same_training(uncached, train(data, LWFT, training(cached_views=3), tmp_path / "cached"))
-    fewer = train(data, LWFT, training(cached_views=1), tmp_path / "fewer")
+    same_training(uncached, train(data, LWFT, training(cache_features=3), tmp_path / "cached"))
+    fewer = train(data, LWFT, training(cache_features=1), tmp_path / "fewer")
     assert fewer.history()[0] == uncached.history()[0]
     assert fewer.history()[1] != uncached.history()[1]
 
@@ -55,7 +55,7 @@ def test_views_take_turns() -> None:
 
 
 def test_bf16_features_are_stored_as_bf16(data: Data, tmp_path: Path) -> None:
-    protocol = training(**PLAIN, cached_views=1, epochs=1, precision="bf16")
+    protocol = training(**PLAIN, cache_features=1, epochs=1, precision="bf16")
     run = train(data, LWFT, protocol, tmp_path / "run", finish=False)
     values = {side: (run.folder / f"features-{side}.npy").stat().st_size for side in ("train", "val")}
     # layer2.0 of a 32-pixel image: 128 channels of 4 x 4, two bytes each, behind a header of 128 bytes.
@@ -65,8 +65,8 @@ def test_bf16_features_are_stored_as_bf16(data: Data, tmp_path: Path) -> None:
 
 
 def test_an_unfinished_cached_run_goes_on_with_its_features(data: Data, tmp_path: Path) -> None:
-    whole = train(data, LWFT, training(cached_views=2), tmp_path / "whole")
-    part = train(data, LWFT, training(cached_views=2, epochs=1), tmp_path / "part", finish=False)
+    whole = train(data, LWFT, training(cache_features=2), tmp_path / "whole")
+    part = train(data, LWFT, training(cache_features=2, epochs=1), tmp_path / "part", finish=False)
     before = (part.folder / "features-train.npy").stat().st_mtime_ns
     assert not part.finished
     longer = resume(part.folder, epochs=2, cache=data.cache, finish=False)
@@ -76,8 +76,8 @@ def test_an_unfinished_cached_run_goes_on_with_its_features(data: Data, tmp_path
 
 def test_what_cannot_be_cached_is_refused_before_anything_is_written(data: Data, tmp_path: Path) -> None:
     with pytest.raises(BadInputError, match="ttl freezes nothing"):
-        train(data, MODEL, training(cached_views=1), tmp_path / "run")
+        train(data, MODEL, training(cache_features=1), tmp_path / "run")
     with pytest.raises(BadInputError, match="pass --cache-features 6"):
         # 38 training and 10 validation images or so, of 8 KiB each: six views fit into 2 MiB, ten do not.
-        train(data, LWFT, training(cached_views=10, cached_gib=2 / 1024), tmp_path / "run")
+        train(data, LWFT, training(cache_features=10, cache_limit=2 / 1024), tmp_path / "run")
     assert not (tmp_path / "run").exists()

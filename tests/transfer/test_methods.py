@@ -80,7 +80,7 @@ def test_lwft_freezes_weights_and_statistics_below_the_cut_and_scales_the_rates(
 
 @pytest.mark.parametrize(("layers", "trained"), [(1, 0), (2, 1), (3, 2), (10, 9)])
 def test_lwft_counts_layers_from_the_head(layers: int, trained: int) -> None:
-    model = make(method="lwft", trained_layers=layers)
+    model = make(method="lwft", layers=layers)
     assert len(model.chain) - len(model.plan.frozen) == trained
 
 
@@ -88,17 +88,16 @@ def test_a_batch_norm_alone_is_no_layer_of_lwft() -> None:
     """DenseNet's last batch norm goes with the dense layer below it: two layers are the head and that dense layer."""
     top = "denseblock4.denselayer16"
     head, two, cut = (
-        make("densenet121", method="lwft", **fields)
-        for fields in ({"trained_layers": 1}, {"trained_layers": 2}, {"cut": top})
+        make("densenet121", method="lwft", **fields) for fields in ({"layers": 1}, {"layers": 2}, {"cut": top})
     )
     trained = {unit.name for unit in two.chain} - {unit.name for unit in two.plan.frozen}
     assert trained == {top, "norm5"}
     assert {unit.name for unit in head.plan.frozen} == {unit.name for unit in head.chain}
     assert cut.plan.frozen == head.plan.frozen
     # With the head: the stem, 58 dense layers and 3 transitions.
-    assert make("densenet121", method="lwft", trained_layers=63).plan.frozen == ()
+    assert make("densenet121", method="lwft", layers=63).plan.frozen == ()
     with pytest.raises(BadInputError, match="with the head there are 63"):
-        make("densenet121", method="lwft", trained_layers=64)
+        make("densenet121", method="lwft", layers=64)
 
 
 def test_ftl_trains_everything_at_one_rate() -> None:
@@ -115,7 +114,7 @@ def test_ftl_trains_everything_at_one_rate() -> None:
         ({"method": "ftl", "cut": "layer3"}, "takes no cut"),
         ({"method": "tf", "cut": "layer4.1"}, "nothing is left to slim"),
         ({"method": "lwft"}, "either a cut"),
-        ({"method": "lwft", "trained_layers": 99}, "99 layers do not exist"),
+        ({"method": "lwft", "layers": 99}, "99 layers do not exist"),
         ({"method": "tl"}, "unknown method 'tl'"),
         ({"head": "gpa"}, "unknown head 'gpa'"),
     ],

@@ -27,7 +27,7 @@ def test_every_raw_sample_is_kept_beside_where_it_was_measured(
     trained: Path, tmp_path: Path, pixel_cache: Path
 ) -> None:
     out = tmp_path / "rows.json"
-    rows = bench([trained / "onnx-fp32"], runtimes=["onnxruntime"], out=out, cache=pixel_cache, **FAST)
+    rows = bench([trained / "onnx-fp32"], runtime=["onnxruntime"], out=out, cache=pixel_cache, **FAST)
     record = json.loads(out.read_text())
     assert record["hardware"]["cpu"]
     assert record["libraries"]["onnx"]
@@ -37,7 +37,7 @@ def test_every_raw_sample_is_kept_beside_where_it_was_measured(
 
 
 def test_the_ratio_is_to_the_whole_network_in_pytorch(trained: Path, pixel_cache: Path) -> None:
-    rows = bench([trained / "onnx-fp32"], runtimes=["onnxruntime"], cache=pixel_cache, **FAST)
+    rows = bench([trained / "onnx-fp32"], runtime=["onnxruntime"], cache=pixel_cache, **FAST)
     base = next(r for r in rows if r.role == "whole" and r.measurement.runtime == "pytorch")
     assert base.ratio == pytest.approx(1)
     for row in rows:
@@ -46,32 +46,30 @@ def test_the_ratio_is_to_the_whole_network_in_pytorch(trained: Path, pixel_cache
 
 
 def test_a_run_alone_is_measured_as_pytorch(trained: Path) -> None:
-    (row,) = bench([trained], compare_whole=False, **FAST)
+    (row,) = bench([trained], whole=False, **FAST)
     assert (row.measurement.runtime, row.ratio) == ("pytorch", None)
     assert np.isfinite(row.measurement.mean_ms)
 
 
 def test_every_batch_is_measured_with_every_number_of_threads(trained: Path) -> None:
-    rows = bench(
-        [trained / "onnx-fp32"], batch=(1, 3, 3), threads=(1, 2), runtimes=["onnxruntime"], compare_whole=False, **FAST
-    )
+    rows = bench([trained / "onnx-fp32"], batch=(1, 3, 3), threads=(1, 2), runtime=["onnxruntime"], whole=False, **FAST)
     found = [(r.measurement.runtime, r.measurement.batch, r.measurement.threads) for r in rows]
     expected = [(e, b, t) for b in (1, 3) for t in (1, 2) for e in ("pytorch", "onnxruntime")]
     assert found == expected
 
 
 def test_pytorch_is_measured_in_the_variants_asked_for(trained: Path) -> None:
-    rows = bench([trained], variants=("eager", "bf16"), compare_whole=False, **FAST)
+    rows = bench([trained], torch=("eager", "bf16"), whole=False, **FAST)
     assert [(r.measurement.runtime, r.measurement.precision) for r in rows] == [
         ("pytorch", "fp32"),
         ("pytorch-bf16", "bf16"),
     ]
     with pytest.raises(BadInputError, match="a CUDA graph needs an NVIDIA GPU"):
-        bench([trained], variants=("cuda-graph",), **FAST)
+        bench([trained], torch=("cuda-graph",), **FAST)
 
 
 def test_offline_runs_all_images_in_batches(trained: Path) -> None:
-    only = {"runtimes": ["onnxruntime"], "compare_whole": False, "threads": 1}
+    only = {"runtime": ["onnxruntime"], "whole": False, "threads": 1}
     *_, row = bench([trained / "onnx-fp32"], scenario=Scenario(kind="offline", queries=50), batch=8, **only, **FAST)
     m = row.measurement
     assert (m.scenario, len(m.samples_ms)) == ("offline", 7)
@@ -79,8 +77,8 @@ def test_offline_runs_all_images_in_batches(trained: Path) -> None:
 
 
 def test_the_server_queues_in_real_time(trained: Path) -> None:
-    only = {"runtimes": ["onnxruntime"], "compare_whole": False, "threads": 1}
-    load = Scenario(kind="server", queries=40, qps=100.0, latency_bound_ms=1000.0)
+    only = {"runtime": ["onnxruntime"], "whole": False, "threads": 1}
+    load = Scenario(kind="server", queries=40, qps=100.0, latency_bound=1000.0)
     *_, row = bench([trained / "onnx-fp32"], scenario=load, **only, **FAST)
     m, s = row.measurement, row.measurement.server
     assert s is not None
@@ -98,9 +96,9 @@ def test_the_server_queues_in_real_time(trained: Path) -> None:
 def test_a_bound_below_a_query_alone_is_told(trained: Path) -> None:
     from ttl_deploy.errors import TtlDeployError
 
-    only = {"runtimes": ["onnxruntime"], "compare_whole": False}
+    only = {"runtime": ["onnxruntime"], "whole": False}
     with pytest.raises(TtlDeployError, match=r"no rate holds a latency bound of 0\.001 ms: a query alone takes"):
-        bench([trained / "onnx-fp32"], scenario=Scenario(kind="server", latency_bound_ms=0.001), **only, **FAST)
+        bench([trained / "onnx-fp32"], scenario=Scenario(kind="server", latency_bound=0.001), **only, **FAST)
 
 
 def test_rows_are_set_against_the_ceiling(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,7 +113,7 @@ def test_rows_are_set_against_the_ceiling(trained: Path, monkeypatch: pytest.Mon
         libraries={},
     )
     monkeypatch.setattr(room, "ceiling", lambda **_: known)
-    (row,) = bench([trained], compare_whole=False, threads=1, **{**FAST, "roofline": True})
+    (row,) = bench([trained], whole=False, threads=1, **{**FAST, "roofline": True})
     quiet = room._with_roofline(replace(row, measurement=row.measurement.model_copy(update={"noise": None})), known)
     assert quiet.roofline_percent == pytest.approx(100 * (2 * row.macs / 2e6) / row.measurement.typical_ms)
     noisy = replace(row, measurement=row.measurement.model_copy(update={"noise": "busy"}), roofline_percent=None)
@@ -134,7 +132,7 @@ def test_a_refused_ceiling_gives_no_per_cent_and_is_told(trained: Path, monkeypa
     facts: dict[str, Any] = {"machine": MachineState(seconds=1), "noise": None, "hardware": {}, "libraries": {}}
     known = Ceiling(device="cpu", threads=1, rates=rates, cache_mib=0, **facts)
     monkeypatch.setattr(room, "ceiling", lambda **_: known)
-    (row,) = bench([trained], compare_whole=False, threads=1, **FAST)
+    (row,) = bench([trained], whole=False, threads=1, **FAST)
     quiet = row.measurement.model_copy(update={"noise": None})
     quantised = quiet.model_copy(update={"precision": "int8"})
     int8 = replace(row, measurement=quantised, work=replace(row.work, precision="int8"))
@@ -145,7 +143,7 @@ def test_a_refused_ceiling_gives_no_per_cent_and_is_told(trained: Path, monkeypa
 
 
 def test_an_estimate_is_judged_on_its_own_device_only(trained: Path) -> None:
-    (row,) = bench([trained], compare_whole=False, **FAST)
+    (row,) = bench([trained], whole=False, **FAST)
     quiet = [replace(row, measurement=row.measurement.model_copy(update={"noise": None}))]
     here = replace(describe(), cpu="Intel(R) Core(TM) i9-9920X CPU @ 3.50GHz", gpus=(Gpu("Quadro RTX 6000", 1, ""),))
     (elsewhere,) = estimate(quiet, "core-i9-9920x", machine=replace(here, cpu="AMD EPYC"))
@@ -161,4 +159,4 @@ def test_nothing_or_unknown_engines_are_refused(trained: Path) -> None:
     with pytest.raises(BadInputError, match="nothing to measure"):
         bench([])
     with pytest.raises(BadInputError, match="onnxruntime"):
-        bench([trained / "onnx-fp32"], runtimes=["onxruntime"], compare_whole=False, **FAST)
+        bench([trained / "onnx-fp32"], runtime=["onxruntime"], whole=False, **FAST)

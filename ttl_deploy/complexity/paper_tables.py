@@ -83,7 +83,7 @@ class Construction(Record):
             backbone=self.backbone,
             method=self.method,
             cut=self.cut,
-            trained_layers=self.trained_layers,
+            layers=self.trained_layers,
             head=self.head,
             slim=self.slim,
             classes=tuple(f"class {i}" for i in range(self.outputs)),

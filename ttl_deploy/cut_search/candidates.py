@@ -75,7 +75,7 @@ def candidates(spec: ModelSpec) -> list[Candidate]:
     cuts = [_candidate(spec, p.index, p.block, p.ends_block, cut=p.name) for p in points]
     top = points[-1].block
     if spec.method == "lwft":
-        everything = _candidate(spec, -1, 0, True, cut=None, trained_layers=len(backbone.layers) + 1)
+        everything = _candidate(spec, -1, 0, True, cut=None, layers=len(backbone.layers) + 1)
         return [_candidate(spec, -2, 0, True, **_WHOLE), everything, *cuts]
     if cuts[-1].whole:
         return cuts

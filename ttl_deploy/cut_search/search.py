@@ -122,11 +122,11 @@ def _of_method(protocol: SearchProtocol, network: Network) -> SearchProtocol:
     """
     if network.method == "lwft":
         return protocol
-    if "cached_views" in protocol.model_fields_set and protocol.cached_views:
+    if "cache_features" in protocol.model_fields_set and protocol.cache_features:
         raise BadInputError(
             f"--cache-features is LWFT's, not {network.method}'s", fix="leave it out, or pass --method lwft"
         )
-    return protocol.model_copy(update={"cached_views": 0})
+    return protocol.model_copy(update={"cache_features": 0})
 
 
 def _refuse_metric(metric: str, task: str) -> None:

@@ -204,7 +204,7 @@ class State:
         if self.full is None:
             return None
         train, val = (len(self.prepared.indices(side)) for side in ("train", "val"))
-        epochs, views = range(1, self.full + 1), self.protocol.cached_views
+        epochs, views = range(1, self.full + 1), self.protocol.cache_features
         once = sum(training_work(c.spec, train, val, epochs, views if c.spec.cut else 0) for c in self.allowed)
         return sum(self.work.values()) / (once * self.options.repeats)
 
@@ -227,16 +227,16 @@ class State:
         division: Path | None = None,
     ) -> Trial:
         """Of a candidate's spec; None: of the whole network where it is none, which is evidence and is not tested."""
-        method, cut, layers = (spec.method, spec.cut, spec.trained_layers) if spec else ("ftl", None, None)
+        method, cut, layers = (spec.method, spec.cut, spec.layers) if spec else ("ftl", None, None)
         changed: dict[str, Any] = {"seed": self.protocol.seed + repeat, "epochs": epochs}
         if method != "lwft" or cut is None:
-            changed["cached_views"] = 0
+            changed["cache_features"] = 0
         protocol = self.protocol.model_copy(update=changed)
         own: dict[str, Any] = {
             "method": method,
             "weights": weights or self.network.weights,
             "cut": cut,
-            "trained_layers": layers,
+            "layers": layers,
         }
         if "slim" not in METHOD_OPTIONS.of(method).model_fields:
             own["slim"] = Network().slim

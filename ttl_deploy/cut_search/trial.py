@@ -275,7 +275,7 @@ def _work(run: Run, since: int) -> float:
     """Multiply-adds of the epochs after one."""
     sides = Counter(row.side for row in read_split(run.split))
     epochs = range(since + 1, len(run.history()) + 1)
-    return training_work(run.config.model, sides["train"], sides["val"], epochs, run.config.cached_views)
+    return training_work(run.config.model, sides["train"], sides["val"], epochs, run.config.cache_features)
 
 
 def _seconds(folder: Path, since: int) -> float:

@@ -43,5 +43,5 @@ def _macs(spec: ModelSpec) -> tuple[int, int]:
     if len(model.plan.frozen) == len(model.chain):
         return whole, whole
     top = [unit for unit in model.plan.frozen if unit.cut][-1]
-    bottom = spec.model_copy(update={"method": "ttl", "cut": top.name, "trained_layers": None, "method_options": {}})
+    bottom = spec.model_copy(update={"method": "ttl", "cut": top.name, "layers": None, "method_options": {}})
     return whole, count(weightless(bottom), spec.input_shape).macs

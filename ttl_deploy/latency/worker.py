@@ -165,7 +165,7 @@ def _search(job: Job, session: Session, draw: Callable[[], NDArray[np.float32]],
     Raises:
         BadInputError: A query alone takes longer than the bound, so that no rate can hold it.
     """
-    bound = job.scenario.latency_bound_ms or 0.0
+    bound = job.scenario.latency_bound or 0.0
     if probe.typical_ms > bound:
         raise BadInputError(
             f"no rate holds a latency bound of {bound:g} ms: a query alone takes {probe.typical_ms:.2f} ms",
@@ -181,7 +181,7 @@ def _search(job: Job, session: Session, draw: Callable[[], NDArray[np.float32]],
 
 
 def _result(job: Job, rate: float, answers: server.Answers, trials: list[LoadTrial]) -> ServerResult:
-    bound = job.scenario.latency_bound_ms or 0.0
+    bound = job.scenario.latency_bound or 0.0
     found = tail(answers.latency_ms, bound)
     return ServerResult(
         offered_qps=rate,

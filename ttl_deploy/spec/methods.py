@@ -7,17 +7,19 @@ from typing import Annotated, Any, ClassVar
 from pydantic import Field
 
 from ttl_deploy.spec.options import Offered, Options, OptionTable
-from ttl_deploy.spec.said import Said
 
 TrainedLayers = Annotated[
     int | None,
-    Field(ge=1, description="lwft: number of layers to train, the head included, instead of --cut."),
-    Said(("--layers",)),
+    Field(
+        ge=1,
+        alias="trained_layers",
+        description="lwft: number of layers to train, the head included, instead of --cut.",
+    ),
 ]
 Slim = Annotated[int, Field(ge=2, description="tf: divisor of the channels above the cut (2: the paper's halving).")]
 
 METHOD_GROUP = "ttl_deploy.methods"
-METHOD_OPTIONS = OptionTable("method", METHOD_GROUP, beside=("trained_layers", "slim"))
+METHOD_OPTIONS = OptionTable("method", METHOD_GROUP, beside=("layers", "slim"))
 
 MethodOptions = Annotated[
     dict[str, Any],
@@ -40,7 +42,7 @@ class LwftOptions(Options):
 
     OWNER: ClassVar[str | None] = "LWFT"
 
-    trained_layers: TrainedLayers = None
+    layers: TrainedLayers = None
 
 
 METHOD_OPTIONS.add("ttl", Options)

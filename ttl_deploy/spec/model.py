@@ -30,7 +30,7 @@ class ModelSpec(OfInput):
         backbone: Name in the zoo.
         method: `ftl`, `ttl`, `tf` or `lwft`.
         cut: Name of the cut point: the last unit kept (ttl), reused (tf) or frozen (lwft). None for ftl.
-        trained_layers: LWFT's k counted from the head (paper, section 3.1); an alternative to `cut`.
+        layers: LWFT's k counted from the head (paper, section 3.1); an alternative to `cut`.
         head: `gap` or `flatten`.
         slim: TF's divisor of the channels above the cut.
         task: What the outputs mean; not written where they are exclusive classes.
@@ -42,7 +42,7 @@ class ModelSpec(OfInput):
     backbone: Backbone
     method: Method = "ftl"
     cut: Cut = None
-    trained_layers: TrainedLayers = None
+    layers: TrainedLayers = None
     head: Head = "gap"
     slim: Slim = 2
     task: TaskSpec = Field(default_factory=TaskSpec, exclude_if=lambda task: task == TaskSpec())
@@ -91,4 +91,4 @@ class Model(Network):
     LEADING: ClassVar[tuple[str, ...]] = ("backbone", "method", "cut")
 
     cut: Cut = None
-    trained_layers: TrainedLayers = None
+    layers: TrainedLayers = None

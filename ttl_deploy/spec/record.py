@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, ValidationError
 
-from ttl_deploy.errors import BadInputError, DamagedError
+from ttl_deploy.errors import BadInputError, DamagedError, near
 
 SCHEMA_VERSION = 1
 """Version of the manifest and of the run's config; raised when an older reader would misread the record."""
@@ -51,8 +51,17 @@ class Record(BaseModel):
 
     NEWEST: ClassVar[int] = SCHEMA_VERSION
 
-    # Built when first used: a command needs few of all records, and `--help` none.
-    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
+    # Built when first used: a command needs few of all records, and `--help` none. An alias of a field is its name in
+    # files, which older versions read; errors say what a user says.
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        defer_build=True,
+        validate_by_name=True,
+        validate_by_alias=True,
+        serialize_by_alias=True,
+        loc_by_alias=False,
+    )
 
     def __hash__(self) -> int:
         # A field may be a dict.
@@ -66,6 +75,22 @@ class Record(BaseModel):
     def shared(self, kind: type[Record]) -> dict[str, Any]:
         """Values of the fields that another kind of record has under the same name."""
         return {name: getattr(self, name) for name in type(self).model_fields if name in kind.model_fields}
+
+
+def among(what: str, choices: Sequence[str]) -> BeforeValidator:
+    """Stands in a field's annotation: a word that is none of the choices is told with those near to it.
+
+    Args:
+        what: The word is of, such as `engine`.
+        choices: All of them.
+    """
+
+    def known(word: object) -> object:
+        if word not in choices:
+            raise BadInputError(f"unknown {what} {word!r:.80}", fix=near(str(word), choices))
+        return word
+
+    return BeforeValidator(known)
 
 
 AnyRecord = TypeVar("AnyRecord", bound=Record)

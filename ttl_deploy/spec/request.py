@@ -54,7 +54,7 @@ def _of_run(config: TrainConfig, path: Path) -> Fields:
             where=path,
             fix="pass the config.yaml of a run that is none of a cross-validation's",
         )
-    dumped = config.model_dump()
+    dumped = config.model_dump(by_alias=False)
     said = {**dumped["model"], **dumped["preprocess"], **dumped["reading"], **dumped}
     split = config.split
     size, channels = config.model.input.size, config.model.input.channels

@@ -4,20 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 
-from ttl_deploy.errors import BadInputError, near
-from ttl_deploy.spec.record import Record
+from ttl_deploy.errors import BadInputError
+from ttl_deploy.spec.record import Record, among
 from ttl_deploy.spec.said import Said
 
 _KINDS = ("single-stream", "offline", "server")
 _QUERIES = 1024
-
-
-def _known(kind: object) -> object:
-    if kind not in _KINDS:
-        raise BadInputError(f"unknown scenario {kind!r:.80}", fix=near(str(kind), _KINDS))
-    return kind
 
 
 class Scenario(Record):
@@ -27,14 +21,14 @@ class Scenario(Record):
         kind: `single-stream`: one call after the other on one batch. `offline`: `queries` images from a pool, in
             batches, as fast as they go. `server`: queries arrive at random and queue.
         queries: The search for the highest rate tries each rate with so many.
-        latency_bound_ms: The server scenario needs one.
+        latency_bound: Milliseconds; the server scenario needs one.
     """
 
     PANEL: ClassVar[str] = "Scenario"
 
     kind: Annotated[
         Literal["single-stream", "offline", "server"],
-        BeforeValidator(_known),
+        among("scenario", _KINDS),
         Field(
             description="As in MLPerf Inference: single-stream, offline (throughput over many images in batches), or "
             "server (random arrivals that queue)."
@@ -49,14 +43,13 @@ class Scenario(Record):
         Field(ge=0.001, le=1e6, description="Arrivals per second (server)."),
         Said(default="search the highest rate that holds the bound"),
     ] = None
-    latency_bound_ms: Annotated[
+    latency_bound: Annotated[
         float | None,
         Field(
             ge=0.001,
             le=1e7,
             description="Milliseconds that the 99th percentile may take, queueing included (server).",
         ),
-        Said(("--latency-bound",)),
     ] = None
     seed: Annotated[
         int | None,
@@ -66,9 +59,9 @@ class Scenario(Record):
 
     @model_validator(mode="after")
     def _reads_what_is_said(self) -> Self:
-        if self.kind == "server" and self.latency_bound_ms is None:
+        if self.kind == "server" and self.latency_bound is None:
             raise BadInputError("the server scenario needs a latency bound", fix="pass --latency-bound MILLISECONDS")
-        for option, value in (("--qps", self.qps), ("--latency-bound", self.latency_bound_ms)):
+        for option, value in (("--qps", self.qps), ("--latency-bound", self.latency_bound)):
             if value is not None and self.kind != "server":
                 self._refuse(option, "server")
         for option, number in (("--queries", self.queries), ("--seed", self.seed)):

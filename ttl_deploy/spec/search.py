@@ -160,14 +160,15 @@ class SearchProtocol(Protocol):
             "so here): a search trains many.",
         ),
     ] = 30
-    cached_views: Annotated[
+    cache_features: Annotated[
         int,
         Field(
             ge=0,
             le=2**20,
+            alias="cached_views",
             description="lwft: augmentation views of the frozen features kept on disk; 0: none.",
         ),
-        Said(("--cache-features",), default="4 with lwft"),
+        Said(default="4 with lwft"),
     ] = 4
 
     @field_validator("epochs", mode="before")

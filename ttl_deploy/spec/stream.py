@@ -4,19 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 
-from ttl_deploy.errors import BadInputError, near
-from ttl_deploy.spec.record import Record
+from ttl_deploy.errors import BadInputError
+from ttl_deploy.spec.record import Record, among
 from ttl_deploy.spec.said import Said
 
 _ENGINES = ("local", "ray")
-
-
-def _known(engine: object) -> object:
-    if engine not in _ENGINES:
-        raise BadInputError(f"unknown engine {engine!r:.80}", fix=near(str(engine), _ENGINES))
-    return engine
 
 
 class Stream(Record):
@@ -35,7 +29,7 @@ class Stream(Record):
     skip_unreadable: Annotated[bool, Field(description="Leave out unreadable images, with a warning.")] = False
     engine: Annotated[
         Literal["local", "ray"],
-        BeforeValidator(_known),
+        among("engine", _ENGINES),
         Field(description="local, or ray: spread the images over a cluster (extra cluster)."),
     ] = "local"
     address: Annotated[

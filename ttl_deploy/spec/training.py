@@ -75,21 +75,20 @@ class Recipe(Record):
     augment: AugmentSpec = Field(default_factory=AugmentSpec)
     seed: Annotated[int, Field(ge=0, lt=2**63, description="Seed of weights, order and augmentation.")] = 0
     workers: Annotated[int, Field(ge=0, le=1024, description="Processes that augment images.")] = 0
-    cached_views: Annotated[
+    cache_features: Annotated[
         int,
         Field(
             ge=0,
             le=2**20,
+            alias="cached_views",
             description="lwft: keep the frozen layers' features of this many augmentation views on disk and train on "
             "them, about twice as fast; 0: compute them every time, as in the paper. With as many views as epochs the "
             "result is the same.",
         ),
-        Said(("--cache-features",)),
     ] = 0
-    cached_gib: Annotated[
+    cache_limit: Annotated[
         float,
-        Field(gt=0, allow_inf_nan=False, description="Most disk for --cache-features, GiB."),
-        Said(("--cache-limit",)),
+        Field(gt=0, allow_inf_nan=False, alias="cached_gib", description="Most disk for --cache-features, GiB."),
     ] = 8.0
 
 

@@ -105,13 +105,13 @@ def check_size(config: TrainConfig, shape: Sequence[int], train: int, val: int) 
         BadInputError: They are more than the configuration allows; the error says how many views fit.
     """
     image = math.prod(shape) * np.dtype(_DTYPES[config.precision][1]).itemsize
-    total = image * (train * config.cached_views + val)
-    limit = int(config.cached_gib * 2**30)
+    total = image * (train * config.cache_features + val)
+    limit = int(config.cache_limit * 2**30)
     if total > limit:
         fit = max(0, (limit - image * val) // (image * train))
         raise BadInputError(
-            f"{config.cached_views} views of the features are {total / 2**30:.3g} GiB, more than the limit of "
-            f"{config.cached_gib:.3g} GiB",
+            f"{config.cache_features} views of the features are {total / 2**30:.3g} GiB, more than the limit of "
+            f"{config.cache_limit:.3g} GiB",
             fix=f"pass --cache-features {fit}"
             if fit
             else "drop --cache-features, or raise the limit (`ttl-deploy train --cache-limit`)",
@@ -143,10 +143,10 @@ def cached_batches(
     shape = feature_shape(model)
     counts = {side: len(labels) for side, (_images, labels) in sides.items()}
     total = check_size(config, shape, counts["train"], counts["val"])
-    views = {"train": config.cached_views, "val": 1}
+    views = {"train": config.cache_features, "val": 1}
     if fabric.is_global_zero and not _valid(folder, config):
         reporter.info(
-            f"features below the trained layers: {config.cached_views} views of {counts['train']} images, "
+            f"features below the trained layers: {config.cache_features} views of {counts['train']} images, "
             f"{total / 2**20:.0f} MiB in {folder}"
         )
         for side, (images, _labels) in sides.items():

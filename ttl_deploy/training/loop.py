@@ -107,7 +107,7 @@ class Trainer:
         self._state = _set_up(
             fabric, config, model, training_loss(prepared.task, config, prepared.labels[prepared.indices("train")])
         )
-        if config.cached_views:
+        if config.cache_features:
             sides = {
                 "train": (self._train, prepared.labels[prepared.indices("train")]),
                 "val": (self._val, self._val_labels),
@@ -363,7 +363,7 @@ def _set_up(fabric: Fabric, config: TrainConfig, model: TransferModel, loss: nn.
     if config.precision != "fp32":
         _module_channels_last(model)
     optimizer = torch.optim.Adam(model.parameter_groups(config.learning_rate))
-    forward, wrapped = fabric.setup(UpperPart(model) if config.cached_views else model, optimizer)
+    forward, wrapped = fabric.setup(UpperPart(model) if config.cache_features else model, optimizer)
     scheduler = ReduceLROnPlateau(optimizer, mode="max", factor=config.factor, patience=config.patience)
     return _State(fabric, model, forward, wrapped, optimizer, scheduler, fabric.to_device(loss))
 

@@ -128,7 +128,7 @@ def train_incremental(
 
 
 def _with_layers(model: Model, protocol: Protocol, split: SplitSpec, layers: int) -> Member:
-    chosen = model.model_copy(update={"cut": None, "trained_layers": layers})
+    chosen = model.model_copy(update={"cut": None, "layers": layers})
     return Member(f"layers-{layers}", chosen, protocol, split)
 
 

@@ -119,7 +119,7 @@ def train(
     refuse_unrankable(prepared)
     config = _configure(data, model, protocol, model_spec, preprocess, chosen, prepared.data_digest())
     module, weights = _model(config, reporter)
-    if config.cached_views:
+    if config.cache_features:
         check_size(config, feature_shape(module), len(prepared.indices("train")), len(prepared.indices("val")))
     if fabric.is_global_zero:
         with files.atomic_folder(place, overwrite=overwrite) as folder:
@@ -173,7 +173,9 @@ def resume(
     started = (folder / folders.LAST).exists()
     # The cached features come from the starting weights, which the checkpoint's frozen layers still are.
     with about(folder / folders.CONFIG):
-        model, weights = (build(config.model), "") if started and not config.cached_views else _model(config, reporter)
+        model, weights = (
+            (build(config.model), "") if started and not config.cache_features else _model(config, reporter)
+        )
     return _carry_out(fabric, Run(folder, config), prepared, model, weights, reporter, finish, judge)
 
 

@@ -21,7 +21,7 @@ RATE_BELOW_HEAD = 0.1
 
 @METHODS.add("lwft", LwftOptions)
 def plan(backbone: Backbone, spec: ModelSpec) -> Plan:
-    """Freezes the units up to the cut, or all but the top `trained_layers`, and trains the rest.
+    """Freezes the units up to the cut, or all but the top `layers`, and trains the rest.
 
     Raises:
         BadInputError: Neither a cut nor a number of layers was given, or both, or more layers than there are.
@@ -32,17 +32,17 @@ def plan(backbone: Backbone, spec: ModelSpec) -> Plan:
 
 
 def _divide(backbone: Backbone, spec: ModelSpec) -> tuple[tuple[Unit, ...], tuple[Unit, ...]]:
-    if (spec.cut is None) == (spec.trained_layers is None):
+    if (spec.cut is None) == (spec.layers is None):
         raise BadInputError(
             "method lwft needs either a cut (the last frozen unit) or a number of trained layers",
             fix=f"pass --cut NAME or --layers K; `ttl-deploy cuts {spec.backbone}` lists the cuts",
         )
     if spec.cut is not None:
         return _at_a_layer(backbone, split_at(backbone, spec.cut)[0])
-    below_head = (spec.trained_layers or 1) - 1
+    below_head = (spec.layers or 1) - 1
     if below_head > len(backbone.layers):
         raise BadInputError(
-            f"{spec.trained_layers} layers do not exist in {backbone.name}",
+            f"{spec.layers} layers do not exist in {backbone.name}",
             fix=f"with the head there are {len(backbone.layers) + 1}",
         )
     kept = backbone.layers[: len(backbone.layers) - below_head]

@@ -202,7 +202,7 @@ def require_cut(spec: ModelSpec) -> str:
 
 def refuse_cut(spec: ModelSpec) -> None:
     """Raises `BadInputError` where a method that keeps every layer was given a cut."""
-    if spec.cut is not None or spec.trained_layers is not None:
+    if spec.cut is not None or spec.layers is not None:
         raise BadInputError(f"method {spec.method} keeps every layer and takes no cut", fix="drop --cut")
 
 

@@ -87,9 +87,9 @@ def bench(
     batch: int | Sequence[int] = 1,
     threads: int | Sequence[int] | None = None,
     device: str = "cpu",
-    runtimes: Sequence[str] | None = None,
-    variants: Sequence[str] = ("eager",),
-    compare_whole: bool = True,
+    runtime: Sequence[str] | None = None,
+    torch: Sequence[str] = ("eager",),
+    whole: bool = True,
     scenario: Scenario = Scenario(),
     min_samples: int = 60,
     min_seconds: float = 3.0,
@@ -107,9 +107,9 @@ def bench(
         batch: Images per call; several are measured one by one.
         threads: Threads per call; None: one per core. Every batch size is measured with every number of threads.
         device: `cpu` or `cuda`.
-        runtimes: Engines for artifacts; None: all that can.
-        variants: How PyTorch runs, of `ttl_deploy.runtime.torch_variants.VARIANTS`.
-        compare_whole: Measure the whole (FTL) network of each backbone too, untrained, in the same engines.
+        runtime: Engines for artifacts; None: all that can.
+        torch: How PyTorch runs, of `ttl_deploy.runtime.torch_variants.VARIANTS`.
+        whole: Measure the whole (FTL) network of each backbone too, untrained, in the same engines.
         scenario: How images come.
         min_samples: Least samples per row.
         min_seconds: Least seconds per row.
@@ -128,7 +128,7 @@ def bench(
     if not paths:
         raise BadInputError("nothing to measure", fix="pass artifacts or runs")
     where = Placement(device=device)
-    for variant in variants:
+    for variant in torch:
         torch_variants.check(variant, where.device)
     shared = {
         "placement": where,
@@ -142,7 +142,7 @@ def bench(
     for path in paths:
         opened = _artifact_at(Path(path), trust)
         for name, subject in _subjects(
-            opened or Path(path), runtimes, variants, compare_whole, shared, files.as_path(cache), reporter
+            opened or Path(path), runtime, torch, whole, shared, files.as_path(cache), reporter
         ):
             subjects.setdefault(name, subject)
     jobs = [
@@ -178,7 +178,7 @@ def provenance() -> dict[str, Any]:
 
 def describe(spec: ModelSpec) -> str:
     """A model in words: `resnet50 TTL layer3.3`."""
-    where = spec.cut or (f"top {spec.trained_layers}" if spec.trained_layers else "")
+    where = spec.cut or (f"top {spec.layers}" if spec.layers else "")
     return " ".join(part for part in (spec.backbone, spec.method.upper(), where) if part)
 
 
