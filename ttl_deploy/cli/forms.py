@@ -36,6 +36,8 @@ Answer = TypeVar("Answer", int, None)
 
 _CONTEXT, _CONFIG = "context", "config"
 _RESERVED = ("--config", "--help", "-h")
+_UNSAID = 2**20
+"""A largest value from which on it is there for the machine and not for the user."""
 
 Config = Annotated[
     Path | None,
@@ -341,8 +343,9 @@ def _parameter(entry: _Entry) -> inspect.Parameter:
     if said.argument is not None:
         shown: Any = typer.Argument(help=field.description, metavar=said.argument)
     else:
+        words = " ".join(part for part in (field.description, _range(field)) if part)
         shown = typer.Option(
-            *entry.words, help=field.description, rich_help_panel=entry.panel, **_shown(entry.default or said.default)
+            *entry.words, help=words, rich_help_panel=entry.panel, **_shown(entry.default or said.default)
         )
     kind: Any = _plain(field) if entry.owners else str if said.text else _typers(field.annotation)
     return inspect.Parameter(
@@ -351,6 +354,20 @@ def _parameter(entry: _Entry) -> inspect.Parameter:
         default=None if unset else field.get_default(),
         annotation=Annotated[kind | None if unset else kind, shown],
     )
+
+
+def _range(field: FieldInfo) -> str:
+    """The range of a number in words; empty where any number will do, or all that are meant."""
+    bounds = {
+        name: getattr(part, name) for part in field.metadata for name in ("ge", "gt", "le", "lt") if hasattr(part, name)
+    }
+    least = f"{bounds['ge']:g} or more" if "ge" in bounds else f"above {bounds['gt']:g}" if "gt" in bounds else ""
+    most = bounds.get("le", bounds.get("lt"))
+    if most is None or most >= _UNSAID:
+        return f"({least})" if least else ""
+    if "ge" in bounds and "le" in bounds:
+        return f"({bounds['ge']:g} to {most:g})"
+    return f"({least + ', ' if least else ''}{'at most' if 'le' in bounds else 'below'} {most:g})"
 
 
 def _typers(kind: Any) -> Any:
