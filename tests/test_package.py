@@ -36,7 +36,7 @@ def test_every_module_imports_without_the_optional_packages() -> None:
     [
         "runtime",
         "artifact",
-        "preprocess",
+        "inputs.image",
         "parity",
         "latency",
         "data.manifest",

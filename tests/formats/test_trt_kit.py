@@ -37,6 +37,7 @@ from ttl_deploy.inputs.image import normalise
 from ttl_deploy.runtime import cuda_driver, trt, trt_rtx
 from ttl_deploy.runtime.cuda_driver import Device
 from ttl_deploy.runtime.stored_samples import read_samples
+from ttl_deploy.spec import Trust
 from ttl_deploy.training.run import finished_run
 
 SCRIPTS = {
@@ -296,7 +297,7 @@ class TestTheOtherEdition:
     ) -> None:
         """The driver is a double, whose card is a Quadro RTX 6000; so is what runs the engine, whose outputs differ."""
         assert on_target(kit_copy, None, fake_driver, monkeypatch, "build_engine.py") == 0
-        artifact = open_artifact(kit_copy / "artifact", trust=True)
+        artifact = open_artifact(kit_copy / "artifact", trust=Trust(native_code=True))
         assert list(artifact.manifest.details["rtx"]["engines"]) == ["sm75"]
         real = str(trt_rtx.import_rtx().__version__)
         monkeypatch.setattr(cuda_driver, "LIBRARY", str(fake_driver))

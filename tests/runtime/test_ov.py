@@ -15,7 +15,7 @@ from ttl_deploy.artifact import Artifact, write_artifact
 from ttl_deploy.runtime import load
 from ttl_deploy.runtime.ov import settings
 from ttl_deploy.runtime.ov_core import core
-from ttl_deploy.spec import ModelSpec, Placement
+from ttl_deploy.spec import InputSpec, ModelSpec, Placement, PreprocessSpec
 
 
 def wide_linear(folder: Path, like: Artifact) -> tuple[Artifact, Callable[[Any], Any]]:
@@ -40,7 +40,9 @@ def wide_linear(folder: Path, like: Artifact) -> tuple[Artifact, Callable[[Any],
         return "model.onnx"
 
     fields = like.manifest.model_dump(exclude={"files", "model_file", "model"})
-    fields["model"] = ModelSpec(backbone="wide", classes=like.manifest.model.classes, image_size=16)
+    given = InputSpec.image(16)
+    fields["model"] = ModelSpec(backbone="wide", classes=like.manifest.model.classes, input=given)
+    fields["preprocess"] = PreprocessSpec(input=given)
     return write_artifact(folder, fields, build), lambda batch: batch.reshape(len(batch), -1).astype(float) @ weight
 
 
