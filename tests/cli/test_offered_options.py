@@ -141,7 +141,7 @@ def test_help_shows_them_under_the_formats_that_take_them(
     shown = capsys.readouterr().out
     panel = shown.partition("─ Format numbers ─")[2].partition("╰")[0]
     assert "--digits" in panel
-    assert "Decimal digits of a weight. [default: (7)]" in panel
+    assert "Decimal digits of a weight. (1 or more) [default: (7)]" in panel
     assert "--numbers-data" in panel
     assert "Format pt2, torch-trt ─" in shown
     assert "--opset" in shown.partition("─ Format onnx, openvino, trt, trt-kit, trt-rtx ─")[2].partition("╰")[0]
