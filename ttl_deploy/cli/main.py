@@ -126,7 +126,8 @@ def run(arguments: list[str]) -> int:
     """Runs a command and gives its exit code; no exception leaves it unless `--debug` is among the arguments."""
     try:
         # One command needs not wait for all others to be imported.
-        only = _command(arguments) if _command(arguments) in _names() else None
+        command = _command(arguments)
+        only = command if command in _names() else None
         if only is not None:
             forms.complete(_imported(only).run)
         result = program(only)(

@@ -112,15 +112,11 @@ def typed_job(job: ExportJob) -> tuple[TypedGraph, Settings]:
         BadInputError: An option is wrong, or TensorRT would not take the graph.
     """
     options = job.options if isinstance(job.options, BatchOptions) else TrtOptions()
-    settings = options.settings(job.precision, _input_shape(job, options))
+    given = job.model.spec.input
+    settings = options.settings(job.precision, given.array_shape if options.embed_preprocessing else given.shape)
     typed = typed_graph(job, symmetric=True)
     refuse_unsupported(typed.proto)
     return typed, settings
-
-
-def _input_shape(job: ExportJob, options: BatchOptions) -> tuple[int, ...]:
-    channels, *size = job.model.spec.input_shape
-    return (*size, channels) if options.embed_preprocessing else (channels, *size)
 
 
 def _build(proto: onnx.ModelProto, settings: Settings, device: Device, cache: Path) -> build_engine.Engine:

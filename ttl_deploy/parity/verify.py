@@ -28,6 +28,7 @@ from ttl_deploy.parity.precision import judged_precision
 from ttl_deploy.parity.run_session import logits_of, without_constant
 from ttl_deploy.progress import SILENT, Reporter
 from ttl_deploy.runtime import Session
+from ttl_deploy.runtime.trt_rtx import DETAILS
 from ttl_deploy.spec import Bounds, InputSpec, OperatingPoint, ParityRecord, Placement, PreprocessSpec, Trust
 from ttl_deploy.tasks import Task, task_of
 from ttl_deploy.training import operation
@@ -207,7 +208,8 @@ def verify(
         )
     result = replace(result, notes=(*result.notes, *unrecorded(opened, source.run)))
     result = _with_point(result, point_notes(opened, source))
-    return _with_preprocessing(result, preprocess_notes(opened, source), meant=allow_other_preprocessing)
+    result = _with_preprocessing(result, preprocess_notes(opened, source), meant=allow_other_preprocessing)
+    return replace(result, notes=(*result.notes, *_engine_notes(result)))
 
 
 def check(
@@ -354,6 +356,18 @@ def preprocess_notes(artifact: Artifact, source: Source) -> tuple[str, ...]:
         f"{_words(getattr(other, name))} in the reference"
         for name in PreprocessSpec.model_fields
         if getattr(own, name) != getattr(other, name)
+    )
+
+
+def _engine_notes(result: Check) -> tuple[str, ...]:
+    """Where an artifact holds engines beside its graph, and its graph was what was judged."""
+    held = result.artifact.manifest.details.get(DETAILS)
+    if held is None or runtimes.RUNTIMES.get(result.runtime).part is not None:
+        return ()
+    targets = ", ".join(held.get("targets", ()))
+    return (
+        f"the graph was judged; its engines for {targets} are judged on such a card: verify --device cuda --trust "
+        "there",
     )
 
 

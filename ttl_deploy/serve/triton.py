@@ -80,15 +80,13 @@ def config(artifact: Artifact, name: str) -> str:
     if any("\n" in label or "\r" in label for label in manifest.model.classes):
         raise BadInputError("a class name holds a line break, which a labels file cannot", where=artifact.folder)
     backend, usual_file = _BACKENDS[manifest.format]
-    shape, data_type = manifest.model.input_shape, "TYPE_FP32"
-    if manifest.model_dump().get("input_type") == "uint8":  # preprocessing inside: pixels, channels last
-        shape, data_type = (*shape[1:], shape[0]), "TYPE_UINT8"
+    data_type = "TYPE_UINT8" if manifest.input_type == "uint8" else "TYPE_FP32"
     lines = [
         f"name: {_quoted(name)}",
         f"backend: {_quoted(backend)}",
         f"max_batch_size: {MAX_BATCH}",
         *([] if manifest.model_file == usual_file else [f"default_model_filename: {_quoted(manifest.model_file)}"]),
-        *_tensor("input", manifest.input_name, shape, data_type),
+        *_tensor("input", manifest.input_name, manifest.input_shape, data_type),
         *_tensor("output", manifest.output_name, (len(manifest.model.classes),), label_filename="labels.txt"),
         "dynamic_batching {",
         f"  max_queue_delay_microseconds: {MAX_DELAY_MICROSECONDS}",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     BeforeValidator,
@@ -162,13 +162,11 @@ class PreprocessSpec(OfInput):
         std: Per channel, on the 0..1 scale.
     """
 
-    IMAGENET: ClassVar[dict[str, tuple[float, ...]]] = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
-
     input: InputSpec = Field(default_factory=InputSpec)
     crop: Crop = "center"
     high_bit_depth: HighBitDepth = "full-range"
-    mean: tuple[float, ...] = IMAGENET["mean"]
-    std: tuple[float, ...] = IMAGENET["std"]
+    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
+    std: tuple[float, ...] = (0.229, 0.224, 0.225)
 
     @model_validator(mode="after")
     def _one_per_channel(self) -> Self:

@@ -121,6 +121,7 @@ def run(
     if as_json:
         console.print_json({"artifact": str(made.folder), **manifest.model_dump(mode="json")})
         return
+    from ttl_deploy.runtime.trt_rtx import DETAILS
     from ttl_deploy.tasks import task_of
 
     size = sum(record.size for record in manifest.files.values())
@@ -140,8 +141,9 @@ def run(
         kept = manifest.details["quantisation"]["float_layers"]
         facts.append(("layers in float", ", ".join(kept) or "none"))
         facts.append(("MACs in int8", f"{manifest.details['quantisation']['int8_macs']:.0%}"))
-    if "rtx" in manifest.details:
-        facts.append(("engines", ", ".join(engine["file"] for engine in manifest.details["rtx"]["engines"].values())))
+    if DETAILS in manifest.details:
+        engines = manifest.details[DETAILS]["engines"].values()
+        facts.append(("engines", ", ".join(engine["file"] for engine in engines)))
     console.table(f"{made.folder}: {manifest.format} {manifest.precision}", ("", "value"), facts, right_from=2)
     if "kit" in manifest.details:
         console.line(f"next: copy {made.folder} to the target and run build_engine.py there (README.md in it)")

@@ -87,7 +87,7 @@ def run(
     """
     from ttl_deploy import files
     from ttl_deploy.errors import IntegrityError
-    from ttl_deploy.verbs.verify import verify, with_engines_told
+    from ttl_deploy.verbs.verify import verify
 
     if report is not None:
         files.refuse_existing(report, overwrite=overwrite, option="--report")
@@ -107,7 +107,6 @@ def run(
             raise
         _print_location(found, as_json)
         return 1
-    result = with_engines_told(result)
     location = _locate(artifact, result, bounds.max_logit_difference, shared) if locate else None
     if report is not None:
         from ttl_deploy.verbs.parity_report import write_report

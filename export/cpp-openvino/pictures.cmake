@@ -1,0 +1,11 @@
+# What ttl_predict reads besides PGM and PPM, by the libraries that are here; for both programs.
+find_package(PNG)
+find_package(JPEG)
+if(PNG_FOUND)
+  target_compile_definitions(ttl_predict PRIVATE TTL_WITH_PNG)
+  target_link_libraries(ttl_predict PRIVATE PNG::PNG)
+endif()
+if(JPEG_FOUND)
+  target_compile_definitions(ttl_predict PRIVATE TTL_WITH_JPEG)
+  target_link_libraries(ttl_predict PRIVATE JPEG::JPEG)
+endif()
