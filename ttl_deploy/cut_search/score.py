@@ -32,7 +32,7 @@ class Score:
         value: Mean over the repeats.
         error: Standard error of that mean, see `combine`.
         resamples: The mean over the repeats on resamples of the patients, the same ones for every candidate.
-        floor: The error below which no score and no difference of two is known on so many patients, see `least_error`.
+        floor: The error below which no score and no difference of two is known on so many patients.
     """
 
     value: float
@@ -50,33 +50,6 @@ def metric_of(
     return value, tuple(values.tolist())
 
 
-def least_error(labels: Labels, groups: Sequence[str], task: Task) -> float:
-    """The standard error that a perfect score deserves on these patients.
-
-    A bootstrap of a perfect score is perfect every time, and its error 0. But n successes of n leave a probability
-    open: under Jeffreys' prior it has the distribution Beta(n + 1/2, 1/2) (Brown, Cai and DasGupta 2001, "Interval
-    Estimation for a Binomial Proportion"), with a standard deviation of about 0.7 / n. AUROC and average precision are
-    means over the positives of numbers in 0 to 1, and vary at most as a proportion of the rarer side does: var(AUROC)
-    is at most A (1 - A) / min(positives, negatives) (Birnbaum and Klose 1957). So n is the number of patients on the
-    rarer side of a class; for a mean over classes the errors are added in squares.
-
-    Args:
-        labels: (N,) or (N, K), as the task has them.
-        groups: Patient of each image.
-        task: What they mean.
-    """
-    patients, truth = np.asarray(groups), task.truth(labels)
-    chosen = task.headline(truth)
-    counts = [min(len(np.unique(patients[truth[:, k] == side])) for side in (0, 1)) for k in chosen]
-    return float(np.sqrt(sum(_jeffreys(count) ** 2 for count in counts)) / len(counts))
-
-
-def _jeffreys(successes: int) -> float:
-    """Standard deviation of a proportion of which only successes were seen."""
-    a, b = successes + 0.5, 0.5
-    return float(np.sqrt(a * b / ((a + b) ** 2 * (a + b + 1))))
-
-
 def combine(values: Sequence[float], resamples: Sequence[Sequence[float]], floor: float = 0.0) -> Score:
     """The score of a candidate from its repeats.
 
@@ -87,7 +60,7 @@ def combine(values: Sequence[float], resamples: Sequence[Sequence[float]], floor
     Args:
         values: One per repeat.
         resamples: One sequence per repeat; empty where the data cannot be resampled.
-        floor: See `least_error`.
+        floor: See `Measure.floor`.
     """
     mean = float(np.mean(values))
     drawn = np.asarray(resamples, dtype=np.float64)

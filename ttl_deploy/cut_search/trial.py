@@ -19,13 +19,14 @@ import torch
 
 from ttl_deploy import files
 from ttl_deploy.cut_search.curve import highest
-from ttl_deploy.cut_search.score import least_error, metric_of
+from ttl_deploy.cut_search.score import RESAMPLES
 from ttl_deploy.cut_search.work import training_work
 from ttl_deploy.data.prepared import read_split
 from ttl_deploy.documents import read_json
 from ttl_deploy.spec import Data, Model, Protocol, Record, read_record
 from ttl_deploy.training.cached import remove_features
 from ttl_deploy.training.loop import Judge
+from ttl_deploy.training.measures import measure_of
 from ttl_deploy.training.run import Predictions, Run, open_run, read_predictions, read_timing, run_data
 from ttl_deploy.training.train import load_model, predict_fp32, resume, train
 
@@ -48,7 +49,7 @@ class TrialRecord(Record):
         resamples: The metric on resamples of the validation side's patients.
         seconds: Time of this step, training and evaluation, of killed attempts the finished epochs.
         run: Folder of the run.
-        floor: The least error on the validation side's patients, see `score.least_error`; None in records of an
+        floor: The least error on the validation side's patients, see `Measure.floor`; None in records of an
             earlier version, until they are read.
         cpu_seconds: Processor time of this step in this process, killed attempts not included; None as above.
         work: Multiply-adds of this step's epochs, see `work.training_work`; None as above.
@@ -143,7 +144,7 @@ def run_trial(trial: Trial) -> TrialRecord:
         begun, burnt = time.monotonic(), time.process_time()
         lost = _seconds(trial.folder, trial.since)
         run = _trained(trial)
-        value, resamples = metric_of(*_validation(run, trial), run.task, trial.metric)
+        value, resamples = _measured(run, trial)
         history = run.history()
         record = TrialRecord(
             name=trial.name,
@@ -249,15 +250,14 @@ def _trained(trial: Trial) -> Run:
     )
 
 
-def _validation(run: Run, trial: Trial) -> tuple[Any, Any, list[str]]:
-    """Labels, probabilities and patients of the validation side."""
-    predictions = read_predictions(run).side("val") if run.finished else _predicted(run, trial)
-    patients = patients_of(run)
-    return (
-        predictions.labels,
-        run.task.probabilities(predictions.logits),
-        [patients[image] for image in predictions.ids],
-    )
+def _measured(run: Run, trial: Trial) -> tuple[float, tuple[float, ...]]:
+    """The metric on the validation side, and its values on `RESAMPLES` resamples of whole patients."""
+    said = read_predictions(run).side("val") if run.finished else _predicted(run, trial)
+    patients, measure = patients_of(run), measure_of(run.task)
+    groups = [patients[image] for image in said.ids]
+    value = measure.quick(run.task, said.labels, said.logits)[trial.metric]
+    drawn = measure.resampled(run.task, said.labels, said.logits, trial.metric, groups=groups, bootstrap=RESAMPLES)
+    return value, tuple(drawn.tolist())
 
 
 def _predicted(run: Run, trial: Trial) -> Predictions:
@@ -268,7 +268,7 @@ def _floor(run: Run) -> float:
     """The least error on the patients of a run's validation side."""
     rows = [row for row in read_split(run.split) if row.side == "val"]
     labels = np.array([run.task.label(row.label) for row in rows], dtype=np.int64)
-    return least_error(labels, [row.patient or row.id for row in rows], run.task)
+    return measure_of(run.task).floor(run.task, labels, [row.patient or row.id for row in rows])
 
 
 def _work(run: Run, since: int) -> float:

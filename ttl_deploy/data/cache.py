@@ -134,12 +134,13 @@ class PixelCache:
     Args:
         folder: Where caches are kept; None: `TTL_DEPLOY_CACHE`, or the user's cache folder.
         spec: Decides the pixels; its mean and std do not matter.
+        masks: Whether the pixels are those of masks, which have one channel and a folder of their own.
     """
 
-    def __init__(self, folder: Path | None, spec: PreprocessSpec) -> None:
-        self.folder = (folder or default_folder()) / spec.pixel_digest()[:16]
+    def __init__(self, folder: Path | None, spec: PreprocessSpec, *, masks: bool = False) -> None:
+        self.folder = (folder or default_folder()) / (spec.pixel_digest()[:16] + ("-masks" if masks else ""))
         self._spec = spec
-        self._shape = spec.input.array_shape
+        self._shape = (*spec.input.size, 1) if masks else spec.input.array_shape
         self._row_bytes = prod(self._shape)
         self._pixels = self.folder / "pixels.u8"
         self._index = self.folder / "index.sqlite"

@@ -52,7 +52,13 @@ class Columns:
 
 
 def find_columns(
-    table: Path, header: Sequence[str], columns: Columns, *, options: bool, required: Sequence[str] = REQUIRED
+    table: Path,
+    header: Sequence[str],
+    columns: Columns,
+    *,
+    options: bool,
+    required: Sequence[str] = REQUIRED,
+    known: Mapping[str, frozenset[str]] = NAMES,
 ) -> dict[str, int]:
     """Position of the column of each role; roles without a column are left out.
 
@@ -62,12 +68,13 @@ def find_columns(
         columns: What the user says of them.
         options: Whether the command has options for the columns, so that an error may name them.
         required: Roles that have to have a column.
+        known: What a column of each role is called.
 
     Raises:
         BadInputError: A column is missing, or two may be meant.
     """
     found: dict[str, int] = {}
-    for role, names in NAMES.items():
+    for role, names in known.items():
         said: str | None = getattr(columns, role)
         if said == "":
             continue

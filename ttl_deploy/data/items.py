@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from ttl_deploy import files
 from ttl_deploy.errors import UnreadableImageError
 from ttl_deploy.inputs.image import array_pixels, load_pixels
+from ttl_deploy.inputs.mask import load_mask
 from ttl_deploy.spec import PreprocessSpec
 from ttl_deploy.tasks import Label, Labels, Task
 
@@ -83,6 +84,38 @@ class FileSource:
         return load_pixels(self.path, spec)
 
 
+@dataclass(frozen=True, slots=True)
+class MaskSource:
+    """The mask of an image, in one file or several.
+
+    Attributes:
+        paths: The files.
+        image: Of which image.
+    """
+
+    paths: tuple[Path, ...]
+    image: Path
+
+    @property
+    def where(self) -> str:
+        """The first path."""
+        return str(self.paths[0])
+
+    def stamp(self) -> tuple[str, str]:
+        """As of each file; of the image too, whose size it must have."""
+        names, facts = zip(*(FileSource(path).stamp() for path in (*self.paths, self.image)), strict=True)
+        return "|".join(names), "|".join(facts)
+
+    def digest(self) -> str:
+        """SHA-256 of the one file, or of the digests of several."""
+        each = [FileSource(path).digest() for path in self.paths]
+        return each[0] if len(each) == 1 else hashlib.sha256(" ".join(each).encode()).hexdigest()
+
+    def pixels(self, spec: PreprocessSpec) -> NDArray[np.uint8]:
+        """(H, W, 1) of 0 and 1."""
+        return load_mask(self.paths, spec, self.image)
+
+
 class Rows(Protocol):
     """An array, in memory or not, of which single rows are read."""
 
@@ -135,6 +168,7 @@ class Item:
         patient: Whose image it is, where known.
         split: `train`, `val` or `test` where the set says so.
         source: Its pixels.
+        mask: Where its label is a mask, that.
     """
 
     id: str
@@ -142,6 +176,7 @@ class Item:
     patient: str | None
     split: str | None
     source: ImageSource
+    mask: MaskSource | None = None
 
 
 @dataclass(frozen=True)

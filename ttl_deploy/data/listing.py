@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from ttl_deploy.data.items import ImageSource
+from ttl_deploy.data.items import ImageSource, MaskSource
 from ttl_deploy.tasks import Label, Task
 
 SIDE_WORDS = {
@@ -38,6 +38,7 @@ class Entry:
         id, patient, split, source: See `ttl_deploy.data.items.Item`.
         label: Class name; of a task with several, their names as `ttl_deploy.tasks.multilabel` writes them.
         place: What an error about the label names: a file and line, or the image.
+        mask: Where its label is a mask, that.
     """
 
     id: str
@@ -46,6 +47,7 @@ class Entry:
     split: str | None
     source: ImageSource
     place: str
+    mask: MaskSource | None = None
 
 
 @dataclass(frozen=True)

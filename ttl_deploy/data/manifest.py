@@ -17,6 +17,7 @@ from ttl_deploy.data.listing import Entry, Listing
 from ttl_deploy.data.one_label import settle_one
 from ttl_deploy.data.read_csv import read_csv
 from ttl_deploy.data.read_folder import read_folder
+from ttl_deploy.data.read_masks import list_masks, settle_masks
 from ttl_deploy.data.read_npz import read_npz
 from ttl_deploy.data.several_labels import UnknownPolicy, settle_several
 from ttl_deploy.data.values import merged, one_writing
@@ -71,9 +72,12 @@ def read_dataset(
     Raises:
         BadInputError: Anything about it cannot be used; the error names the file or line and the way out.
     """
-    several = TASKS.get(task.kind).SEVERAL
-    listing = _list(path, classes, columns, options=options, several=several)
-    if several:
+    kind = TASKS.get(task.kind)
+    several = kind.SEVERAL
+    listing = _list(path, classes, columns, options=options, several=several, masks=kind.DENSE)
+    if kind.DENSE:
+        found = settle_masks(path, listing, classes, task)
+    elif several:
         found = settle_several(
             path, listing, classes, task, ignore=ignore_other_labels, unknown=unknown, options=options
         )
@@ -84,7 +88,7 @@ def read_dataset(
     if patient_pattern is not None:
         entries = _with_patients(path, listing, entries, patient_pattern)
     items = tuple(
-        Item(e.id, label, e.patient, e.split, e.source) for e, label in zip(entries, found.labels, strict=True)
+        Item(e.id, label, e.patient, e.split, e.source, e.mask) for e, label in zip(entries, found.labels, strict=True)
     )
     reading = Interpretation(
         columns=listing.columns,
@@ -116,13 +120,15 @@ def dataset_of(data: Data) -> Dataset:
 
 
 def _list(
-    path: Path, classes: Sequence[str] | None, columns: Columns | None, *, options: bool, several: bool
+    path: Path, classes: Sequence[str] | None, columns: Columns | None, *, options: bool, several: bool, masks: bool
 ) -> Listing:
     if not exists(path):
         raise BadInputError("no such file or folder", where=path, fix=_neighbours(path))
     named = [role for role in NAMES if columns is not None and getattr(columns, role)]
     if named and path.suffix.lower() not in TABLES:
         raise BadInputError("is no table", where=path, fix=f"leave --{named[0]}-column out, or pass a .csv")
+    if masks:
+        return list_masks(path, columns, options=options)
     if path.is_dir():
         return read_folder(path)
     if path.suffix.lower() in TABLES:

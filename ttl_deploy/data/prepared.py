@@ -12,7 +12,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,6 +45,7 @@ class Prepared:
         digests: Content digest of each image.
         sides: (N,) `train`, `val` or `test`.
         cached: The pixels.
+        masks: Those of the masks, where labels are masks.
         understood: What was understood, where the data was read anew.
     """
 
@@ -55,6 +56,7 @@ class Prepared:
     digests: tuple[str, ...]
     sides: NDArray[np.str_]
     cached: Cached
+    masks: Cached | None = None
     understood: Understood | None = None
 
     @property
@@ -74,6 +76,12 @@ class Prepared:
     def pixels(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
         """(M, H, W, C) uint8 of the images at some positions."""
         return self.cached.read(indices)
+
+    def targets(self, indices: NDArray[np.int64]) -> NDArray[Any]:
+        """What a model is to say of the images at some positions: their labels, or masks (M, 1, H, W) of 0 and 1."""
+        if self.masks is None:
+            return self.labels[indices]
+        return np.moveaxis(self.masks.read(indices), -1, 1)
 
     def data_digest(self) -> str:
         """Hex SHA-256 over id, content, class and patient of all images; their order and division do not matter."""
@@ -134,7 +142,8 @@ def prepare(
         reporter.info(note)
     for warning in division.warnings:
         reporter.warn(warning)
-    prepared = assemble(readable.task, readable.items, division.sides, cached)
+    masks = cached_masks(readable.items, preprocess, cache_folder, reporter)
+    prepared = assemble(readable.task, readable.items, division.sides, cached, masks)
     return replace(prepared, understood=understood)
 
 
@@ -169,7 +178,24 @@ def prepare_like(
     cached = PixelCache(cache_folder, preprocess).ensure(items, skip_unreadable=False, reporter=reporter)
     changed = [row.id for row, digest in zip(rows, cached.digests, strict=True) if row.digest != digest]
     _refuse(changed, "changed", dataset, fix)
-    return assemble(dataset.task, items, [row.side for row in rows], cached)
+    masks = cached_masks(items, preprocess, cache_folder, reporter)
+    return assemble(dataset.task, items, [row.side for row in rows], cached, masks)
+
+
+def cached_masks(
+    items: Sequence[Item], preprocess: PreprocessSpec, folder: Path | None, reporter: Reporter = SILENT
+) -> Cached | None:
+    """The masks of some images, in the geometry of their pixels; None where labels are no masks.
+
+    Raises:
+        UnreadableImageError: A mask cannot be read, or is not of its image.
+    """
+    sources = [item.mask for item in items]
+    if not sources or any(source is None for source in sources):
+        return None
+    drawn = [replace(item, source=source) for item, source in zip(items, sources, strict=True) if source is not None]
+    fix = "restore them, or leave their images out"
+    return PixelCache(folder, preprocess, masks=True).ensure(drawn, skip_unreadable=False, fix=fix, reporter=reporter)
 
 
 def write_split(path: Path, prepared: Prepared) -> None:
@@ -202,7 +228,9 @@ def read_split(path: Path) -> tuple[SplitRow, ...]:
     return rows
 
 
-def assemble(task: Task, items: Sequence[Item], sides: Sequence[str], cached: Cached) -> Prepared:
+def assemble(
+    task: Task, items: Sequence[Item], sides: Sequence[str], cached: Cached, masks: Cached | None = None
+) -> Prepared:
     """Puts together what belongs to the same images: their facts, sides and pixels."""
     return Prepared(
         task=task,
@@ -212,6 +240,7 @@ def assemble(task: Task, items: Sequence[Item], sides: Sequence[str], cached: Ca
         digests=cached.digests,
         sides=np.array(sides, dtype="<U5"),
         cached=cached,
+        masks=masks,
     )
 
 

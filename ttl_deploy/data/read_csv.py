@@ -113,6 +113,15 @@ def open_table(
             yield line, dict(zip(header, cells, strict=False))
 
 
+def table_rows(table: Path) -> Iterator[tuple[int, list[str]]]:
+    """Line number and cells of the header, then of each row that is not blank.
+
+    Raises:
+        BadInputError: It is not UTF-8, or not a table.
+    """
+    return _table(table)
+
+
 def _table(table: Path) -> Iterator[tuple[int, list[str]]]:
     """Line number and cells of the header, then of each row that is not blank."""
     try:
@@ -289,11 +298,16 @@ def _entry(table: Path, line: int, cells: dict[str, str], endings: Endings) -> E
     name, short = locate(table.parent, cells["path"])
     path = endings.complete(short, place)
     name = name.removesuffix(short.name) + path.name
-    split = _side(cells.get("split", ""), place)
+    split = side_in(cells.get("split", ""), place)
     return Entry(name, tidy(cells["label"]), patient_of(cells.get("patient", "")), split, FileSource(path), place)
 
 
-def _side(word: str, place: str) -> str | None:
+def side_in(word: str, place: str) -> str | None:
+    """The side that a cell names; None where it is blank.
+
+    Raises:
+        BadInputError: It names none.
+    """
     if is_missing(word):
         return None
     side = side_of(word)

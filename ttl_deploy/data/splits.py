@@ -147,7 +147,7 @@ def _problem(dataset: Dataset, contents: Sequence[str]) -> _Problem:
         names.append(("content", content) if patient is None else ("patient", patient))
     numbers = {name: number for number, name in enumerate(sorted(set(names)))}
     groups = np.array([numbers[name] for name in names], dtype=np.int64)
-    labels = np.array([item.label for item in items], dtype=np.int64)
+    labels = dataset.labels if dataset.task.SEVERAL else dataset.task.strata(dataset.labels)
     return _Problem(dataset.classes, labels, groups, "patient" if dataset.has_patients else "different image")
 
 

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, Dataset, DistributedSampler, SequentialSampler
+from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from ttl_deploy.data.prepared import Prepared
@@ -20,7 +21,7 @@ from ttl_deploy.inputs.image import normalise
 from ttl_deploy.spec import AugmentSpec, PreprocessSpec
 
 Batch = tuple[Tensor, Tensor]
-"""Images (N, C, H, W) float32 and labels (N,) int64."""
+"""Images (N, C, H, W) float32 and labels (N,) int64, or masks (N, 1, H, W) uint8."""
 
 
 class ImageBatches(Dataset[Batch]):
@@ -55,18 +56,29 @@ class ImageBatches(Dataset[Batch]):
     def __getitems__(self, positions: Sequence[int]) -> Batch:
         """A whole batch at once; PyTorch's loader calls this instead of one item at a time."""
         rows = self._indices[np.asarray(positions)]
-        pixels = self._prepared.pixels(rows)
+        pixels, targets = self._prepared.pixels(rows), self._prepared.targets(rows)
         if self._transform is not None:
-            pixels = np.stack([self._augmented(image, int(row)) for image, row in zip(pixels, rows, strict=True)])
+            masks = targets if self._prepared.masks is not None else [None] * len(rows)
+            changed = [self._augmented(*one) for one in zip(pixels, masks, rows.tolist(), strict=True)]
+            pixels = np.stack([image for image, _mask in changed])
+            targets = np.stack([mask for _image, mask in changed]) if self._prepared.masks is not None else targets
         images = torch.from_numpy(normalise(pixels, self._preprocess))
-        return images, torch.from_numpy(self._prepared.labels[rows])
+        return images, torch.from_numpy(np.ascontiguousarray(targets))
 
-    def _augmented(self, image: NDArray[np.uint8], row: int) -> NDArray[np.uint8]:
+    def _augmented(
+        self, image: NDArray[np.uint8], mask: NDArray[np.uint8] | None, row: int
+    ) -> tuple[NDArray[np.uint8], Any]:
+        """An image, and its mask by the same geometry, each of whose pixels is the nearest one."""
         assert self._transform is not None
+        whole = torch.from_numpy(image.copy()).permute(2, 0, 1)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(mix_seeds(self._seed, self.epoch, row))
-            changed: Tensor = self._transform(torch.from_numpy(image.copy()).permute(2, 0, 1))
-        return changed.permute(1, 2, 0).numpy()
+            if mask is None:
+                changed: Tensor = self._transform(whole)
+            else:
+                both = tv_tensors.Image(whole), tv_tensors.Mask(torch.from_numpy(mask.copy()))
+                changed, drawn = self._transform(*both)
+        return changed.permute(1, 2, 0).numpy(), None if mask is None else drawn.numpy()
 
 
 def augmentation(spec: AugmentSpec, size: Sequence[int]) -> v2.Transform | None:

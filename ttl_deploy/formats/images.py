@@ -82,7 +82,7 @@ class RunImages:
         """
         indices, classes = self.prepared.indices("train"), len(self.prepared.classes)
         labels = self.prepared.task.strata(self.prepared.labels[indices])
-        if len(np.unique(labels)) < 2:
+        if len(np.unique(labels)) < (1 if self.prepared.task.DENSE else 2):
             raise BadInputError(
                 f"the training side has one class only, {self.prepared.words[int(indices[0])]!r}"
                 if len(labels)

@@ -122,6 +122,35 @@ def load_pixels(source: Path | bytes, spec: PreprocessSpec, *, where: str | None
         raise _unreadable(error, place, source) from error
 
 
+def decoded(source: Path) -> Image.Image:
+    """An image of full size, upright, mode `L` or `RGB` (steps 1 to 6).
+
+    Raises:
+        UnreadableImageError: As `load_pixels`; it is DICOM or an array too.
+    """
+    place = str(source)
+    try:
+        _refuse_empty(source, place)
+        Image.preinit()
+        with _quiet_readers():
+            return _decoded(source, PreprocessSpec(), place)
+    except TtlDeployError:
+        raise
+    except Exception as error:
+        raise _unreadable(error, place, source) from error
+
+
+def upright_size(source: Path) -> tuple[int, int] | None:
+    """(width, height) of an image as it is shown, from its header; None where that is not told without decoding it."""
+    Image.preinit()
+    try:
+        with _quiet_readers(), Image.open(source, formats=_FORMATS) as image:
+            orientation = image.getexif().get(ExifTags.Base.Orientation)
+            return image.size[::-1] if orientation in (5, 6, 7, 8) else image.size
+    except Exception:
+        return None
+
+
 def array_pixels(array: NDArray[Any], spec: PreprocessSpec, where: str) -> NDArray[np.uint8]:
     """Brings an image in memory to the network's size by the same rule (steps 5 to 9).
 
@@ -520,7 +549,7 @@ def _sized(image: Image.Image, spec: PreprocessSpec) -> NDArray[np.uint8]:
     """Steps 8 and 9."""
     height, width = spec.input.size
     if spec.crop == "center":
-        image = _centre(image, height, width)
+        image = centre(image, height, width)
     lost = image.height - height
     between = (image.width, height) if lost > max(0, 2 * (image.width - width)) else (width, image.height)
     for size in (between, (width, height)):
@@ -529,7 +558,7 @@ def _sized(image: Image.Image, spec: PreprocessSpec) -> NDArray[np.uint8]:
     return np.asarray(image, dtype=np.uint8)
 
 
-def _centre(image: Image.Image, height: int, width: int) -> Image.Image:
+def centre(image: Image.Image, height: int, width: int) -> Image.Image:
     """The largest centred part whose sides are as `height` to `width`."""
     across = max(1, min(image.width, image.height * width // height))
     down = max(1, min(image.height, image.width * height // width))

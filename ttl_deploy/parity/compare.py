@@ -65,8 +65,9 @@ class Comparison(Record):
         p95_difference: 95th percentile.
         p99_difference: 99th percentile.
         spread: How much the reference's logits vary between images: the largest standard deviation of a class.
-        disagreements: On how many images the decision differs, of labels any of them; images that are not finite count.
-        label_agreement: Fraction of images on which it does not.
+        disagreements: On how many images the decision differs, of labels any of them, of masks any pixel; images that
+            are not finite count.
+        label_agreement: Fraction of images on which it does not; of masks, of pixels.
         threshold: The operating point's probability from which on the positive side is decided for; None: the more
             probable one is.
         largest_relative: Largest difference of a logit relative to the size of the logits, of which rounding is a
@@ -79,6 +80,7 @@ class Comparison(Record):
         labelled: Whether the labels are known; without, nothing but logits and agreement is compared.
         changes: The measures that need labels, with the intervals of their differences.
         similarity: Whether the two err on the same images; None without labels.
+        overlap: Of masks, Dice of the two: the mean over the images, and the least.
     """
 
     images: int
@@ -101,6 +103,7 @@ class Comparison(Record):
     largest_relative: float | None = None
     typical_relative: float | None = None
     shift: Shift = Shift()
+    overlap: tuple[float, float] | None = None
 
 
 class Verdict(Record):
@@ -241,6 +244,9 @@ def to_record(
         logit_scale=moved.scale,
         logit_offset=moved.offset,
         calibration_interval=measured.calibration.interval,
+        mask_overlap=comparison.overlap,
+        dice=None if measured.dice is None else (measured.dice.reference, measured.dice.candidate),
+        dice_interval=None if measured.dice is None else measured.dice.interval,
     )
 
 
@@ -283,13 +289,21 @@ def _criteria(comparison: Comparison, bounds: Bounds) -> Iterator[_Criterion]:
         count = comparison.not_finite
         reason = f"logits of {count} of {images} images are not finite"
         yield _Criterion("finite logits", "fail", count, 0, reason, within=False)
-    yield _agreement(comparison, bounds.min_label_agreement)
+    if comparison.overlap is None:
+        yield _agreement(comparison, bounds.min_label_agreement)
+    else:
+        yield _overlapping(comparison.overlap, bounds.min_mask_overlap)
     if comparison.labelled:
-        drops = {"auroc": bounds.max_auroc_drop, "auprc": bounds.max_auprc_drop, KAPPA: bounds.max_kappa_drop}
+        drops = {
+            "auroc": bounds.max_auroc_drop,
+            "auprc": bounds.max_auprc_drop,
+            KAPPA: bounds.max_kappa_drop,
+            "dice": bounds.max_dice_drop,
+        }
         for name, change in measured.headline.items():
             bound = _tighter(drops[name], bounds.min_metric_ratio, change.reference)
             yield _moved(TITLES[name], "drop", change, bound, images, step=measured.step or 0.0)
-    if comparison.labelled and bounds.max_calibration_shift is not None:
+    if comparison.labelled and comparison.overlap is None and bounds.max_calibration_shift is not None:
         yield _moved("calibration error", "shift", measured.calibration, bounds.max_calibration_shift, images)
         yield _moved("Brier score", "rise", measured.brier, bounds.max_calibration_shift, images)
     yield from _shifted(comparison, bounds)
@@ -327,6 +341,14 @@ def _shifted(comparison: Comparison, bounds: Bounds) -> Iterator[_Criterion]:
     ):
         if number is not None and most is not None:
             yield _certain(measure, words, number, most)
+
+
+def _overlapping(overlap: tuple[float, float], least: float | None) -> _Criterion:
+    mean, worst = overlap
+    bound = 0.0 if least is None else least
+    result: Result = "pass" if mean >= bound - _EXACT else "fail"
+    reason = f"masks overlap with Dice {mean:.4f} (at least {bound:.4g}), {worst:.4f} on the worst image"
+    return _Criterion("mask overlap", result, mean, bound, reason, _strain(1 - mean, 1 - bound), result == "pass")
 
 
 def _certain(measure: str, words: str, number: float, most: float) -> _Criterion:

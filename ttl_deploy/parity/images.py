@@ -15,7 +15,7 @@ from ttl_deploy.data.columns import normal
 from ttl_deploy.data.items import ArraySource, Dataset, FileSource, Item
 from ttl_deploy.data.manifest import read_dataset
 from ttl_deploy.data.npz_arrays import NpzArrays
-from ttl_deploy.data.prepared import Prepared, assemble
+from ttl_deploy.data.prepared import Prepared, assemble, cached_masks
 from ttl_deploy.data.read_csv import locate, open_table
 from ttl_deploy.data.read_folder import is_leftover
 from ttl_deploy.data.read_npz import images_of
@@ -63,7 +63,8 @@ def prepare_items(
         UnreadableImageError: An image cannot be read.
     """
     cached = PixelCache(cache, preprocess).ensure(items, skip_unreadable=False, reporter=reporter)
-    return assemble(task, items, ["test"] * len(items), cached)
+    masks = cached_masks(items, preprocess, cache, reporter)
+    return assemble(task, items, ["test"] * len(items), cached, masks)
 
 
 def _unlabelled(path: Path, task: Task) -> tuple[Item, ...] | None:

@@ -64,6 +64,8 @@ class Changes(Record):
         auroc: Headline AUROC, as in `ttl_deploy.training.metrics`; the interval is DeLong's.
         auprc: Headline AUPRC; this and the following have percentile bootstrap intervals.
         quadratic_kappa: Of grades; not written of tasks without.
+        dice: Of masks, mean over the images; not written of others.
+        jaccard: Likewise.
         ece: Expected calibration error.
         calibration: The same of the probability that each gives to the reference's answer, in bins of the
             reference's: a probability that crosses the edge of a bin, or a decision that changes, is no shift of it.
@@ -77,6 +79,8 @@ class Changes(Record):
     auroc: Change = Change()
     auprc: Change = Change()
     quadratic_kappa: Change | None = Field(None, exclude_if=lambda change: change is None)
+    dice: Change | None = Field(None, exclude_if=lambda change: change is None)
+    jaccard: Change | None = Field(None, exclude_if=lambda change: change is None)
     ece: Change = Change()
     calibration: Change = Change()
     brier: Change = Change()
@@ -88,6 +92,8 @@ class Changes(Record):
     @property
     def headline(self) -> dict[str, Change]:
         """The changes that a verdict holds against its bounds, by metric."""
+        if self.dice is not None:
+            return {"dice": self.dice}
         found = {KAPPA: self.quadratic_kappa, "auroc": self.auroc, "auprc": self.auprc}
         return {name: change for name, change in found.items() if change is not None}
 

@@ -5,7 +5,7 @@ Pixels are normalised by `ttl_deploy.inputs.image`, the same code that training'
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,10 +36,17 @@ def logits_of(
     Raises:
         ValueError: The pixels do not fit the session's input.
     """
-    rows = [
-        _logits(session, session.run(session.prepare(pixels, preprocess))) for pixels in pixel_batches if len(pixels)
-    ]
+    rows = list(logit_batches(session, pixel_batches, preprocess))
     return np.concatenate(rows) if rows else np.empty((0, len(session.classes)), dtype=np.float32)
+
+
+def logit_batches(
+    session: Session, pixel_batches: Iterable[NDArray[np.uint8]], preprocess: PreprocessSpec
+) -> Iterator[NDArray[np.float32]]:
+    """The same batch by batch, (N, ...) each; batches without images are passed over."""
+    for pixels in pixel_batches:
+        if len(pixels):
+            yield _logits(session, session.run(session.prepare(pixels, preprocess)))
 
 
 def without_constant(logits: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -7,6 +7,7 @@ compute again, and only then torch is imported. Each side sees the images in its
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,6 +25,7 @@ from ttl_deploy.errors import BadInputError, IntegrityError
 from ttl_deploy.parity.compare import Comparison, Verdict, compare, to_record, verdict
 from ttl_deploy.parity.evidence import refuse_other_run, unrecorded
 from ttl_deploy.parity.images import prepare_items, read_items
+from ttl_deploy.parity.masks import compare_masks, drawn_dice, masks_said
 from ttl_deploy.parity.precision import judged_precision
 from ttl_deploy.parity.run_session import logits_of, without_constant
 from ttl_deploy.progress import SILENT, Reporter
@@ -32,6 +34,7 @@ from ttl_deploy.runtime.trt_rtx import DETAILS
 from ttl_deploy.spec import Bounds, InputSpec, OperatingPoint, ParityRecord, Placement, PreprocessSpec, Trust
 from ttl_deploy.tasks import Task, task_of
 from ttl_deploy.training import operation
+from ttl_deploy.training.measures.overlap import overlap_of
 from ttl_deploy.training.run import (
     CONFIG,
     Predictions,
@@ -239,29 +242,49 @@ def check(
         IntegrityError: The artifact's classes are not the reference's.
     """
     _refuse_other_task(artifact, prepared.task, "the run's")
-    logits = logits_of(session, _batches(prepared, reference.ids), artifact.manifest.preprocess)
-    labels = reference.labels if prepared.task.known(reference.labels).all() else None
+    said = _said(session, prepared, reference.ids, artifact.manifest.preprocess)
+    groups = patient_groups(prepared, reference.ids)
     activations = (session.activation, reference_activation)
-    if "softmax" in activations:
-        logits = without_constant(logits)
-        reference = replace(reference, logits=without_constant(reference.logits))
-    comparison = compare(
-        labels,
-        reference.logits,
-        logits,
-        session.task,
-        groups=patient_groups(prepared, reference.ids),
-        sigmoid="sigmoid" in activations,
-    )
+    if prepared.task.DENSE:
+        drawn, pixels = prepared.masks is not None, math.prod(artifact.manifest.model.input.size)
+        comparison = compare_masks(reference, said, labelled=drawn, pixels=pixels, groups=groups)
+    else:
+        comparison, reference, said = _compared(reference, said, session.task, groups, activations)
     precision, note = judged_precision(artifact)
     judged = verdict(comparison, (bounds or Bounds()).filled(precision))
     if note is not None:
         judged = judged.model_copy(update={"reason": f"{judged.reason}; {note}"})
     worst = tuple(reference.ids[i] for i in comparison.worst)
     record = to_record(comparison, judged, reference=reference_name, split=split, worst=worst, precision=precision)
-    examples = tuple(_example(i, reference, logits, session.task) for i in comparison.worst)
+    show = _mask_example if prepared.task.DENSE else _example
+    examples = tuple(show(i, reference, said, session.task) for i in comparison.worst)
     notes = () if note is None else (note,)
     return Check(artifact, session.runtime, comparison, judged, record, worst, examples, prepared, notes)
+
+
+def _compared(
+    reference: Predictions,
+    said: Predictions,
+    task: Task,
+    groups: Sequence[str] | None,
+    activations: tuple[str, str],
+) -> tuple[Comparison, Predictions, Predictions]:
+    """The comparison of logits, and the two as they were compared."""
+    if "softmax" in activations:
+        said, reference = (replace(side, logits=without_constant(side.logits)) for side in (said, reference))
+    labels = reference.labels if task.known(reference.labels).all() else None
+    sigmoid = "sigmoid" in activations
+    return compare(labels, reference.logits, said.logits, task, groups=groups, sigmoid=sigmoid), reference, said
+
+
+def _said(session: Session, prepared: Prepared, ids: Sequence[str], preprocess: PreprocessSpec) -> Predictions:
+    """What a session says of some images."""
+    if prepared.task.DENSE:
+        return masks_said(session, prepared, ids, preprocess)
+    logits = logits_of(session, _batches(prepared, ids), preprocess)
+    place = {image: i for i, image in enumerate(prepared.ids)}
+    labels = prepared.labels[[place[image] for image in ids]]
+    return Predictions(tuple(ids), ("test",) * len(ids), labels, logits)
 
 
 def _with_preprocessing(result: Check, differences: tuple[str, ...], *, meant: bool) -> Check:
@@ -437,8 +460,7 @@ def _reference(
     chosen = prepared.indices("test")
     ids = tuple(prepared.ids[i] for i in chosen)
     with source.session(threads=threads) as session, reporter.task(f"running {source.words}", None):
-        logits = logits_of(session, _batches(prepared, ids), source.preprocess)
-    return Predictions(ids, ("test",) * len(ids), prepared.labels[chosen], logits)
+        return _said(session, prepared, ids, source.preprocess)
 
 
 def _warn_of_training_images(run: Run, prepared: Prepared, reporter: Reporter) -> None:
@@ -453,8 +475,18 @@ def patient_groups(prepared: Prepared, ids: Sequence[str]) -> list[str] | None:
     return operation.patient_groups(dict(zip(prepared.ids, prepared.patients, strict=True)), ids)
 
 
-def _example(position: int, reference: Predictions, candidate: NDArray[np.float32], task: Task) -> Example:
-    rows = reference.logits[position].astype(np.float64), candidate[position].astype(np.float64)
+def _mask_example(position: int, reference: Predictions, candidate: Predictions, task: Task) -> Example:
+    """Dice with the drawn mask in place of probabilities, and in place of the difference what the two lack of 1."""
+    assert reference.masks is not None and candidate.masks is not None
+    known = task.known(reference.labels[position : position + 1]).all()
+    here = slice(position, position + 1)
+    first, second = ({"Dice": float(drawn_dice(said)[position])} if known else {} for said in (reference, candidate))
+    difference = 1 - float(overlap_of(reference.masks[here], candidate.masks[here])[0])
+    return Example(reference.ids[position], None, first, second, difference)
+
+
+def _example(position: int, reference: Predictions, candidate: Predictions, task: Task) -> Example:
+    rows = reference.logits[position].astype(np.float64), candidate.logits[position].astype(np.float64)
     finite = bool(np.isfinite(rows).all())
     label = reference.labels[position : position + 1]
     first, second = (

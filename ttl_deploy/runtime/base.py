@@ -82,6 +82,11 @@ class Session(Closing):
         """Class names in the order of the logits."""
         return self.task.classes
 
+    @property
+    def size(self) -> tuple[int, ...]:
+        """Of an input, (height, width)."""
+        return self.input_shape[:-1] if self.input_type == "uint8" else self.input_shape[1:]
+
     def prepare(self, pixels: NDArray[np.uint8], preprocess: PreprocessSpec) -> NDArray[Any]:
         """Makes the model's input of 8-bit pixels: normalises them, unless the model does that itself.
 
@@ -111,7 +116,7 @@ class Session(Closing):
             batch: (N, *input_shape) of `input_type`, N at least 1; `prepare` makes it.
 
         Returns:
-            (N, classes) float32: logits, or what the model's activation makes of them.
+            (N, classes) float32: logits, or what the model's activation makes of them; of a task of pixels maps.
 
         Raises:
             ValueError: The batch has another shape or type, or the session is closed.
@@ -119,7 +124,7 @@ class Session(Closing):
         """
         self._check(batch)
         logits = self._run(np.ascontiguousarray(batch))
-        expected = (len(batch), len(self.classes))
+        expected = (len(batch), *self.task.outputs(self.size))
         if logits.shape != expected:
             raise IntegrityError(f"{self.runtime} gave logits of shape {logits.shape}, expected {expected}")
         return logits.astype(np.float32, copy=False)

@@ -18,6 +18,7 @@ from ttl_deploy.errors import DamagedError, IntegrityError
 from ttl_deploy.runtime.graph_facts import GraphFacts, Port, graph_facts
 from ttl_deploy.runtime.graph_size import refuse_oversized
 from ttl_deploy.spec import ArtifactManifest
+from ttl_deploy.tasks import task_of
 
 EXTRA_FILE = "ttl_deploy.json"
 """Where PyTorch's formats carry the metadata: an extra file of the archive, one JSON object."""
@@ -75,7 +76,7 @@ def port_differences(manifest: ArtifactManifest, inputs: tuple[Port, ...], outpu
         yield f"the graph maps {found}, the manifest says {manifest.input_name} to {manifest.output_name}"
         return
     yield from _port("input", given[0], manifest.input_type, manifest.input_shape)
-    yield from _port("output", answers[0], "float32", (len(manifest.model.classes),))
+    yield from _port("output", answers[0], "float32", task_of(manifest.model).outputs(manifest.model.input.size))
 
 
 def metadata_differences(manifest: ArtifactManifest, metadata: Mapping[str, str]) -> Iterator[str]:

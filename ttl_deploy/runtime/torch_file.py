@@ -79,9 +79,10 @@ class TorchSession(Session):
                 f"{_last_line(error)}",
                 where=artifact.model_path,
             ) from error
-        if logits.shape != (1, len(self.classes)):
+        expected = (1, *self.task.outputs(self.size))
+        if logits.shape != expected:
             raise IntegrityError(
-                f"gives {logits.shape} for one image, the manifest says (1, {len(self.classes)})",
+                f"gives {logits.shape} for one image, the manifest says {expected}",
                 where=artifact.model_path,
             )
 

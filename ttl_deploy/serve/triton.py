@@ -17,6 +17,7 @@ from ttl_deploy.artifact import MANIFEST, Artifact
 from ttl_deploy.errors import BadInputError
 from ttl_deploy.runtime import refuse_unbound
 from ttl_deploy.serve.model import VERSION, served_name
+from ttl_deploy.tasks import task_of
 
 MAX_BATCH = 64
 MAX_DELAY_MICROSECONDS = 500
@@ -87,7 +88,12 @@ def config(artifact: Artifact, name: str) -> str:
         f"max_batch_size: {MAX_BATCH}",
         *([] if manifest.model_file == usual_file else [f"default_model_filename: {_quoted(manifest.model_file)}"]),
         *_tensor("input", manifest.input_name, manifest.input_shape, data_type),
-        *_tensor("output", manifest.output_name, (len(manifest.model.classes),), label_filename="labels.txt"),
+        *_tensor(
+            "output",
+            manifest.output_name,
+            task_of(manifest.model).outputs(manifest.model.input.size),
+            label_filename="labels.txt",
+        ),
         "dynamic_batching {",
         f"  max_queue_delay_microseconds: {MAX_DELAY_MICROSECONDS}",
         "}",

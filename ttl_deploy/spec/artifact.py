@@ -45,7 +45,7 @@ class ParityRecord(Record):
         split: Which side of the run's split they are from.
         max_logit_difference: Largest absolute difference of any logit; None where none could be taken.
         mean_logit_difference: Mean absolute difference; None where none could be taken.
-        label_agreement: Fraction of images with the same most likely class.
+        label_agreement: Fraction of images with the same most likely class; of masks, of pixels.
         auroc: (reference, artifact), headline; None where the images or the logits cannot define it.
         auprc: (reference, artifact), headline; None likewise.
         quadratic_kappa: (reference, artifact) of grades; not written of other tasks.
@@ -67,6 +67,9 @@ class ParityRecord(Record):
         calibration_interval: 95 % interval of the change of the calibration error.
         preprocessing: What differs in the preprocessing of the two, a sentence each; the verdict is a fail unless that
             was said to be meant.
+        mask_overlap: Of masks, Dice of the two: the mean over the images and the least.
+        dice: Of masks, (reference, artifact) with the drawn ones.
+        dice_interval: 95 % interval of artifact minus reference (bootstrap by patient).
     """
 
     reference: str
@@ -94,6 +97,9 @@ class ParityRecord(Record):
     logit_offset: float | None = None
     calibration_interval: tuple[float, float] | None = None
     preprocessing: tuple[str, ...] = ()
+    mask_overlap: tuple[float, float] | None = Field(None, exclude_if=lambda pair: pair is None)
+    dice: tuple[float | None, float | None] | None = Field(None, exclude_if=lambda pair: pair is None)
+    dice_interval: tuple[float, float] | None = Field(None, exclude_if=lambda pair: pair is None)
 
 
 class ArtifactManifest(OneInput):

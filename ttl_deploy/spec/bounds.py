@@ -57,6 +57,10 @@ _BY_PRECISION: dict[str, dict[str, float]] = {
         "max_logit_offset": 0.05,
     },
 }
+# Rounding turns pixels on the rim of a mask only; see `reports/segmentation.md`.
+_OVERLAP = {"fp32": 0.9995, "fp16": 0.995, "tf32": 0.995, "bf16": 0.99, "int8": 0.97}
+for _precision, _least in _OVERLAP.items():
+    _BY_PRECISION[_precision] = {**_BY_PRECISION[_precision], "min_mask_overlap": _least}
 _SHOWN = ("fp32", "fp16", "bf16", "int8")
 _MLPERF = {"mlperf-99": 0.99, "mlperf-99.9": 0.999}
 
@@ -82,6 +86,8 @@ class Bounds(Record):
         max_auroc_drop: Most that the headline AUROC may be lower.
         max_auprc_drop: Most that the headline AUPRC may be lower.
         max_kappa_drop: Most that the quadratic kappa of grades may be lower.
+        max_dice_drop: Most that the mean Dice with the drawn masks may be lower.
+        min_mask_overlap: Least mean Dice of the two models' masks.
         min_label_agreement: Least fraction of images with the same decision.
         max_probability_difference: Most that any probability may change.
         max_p99_difference: Most that the probabilities of 99 % of the images may change.
@@ -122,6 +128,14 @@ class Bounds(Record):
         float,
         Field(ge=0, le=2, description="Grades: most quadratic kappa the artifact may lose; judged likewise."),
     ] = _DROP
+    max_dice_drop: Annotated[
+        float, Field(ge=0, le=1, description="Masks: most mean Dice the artifact may lose; judged likewise.")
+    ] = _DROP
+    min_mask_overlap: Annotated[
+        float | None,
+        Field(ge=0, le=1, description="Masks: least mean Dice of the artifact's masks with the reference's."),
+        _told("min_mask_overlap"),
+    ] = None
     min_label_agreement: Annotated[
         float,
         Field(
@@ -190,7 +204,8 @@ class Bounds(Record):
             return given
         if name not in _MLPERF:
             raise BadInputError(f"unknown preset {name!r}", fix=near(str(name), ("default", *_MLPERF)))
-        wide = {"max_auroc_drop": 1, "max_auprc_drop": 1, "max_kappa_drop": 2, "min_label_agreement": 0}
+        wide = {"max_auroc_drop": 1, "max_auprc_drop": 1, "max_kappa_drop": 2, "max_dice_drop": 1}
+        wide |= {"min_label_agreement": 0, "min_mask_overlap": 0}
         optional = dict.fromkeys(bound for bound in cls.model_fields if bound.startswith("max_"))
         return {**optional, **wide, "min_metric_ratio": _MLPERF[name], **given}
 

@@ -134,7 +134,7 @@ class Data(Reading):
         BeforeValidator(lambda given: given.strip().casefold() if isinstance(given, str) else given),
         Field(
             description="multiclass: one class for each image. ordinal: one grade, the classes in order. multilabel: "
-            "any of the classes.",
+            "any of the classes. segmentation: a mask for each image, DATA a CSV (image,mask) or a folder of both.",
             exclude_if=lambda kind: kind == "multiclass",
         ),
     ] = "multiclass"

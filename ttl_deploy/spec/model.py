@@ -20,7 +20,7 @@ Method = Annotated[
     ),
 ]
 Cut = Annotated[str | None, Field(description="Cut point: a name of `ttl-deploy cuts`, its index, or block:N.")]
-Head = Annotated[str, Field(description="gap: pool, then linear. flatten: linear.")]
+Head = Annotated[str, Field(description="gap: pool, then linear. flatten: linear. unet: a mask (segmentation).")]
 
 
 class ModelSpec(OfInput):

@@ -26,7 +26,7 @@ class TaskSpec(Record):
     """What the outputs of a model mean.
 
     Attributes:
-        kind: Name of the task: `multiclass`, `ordinal`, `multilabel`, or another package's.
+        kind: Name of the task: `multiclass`, `ordinal`, `multilabel`, `segmentation`, or another package's.
         positive_from: Of grades, the first that counts as positive.
     """
 

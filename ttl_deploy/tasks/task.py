@@ -44,6 +44,8 @@ class Task(ABC):
         SELECTS: The metric that chooses the best epoch; higher is better.
         METRICS: The metrics that the headline has, in the order in which they are shown.
         SEVERAL: Whether an image may have several of the classes, or none of them.
+        DENSE: Whether it says something of every pixel, so that a label is a mask that lies in a file.
+        MEASURE: By which measure it is judged, of those in `ttl_deploy.training.measures`.
 
     Raises:
         ValueError: The classes or the point are none that the task can have.
@@ -59,10 +61,20 @@ class Task(ABC):
     SELECTS: ClassVar[str] = "auprc"
     METRICS: ClassVar[tuple[str, ...]] = ("auroc", "auprc")
     SEVERAL: ClassVar[bool] = False
+    DENSE: ClassVar[bool] = False
+    MEASURE: ClassVar[str] = "ranking"
 
     def __post_init__(self) -> None:
         if self.point is not None and self.divided is None:
             raise ValueError(self.undivided)
+
+    def outputs(self, size: Sequence[int]) -> tuple[int, ...]:
+        """Shape of what a model says of one image.
+
+        Args:
+            size: Of the input, (height, width).
+        """
+        return (len(self.classes),)
 
     @property
     def spec(self) -> TaskSpec:

@@ -95,6 +95,11 @@ def feature_shape(model: TransferModel) -> tuple[int, ...]:
             f"method {model.spec.method} freezes nothing, so there are no features to keep",
             fix="drop --cache-features, or pass --method lwft",
         )
+    if model.taps:
+        raise BadInputError(
+            f"head {model.spec.head} reads features below the frozen layers' last, which are not kept",
+            fix="drop --cache-features",
+        )
     return trace_shapes([model.unit(unit) for unit in model.plan.frozen], model.spec.input_shape)[-1]
 
 

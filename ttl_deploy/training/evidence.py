@@ -17,7 +17,7 @@ from ttl_deploy import files
 from ttl_deploy.data.prepared import SplitRow
 from ttl_deploy.errors import IntegrityError
 from ttl_deploy.tasks import Task
-from ttl_deploy.training.metrics import evaluate
+from ttl_deploy.training.measures import measure_of
 from ttl_deploy.training.operation import operation
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ FILES = "files"
 """Key of `metrics.json` under which the hashes stand, by file name."""
 
 _AGAIN = "restore it, or train the run again"
-_COMPARED = ("auroc", "auprc", "quadratic_kappa", "accuracy", "brier", "ece")
+_COMPARED = ("auroc", "auprc", "quadratic_kappa", "accuracy", "brier", "ece", "dice", "jaccard", "cross_entropy")
 _TOLERANCE = 1e-6
 """Of a recomputed metric: predictions are stored to float32's last digit, so only the order of sums may differ."""
 
@@ -117,7 +117,7 @@ def _other_metrics(predictions: Predictions, task: Task, metrics: Mapping[str, A
         recorded, said = metrics.get(side), predictions.side(side)
         if not isinstance(recorded, Mapping) or not said.ids:
             continue
-        found = evaluate(said.labels, task.probabilities(said.logits), task, bootstrap=0).model_dump()
+        found = measure_of(task).evaluate(task, said.labels, said.logits, bootstrap=0).model_dump()
         for name in _COMPARED:
             if name in recorded and not _same(recorded[name], found.get(name)):
                 yield (

@@ -31,6 +31,7 @@ from ttl_deploy.data.torch_data import ImageBatches, evaluation_loader, mix_seed
 from ttl_deploy.errors import TrainingError
 from ttl_deploy.progress import Reporter
 from ttl_deploy.spec import TrainConfig
+from ttl_deploy.tasks import Task
 from ttl_deploy.training.cached import UpperPart, cached_batches
 from ttl_deploy.training.checkpoint import (
     Progress,
@@ -44,7 +45,8 @@ from ttl_deploy.training.checkpoint import (
     written_row,
 )
 from ttl_deploy.training.losses import plain_loss, training_loss
-from ttl_deploy.training.metrics import MEASURES, TITLES
+from ttl_deploy.training.measures import Rows, measure_of
+from ttl_deploy.training.metrics import TITLES
 from ttl_deploy.training.run import HISTORY, LAST, TIMING, still_there
 from ttl_deploy.transfer import TransferModel
 
@@ -177,17 +179,14 @@ class Trainer:
         torch.manual_seed(mix_seeds(self._config.seed, 2, epoch))
         rate = float(self._state.raw_optimizer.param_groups[0]["lr"])
         train_loss, cut_short = self._train_one(epoch)
-        logits, val_loss = self._evaluate()
-        probabilities = self._task.probabilities(logits)
+        said, val_loss = self._evaluate()
+        measured = measure_of(self._task).quick(self._task, self._val_labels, said)
         row = {
             "epoch": epoch,
             "learning_rate": rate,
             "train_loss": train_loss,
             "val_loss": val_loss,
-            **{
-                f"val_{name}": MEASURES[name](self._val_labels, probabilities, self._task)
-                for name in self._task.METRICS
-            },
+            **{f"val_{name}": value for name, value in measured.items()},
         }
         if cut_short:
             self._finish_part(row, cut_short)
@@ -233,11 +232,15 @@ class Trainer:
         state.optimizer.step()
         return float(loss.detach())
 
-    def _evaluate(self) -> tuple[NDArray[np.float32], float]:
-        state = self._state
-        logits = predict(state.fabric, state.forward, self._val, self._config.batch_size, self._laid_out, self._in_time)
-        labels = torch.from_numpy(self._val_labels)
-        return logits, float(plain_loss(self._task)(torch.from_numpy(logits), labels))
+    def _evaluate(self) -> tuple[Rows, float]:
+        state, task = self._state, self._task
+        said, _masks = predict(
+            state.fabric, state.forward, self._val, self._config.batch_size, task, self._laid_out, self._in_time
+        )
+        loss = measure_of(task).loss(said)
+        if loss is None:
+            loss = float(plain_loss(task)(torch.from_numpy(said), torch.from_numpy(self._val_labels)))
+        return said, loss
 
     def _finish_epoch(self, row: dict[str, Any], seconds: float) -> None:
         progress, state = self._progress, self._state
@@ -344,19 +347,26 @@ def predict(
     forward: nn.Module,
     images: ImageBatches,
     batch_size: int,
+    task: Task,
     lay_out: Any = None,
     watch: Callable[[], None] | None = None,
-) -> NDArray[np.float32]:
-    """Logits (N, classes) of all images, in order, in the precision of `fabric`; `watch` is called at every batch."""
+) -> tuple[Rows, NDArray[np.uint8] | None]:
+    """What the task's measure keeps of all images, in order, in the precision of `fabric`: rows, and packed masks.
+
+    `watch` is called at every batch.
+    """
     forward.eval()
-    parts = []
+    measure, rows, masks = measure_of(task), [], []
     with torch.inference_mode():
-        for batch, _labels in evaluation_loader(images, batch_size):
+        for batch, targets in evaluation_loader(images, batch_size):
             if watch:
                 watch()
             batch = fabric.to_device(lay_out(batch) if lay_out else batch)
-            parts.append(forward(batch).float().cpu().numpy())
-    return np.concatenate(parts)
+            outputs = forward(batch).float().cpu().numpy()
+            rows.append(measure.keep(task, outputs, targets.numpy()))
+            said = measure.masks(outputs)
+            masks += [] if said is None else [said]
+    return np.concatenate(rows), np.concatenate(masks) if masks else None
 
 
 def _set_up(fabric: Fabric, config: TrainConfig, model: TransferModel, loss: nn.Module) -> _State:

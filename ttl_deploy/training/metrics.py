@@ -243,7 +243,7 @@ MEASURES: dict[str, Callable[[ArrayLike, ArrayLike, Task], float]] = {
 }
 """What `Task.METRICS` names, of labels, probabilities and their task."""
 
-TITLES = {"auroc": "AUROC", "auprc": "AUPRC", KAPPA: "quadratic kappa"}
+TITLES = {"auroc": "AUROC", "auprc": "AUPRC", KAPPA: "quadratic kappa", "dice": "Dice", "jaccard": "Jaccard"}
 """What people call them."""
 
 
@@ -294,6 +294,33 @@ def expected_calibration_error(labels: Labels, probabilities: Floats, task: Task
     place = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
     gaps = np.bincount(place, weights=right[known] - confidence, minlength=bins)
     return float(np.abs(gaps).sum() / len(confidence))
+
+
+def least_error(labels: Labels, groups: Sequence[str], task: Task) -> float:
+    """The standard error that a perfect score deserves on these patients.
+
+    A bootstrap of a perfect score is perfect every time, and its error 0. But n successes of n leave a probability
+    open: under Jeffreys' prior it has the distribution Beta(n + 1/2, 1/2) (Brown, Cai and DasGupta 2001, "Interval
+    Estimation for a Binomial Proportion"), with a standard deviation of about 0.7 / n. AUROC and average precision are
+    means over the positives of numbers in 0 to 1, and vary at most as a proportion of the rarer side does: var(AUROC)
+    is at most A (1 - A) / min(positives, negatives) (Birnbaum and Klose 1957). So n is the number of patients on the
+    rarer side of a class; for a mean over classes the errors are added in squares.
+
+    Args:
+        labels: (N,) or (N, K), as the task has them.
+        groups: Patient of each image.
+        task: What they mean.
+    """
+    patients, truth = np.asarray(groups), task.truth(labels)
+    chosen = task.headline(truth)
+    counts = [min(len(np.unique(patients[truth[:, k] == side])) for side in (0, 1)) for k in chosen]
+    return float(np.sqrt(sum(least_error_of(count) ** 2 for count in counts)) / len(counts))
+
+
+def least_error_of(successes: int) -> float:
+    """Standard deviation of a proportion of which only successes were seen."""
+    a, b = successes + 0.5, 0.5
+    return float(np.sqrt(a * b / ((a + b) ** 2 * (a + b + 1))))
 
 
 class _Resamples:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import math
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -27,11 +28,14 @@ from ttl_deploy.data.manifest import Dataset, read_dataset
 from ttl_deploy.data.prepared import Prepared, prepare_like, read_split
 from ttl_deploy.data.understood import read_columns
 from ttl_deploy.errors import BadInputError, DamagedError, IntegrityError, TrainingError, about
+from ttl_deploy.inputs import npy
 from ttl_deploy.progress import SILENT, Reporter
 from ttl_deploy.spec import AnyRecord, OperatingPoint, PreprocessSpec, Record, TrainConfig, read_record
 from ttl_deploy.tasks import Labels, Task, possible_task, task_of
 from ttl_deploy.tasks.operating_point import Operation
 from ttl_deploy.training import evidence
+from ttl_deploy.training.measures import measure_of
+from ttl_deploy.training.measures.overlap import MaskMetrics
 from ttl_deploy.training.metrics import Metrics
 
 CONFIG = "config.yaml"
@@ -50,7 +54,8 @@ FEATURES_RECORD = "features.json"
 SERIES = "series.json"
 SUMMARY = "summary.json"
 
-EVIDENCE = (CONFIG, SPLIT, PREDICTIONS)
+MASKS = "masks.npy"
+EVIDENCE = (CONFIG, SPLIT, PREDICTIONS, MASKS)
 """Files whose hashes `metrics.json` records, beside that of the weights: what an export or a parity check stands on."""
 
 
@@ -87,8 +92,8 @@ class RunRecord(Record):
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
-    val: Metrics
-    test: Metrics
+    val: Metrics | MaskMetrics
+    test: Metrics | MaskMetrics
     operating_point: Operation | None = Field(None, exclude_if=lambda point: point is None)
     images: dict[str, int]
     unreadable: int = 0
@@ -125,6 +130,8 @@ class EpochRow(Record):
         val_auroc: Headline.
         val_auprc: Headline.
         val_quadratic_kappa: Of grades.
+        val_dice: Of masks, mean over the images.
+        val_jaccard: Likewise.
         best: Whether no earlier epoch was as good by the metric that selects.
         part: How far a first epoch came that the minutes ended.
     """
@@ -135,9 +142,11 @@ class EpochRow(Record):
     learning_rate: float = Field(ge=0)
     train_loss: float
     val_loss: float | None
-    val_auroc: float | None
-    val_auprc: float | None
+    val_auroc: float | None = None
+    val_auprc: float | None = None
     val_quadratic_kappa: float | None = None
+    val_dice: float | None = None
+    val_jaccard: float | None = None
     best: bool
     part: str | None = None
 
@@ -267,18 +276,22 @@ class Predictions:
         ids: Image ids.
         sides: `val` or `test` for each.
         labels: (N,) or (N, K) int64, as the task has them.
-        logits: (N, classes) float32.
+        logits: (N, M) float32: logits, or what else the task's measure keeps of an image.
+        masks: (N, bytes) uint8, where masks are said: packed, as `ttl_deploy.training.measures.overlap` does.
     """
 
     ids: tuple[str, ...]
     sides: tuple[str, ...]
     labels: Labels
     logits: NDArray[np.float32]
+    masks: NDArray[np.uint8] | None = None
 
     def side(self, name: str) -> Predictions:
         """Those of one side."""
         keep = [i for i, side in enumerate(self.sides) if side == name]
-        return Predictions(tuple(self.ids[i] for i in keep), (name,) * len(keep), self.labels[keep], self.logits[keep])
+        masks = None if self.masks is None else self.masks[keep]
+        ids = tuple(self.ids[i] for i in keep)
+        return Predictions(ids, (name,) * len(keep), self.labels[keep], self.logits[keep], masks)
 
 
 def open_run(folder: str | Path) -> Run:
@@ -424,13 +437,16 @@ def write_config(folder: Path, config: TrainConfig) -> None:
 
 
 def write_predictions(folder: Path, task: Task, predictions: Predictions) -> None:
-    """Writes `predictions.csv`: id, split, label, one logit per class, to float32's last digit."""
-    rows: list[list[str]] = [["id", "split", "label", *(f"logit_{name}" for name in task.classes)]]
+    """Writes `predictions.csv`: id, split, label, one logit per class, to float32's last digit; and masks, packed."""
+    rows: list[list[str]] = [["id", "split", "label", *measure_of(task).columns(task)]]
     for image, side, label, row in zip(
         predictions.ids, predictions.sides, task.rows(predictions.labels), predictions.logits, strict=True
     ):
         rows.append([image, side, task.text(label), *(f"{value:.9g}" for value in row)])
     files.write_text(folder / PREDICTIONS, "".join(map(files.csv_row, rows)))
+    if predictions.masks is not None:
+        with files.atomic_path(folder / MASKS) as path, path.open("wb") as handle:
+            np.save(handle, predictions.masks, allow_pickle=False)
 
 
 def read_predictions(run: Run) -> Predictions:
@@ -446,12 +462,31 @@ def read_predictions(run: Run) -> Predictions:
             header, *lines = map(files.plain_cells, csv.reader(handle))
         rows = [dict(zip(header, line, strict=True)) for line in lines]
         with np.errstate(over="ignore"):  # what is too large is infinite, and told
-            cells = [[float(row[f"logit_{name}"]) for name in task.classes] for row in rows]
+            cells = [[float(row[name]) for name in measure_of(task).columns(task)] for row in rows]
             logits = np.array(cells, dtype=np.float32)
         labels = np.array([task.label(row["label"]) for row in rows], dtype=np.int64)
-        return Predictions(tuple(r["id"] for r in rows), tuple(r["split"] for r in rows), labels, logits)
+        ids, sides = tuple(row["id"] for row in rows), tuple(row["split"] for row in rows)
+        masks = _masks(run, len(ids)) if task.DENSE else None
+        return Predictions(ids, sides, labels, logits, masks)
     except (OSError, KeyError, ValueError, TypeError, csv.Error) as error:
         raise IntegrityError("is missing or damaged", where=path, fix="train the run again") from error
+
+
+def evidence_of(task: Task) -> tuple[str, ...]:
+    """The files that a run of a task is evaluated by."""
+    return EVIDENCE if task.DENSE else tuple(name for name in EVIDENCE if name != MASKS)
+
+
+def _masks(run: Run, images: int) -> NDArray[np.uint8]:
+    """The packed masks of as many images.
+
+    Raises:
+        ValueError: There are others.
+    """
+    masks = npy.array_of((run.folder / MASKS).read_bytes())
+    if masks.dtype != np.uint8 or masks.shape != (images, -(-math.prod(run.config.model.input.size) // 8)):
+        raise ValueError(f"{MASKS} holds {masks.shape}")
+    return masks
 
 
 def _read_config(folder: Path) -> Any:

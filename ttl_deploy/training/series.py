@@ -25,7 +25,7 @@ from ttl_deploy.training.run import BEST, SERIES, SUMMARY, Run, finished_run, op
 from ttl_deploy.training.train import check, resume, specs, train
 from ttl_deploy.zoo import BACKBONES
 
-_SUMMARISED = ("auroc", "auprc", "quadratic_kappa", "accuracy", "balanced_accuracy", "brier", "ece")
+_SUMMARISED = ("dice", "jaccard", "auroc", "auprc", "quadratic_kappa", "accuracy", "balanced_accuracy", "brier", "ece")
 
 
 @dataclass(frozen=True)

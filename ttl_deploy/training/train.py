@@ -49,12 +49,16 @@ from ttl_deploy.training.checkpoint import Progress, load_best
 from ttl_deploy.training.engine import make_fabric, resolve_device, resolve_precision
 from ttl_deploy.training.loop import Judge, Trainer, predict
 from ttl_deploy.training.losses import refuse_weighing
-from ttl_deploy.training.metrics import Metrics, evaluate
+from ttl_deploy.training.measures import measure_of
 from ttl_deploy.training.operation import operation, refuse_point
 from ttl_deploy.training.run import Predictions, Run, refuse_existing_run
 from ttl_deploy.transfer import METHODS, TransferModel, build, initialise, resolve
+from ttl_deploy.transfer.heads import HEADS, TapHead
 from ttl_deploy.transfer.initialise import weights_file
 from ttl_deploy.zoo import BACKBONES, Backbone
+
+DEFAULT_HEADS = {False: "gap", True: "unet"}
+"""The head of a model of whose head nothing is said, by whether its task is of pixels."""
 
 _NAMED_WEIGHTS = ("imagenet", "random")
 
@@ -212,8 +216,7 @@ def _refuse_task(data: Data, protocol: Protocol) -> None:
 def refuse_unrankable(prepared: Prepared) -> None:
     """Raises `BadInputError` where the validation images show no difference, by which no epoch can be chosen."""
     task = prepared.task
-    truth = task.truth(prepared.labels[prepared.indices("val")])
-    if not task.headline(truth):
+    if measure_of(task).untellable(task, prepared.labels[prepared.indices("val")]):
         raise BadInputError(
             "no class has images with it and without it on the validation side",
             where=", ".join(task.classes),
@@ -233,7 +236,15 @@ def specs(model: Model, data: Data, classes: Sequence[str]) -> tuple[ModelSpec, 
     METHOD_OPTIONS.refuse_others_of(model.method, model)
     size = backbone.input_size if model.image_size is None else model.image_size
     taken = make_record(InputSpec.image, size=size, channels=model.channels)
-    fields = {**model.shared(ModelSpec), "input": taken, "task": data.task_spec, "classes": tuple(classes)}
+    head = model.head if "head" in model.model_fields_set else DEFAULT_HEADS[TASKS.get(data.task).DENSE]
+    refuse_other_head(head, data.task)
+    fields = {
+        **model.shared(ModelSpec),
+        "head": head,
+        "input": taken,
+        "task": data.task_spec,
+        "classes": tuple(classes)[: 1 if TASKS.get(data.task).DENSE else None],
+    }
     record = make_record(ModelSpec, **fields)
     preprocess = make_record(
         PreprocessSpec.of,
@@ -243,6 +254,17 @@ def specs(model: Model, data: Data, classes: Sequence[str]) -> tuple[ModelSpec, 
         **_normalisation(backbone, model.channels),
     )
     return resolve(record).spec, preprocess
+
+
+def refuse_other_head(head: str, kind: str) -> None:
+    """Raises `BadInputError` where a head gives one answer for an image and the task wants maps, or the reverse."""
+    maps, wanted = isinstance(HEADS.get(head), TapHead), TASKS.get(kind).DENSE
+    if maps != wanted:
+        gives, wants = ("an image", "each pixel")[maps], ("an image", "each pixel")[wanted]
+        raise BadInputError(
+            f"head {head} says something of {gives}, and task {kind} of {wants}",
+            fix=f"pass --head {DEFAULT_HEADS[wanted]}",
+        )
 
 
 def _normalisation(backbone: Backbone, channels: int) -> dict[str, Any]:
@@ -267,15 +289,15 @@ def starting_model(run: Run) -> TransferModel:
 
 
 def predict_fp32(model: TransferModel, prepared: Prepared, side: str, config: TrainConfig) -> Predictions:
-    """Logits in fp32 of one side, whatever precision it was trained in: this is the model that gets exported."""
+    """What is said of one side in fp32, whatever precision it was trained in: this is the model that gets exported."""
     indices = prepared.indices(side)
     images = ImageBatches(prepared, indices, config.preprocess)
     fabric = Fabric(accelerator=config.accelerator, devices=1, precision="32-true")
     module = fabric.setup_module(model)
     with _without_tf32():
-        logits = predict(fabric, module, images, config.batch_size)
+        said, masks = predict(fabric, module, images, config.batch_size, prepared.task)
     ids = tuple(prepared.ids[i] for i in indices)
-    return Predictions(ids, (side,) * len(ids), prepared.labels[indices], logits)
+    return Predictions(ids, (side,) * len(ids), prepared.labels[indices], said, masks)
 
 
 @contextlib.contextmanager
@@ -400,7 +422,7 @@ def _finish(run: Run, prepared: Prepared, progress: Progress, reporter: Reporter
         "macs": complexity.macs,
         "weights": progress.weights,
         "weights_sha256": files.sha256(run.weights),
-        evidence.FILES: evidence.hashes(run.folder, folders.EVIDENCE),
+        evidence.FILES: evidence.hashes(run.folder, folders.evidence_of(prepared.task)),
         "seed": config.seed,
         "program": __version__,
         "command": shlex.join(sys.argv),
@@ -432,11 +454,13 @@ def _operation(config: TrainConfig, said: Predictions, prepared: Prepared, repor
     return {"operating_point": found.model_dump(mode="json")}
 
 
-def _metrics(predictions: Predictions, prepared: Prepared) -> Metrics:
+def _metrics(predictions: Predictions, prepared: Prepared) -> Any:
+    """What the task's measure makes of a side."""
     patients = dict(zip(prepared.ids, prepared.patients, strict=True))
     known = any(patient is not None for patient in prepared.patients)
     groups = [patients[image] or image for image in predictions.ids] if known else None
-    return evaluate(predictions.labels, prepared.task.probabilities(predictions.logits), prepared.task, groups=groups)
+    task = prepared.task
+    return measure_of(task).evaluate(task, predictions.labels, predictions.logits, groups=groups)
 
 
 def _joined(parts: Sequence[Predictions]) -> Predictions:
@@ -445,4 +469,5 @@ def _joined(parts: Sequence[Predictions]) -> Predictions:
         tuple(s for part in parts for s in part.sides),
         np.concatenate([part.labels for part in parts]),
         np.concatenate([part.logits for part in parts]),
+        None if parts[0].masks is None else np.concatenate([part.masks for part in parts if part.masks is not None]),
     )

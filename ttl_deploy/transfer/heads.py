@@ -1,22 +1,51 @@
 """Heads: features to logits. `gap` pools to one value per channel, `flatten` keeps every position.
 
-The paper compares the two in appendix B.2.
+The paper compares the two in appendix B.2. A head that reads more than the last features is a `TapHead`.
 """
 
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 
 from torch import nn
 
 from ttl_deploy.registry import Registry
+from ttl_deploy.transfer.taps import Place
 
 HeadBuilder = Callable[[Sequence[int], int], nn.Module]
 """(shape of the features without the batch, number of classes) -> module."""
 
-HEADS: Registry[HeadBuilder] = Registry("head", "ttl_deploy.transfer", "ttl_deploy.heads")
+
+class TapHead(ABC):
+    """A head that reads several places of the chain, and gives maps."""
+
+    @abstractmethod
+    def taps(self, places: Sequence[Place], size: Sequence[int]) -> tuple[Place, ...]:
+        """The places that it reads, in the order in which its module takes them.
+
+        Args:
+            places: All that there are, bottom first.
+            size: Of the input, pixels.
+
+        Raises:
+            BadInputError: They are none for it.
+        """
+
+    @abstractmethod
+    def build(self, shapes: Sequence[Sequence[int]], outputs: int, size: Sequence[int]) -> nn.Module:
+        """The head.
+
+        Args:
+            shapes: Of the features that it reads, without the batch.
+            outputs: Maps to give.
+            size: Of the input, pixels.
+        """
+
+
+HEADS: Registry[HeadBuilder | TapHead] = Registry("head", "ttl_deploy.transfer", "ttl_deploy.heads")
 
 _POOLS: dict[int, type[nn.AdaptiveAvgPool1d | nn.AdaptiveAvgPool2d | nn.AdaptiveAvgPool3d]] = {
     1: nn.AdaptiveAvgPool1d,

@@ -7,7 +7,7 @@ timm, and back.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -18,7 +18,8 @@ from ttl_deploy.errors import BadInputError
 from ttl_deploy.spec import ModelSpec
 from ttl_deploy.spec.methods import METHOD_GROUP, METHOD_OPTIONS
 from ttl_deploy.spec.options import OptionedRegistry
-from ttl_deploy.transfer.heads import HEADS
+from ttl_deploy.transfer.heads import HEADS, TapHead
+from ttl_deploy.transfer.taps import Place, places_of, steps
 from ttl_deploy.zoo import BACKBONES, Backbone, Unit
 from ttl_deploy.zoo.backbone import trace_shapes
 
@@ -52,31 +53,50 @@ METHODS: OptionedRegistry[MethodPlanner] = OptionedRegistry(METHOD_OPTIONS, "ttl
 
 
 class TransferModel(nn.Module):
-    """A backbone's units followed by a head: images (N, C, H, W) to logits (N, classes).
+    """A backbone's units followed by a head: images (N, C, H, W) to logits (N, classes), or to maps of them.
 
     Args:
         spec: What it is built from.
         plan: What the method does with each unit.
         modules: The units' modules by unit name.
         head: Features to logits.
+        taps: What the head reads; none: the last features.
     """
 
-    def __init__(self, spec: ModelSpec, plan: Plan, modules: Mapping[str, nn.Module], head: nn.Module) -> None:
+    def __init__(
+        self,
+        spec: ModelSpec,
+        plan: Plan,
+        modules: Mapping[str, nn.Module],
+        head: nn.Module,
+        taps: Sequence[Place] = (),
+    ) -> None:
         super().__init__()
         self.spec = spec
         self.plan = plan
         self.chain = (*plan.reused, *plan.slimmed)
         self.units = nn.ModuleDict({unit_key(unit): modules[unit.name] for unit in self.chain})
         self.head = head
+        self.taps = tuple(taps)
         for unit in plan.frozen:
             self.unit(unit).requires_grad_(False)
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits, before softmax."""
+        if self.taps:
+            return self._from_taps(images)
         features = images
         for unit in self.units.values():
             features = unit(features)
         logits: Tensor = self.head(features)
+        return logits
+
+    def _from_taps(self, images: Tensor) -> Tensor:
+        features, found = images, {}
+        for name, unit in self.units.items():
+            for part, step in steps(unit, frozenset(tap.part for tap in self.taps if tap.unit == name)):
+                features = found[name, part] = step(features)
+        logits: Tensor = self.head(*(found[tap.unit, tap.part] for tap in self.taps))
         return logits
 
     def unit(self, unit: Unit) -> nn.Module:
@@ -182,8 +202,18 @@ def build(spec: ModelSpec) -> TransferModel:
     slimmed = _slim_chain(backbone, plan, modules, shape[0], spec.slim)
     if slimmed:
         shape = trace_shapes(slimmed.values(), shape)[-1]
-    head = HEADS.get(spec.head)(shape, len(spec.classes))
-    return TransferModel(spec, plan, {**reused, **slimmed}, head)
+    return _with_head(spec, plan, {**reused, **slimmed}, shape)
+
+
+def _with_head(spec: ModelSpec, plan: Plan, modules: Mapping[str, nn.Module], shape: Sequence[int]) -> TransferModel:
+    """The model of its units' modules, whose last features have a shape (C, ...)."""
+    builder, outputs = HEADS.get(spec.head), len(spec.classes)
+    if not isinstance(builder, TapHead):
+        return TransferModel(spec, plan, modules, builder(shape, outputs))
+    keyed = {unit_key(unit): modules[unit.name] for unit in (*plan.reused, *plan.slimmed)}
+    taps = builder.taps(places_of(keyed, spec.input_shape), spec.input.size)
+    head = builder.build([tap.shape for tap in taps], outputs, spec.input.size)
+    return TransferModel(spec, plan, modules, head, taps)
 
 
 def require_cut(spec: ModelSpec) -> str:

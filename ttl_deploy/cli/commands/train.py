@@ -126,11 +126,9 @@ def _show(run: Any, as_json: bool) -> None:
 
     test = metrics["test"]
     rows = [
-        ("rarest class", _rarest(test["per_class"])),
+        *([("rarest class", _rarest(test["per_class"]))] if "per_class" in test else []),
         *((TITLES[name], _with_interval(test, name)) for name in run.task.METRICS),
-        ("accuracy", f"{test['accuracy']:.4f}"),
-        ("Brier score", f"{test['brier']:.4f}"),
-        ("calibration error", f"{test['ece']:.4f}"),
+        *((title, f"{test[name]:.4f}") for name, title in _BESIDE.items() if test.get(name) is not None),
         *_operation(run, metrics.get("operating_point")),
         ("parameters", f"{metrics['parameters'] / 1e6:.3f} M"),
         ("MACs", f"{metrics['macs'] / 1e9:.3f} G"),
@@ -141,6 +139,17 @@ def _show(run: Any, as_json: bool) -> None:
     what = f"{model.backbone} {model.method}" + (f" {model.cut}" if model.cut else "")
     console.table(f"{run.folder}: {what}, test split, {metrics['images']['test']} images", ("", "value"), rows)
     console.line(f"next: ttl-deploy export {quote(str(run.folder))}")
+
+
+_BESIDE = {
+    "accuracy": "accuracy",
+    "brier": "Brier score",
+    "ece": "calibration error",
+    "dice_std": "Dice, deviation of images",
+    "jaccard_std": "Jaccard, deviation of images",
+    "least_dice": "Dice, worst image",
+}
+"""What is shown beside the headline, where it was measured."""
 
 
 def _operation(run: Any, recorded: dict[str, Any] | None) -> list[tuple[str, str]]:
