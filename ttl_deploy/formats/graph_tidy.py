@@ -58,8 +58,8 @@ def tidy(proto: onnx.ModelProto, model: TransferModel) -> onnx.ModelProto:
 
 
 def held(proto: onnx.ModelProto) -> Held:
-    """Counts a graph; the bounds of a clipped activation (ReLU6) are no parameters."""
-    bounds = {name for node in proto.graph.node if node.op_type == "Clip" for name in node.input[1:]}
+    """Counts a graph; the bounds of a clipped activation (ReLU6) and the factors of a resize are no parameters."""
+    bounds = {name for node in proto.graph.node if node.op_type in ("Clip", "Resize") for name in node.input[1:]}
     stored = [t for t in proto.graph.initializer if t.data_type in FLOATS and t.name not in bounds]
     sizes = {t.name: math.prod(t.dims) for t in stored}
     norms = [node for node in proto.graph.node if node.op_type == "BatchNormalization"]

@@ -30,6 +30,9 @@ _METRICS = (
     ("sensitivity at 95 % specificity", "sensitivity_at_95_specificity", None),
     ("Brier score", "brier", None),
     ("expected calibration error", "ece", None),
+    ("Dice, deviation of the images", "dice_std", None),
+    ("Jaccard, deviation of the images", "jaccard_std", None),
+    ("Dice, worst image", "least_dice", None),
 )
 
 
@@ -77,6 +80,8 @@ def model_card(
     environment.filters["cell"] = _cell
     environment.filters["number"] = _number
     config, metrics, task = run.config, run.metrics(), run.task
+    headline = ((TITLES[name], name, f"{name}_interval") for name in task.METRICS)
+    rows = tuple(row for row in (*headline, *_METRICS) if row[1] in metrics["test"])
     return environment.get_template(_TEMPLATE).render(
         name=run.name,
         network=_network(config.model),
@@ -88,13 +93,14 @@ def model_card(
         data=PurePath(config.data).name,
         task=_task(task),
         exclusive=task.ACTIVATION == "softmax",
+        pixels=task.DENSE,
         positive=task.positive,
         images=metrics["images"],
         unreadable=metrics["unreadable"],
         patients=_patients(run),
         operation=operation,
         sides={side: metrics[side] for side in ("val", "test")},
-        rows=(*((TITLES[name], name, f"{name}_interval") for name in task.METRICS), *_METRICS),
+        rows=rows,
         weights=config.weights if config.weights in ("imagenet", "random") else "a file or run of the user",
         native=_native(format),
         hardware=metrics["hardware"],
@@ -125,6 +131,8 @@ def _network(spec: ModelSpec) -> str:
 def _task(task: Task) -> str:
     kind = {"multiclass": ""}.get(task.KIND, f"{task.KIND}, ")
     positive = f"; positive: {task.positive}" if task.divided is not None else ""
+    if task.DENSE:
+        return f"{kind}the pixels of {task.classes[0]}"
     return f"{kind}{len(task.classes)} classes: {', '.join(task.classes)}{positive}"
 
 

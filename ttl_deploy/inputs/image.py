@@ -140,6 +140,24 @@ def decoded(source: Path) -> Image.Image:
         raise _unreadable(error, place, source) from error
 
 
+def image_size(source: Path) -> tuple[int, int]:
+    """(width, height) of an image as it is shown; one that does not tell it otherwise is decoded.
+
+    Raises:
+        UnreadableImageError: As `load_pixels`.
+    """
+    size = upright_size(source)
+    if size is not None:
+        return size
+    place = str(source)
+    if image_kinds.is_dicom(source):
+        with _quiet_readers():
+            shape = dicom.read_dicom(source, place, MAX_PIXELS, own_range=True).shape
+    else:
+        shape = _array(source, place).shape
+    return shape[1], shape[0]
+
+
 def upright_size(source: Path) -> tuple[int, int] | None:
     """(width, height) of an image as it is shown, from its header; None where that is not told without decoding it."""
     Image.preinit()

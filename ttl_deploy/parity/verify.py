@@ -80,6 +80,7 @@ class Check:
         worst: Ids of the images on which the two differ most.
         examples: The same images, with what both said of them.
         prepared: The images, in the artifact's preprocessing.
+        masks: Of the same images where masks are said, packed: (reference, candidate).
         notes: What differs between the two sides, or between the graph and its manifest, before any number is computed.
     """
 
@@ -92,6 +93,7 @@ class Check:
     examples: tuple[Example, ...]
     prepared: Prepared
     notes: tuple[str, ...] = ()
+    masks: tuple[NDArray[np.uint8], NDArray[np.uint8]] | None = None
 
     @property
     def acceptable(self) -> bool:
@@ -259,7 +261,10 @@ def check(
     show = _mask_example if prepared.task.DENSE else _example
     examples = tuple(show(i, reference, said, session.task) for i in comparison.worst)
     notes = () if note is None else (note,)
-    return Check(artifact, session.runtime, comparison, judged, record, worst, examples, prepared, notes)
+    masks = None
+    if reference.masks is not None and said.masks is not None:
+        masks = reference.masks[list(comparison.worst)], said.masks[list(comparison.worst)]
+    return Check(artifact, session.runtime, comparison, judged, record, worst, examples, prepared, notes, masks)
 
 
 def _compared(

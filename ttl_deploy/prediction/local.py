@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from ttl_deploy import hardware
 from ttl_deploy.errors import UndecodedImageError, UnreadableImageError
 from ttl_deploy.inputs.image import load_pixels
+from ttl_deploy.prediction.masks import MaskWriter
 from ttl_deploy.prediction.predictor import Prediction, Summary, still_wanted
 from ttl_deploy.prediction.sources import ImageRef
 from ttl_deploy.progress import Reporter
@@ -98,6 +99,11 @@ class LocalPredictor:
             return
         classes = self.session.classes
         rows = self.session.probabilities(self.session.run(self.session.prepare(np.stack(pixels), self.spec)))
+        if self.session.task.DENSE:
+            assert self.stream.masks is not None
+            writer = MaskWriter(self.stream.masks, self.spec, self.session.task, self.stream.overlays)
+            yield from writer.predictions(images, pixels, rows)
+            return
         for image, row, label in zip(images, rows, self.session.task.said(rows), strict=True):
             yield Prediction(image.path, label, dict(zip(classes, map(float, row), strict=True)), image.id)
 

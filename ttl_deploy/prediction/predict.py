@@ -10,6 +10,7 @@ from typing import overload
 from ttl_deploy import runtime as runtimes
 from ttl_deploy.artifact import open_artifact
 from ttl_deploy.prediction.local import LocalPredictor
+from ttl_deploy.prediction.masks import refuse_masks
 from ttl_deploy.prediction.predictor import (
     Prediction,
     Predictor,
@@ -20,6 +21,7 @@ from ttl_deploy.prediction.predictor import (
 )
 from ttl_deploy.progress import SILENT, Reporter
 from ttl_deploy.spec import Placement, Stream, Trust
+from ttl_deploy.tasks import possible_task
 
 _Begin = Callable[[], AbstractContextManager[Predictor]]
 
@@ -85,6 +87,9 @@ def predict(
     Returns:
         The predictions; with `out`, how many rows were written.
 
+    A model that says masks writes them into the folder `stream.masks`; a prediction's label is then its mask's path,
+    and its one number the share of the image that is inside.
+
     Raises:
         BadInputError: No image, an image cannot be read, or the file was written by another model.
         IntegrityError: The artifact or the file was changed, the artifact is not signed by the key, or is native code
@@ -93,6 +98,8 @@ def predict(
         StorageError: The disk is full, read-only or failing; what is written stays, and the command can be repeated.
     """
     opened = open_artifact(Path(artifact), trust=trust)
+    task = possible_task(opened.manifest.model, opened.manifest.operating_point)
+    refuse_masks(task, stream)
     chosen = placement.replace(runtime=runtimes.runtime_for(opened, placement).name)
 
     @contextmanager

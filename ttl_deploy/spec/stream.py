@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
@@ -27,6 +28,12 @@ class Stream(Record):
         Said(default="one per core, at most 8; ray: one per --threads cores"),
     ] = None
     skip_unreadable: Annotated[bool, Field(description="Leave out unreadable images, with a warning.")] = False
+    masks: Annotated[
+        Path | None, Field(description="Segmentation: folder for the masks, PNG of 0 and 255, as large as the images.")
+    ] = None
+    overlays: Annotated[bool, Field(description="Segmentation: beside each mask a picture of the image with it.")] = (
+        False
+    )
     engine: Annotated[
         Literal["local", "ray"],
         among("engine", _ENGINES),
@@ -37,6 +44,12 @@ class Stream(Record):
         Field(description="ray: address of a running cluster."),
         Said(default="one is started here"),
     ] = None
+
+    @model_validator(mode="after")
+    def _beside_masks(self) -> Self:
+        if self.overlays and self.masks is None:
+            raise BadInputError("--overlays are written beside masks", fix="pass --masks FOLDER, or leave it out")
+        return self
 
     @model_validator(mode="after")
     def _of_a_cluster(self) -> Self:

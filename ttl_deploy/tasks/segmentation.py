@@ -59,6 +59,11 @@ class Segmentation(Task):
         """Nobody drew a mask."""
         return UNKNOWN
 
+    @property
+    def telling(self) -> tuple[str, ...]:
+        """What a comparison shows of an image."""
+        return ("Dice",)
+
     def members(self, labels: Labels) -> NDArray[np.bool_]:
         """(N, 1) which images have a mask."""
         return np.asarray(labels[:, None] != UNKNOWN)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 
 from ttl_deploy.errors import BadInputError
@@ -43,12 +44,25 @@ class UnetHead(nn.Module):
     def forward(self, *features: Tensor) -> Tensor:
         """(N, outputs, height, width) logits of features, the finest first."""
         deepest, *skips = features[::-1]
-        sizes = [(skip.shape[-2], skip.shape[-1]) for skip in skips] + [self._size]
+        sizes = [(int(skip.shape[-2]), int(skip.shape[-1])) for skip in skips] + [self._size]
         maps: Tensor = deepest
         for block, skip, size in zip(self.decoder.blocks, [*skips, None], sizes, strict=True):
-            maps = block(maps, *size, skip_connection=skip)
+            maps = _enlarged(maps, size)
+            joined = maps if skip is None else torch.cat([maps, skip], dim=1)
+            maps = block.conv2(block.conv1(joined))
         logits: Tensor = self.segmentation_head(maps)
         return logits
+
+
+def _enlarged(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    """Each pixel as a square of its own, cut to a size.
+
+    By a factor and not to a size, which in an exported graph would hang on the batch and be known by running it only.
+    """
+    there = [int(side) for side in maps.shape[-2:]]
+    factor = max(-(-wanted // side) for wanted, side in zip(size, there, strict=True))
+    larger = nn.functional.interpolate(maps, scale_factor=float(factor), mode="nearest")
+    return larger if [factor * side for side in there] == list(size) else larger[..., : size[0], : size[1]]
 
 
 def decoder_channels(blocks: int) -> tuple[int, ...]:

@@ -5,21 +5,29 @@ from __future__ import annotations
 import io
 import shlex
 import sys
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ttl_deploy import __version__, files, hardware
+from ttl_deploy.inputs.overlay import Colour, overlay
 from ttl_deploy.parity.location import Location
+from ttl_deploy.parity.paired import Change, Changes
 from ttl_deploy.parity.verify import Check
 from ttl_deploy.report.html import render
+from ttl_deploy.training.measures.overlap import unpacked
 from ttl_deploy.training.metrics import TITLES
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 _THUMBNAIL = 96
 """Pixels of a thumbnail's side."""
+_REFERENCE, _ARTIFACT = (40, 140, 240), (230, 60, 40)
 
 
 def write_report(check: Check, page: Path, location: Location | None = None) -> None:
@@ -33,7 +41,8 @@ def write_report(check: Check, page: Path, location: Location | None = None) -> 
     Raises:
         StorageError: The disk is full, read-only or failing.
     """
-    files.write_text(page, render("parity.html.j2", **_facts(check, location)))
+    template = "parity.html.j2" if check.masks is None else "parity_masks.html.j2"
+    files.write_text(page, render(template, **_facts(check, location)))
 
 
 def _facts(check: Check, location: Location | None) -> dict[str, Any]:
@@ -46,12 +55,10 @@ def _facts(check: Check, location: Location | None) -> dict[str, Any]:
         "split": check.record.split,
         "comparison": check.comparison,
         "changes": changes,
-        "first": headline[0],
+        "first": headline[0] if headline else None,
         "measures": [
             *headline,
-            ("calibration error (ECE)", changes.ece),
-            ("ECE of the reference's decisions, in its bins", changes.calibration),
-            ("Brier score", changes.brier),
+            *_beside(changes),
         ],
         "similarity": check.comparison.similarity,
         "verdict": check.verdict,
@@ -69,18 +76,41 @@ def _facts(check: Check, location: Location | None) -> dict[str, Any]:
     }
 
 
+def _beside(changes: Changes) -> list[tuple[str, Change]]:
+    """The measures beside the headline."""
+    if changes.dice is not None and changes.jaccard is not None:
+        return [(TITLES["jaccard"], changes.jaccard)]
+    return [
+        ("calibration error (ECE)", changes.ece),
+        ("ECE of the reference's decisions, in its bins", changes.calibration),
+        ("Brier score", changes.brier),
+    ]
+
+
 def _thumbnails(check: Check) -> list[bytes]:
     place = {image: i for i, image in enumerate(check.prepared.ids)}
     indices = np.array([place[image] for image in check.worst], dtype=np.int64)
-    return [_png(pixels) for pixels in check.prepared.pixels(indices)]
+    shown = check.prepared.pixels(indices)
+    if check.masks is None:
+        return [_png(pixels) for pixels in shown]
+    size = shown.shape[1:3]
+    pairs = zip(shown, *(unpacked(masks, size) for masks in check.masks), strict=True)
+    return [_drawn(pixels, ((before, _REFERENCE), (after, _ARTIFACT))) for pixels, before, after in pairs]
+
+
+def _drawn(pixels: NDArray[np.uint8], masks: Sequence[tuple[NDArray[np.uint8], Colour]]) -> bytes:
+    return _small(overlay(pixels, masks, tint=0.0), 2 * _THUMBNAIL)
 
 
 def _png(pixels: NDArray[np.uint8]) -> bytes:
     from PIL import Image
 
     # Of channels that are no colours the first is shown.
-    image = Image.fromarray(pixels if pixels.shape[-1] == 3 else pixels[..., 0])
-    image.thumbnail((_THUMBNAIL, _THUMBNAIL))
+    return _small(Image.fromarray(pixels if pixels.shape[-1] == 3 else pixels[..., 0]), _THUMBNAIL)
+
+
+def _small(image: Image, side: int) -> bytes:
+    image.thumbnail((side, side))
     buffer = io.BytesIO()
     image.save(buffer, format="PNG", optimize=True)
     return buffer.getvalue()

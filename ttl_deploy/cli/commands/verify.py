@@ -14,6 +14,7 @@ from ttl_deploy.spec import Bounds, Placement, Trust
 from ttl_deploy.spec.said import Without
 
 if TYPE_CHECKING:
+    from ttl_deploy.parity.compare import Comparison
     from ttl_deploy.parity.location import Location
     from ttl_deploy.parity.paired import Change
     from ttl_deploy.parity.verify import Check
@@ -163,7 +164,7 @@ def _print(artifact: Path, result: Check, location: Location | None, report: Pat
         "label",
         *(f"{side}: {name}" for name in _shown(result) for side in ("ref.", "art.")),
     )
-    if comparison.max_difference or comparison.not_finite:
+    if comparison.max_difference or comparison.not_finite or comparison.overlap is not None:
         console.table("", (*columns, "logits apart"), _worst_rows(result), right_from=2)
     for note in result.notes:
         console.line(f"note: {note}")
@@ -178,6 +179,8 @@ def _rows(result: Check) -> list[tuple[str | None, ...]]:
     from ttl_deploy.training.metrics import TITLES
 
     comparison = result.comparison
+    if comparison.overlap is not None:
+        return _mask_rows(comparison)
     rows: list[tuple[str | None, ...]] = []
     if comparison.labelled:
         measured = comparison.changes
@@ -206,6 +209,18 @@ def _rows(result: Check) -> list[tuple[str | None, ...]]:
     ):
         rows.append((f"logit difference, {name}", "", "", None if value is None else f"{value:.2e}", ""))
     return rows
+
+
+def _mask_rows(comparison: Comparison) -> list[tuple[str | None, ...]]:
+    assert comparison.overlap is not None
+    measured, (mean, least) = comparison.changes, comparison.overlap
+    named = (("Dice with the drawn masks", measured.dice), ("Jaccard with the drawn masks", measured.jaccard))
+    same = f"{comparison.disagreements} of {comparison.images} differ somewhere"
+    return [
+        *(_change_row(name, change) for name, change in named if change is not None),
+        ("Dice of the two", "", f"{mean:.4f}", f"worst image {least:.4f}", ""),
+        ("same pixel", "", f"{comparison.label_agreement:.3%}", same, ""),
+    ]
 
 
 def _decision(result: Check) -> str:

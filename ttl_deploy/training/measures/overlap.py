@@ -73,6 +73,12 @@ def packed(outputs: NDArray[Any]) -> NDArray[np.uint8]:
     return np.packbits((np.asarray(outputs) >= 0).reshape(len(outputs), -1), axis=1)
 
 
+def unpacked(masks: NDArray[np.uint8], size: Sequence[int]) -> NDArray[np.uint8]:
+    """(N, H, W) of 0 and 1 of packed masks of a size (H, W)."""
+    pixels = int(np.prod(size))
+    return np.unpackbits(masks, axis=1, count=pixels).reshape(len(masks), *size)
+
+
 def overlap_of(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> Floats:
     """(N,) Dice of two sets of packed masks."""
     counts = (np.bitwise_count(masks).sum(axis=1, dtype=np.int64) for masks in (one & other, one, other))
