@@ -30,7 +30,7 @@ from ttl_deploy.tasks import TASKS
 from ttl_deploy.training.operation import refuse_point
 from ttl_deploy.training.plans import PLAN_VERSION, plan_of, refuse_other_plan
 from ttl_deploy.training.run import DATA, Run, open_run
-from ttl_deploy.training.train import check, specs
+from ttl_deploy.training.train import check, specs, with_head
 from ttl_deploy.zoo import BACKBONES
 
 PLAN, WINNER = "search.json", "winner"
@@ -71,8 +71,10 @@ def search(
     options = options or SearchOptions()
     if options.threads is None:
         options = options.model_copy(update={"threads": hardware.usable_cores()})
+    options = _of_task(options, data.task)
     strategy, options = STRATEGIES.get(options.strategy), _of_strategy(options)
     place = Path(out)
+    network = with_head(network, data)
     given = _of_method(protocol, network)
     latencies = Latencies(place / "latency", options.budget.device)
     latencies.check()
@@ -127,6 +129,14 @@ def _of_method(protocol: SearchProtocol, network: Network) -> SearchProtocol:
             f"--cache-features is LWFT's, not {network.method}'s", fix="leave it out, or pass --method lwft"
         )
     return protocol.model_copy(update={"cache_features": 0})
+
+
+def _of_task(options: SearchOptions, task: str) -> SearchOptions:
+    """The options, with the metric by which a task selects where none was said that it has not."""
+    kind = TASKS.get(task)
+    if "metric" in options.model_fields_set or options.metric in kind.METRICS:
+        return options
+    return options.model_copy(update={"metric": kind.SELECTS})
 
 
 def _refuse_metric(metric: str, task: str) -> None:

@@ -36,6 +36,7 @@ from ttl_deploy.spec import (
     make_record,
     version_of,
 )
+from ttl_deploy.tasks import Task
 from ttl_deploy.tasks.operating_point import Operation
 from ttl_deploy.training.operation import operation, refuse_point
 from ttl_deploy.training.run import METRICS, Predictions, Run, finished_run, read_predictions, run_data
@@ -92,10 +93,24 @@ def export_run(
     chosen_options = make_options(exporter, given)
     exporter.check(chosen, chosen_options)
     _refuse_activation(source, chosen_options)
+    _refuse_maps(source.run.task, exporter, chosen_options)
     place = Path(out) if out is not None else source.run.folder / f"{exporter.name}-{chosen}"
     files.refuse_existing(place, overwrite=overwrite)
     artifacts.refuse_foreign(place)
     return export_one(source, exporter, chosen, place, settings=chosen_options, bounds=bounds)
+
+
+def _refuse_maps(task: Task, exporter: Exporter, settings: ExportOptions) -> None:
+    """Raises `BadInputError` where a model of pixels is to go into what was never tried with one."""
+    if not task.DENSE:
+        return
+    if not exporter.maps:
+        able = [each.name for each in EXPORTERS if each.maps]
+        what = f"format {exporter.name} is not written of {task.KIND} models"
+        raise BadInputError(what, fix=f"pass --format {' or '.join(able)}")
+    for name, option in (("int8_auto", "--int8-auto"), ("qat", "--qat")):
+        if getattr(settings, name, None):
+            raise BadInputError(f"{option} weighs classes, and a {task.KIND} model has none", fix=f"leave {option} out")
 
 
 def _refuse_activation(source: Exported, settings: ExportOptions) -> None:

@@ -132,12 +132,14 @@ class Exporter(ABC):
         name: The format's name.
         precisions: What it can write, the default first.
         options: Its class of options.
+        maps: Whether it was tried with models that say something of every pixel.
         deferred: Name of the exporter that writes a build kit in its place, for another machine to finish; None: none.
     """
 
     name: ClassVar[str]
     precisions: ClassVar[tuple[str, ...]]
     options: ClassVar[type[ExportOptions]] = ExportOptions
+    maps: ClassVar[bool] = False
     deferred: ClassVar[str | None] = None
 
     def available(self, precision: str) -> str | None:

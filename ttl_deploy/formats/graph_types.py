@@ -30,8 +30,10 @@ def to_half(proto: onnx.ModelProto, precision: str) -> onnx.ModelProto:
     half.CopyFrom(proto)
     graph = half.graph
     graph.ClearField("value_info")
+    # The factors of a resize are float32 whatever it resizes.
+    kept = {name for node in graph.node if node.op_type == "Resize" for name in node.input[1:]}
     for tensor in graph.initializer:
-        if tensor.data_type == TensorProto.FLOAT:
+        if tensor.data_type == TensorProto.FLOAT and tensor.name not in kept:
             tensor.CopyFrom(_converted(tensor, precision))
     source, result = graph.input[0].name, graph.output[0].name
     names = {source: f"{source}.{precision}", result: f"{result}.{precision}"}

@@ -51,6 +51,7 @@ class OnnxExporter(Exporter):
 
     name = "onnx"
     precisions = ("fp32", "fp16", "bf16", "int8")
+    maps = True
     options = OnnxOptions
 
     def write(self, job: ExportJob, folder: Path) -> Written:

@@ -33,6 +33,7 @@ class OpenVinoExporter(Exporter):
 
     name = "openvino"
     precisions = ("fp32", "fp16", "bf16", "int8")
+    maps = True
     options = GraphOptions
 
     def available(self, precision: str) -> str | None:

@@ -33,6 +33,7 @@ class Pt2Exporter(Exporter):
 
     name = "pt2"
     precisions = tuple(DTYPES)
+    maps = True
     options = Pt2Options
 
     def write(self, job: ExportJob, folder: Path) -> Written:

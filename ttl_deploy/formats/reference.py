@@ -18,6 +18,7 @@ from ttl_deploy import hardware
 from ttl_deploy.artifact import Artifact
 from ttl_deploy.errors import IntegrityError, TtlDeployError
 from ttl_deploy.spec import ModelSpec, PreprocessSpec, SourceRun, version_of
+from ttl_deploy.tasks import TASKS
 
 
 def whole_network(spec: ModelSpec, *, cache: Path | None = None) -> Artifact:
@@ -59,6 +60,8 @@ def untrained(spec: ModelSpec, *, cache: Path | None = None) -> Artifact:
 def whole_spec(spec: ModelSpec) -> ModelSpec:
     """The FTL spec of the same backbone, classes and input."""
     kept = {name: getattr(spec, name) for name in ("backbone", "task", "classes", "input")}
+    if TASKS.get(spec.task.kind).DENSE:
+        kept["head"] = spec.head
     return ModelSpec(**kept)
 
 

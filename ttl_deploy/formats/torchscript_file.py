@@ -27,6 +27,7 @@ class TorchScriptExporter(Exporter):
 
     name = "torchscript"
     precisions = ("fp32",)
+    maps = True
 
     def write(self, job: ExportJob, folder: Path) -> Written:
         """Exports into `folder`."""

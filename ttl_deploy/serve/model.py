@@ -25,6 +25,7 @@ from ttl_deploy.serve.decoders import Decoders
 from ttl_deploy.serve.request_error import RequestError
 from ttl_deploy.serve.statistics import Statistics
 from ttl_deploy.spec import Placement, Trust
+from ttl_deploy.tasks import possible_task
 
 VERSION = "1"
 """The only version a server or a Triton repository holds of a model."""
@@ -50,6 +51,14 @@ class Answer:
     logits: NDArray[np.float32] | None
     probabilities: NDArray[np.float32]
     labels: tuple[str, ...]
+
+
+def refuse_masks(artifact: Artifact) -> None:
+    """Raises `BadInputError` for a model that says masks, for which no protocol here has an answer."""
+    task = possible_task(artifact.manifest.model)
+    if task.DENSE:
+        what = f"is a {task.KIND} model, and masks are not served"
+        raise BadInputError(what, where=artifact.folder, fix="write them with `ttl-deploy predict --masks FOLDER`")
 
 
 class ServedModel(Closing):
@@ -85,6 +94,7 @@ class ServedModel(Closing):
         trust: Trust = Trust(),
     ) -> None:
         self.artifact = open_artifact(Path(artifact), trust=trust)
+        refuse_masks(self.artifact)
         runtimes.runtime_for(self.artifact, placement)
         self.name = served_name(self.artifact, name)
         self.max_batch = max_batch

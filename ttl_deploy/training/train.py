@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -31,6 +31,7 @@ from ttl_deploy.spec import (
     InputSpec,
     Model,
     ModelSpec,
+    Network,
     PreprocessSpec,
     Protocol,
     Reading,
@@ -56,6 +57,8 @@ from ttl_deploy.transfer import METHODS, TransferModel, build, initialise, resol
 from ttl_deploy.transfer.heads import HEADS, TapHead
 from ttl_deploy.transfer.initialise import weights_file
 from ttl_deploy.zoo import BACKBONES, Backbone
+
+AnyNetwork = TypeVar("AnyNetwork", bound=Network)
 
 DEFAULT_HEADS = {False: "gap", True: "unet"}
 """The head of a model of whose head nothing is said, by whether its task is of pixels."""
@@ -236,11 +239,10 @@ def specs(model: Model, data: Data, classes: Sequence[str]) -> tuple[ModelSpec, 
     METHOD_OPTIONS.refuse_others_of(model.method, model)
     size = backbone.input_size if model.image_size is None else model.image_size
     taken = make_record(InputSpec.image, size=size, channels=model.channels)
-    head = model.head if "head" in model.model_fields_set else DEFAULT_HEADS[TASKS.get(data.task).DENSE]
-    refuse_other_head(head, data.task)
+    model = with_head(model, data)
+    refuse_other_head(model.head, data.task)
     fields = {
         **model.shared(ModelSpec),
-        "head": head,
         "input": taken,
         "task": data.task_spec,
         "classes": tuple(classes)[: 1 if TASKS.get(data.task).DENSE else None],
@@ -254,6 +256,13 @@ def specs(model: Model, data: Data, classes: Sequence[str]) -> tuple[ModelSpec, 
         **_normalisation(backbone, model.channels),
     )
     return resolve(record).spec, preprocess
+
+
+def with_head(network: AnyNetwork, data: Data) -> AnyNetwork:
+    """A network with the head that its task has where nothing was said of it."""
+    default = DEFAULT_HEADS[TASKS.get(data.task).DENSE]
+    said = "head" in network.model_fields_set
+    return network if said or network.head == default else network.model_copy(update={"head": default})
 
 
 def refuse_other_head(head: str, kind: str) -> None:

@@ -19,7 +19,7 @@ from ttl_deploy import files
 from ttl_deploy import runtime as runtimes
 from ttl_deploy.artifact import Artifact, open_artifact
 from ttl_deploy.data.prepared import Prepared
-from ttl_deploy.errors import IntegrityError
+from ttl_deploy.errors import BadInputError, IntegrityError
 from ttl_deploy.inputs.image import normalise
 from ttl_deploy.parity import graphs
 from ttl_deploy.parity.graphs import ENGINES, GraphComparison
@@ -99,6 +99,9 @@ def locate(
     """
     opened = open_artifact(Path(artifact), trust=trust)
     source = open_source(opened, against, trust=trust)
+    if source.task.DENSE:
+        what = f"is a {source.task.KIND} model: where masks part is not located"
+        raise BadInputError(what, where=opened.folder, fix="leave --locate out")
     other = of_classes(opened, source)
     if other is not None:
         return other

@@ -161,11 +161,16 @@ def _print(artifact: Path, result: Check, location: Location | None, report: Pat
     console.table(title, ("", "reference", "artifact", "difference", "95 % interval"), _rows(result))
     columns = (
         "differ most",
-        "label",
+        *([] if comparison.overlap is not None else ["label"]),
         *(f"{side}: {name}" for name in _shown(result) for side in ("ref.", "art.")),
     )
     if comparison.max_difference or comparison.not_finite or comparison.overlap is not None:
-        console.table("", (*columns, "logits apart"), _worst_rows(result), right_from=2)
+        console.table(
+            "",
+            (*columns, "logits apart" if comparison.overlap is None else "not common"),
+            _worst_rows(result),
+            right_from=2,
+        )
     for note in result.notes:
         console.line(f"note: {note}")
     console.line(f"{judged.result.upper()}: {judged.reason}")
@@ -257,7 +262,7 @@ def _worst_rows(result: Check) -> list[tuple[str | None, ...]]:
     return [
         (
             example.id,
-            example.label,
+            *([example.label] if result.comparison.overlap is None else []),
             *(_number(side.get(name)) for name in _shown(result) for side in (example.reference, example.candidate)),
             None if example.difference is None else f"{example.difference:.2e}",
         )
