@@ -100,6 +100,9 @@ def main() -> int:
         return 3
 
 
+_NAMES = tuple(name for name in BACKBONES.names() if BACKBONES.get(name).dims == 2)
+
+
 class _PausedError(Exception):
     """The time given is over, and what was found is kept."""
 
@@ -110,7 +113,7 @@ def _pause(options: argparse.Namespace) -> None:
 
 
 def _all(options: argparse.Namespace) -> int:
-    names = options.only.split(",") if options.only else [] if options.partial else BACKBONES.names()
+    names = options.only.split(",") if options.only else [] if options.partial else _NAMES
     for name in names:
         run = _trained(options, name)
         _pause(options)
@@ -395,7 +398,7 @@ def _missing(options: argparse.Namespace, sound: Sequence[Row], planted: Sequenc
         if engine.name != "torch-aot"
     }
     lines = []
-    for name in BACKBONES.names():
+    for name in _NAMES:
         done = {
             f"{row.what.split()[0]} {row.precision} in {row.what.split()[-1]}" for row in sound if row.backbone == name
         }

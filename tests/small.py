@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, TypeVar
 
-from ttl_deploy.spec import Model, Network, Protocol, Record
+from ttl_deploy.spec import InputSpec, Model, Network, Protocol, Record
 from ttl_deploy.spec.search import SearchProtocol
 
 AnyRecord = TypeVar("AnyRecord", bound=Record)
@@ -19,3 +19,11 @@ def but(record: AnyRecord, **changes: Any) -> AnyRecord:
     """The record with other values, which are judged as when it is made; what was not said stays unsaid."""
     said = {name: getattr(record, name) for name in record.model_fields_set}
     return type(record)(**{**said, **changes})
+
+
+def small_input(backbone: str, side: int) -> InputSpec:
+    """A square image of a side, or a flat volume of eight slices of it, as the backbone takes."""
+    from ttl_deploy.zoo import BACKBONES  # PyTorch, which reads what `conftest` sets
+
+    network = BACKBONES.get(backbone)
+    return network.input_spec((8, side, side) if network.dims == 3 else side)

@@ -119,9 +119,15 @@ def test_a_folder_without_tables_is_told(tmp_path: Path) -> None:
 
 
 def test_a_construction_outside_the_zoos_classifiers_has_no_spec() -> None:
-    row: PaperTable = TABLES["2-PE"]
-    with pytest.raises(IntegrityError, match="not a square 2-D classifier"):
-        row.rows[0].construction.model_spec()
+    table: PaperTable = TABLES["2-seg"]
+    with pytest.raises(IntegrityError, match="not a classifier of the zoo"):
+        table.rows[0].construction.model_spec()
+
+
+def test_a_row_of_one_output_on_volumes_is_a_classifier_of_one_class() -> None:
+    spec = TABLES["2-PE"].rows[0].construction.model_spec()
+    assert (spec.task.kind, len(spec.classes)) == ("multilabel", 1)
+    assert (spec.input.kind, spec.input_shape) == ("volume", (3, 32, 208, 208))
 
 
 def test_the_tables_are_read_without_torch() -> None:

@@ -14,6 +14,7 @@ import onnxruntime
 import pytest
 import torch
 from onnx import numpy_helper
+from small import small_input
 
 from tests.formats.test_onnx_graph import made
 from ttl_deploy.errors import BadInputError
@@ -33,9 +34,10 @@ from ttl_deploy.transfer import METHODS, TransferModel
 from ttl_deploy.zoo import BACKBONES
 
 SIZE = 32
-WHOLE = ("resnet18", "resnet34", "resnet50", "densenet121", "efficientnet_b0", "tf_efficientnet_lite0")
-"""The backbones whose whole network is exported; `resnet101` and `densenet201` are built of the same units and differ
-in how often these are repeated, and each node costs the exporter the same again."""
+WHOLE = ("resnet18", "resnet34", "resnet50", "densenet121", "efficientnet_b0", "tf_efficientnet_lite0", "r3d_18")
+"""The backbones whose whole network is exported; `resnet101`, `densenet201` and the 3-D ResNeXts are built of the same
+units as those or as their truncated selves and differ in how often these are repeated, and each node costs the exporter
+the same again."""
 
 CASES = [
     *[(backbone, "ttl") for backbone in BACKBONES.names()],
@@ -48,7 +50,8 @@ CASES = [
 
 def spec(backbone: str, method: str) -> ModelSpec:
     cuts = {"ttl": "block:1", "tf": "block:2", "lwft": "block:2", "ftl": None}
-    return ModelSpec(backbone=backbone, method=method, cut=cuts[method], classes=("a", "b", "c"), image_size=SIZE)
+    taken = small_input(backbone, SIZE)
+    return ModelSpec(backbone=backbone, method=method, cut=cuts[method], classes=("a", "b", "c"), input=taken)
 
 
 def trained_like(backbone: str, method: str) -> TransferModel:
@@ -59,13 +62,13 @@ def trained_like(backbone: str, method: str) -> TransferModel:
         bias = getattr(module, "bias", None)
         if isinstance(bias, torch.nn.Parameter):
             bias.data = torch.randn(bias.shape, generator=generator) * 0.1
-        if isinstance(module, torch.nn.BatchNorm2d):
+        if isinstance(module, torch.nn.BatchNorm2d | torch.nn.BatchNorm3d | torch.nn.GroupNorm):
             module.weight.data = 1 + 0.1 * torch.randn(module.weight.shape, generator=generator)
     return model
 
 
-def images(count: int, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).normal(size=(count, 3, SIZE, SIZE)).astype(np.float32)
+def images(count: int, seed: int = 0, shape: tuple[int, ...] = (3, SIZE, SIZE)) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=(count, *shape)).astype(np.float32)
 
 
 def in_ort(proto: onnx.ModelProto, batch: np.ndarray) -> np.ndarray:
@@ -81,7 +84,7 @@ def in_openvino(proto: onnx.ModelProto, batch: np.ndarray, precision: str = "fp3
 @pytest.mark.parametrize(("backbone", "method"), CASES)
 def test_every_backbone_and_method_agrees_with_pytorch(backbone: str, method: str) -> None:
     model = trained_like(backbone, method)
-    batch = images(4)
+    batch = images(4, shape=model.spec.input_shape)
     with torch.inference_mode():
         expected = model(torch.from_numpy(batch)).numpy()
     plain = to_onnx(model)
@@ -106,7 +109,7 @@ def test_lwft_computes_what_ftl_computes(backbone: str) -> None:
     lwft.load_network_state(ftl.network_state())
     assert str(lwft) == str(ftl)
     assert {p.requires_grad for p in lwft.parameters()} == {True, False}
-    batch = torch.from_numpy(images(2))
+    batch = torch.from_numpy(images(2, shape=ftl.spec.input_shape))
     with torch.inference_mode():
         assert torch.equal(lwft(batch), ftl(batch))
 

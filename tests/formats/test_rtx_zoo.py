@@ -10,7 +10,6 @@ from ttl_deploy.formats.kit.build_engine import GENERATIONS, REFUSED
 from ttl_deploy.formats.rtx_cards import PRECISIONS
 from ttl_deploy.runtime import trt_rtx
 from ttl_deploy.transfer import METHODS
-from ttl_deploy.zoo import BACKBONES
 
 needs_library = pytest.mark.skipif(trt_rtx.missing() is not None, reason=str(trt_rtx.missing()))
 
@@ -43,7 +42,7 @@ def test_every_precision_is_built_for_every_card_or_refused_with_its_reason() ->
 
 @needs_library
 @pytest.mark.slow
-@pytest.mark.parametrize(("place", "backbone"), [*enumerate(BACKBONES.names())])
+@pytest.mark.parametrize(("place", "backbone"), [*enumerate(rtx_zoo.NAMES)])
 def test_the_zoo_is_built_or_refused_with_its_reason(place: int, backbone: str) -> None:
     """Every backbone by every method and in every precision, in turn; all of them together are the report's."""
     cards = tuple(GENERATIONS)

@@ -9,6 +9,7 @@ import onnx
 import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
+from small import small_input
 
 from ttl_deploy.errors import BadInputError
 from ttl_deploy.formats.onnx_graph import to_onnx
@@ -47,7 +48,7 @@ def node(operator: str, inputs: str, output: str = "y", **more: Any) -> onnx.Nod
 
 
 def exported(backbone: str, method: str, cut: str | None) -> onnx.ModelProto:
-    spec = ModelSpec(backbone=backbone, method=method, cut=cut, classes=("a", "b"), image_size=32)
+    spec = ModelSpec(backbone=backbone, method=method, cut=cut, classes=("a", "b"), input=small_input(backbone, 32))
     with torch.random.fork_rng():
         torch.manual_seed(0)
         return to_onnx(build(spec).eval())

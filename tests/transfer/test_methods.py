@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from small import small_input
 from torch import nn
 
 from ttl_deploy import export, train
@@ -15,7 +16,7 @@ CLASSES = ("a", "b", "c")
 
 
 def make(backbone: str = "resnet18", **fields: object) -> TransferModel:
-    return build(ModelSpec(backbone=backbone, classes=CLASSES, image_size=64, **fields))  # type: ignore[arg-type]
+    return build(ModelSpec(backbone=backbone, classes=CLASSES, input=small_input(backbone, 64), **fields))  # type: ignore[arg-type]
 
 
 def middle(backbone: str) -> str:
@@ -29,8 +30,10 @@ def test_ttl_holds_nothing_above_the_cut(backbone: str, head: str) -> None:
     cut = middle(backbone)
     model = make(backbone, method="ttl", cut=cut, head=head)
     assert model.chain[-1].name == cut
-    assert model(torch.zeros(2, 3, 64, 64)).shape == (2, 3)
-    model(torch.rand(2, 3, 64, 64)).sum().backward()
+    images = torch.rand(2, *model.spec.input_shape)
+    with torch.no_grad():
+        assert model.eval()(images).shape == (2, 3)
+    model(images).sum().backward()
     assert [name for name, parameter in model.named_parameters() if parameter.grad is None] == []
 
 
@@ -39,7 +42,7 @@ def test_ttl_holds_nothing_above_the_cut(backbone: str, head: str) -> None:
 def test_tf_divides_the_channels_above_the_cut_in_every_family(backbone: str, slim: int) -> None:
     cut = middle(backbone)
     full, slimmed = make(backbone), make(backbone, method="tf", cut=cut, slim=slim)
-    assert slimmed(torch.zeros(2, 3, 64, 64)).shape == (2, 3)
+    assert slimmed(torch.zeros(2, *slimmed.spec.input_shape)).shape == (2, 3)
     for unit in slimmed.plan.reused:
         assert _widths(slimmed.unit(unit)) == _widths(full.unit(unit))
     for unit in slimmed.plan.slimmed:
@@ -53,7 +56,7 @@ def _widths(unit: nn.Module) -> list[int]:
     return [
         m.out_channels
         for n, m in unit.named_modules()
-        if isinstance(m, nn.Conv2d) and not n.startswith(("se.", "down"))
+        if isinstance(m, nn.Conv2d | nn.Conv3d) and not n.startswith(("se.", "down"))
     ]
 
 

@@ -34,7 +34,12 @@ TABLE = PaperTable.model_validate(
             row("FTL", 4.0, method="ftl"),
             row("LWFT", 4.0, method="lwft", trained_layers=1),
             row("TTL", 3.0, method="ttl", cut="block:1"),
-            row("PE", 9.0, method="ftl", backbone="penet", input=[3, 32, 208, 208], outputs=1),
+            {
+                **row("FTL", 9.0, method="ttl", backbone="r3d_18", cut="block:1", input=[3, 8, 32, 32], outputs=1),
+                "group": "PE",
+            },
+            {**row("TTL", 7.0, method="ttl", backbone="r3d_18", cut="stem", input=[3, 8, 32, 32]), "group": "PE"},
+            row("lungs", 9.0, method="ftl", backbone="unet", outputs=1),
         ],
     }
 )
@@ -50,7 +55,7 @@ def medians(measured: Measurement) -> NDArray[np.float64]:
 def test_ratios_stand_beside_the_papers() -> None:
     block = Block(min_samples=5, min_seconds=0.05, max_seconds=5)
     found = paper_times(threads=1, blocks=6, block=block, tables=[TABLE])
-    lwft, ttl = found.rows
+    lwft, ttl, volumes = found.rows
     assert (lwft.row, lwft.baseline, lwft.paper_ratio, lwft.paper_ms) == ("LWFT", "FTL", 1.0, 4.0)
     assert (ttl.row, ttl.machine, ttl.paper_ratio) == ("TTL", "Quadro RTX 6000", 0.75)
     by_label = {m.label: m for m in found.measurements}
@@ -61,7 +66,9 @@ def test_ratios_stand_beside_the_papers() -> None:
     ratios = medians(cut) / medians(whole)
     assert (ttl.measured.low, ttl.measured.high) == pytest.approx((ratios.min(), ratios.max()))
     assert (ttl.same_hardware, lwft.measured.blocks) == (False, 6)
-    assert found.missing == ("table T, PE: penet is no 2-D classifier here",)
+    assert (volumes.row, volumes.baseline, volumes.paper_ratio) == ("PE TTL", "FTL", 7 / 9)
+    assert volumes.measured.high < 1, "a stem is faster than with the first block"
+    assert found.missing == ("table T, lungs: unet is no classifier here",)
     assert found.as_dict()["rows"][1]["measured"]["b"] == "resnet18 FTL pytorch"
 
 

@@ -55,7 +55,8 @@ def test_the_chain_computes_what_the_library_network_computes(name: str) -> None
 
 
 def test_every_backbone_of_the_zoo_is_tested_here() -> None:
-    assert set(CUTS) == set(BACKBONES.names())
+    """Those of volumes in `test_volumes`."""
+    assert set(CUTS) == {name for name in BACKBONES.names() if BACKBONES.get(name).dims == 2}
 
 
 @pytest.mark.parametrize(("name", "count"), sorted(CUTS.items()))

@@ -29,7 +29,7 @@ class Volumes(Backbone):
         return {}
 
 
-@pytest.mark.parametrize("method", ["ttl", "ftl", "lwft", "search", "cuts"])
+@pytest.mark.parametrize("method", ["ttl", "ftl", "lwft", "search"])
 def test_a_backbone_of_volumes_is_one_line(
     method: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -42,10 +42,9 @@ def test_a_backbone_of_volumes_is_one_line(
     monkeypatch.setattr("ttl_deploy.data.manifest.read_dataset", fail)
     out = ["--backbone", "tiny3d", "--out", str(tmp_path / "out")]
     cut = [] if method == "ftl" else ["--cut", "stem"]
-    arguments = {
-        "search": ["search", str(tmp_path), *out],
-        "cuts": ["cuts", "tiny3d"],
-    }.get(method, ["train", str(tmp_path), "--method", method, "--weights", "random", *cut, *out])
+    arguments = {"search": ["search", str(tmp_path), *out]}.get(
+        method, ["train", str(tmp_path), "--method", method, "--weights", "random", *cut, *out]
+    )
     assert run(arguments) == 2
     assert capsys.readouterr().err.splitlines()[-1] == (
         "error: backbone tiny3d wants volumes of 3 dimensions, and images have 2; choose a backbone that reads images"

@@ -112,9 +112,8 @@ def cut_costs(backbone: Backbone, given: InputSpec) -> list[CutCost]:
         given: What it takes.
 
     Raises:
-        BadInputError: The image is too small for the network, or it reads volumes.
+        BadInputError: The image or volume is too small for the network.
     """
-    backbone.refuse_volumes()
     with torch.device("meta"):
         modules = backbone.build(given.channels)
     chain = [modules[unit.name] for unit in backbone.units]

@@ -15,7 +15,7 @@ from pydantic import Field, model_validator
 from ttl_deploy.documents import read_toml
 from ttl_deploy.errors import IntegrityError
 from ttl_deploy.resources import data_folder
-from ttl_deploy.spec import SCHEMA_VERSION, InputSpec, ModelSpec, Record, read_record
+from ttl_deploy.spec import SCHEMA_VERSION, InputSpec, ModelSpec, Record, TaskSpec, read_record
 
 FOLDER = "benchmarks/paper"
 
@@ -50,7 +50,6 @@ class Construction(Record):
         outputs: Numbers the network gives for one input.
         input: Shape of one input without the batch.
         parameters_of: Whether the paper counts the whole `model` or its `features` without the classifier.
-        words: What a network outside the zoo is made of.
         options: What a network outside the zoo needs besides, by name.
     """
 
@@ -63,7 +62,6 @@ class Construction(Record):
     outputs: int = Field(ge=1)
     input: tuple[int, ...] = Field(min_length=2)
     parameters_of: Literal["model", "features"] = "model"
-    words: str | None = None
     options: dict[str, bool | int | tuple[int, ...]] = Field(default_factory=dict)
 
     def describe(self) -> str:
@@ -72,13 +70,14 @@ class Construction(Record):
         return " ".join(part for part in (self.backbone, self.method.upper(), where) if part) + f", {self.head} head"
 
     def model_spec(self) -> ModelSpec:
-        """The spec of a 2-D classifier.
+        """The spec of a classifier of images or volumes; one output is the probability of its one class.
 
         Raises:
             IntegrityError: The construction is something else.
         """
-        if len(self.input) != 3 or self.input[1] != self.input[2] or self.outputs < 2 or self.options:
-            raise IntegrityError(f"{self.backbone} with input {self.input} is not a square 2-D classifier of the zoo")
+        channels, *size = self.input
+        if len(size) not in (2, 3) or self.options:
+            raise IntegrityError(f"{self.backbone} with input {self.input} is not a classifier of the zoo")
         return ModelSpec(
             backbone=self.backbone,
             method=self.method,
@@ -86,8 +85,9 @@ class Construction(Record):
             layers=self.trained_layers,
             head=self.head,
             slim=self.slim,
+            task=TaskSpec(kind="multiclass" if self.outputs > 1 else "multilabel"),
             classes=tuple(f"class {i}" for i in range(self.outputs)),
-            input=InputSpec.image(self.input[1], self.input[0]),
+            input=InputSpec(kind="image" if len(size) == 2 else "volume", channels=channels, size=tuple(size)),
         )
 
 

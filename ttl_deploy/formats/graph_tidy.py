@@ -39,6 +39,9 @@ class Held:
     operators: Mapping[str, int]
 
 
+_WITH_CONSTANTS = frozenset({"Clip", "InstanceNormalization"})
+
+
 def tidy(proto: onnx.ModelProto, model: TransferModel) -> onnx.ModelProto:
     """Names and cleans the graph of an exported model, in place.
 
@@ -58,9 +61,15 @@ def tidy(proto: onnx.ModelProto, model: TransferModel) -> onnx.ModelProto:
 
 
 def held(proto: onnx.ModelProto) -> Held:
-    """Counts a graph; the bounds of a clipped activation (ReLU6) and the factors of a resize are no parameters."""
-    bounds = {name for node in proto.graph.node if node.op_type in ("Clip", "Resize") for name in node.input[1:]}
-    stored = [t for t in proto.graph.initializer if t.data_type in FLOATS and t.name not in bounds]
+    """Counts a graph.
+
+    The bounds of a clipped activation (ReLU6) and the factors of a resize are no parameters, nor are the ones and zeros of the instance norm that
+    PyTorch's exporter writes for a group norm.
+    """
+    constants = {name for node in proto.graph.node if node.op_type in _WITH_CONSTANTS for name in node.input[1:]}
+    factors = {name for node in proto.graph.node if node.op_type == "Resize" for name in node.input[1:]}
+    stored = [t for t in proto.graph.initializer if t.data_type in FLOATS and t.name not in factors]
+    stored = [t for t in stored if t.name not in constants or not _is_constant(t)]
     sizes = {t.name: math.prod(t.dims) for t in stored}
     norms = [node for node in proto.graph.node if node.op_type == "BatchNormalization"]
     return Held(
@@ -68,6 +77,12 @@ def held(proto: onnx.ModelProto) -> Held:
         sum(sizes[node.input[1]] for node in norms),
         dict(sorted(collections.Counter(node.op_type for node in proto.graph.node).items())),
     )
+
+
+def _is_constant(tensor: onnx.TensorProto) -> bool:
+    """A single number, or ones or zeros."""
+    values = numpy_helper.to_array(tensor)
+    return values.size == 1 or bool((values == values.flat[0]).all() and values.flat[0] in (0, 1))
 
 
 def expected_parameters(model: nn.Module, kept_norm_channels: int) -> int:
@@ -81,7 +96,7 @@ def expected_parameters(model: nn.Module, kept_norm_channels: int) -> int:
         kept_norm_channels: Channels of the norms that stay nodes.
     """
     parameters = sum(p.numel() for p in model.parameters())
-    channels = sum(m.num_features for m in model.modules() if isinstance(m, nn.BatchNorm2d))
+    channels = sum(m.num_features for m in model.modules() if isinstance(m, nn.BatchNorm2d | nn.BatchNorm3d))
     return parameters - (channels - kept_norm_channels) + 2 * kept_norm_channels
 
 

@@ -10,6 +10,7 @@ from pydantic import (
     BeforeValidator,
     Field,
     SerializerFunctionWrapHandler,
+    ValidationInfo,
     field_validator,
     model_serializer,
     model_validator,
@@ -21,21 +22,22 @@ from ttl_deploy.spec.said import Said
 MOST_CHANNELS = 16
 DEFAULT_SIZE = 224
 
-_PAIR = re.compile(r"(\d+)\s*[x,]\s*(\d+)")
+_SEVERAL = re.compile(r"\d+(\s*[x,]\s*\d+){1,2}")
 
 
 def _extents(value: object) -> object:
-    """`224` as a number and `224x320` as a pair; what is neither is left to be refused."""
+    """`224` as a number, `224x320` and `16x64x64` as two and three; what is none is left to be refused."""
     if not isinstance(value, str):
         return value
-    pair = _PAIR.fullmatch(value.strip())
-    return (int(pair[1]), int(pair[2])) if pair else int(value) if value.strip().isdecimal() else value
+    if _SEVERAL.fullmatch(value.strip()):
+        return tuple(map(int, re.split("[x,]", value)))
+    return int(value) if value.strip().isdecimal() else value
 
 
 Extent = Annotated[int, Field(ge=8, le=4096)]
 
-ImageSize = Annotated[Extent | tuple[Extent, Extent], BeforeValidator(_extents)]
-"""Pixels of a side, or of height and width."""
+ImageSize = Annotated[Extent | tuple[Extent, Extent] | tuple[Extent, Extent, Extent], BeforeValidator(_extents)]
+"""Pixels of a side, of height and width, or of depth, height and width."""
 
 AskedSize = Annotated[
     ImageSize | None,
@@ -62,6 +64,9 @@ HighBitDepth = Annotated[
 ]
 
 
+_AXES = {"image": 2, "volume": 3}
+
+
 class InputSpec(Record):
     """One input of a network: the one owner of its shape.
 
@@ -77,13 +82,13 @@ class InputSpec(Record):
 
     @field_validator("size", mode="before")
     @classmethod
-    def _sides(cls, size: object) -> object:
+    def _sides(cls, size: object, given: ValidationInfo) -> object:
         found = _extents(size)
-        return (found, found) if isinstance(found, int) else found
+        return (found,) * _AXES[given.data.get("kind", "image")] if isinstance(found, int) else found
 
     @model_validator(mode="after")
     def _one_per_axis(self) -> Self:
-        axes = 2 if self.kind == "image" else 3
+        axes = _AXES[self.kind]
         if len(self.size) != axes:
             raise ValueError(f"the size of one {self.kind} is {axes} numbers, not {len(self.size)}")
         return self

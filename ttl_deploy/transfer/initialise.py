@@ -22,7 +22,7 @@ from ttl_deploy.zoo import BACKBONES, Backbone
 RUN_WEIGHTS = "best.safetensors"
 """The weights of a run folder."""
 
-_WRAPPERS = ("state_dict", "model_state_dict", "model", "model_ema", "net")
+_WRAPPERS = ("state_dict", "model_state_dict", "model_state", "model", "model_ema", "net")
 _PREFIXES = ("module.", "model.", "backbone.", "encoder.", "network.", "resnet.", "_orig_mod.", "features.")
 
 

@@ -1,6 +1,6 @@
 """The paper's run times against this machine's: ratios to FTL, because the milliseconds belong to other hardware.
 
-Every 2-D classifier of Tables 1 to 3 that prints a run time is built untrained (weights do not change latency), run
+Every classifier of Tables 1 to 3 that prints a run time is built untrained (weights do not change latency), run
 in PyTorch eager as the paper did, and measured in turns with the others of its backbone.
 """
 
@@ -148,9 +148,7 @@ def _specs(tables: Sequence[PaperTable]) -> tuple[list[ModelSpec], tuple[str, ..
                 continue
             spec = _spec(row)
             if spec is None:
-                missing.append(
-                    f"table {table.name}, {row.title}: {row.construction.backbone} is no 2-D classifier here"
-                )
+                missing.append(f"table {table.name}, {row.title}: {row.construction.backbone} is no classifier here")
             else:
                 specs.setdefault(spec.digest(), spec)
     return list(specs.values()), tuple(missing)

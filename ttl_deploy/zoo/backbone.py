@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from ttl_deploy.errors import BadInputError, near
 from ttl_deploy.registry import Registry
+from ttl_deploy.spec import InputSpec, make_record
 
 BACKBONES: Registry[Backbone] = Registry("backbone", "ttl_deploy.zoo", "ttl_deploy.backbones")
 
@@ -49,7 +50,7 @@ class CutPoint:
         name: Name of the last unit kept.
         block: Its block number.
         channels: Output channels.
-        stride: Input size over feature size.
+        stride: Input size over feature size, rounded; within a slice where the input is a volume.
         ends_block: Whether a block ends here (the paper's coarse candidates, section 3.2).
     """
 
@@ -69,7 +70,7 @@ class Backbone(ABC):
         units: Everything up to the last cut point, bottom first.
         tail: Layers above the last cut point that only the whole network runs (a last norm, an expanding
             convolution), or None.
-        input_size: Image size of its pretraining, pixels.
+        input_size: Image size of its pretraining, pixels; of volumes depth, height and width.
         first_weight: State-dict name of the convolution that reads the image.
         usual_block: The block after which the paper truncates networks of the family (Tables 1 to 3), or None where it
             has none.
@@ -81,7 +82,7 @@ class Backbone(ABC):
     name: str
     units: tuple[Unit, ...]
     tail: Unit | None = None
-    input_size: int = 224
+    input_size: int | tuple[int, ...] = 224
     first_weight: str
     usual_block: int | None = None
     normalisation: tuple[float, float] | None = None
@@ -94,6 +95,19 @@ class Backbone(ABC):
                 f"backbone {self.name} wants volumes of {self.dims} dimensions, and images have 2",
                 fix="choose a backbone that reads images",
             )
+
+    def input_spec(self, size: int | str | Sequence[int] | None = None, channels: int = 3) -> InputSpec:
+        """One input of the network.
+
+        Args:
+            size: As for `InputSpec`; None: that of its pretraining.
+            channels: Its channels.
+
+        Raises:
+            BadInputError: The size is not of the network's number of axes, or out of range.
+        """
+        kind = "image" if self.dims == 2 else "volume"
+        return make_record(InputSpec, kind=kind, size=self.input_size if size is None else size, channels=channels)
 
     @abstractmethod
     def build(self, channels: int = 3) -> dict[str, nn.Module]:
@@ -153,17 +167,13 @@ class Backbone(ABC):
 
     @functools.cached_property
     def cut_points(self) -> tuple[CutPoint, ...]:
-        """Every place where the network may be cut, bottom first.
-
-        Raises:
-            BadInputError: It reads volumes.
-        """
-        self.refuse_volumes()
+        """Every place where the network may be cut, bottom first."""
+        given = self.input_spec().shape
         with torch.device("meta"):
             modules = self.build()
-        shapes = trace_shapes((modules[unit.name] for unit in self.units), (3, self.input_size, self.input_size))
+        shapes = trace_shapes((modules[unit.name] for unit in self.units), given)
         return tuple(
-            CutPoint(index, unit.name, unit.block, shape[0], round(self.input_size / shape[-1]), unit.ends_block)
+            CutPoint(index, unit.name, unit.block, shape[0], round(given[-1] / shape[-1]), unit.ends_block)
             for index, (unit, shape) in enumerate(zip(self.units, shapes, strict=True))
             if unit.cut
         )
@@ -209,11 +219,15 @@ def trace_shapes(modules: Iterable[nn.Module], shape: Sequence[int]) -> list[tup
         try:
             features = _run_on_meta(module, features)
         except RuntimeError as error:
-            raise BadInputError(
-                f"an image of {shape[-1]} pixels is too small for this network", fix="raise --image-size"
-            ) from error
+            raise BadInputError(f"{_called(shape)} is too small for this network", fix="raise --image-size") from error
         shapes.append(tuple(features.shape[1:]))
     return shapes
+
+
+def _called(shape: Sequence[int]) -> str:
+    if len(shape) > 3:
+        return f"a volume of {'x'.join(map(str, shape[1:]))} voxels"
+    return f"an image of {shape[-1]} pixels"
 
 
 def _run_on_meta(module: nn.Module, features: Tensor) -> Tensor:

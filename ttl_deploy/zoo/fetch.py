@@ -9,6 +9,7 @@ import contextlib
 import io
 from collections.abc import Mapping
 from pathlib import Path
+from typing import NoReturn
 from urllib.parse import urlparse
 
 import torch
@@ -42,3 +43,20 @@ def fetch_file(name: str, url: str) -> Mapping[str, Tensor]:
             "or pass --weights RUN to start from an earlier run, or --weights random",
         ) from error
     return state
+
+
+def refuse_fetching(name: str, home: str) -> NoReturn:
+    """Tells of weights that only a person can fetch.
+
+    Args:
+        name: The backbone.
+        home: Where its authors say where the weights are.
+
+    Raises:
+        WeightsError: Always.
+    """
+    raise WeightsError(
+        f"{name} has no weights that can be fetched from here; its authors' are told of at {home}",
+        fix="fetch their file and pass it with --weights FILE, or pass --weights RUN to start from an earlier run, or "
+        "--weights random",
+    )

@@ -16,8 +16,12 @@ NEEDS_ARGUMENTS = True
 def run(
     backbone: Annotated[str, typer.Argument(help="Name in the zoo, for example resnet50.")],
     image_size: Annotated[
-        str, typer.Option(help="Input size in pixels, for feature sizes and MACs: 224, or height x width: 224x320.")
-    ] = "224",
+        str | None,
+        typer.Option(
+            help="Input size in pixels, for feature sizes and MACs: 224, height x width, or depth x height x width.",
+            show_default="the backbone's, 224",
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """List the cut points of a backbone with what is kept at each: parameters and MACs without the head.
@@ -25,11 +29,11 @@ def run(
     Name a cut by its name, its index, or block:N for the end of a block.
     """
     from ttl_deploy.complexity import cut_costs
-    from ttl_deploy.spec import InputSpec, make_record
     from ttl_deploy.zoo import BACKBONES
 
-    given = make_record(InputSpec.image, size=image_size)
-    costs = cut_costs(BACKBONES.get(backbone), given)
+    network = BACKBONES.get(backbone)
+    given = network.input_spec(image_size)
+    costs = cut_costs(network, given)
     if as_json:
         console.print_json(
             [
@@ -49,8 +53,9 @@ def run(
         )
         return
     whole = costs[-1]
+    size = image_size or "x".join(map(str, given.size))
     console.table(
-        f"{backbone}: {len(costs)} cut points at {image_size} pixels (■ ends a block)",
+        f"{backbone}: {len(costs)} cut points at {size} pixels (■ ends a block)",
         ("cut", "index", "block", "channels", "features", "params (M)", "kept", "MACs (G)", "kept"),
         [
             (
