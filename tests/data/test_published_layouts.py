@@ -321,3 +321,12 @@ def test_bimcv(tmp_path: Path) -> None:
     found = prepared(data, dataset)
     first = "sub-S00001/ses-E00003/mod-rx/sub-S00001_ses-E00003_run-1_bp-chest_vp-pa_cr.png"
     assert colours(found)[first] == 4
+
+
+@pytest.mark.parametrize("shape", [(28, 28, 28), (64, 64, 64)])
+def test_medmnist_in_three_dimensions_is_told_in_one_line(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    path = tmp_path / "organmnist3d.npz"
+    volumes = np.zeros((2, *shape), np.uint8)
+    np.savez_compressed(path, train_images=volumes, train_labels=np.arange(2)[:, None])
+    with pytest.raises(BadInputError, match=r"organmnist3d.npz: .*volumes"):
+        dataset_of(ask(path))

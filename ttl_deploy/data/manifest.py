@@ -84,7 +84,7 @@ def read_dataset(
         BadInputError: Anything about it cannot be used; the error names the file or line and the way out.
     """
     several, columns, sides = TASKS.get(task.kind).SEVERAL, columns or Columns(), sides or {}
-    _refuse_contradictions(path, columns, sides, several=several)
+    _refuse_contradictions(path, columns, sides, options=options, several=several)
     listing = _list(path, classes, columns, sides, options=options, several=several)
     if several:
         found = settle_several(
@@ -151,7 +151,21 @@ def sides_of(reading: Reading) -> dict[str, Path]:
     return {side: Path(file) for side, file in said.items() if file is not None}
 
 
-def _refuse_contradictions(path: Path, columns: Columns, sides: Mapping[str, Path], *, several: bool) -> None:
+def refuse_misreading(data: Data) -> None:
+    """Refuses what a user says of tables, patients and sides, as far as it is seen to be wrong without the data.
+
+    Raises:
+        BadInputError: A template or a pattern is none, options contradict each other, or a side's file is not there.
+    """
+    several = TASKS.get(data.task).SEVERAL
+    _refuse_contradictions(data.path, columns_of(data), sides_of(data), options=True, several=several)
+    if data.patient_pattern is not None:
+        pattern_of_patients(data.patient_pattern)
+
+
+def _refuse_contradictions(
+    path: Path, columns: Columns, sides: Mapping[str, Path], *, options: bool, several: bool
+) -> None:
     if columns.template is not None:
         refuse_no_template(columns.template)
     if columns.labels is not None and columns.label:
@@ -162,7 +176,7 @@ def _refuse_contradictions(path: Path, columns: Columns, sides: Mapping[str, Pat
     if columns.separator is not None and not several:
         fix = "leave it out, or say that images may have several: multilabel"
         raise BadInputError("every image has one label in this task", where="--labels-separator", fix=fix)
-    refuse_sides(columns, sides)
+    refuse_sides(columns, sides, options=options)
 
 
 def _list(
@@ -211,7 +225,7 @@ def _tables(
     def read(table: Path) -> Listing:
         return read_csv(table, alike, options=options, classes=classes, several=several)
 
-    return with_own_sides(path, listing, sides, read, options=options) if sides else listing
+    return with_own_sides(path, listing, sides, read) if sides else listing
 
 
 def _neighbours(path: Path) -> str:

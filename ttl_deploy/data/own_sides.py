@@ -26,9 +26,7 @@ _LONGEST = 2**26
 """Bytes of a list that is read."""
 
 
-def with_own_sides(
-    path: Path, listing: Listing, sides: Mapping[str, Path], read: Callable[[Path], Listing], *, options: bool
-) -> Listing:
+def with_own_sides(path: Path, listing: Listing, sides: Mapping[str, Path], read: Callable[[Path], Listing]) -> Listing:
     """The images of a table and of the files beside it, each on its side; what no file names is for training.
 
     Args:
@@ -36,15 +34,12 @@ def with_own_sides(
         listing: Its images.
         sides: By `val` and `test`, a table read as the first is, or a list of images in it.
         read: Reads a table.
-        options: Whether the command has options for the files, so that an error may name them.
 
     Raises:
-        BadInputError: A file is not there or empty, names what is not in the table, or two name one image.
+        BadInputError: A file is empty, names what is not in the table, or two name one image.
     """
     listing = replace(listing, entries=[replace(entry, split="train") for entry in listing.entries])
     lists = {side: file for side, file in sides.items() if file.suffix.lower() in LISTS}
-    for side, file in sides.items():
-        _refuse_other_file(side, file, options=options)
     listing = _listed(listing, lists)
     for side, file in sides.items():
         if side not in lists:
@@ -54,8 +49,14 @@ def with_own_sides(
     return replace(listing, notes=(*listing.notes, *told))
 
 
-def refuse_sides(columns: Columns, sides: Mapping[str, Path]) -> None:
-    """Raises `BadInputError` where files of sides contradict a column of sides, or one is missing."""
+def refuse_sides(columns: Columns, sides: Mapping[str, Path], *, options: bool) -> None:
+    """Raises `BadInputError` where files of sides contradict a column of sides, or one is missing or cannot be read.
+
+    Args:
+        columns: How the table is read.
+        sides: See `with_own_sides`.
+        options: Whether the command has options for the files, so that an error may name them.
+    """
     if not sides:
         return
     option = f"--{next(iter(sides))}-data"
@@ -65,6 +66,8 @@ def refuse_sides(columns: Columns, sides: Mapping[str, Path]) -> None:
         raise BadInputError("has no test side beside it", where=option, fix="pass --test-data too, or leave it out")
     if len(set(sides.values())) < len(sides):
         raise BadInputError("is the validation side too", where="--test-data", fix="leave --val-data out")
+    for side, file in sides.items():
+        _refuse_other_file(side, file, options=options)
 
 
 def _refuse_other_file(side: str, file: Path, *, options: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -56,9 +57,9 @@ def _names(given: Any) -> Any:
     return tuple(name.strip() for name in given.split(",")) if isinstance(given, str) else given
 
 
-def _path_text(given: Any) -> Any:
-    """A path as a record holds it."""
-    return str(given) if isinstance(given, Path) else given
+def _whole_path(given: Any) -> Any:
+    """A path as a run can record it, whatever folder the next command runs in."""
+    return os.path.realpath(given) if isinstance(given, str | Path) and str(given) else given
 
 
 def _columns(given: Any) -> Any:
@@ -148,7 +149,7 @@ class Reading(Record):
     ] = None
     val_data: Annotated[
         str | None,
-        BeforeValidator(_path_text),
+        BeforeValidator(_whole_path),
         Field(
             description="CSV: the validation images, as --test-data.",
             exclude_if=lambda said: said is None,
@@ -157,7 +158,7 @@ class Reading(Record):
     ] = None
     test_data: Annotated[
         str | None,
-        BeforeValidator(_path_text),
+        BeforeValidator(_whole_path),
         Field(
             description="CSV: the test images, a table like DATA, or a .txt with the names of some of DATA's, one a "
             "line; all others are for training.",

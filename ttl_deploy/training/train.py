@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import shlex
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from lightning_fabric import Fabric
 from ttl_deploy import __version__, files, hardware
 from ttl_deploy.complexity import count
 from ttl_deploy.data.class_names import refuse_positive_from, task_of_names
-from ttl_deploy.data.manifest import dataset_of, pattern_of_patients, sides_of
+from ttl_deploy.data.manifest import dataset_of, refuse_misreading
 from ttl_deploy.data.prepared import Prepared, prepare, prepare_like, write_split
 from ttl_deploy.data.torch_data import ImageBatches, mix_seeds
 from ttl_deploy.data.understood import write_understood
@@ -196,8 +196,7 @@ def check(data: Data, model: Model, protocol: Protocol) -> None:
     _refuse_task(data, protocol)
     if model.weights not in _NAMED_WEIGHTS:
         weights_file(Path(model.weights))
-    if data.patient_pattern is not None:
-        pattern_of_patients(data.patient_pattern)
+    refuse_misreading(data)
 
 
 def _refuse_task(data: Data, protocol: Protocol) -> None:
@@ -315,16 +314,12 @@ def _configure(
         model=model_spec,
         preprocess=preprocess,
         split=split,
-        reading=Reading(**{**data.shared(Reading), **_absolute(sides_of(data)), "classes": model_spec.classes}),
+        reading=Reading(**{**data.shared(Reading), "classes": model_spec.classes}),
         weights=model.weights if model.weights in _NAMED_WEIGHTS else str(Path(model.weights).resolve()),
         precision=resolve_precision(protocol.precision, accelerator)[0],
         accelerator=accelerator,
         **protocol.shared(Recipe),
     )
-
-
-def _absolute(sides: Mapping[str, Path]) -> dict[str, str]:
-    return {f"{side}_data": str(file.resolve()) for side, file in sides.items()}
 
 
 def _model(config: TrainConfig, reporter: Reporter) -> tuple[TransferModel, str]:
