@@ -13,7 +13,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from ttl_deploy.artifact import open_artifact, sign
-    from ttl_deploy.spec import Bounds, Data, Model, Placement, Protocol, Scenario, Stream, Trust
+    from ttl_deploy.spec import Bounds, Data, Model, Placement, Protocol, Reading, Scenario, Stream, Table, Trust
     from ttl_deploy.training.run import open_run
     from ttl_deploy.verbs.bench import bench
     from ttl_deploy.verbs.ceiling import ceiling
@@ -31,8 +31,10 @@ __all__ = [
     "Model",
     "Placement",
     "Protocol",
+    "Reading",
     "Scenario",
     "Stream",
+    "Table",
     "Trust",
     "bench",
     "ceiling",
@@ -55,8 +57,10 @@ _ELSEWHERE = {
     "Model": "spec",
     "Placement": "spec",
     "Protocol": "spec",
+    "Reading": "spec",
     "Scenario": "spec",
     "Stream": "spec",
+    "Table": "spec",
     "Trust": "spec",
     "open_artifact": "artifact",
     "open_run": "training.run",

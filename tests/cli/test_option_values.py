@@ -16,7 +16,7 @@ from ttl_deploy.resources import data_folder
 COMMANDS = typer.main.get_command(program()).commands  # type: ignore[attr-defined]
 
 FREE = {
-    "classes", "patient-pattern", "path-column", "label-column", "patient-column", "split-column",
+    "classes", "patient-pattern", "path-column", "label-column", "patient-column", "split-column", "label-columns",
     "host", "name", "address", "cuts",
 }  # fmt: skip
 """Text options whose words only the data, a network or a cluster can refuse."""
@@ -133,6 +133,14 @@ def test_a_word_that_is_none_of_an_options_is_refused_with_those_that_are(
         ("train", "image-size", "0", "greater than or equal to 8"),
         ("train", "patient-pattern", "(", "is not a regular expression"),
         ("search", "patient-pattern", "P[0-9]+", "has 0 groups"),
+        ("train", "path-template", "scans/x.png", "has no {}"),
+        ("search", "path-template", "{}*", "has a wildcard"),
+        ("verify", "path-template", "{}", "--data"),
+        ("predict", "path-template", "scans/x.png", "has no {}"),
+        ("train", "test-data", "nowhere.csv", "nowhere.csv: no such file"),
+        ("search", "val-data", "nowhere.csv", "pass --test-data too"),
+        ("train", "labels-separator", ";", "one label in this task"),
+        ("train", "label-columns", "A,A", "'A' is named twice"),
         ("search", "weights", "nowhere.pth", "nowhere.pth: no such file"),
         ("train", "layers", "2", "--layers is LWFT's, not ttl's"),
         ("train", "slim", "7", "--slim is TransFusion's, not ttl's"),

@@ -36,19 +36,32 @@ REQUIRED = ("path", "label")
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """The columns that a user names; None: found by its name, blank: not used.
+    """How a user says that a table is read; of a column None: found by its name, blank: not used.
 
     Attributes:
         path: File of the image.
         label: Its class.
         patient: Whose it is.
         split: `train`, `val` or `test`.
+        labels: The columns of single classes, in place of one for all.
+        separator: What stands between the labels of a cell; None: `|`, or what the classes leave no doubt of.
+        template: Where the image of a cell lies; see `ttl_deploy.data.image_paths`.
     """
 
     path: str | None = None
     label: str | None = None
     patient: str | None = None
     split: str | None = None
+    labels: tuple[str, ...] | None = None
+    separator: str | None = None
+    template: str | None = None
+
+    @property
+    def of_tables(self) -> list[str]:
+        """The options that were said and mean nothing but in a table."""
+        said = {f"--{role}-column": getattr(self, role) for role in NAMES}
+        said |= {"--label-columns": self.labels, "--labels-separator": self.separator, "--path-template": self.template}
+        return [option for option, value in said.items() if value]
 
 
 def find_columns(

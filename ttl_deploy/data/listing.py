@@ -64,6 +64,7 @@ class Listing:
         told: What else was understood, a sentence each.
         notes: See `ttl_deploy.data.items.Interpretation`.
         classes: The labels, where the input has them all, such as in a column each.
+        separator: What stands between labels, where the user says it.
         is_table: Whether labels are cells, where `nan` means that there is none.
     """
 
@@ -76,6 +77,7 @@ class Listing:
     told: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     classes: tuple[str, ...] | None = None
+    separator: str | None = None
     is_table: bool = False
 
 

@@ -1,4 +1,4 @@
-"""Reads a data set from what the user has: a folder per class, a CSV, or an .npz in MedMNIST's layout.
+"""Reads a data set from what the user has: a folder per class, a CSV, MedMNIST's .npz or PatchCamelyon's .h5 files.
 
 Everything that can be refused without decoding an image is refused here, in one line that names the file or line.
 """
@@ -7,29 +7,39 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from ttl_deploy.data.columns import NAMES, Columns
+from ttl_deploy.data.columns import Columns
+from ttl_deploy.data.h5_arrays import H5Arrays, is_h5
+from ttl_deploy.data.image_paths import refuse_no_template
 from ttl_deploy.data.items import ArraySource, Dataset, FileSource, ImageSource, Interpretation, Item
 from ttl_deploy.data.listing import Entry, Listing
 from ttl_deploy.data.one_label import settle_one
+from ttl_deploy.data.own_sides import TABLES, refuse_sides, with_own_sides
 from ttl_deploy.data.read_csv import read_csv
 from ttl_deploy.data.read_folder import read_folder
 from ttl_deploy.data.read_masks import list_masks, settle_masks
-from ttl_deploy.data.read_npz import read_npz
+from ttl_deploy.data.read_npz import read_arrays, read_npz
 from ttl_deploy.data.several_labels import UnknownPolicy, settle_several
 from ttl_deploy.data.values import merged, one_writing
 from ttl_deploy.errors import BadInputError, near
 from ttl_deploy.files import exists, is_file, is_folder
-from ttl_deploy.spec import Data, TaskSpec
+from ttl_deploy.spec import Data, Reading, TaskSpec
 from ttl_deploy.tasks import TASKS
 
-__all__ = ["ArraySource", "Dataset", "FileSource", "ImageSource", "Item", "dataset_of", "read_dataset"]
-
-TABLES = frozenset({".csv", ".tsv"})
-"""Endings of a table, in lower case."""
+__all__ = [
+    "ArraySource",
+    "Dataset",
+    "FileSource",
+    "ImageSource",
+    "Item",
+    "columns_of",
+    "dataset_of",
+    "read_dataset",
+    "sides_of",
+]
 
 _SHOWN = 5
 """How many missing files an error names."""
@@ -42,6 +52,7 @@ def read_dataset(
     ignore_other_labels: bool = False,
     patient_pattern: str | None = None,
     columns: Columns | None = None,
+    sides: Mapping[str, Path] | None = None,
     options: bool = False,
     task: TaskSpec = TaskSpec(),  # noqa: B008 - a frozen record
     unknown: UnknownPolicy = "ignore",
@@ -53,15 +64,16 @@ def read_dataset(
 
     Args:
         path: A folder with one folder per class, on its own or below train, val and test; a .csv with the columns path,
-            label and, where known, patient_id and split; or an .npz in MedMNIST's layout. Where an image may have
-            several labels, they are joined by `|` in one cell, or have a column of 1, 0 and -1 each.
+            label and, where known, patient_id and split; an .npz in MedMNIST's layout; or PatchCamelyon's folder. Where
+            an image may have several labels, they are joined by `|` in one cell, or have a column of 1, 0 and -1 each.
         classes: Names and order of the classes (for an .npz the names of the labels 0, 1, …). None: as found, numbers
             sorted by value.
         ignore_other_labels: Leave out images whose label is not in `classes` instead of refusing them; where an image
             may have several labels, leave out the label and keep the image.
         patient_pattern: Regular expression with one group that finds the patient in an image's id, for data that has no
-            patient_id.
-        columns: Which columns of a table to use; None: found by their names.
+            patient_id; in the cell where `columns` names one of patients.
+        columns: How a table is read; None: by the names of its columns.
+        sides: A table or list of the images of `val` and `test`; see `ttl_deploy.data.own_sides`.
         options: Whether the command has options for classes and columns, so that an error may name them.
         task: What the labels mean.
         unknown: Of several labels, what one counts as of which nothing is known.
@@ -72,20 +84,26 @@ def read_dataset(
     Raises:
         BadInputError: Anything about it cannot be used; the error names the file or line and the way out.
     """
-    kind = TASKS.get(task.kind)
+    kind, columns, sides = TASKS.get(task.kind), columns or Columns(), sides or {}
     several = kind.SEVERAL
-    listing = _list(path, classes, columns, options=options, several=several, masks=kind.DENSE)
+    _refuse_contradictions(path, columns, sides, options=options, several=several)
     if kind.DENSE:
+        listing = _masks(path, columns, sides, options=options)
         found = settle_masks(path, listing, classes, task)
     elif several:
+        listing = _list(path, classes, columns, sides, options=options, several=True)
         found = settle_several(
             path, listing, classes, task, ignore=ignore_other_labels, unknown=unknown, options=options
         )
     else:
+        listing = _list(path, classes, columns, sides, options=options, several=False)
         found = settle_one(path, listing, classes, task, ignore=ignore_other_labels, options=options)
-    _refuse_missing(path, found.entries)
-    entries, of_patients = _one_writing_of_patients(found.entries)
-    if patient_pattern is not None:
+    _refuse_missing(path, found.entries, columns.template if options else None)
+    entries = found.entries
+    if patient_pattern is not None and columns.patient:
+        entries = _patients_within(entries, pattern_of_patients(patient_pattern))
+    entries, of_patients = _one_writing_of_patients(entries)
+    if patient_pattern is not None and not columns.patient:
         entries = _with_patients(path, listing, entries, patient_pattern)
     items = tuple(
         Item(e.id, label, e.patient, e.split, e.source, e.mask) for e, label in zip(entries, found.labels, strict=True)
@@ -112,30 +130,119 @@ def dataset_of(data: Data) -> Dataset:
         classes=data.classes,
         ignore_other_labels=data.ignore_other_labels,
         patient_pattern=data.patient_pattern,
-        columns=Columns(data.path_column, data.label_column, data.patient_column, data.split_column),
+        columns=columns_of(data),
+        sides=sides_of(data),
         options=True,
         task=data.task_spec,
         unknown=data.unknown,
     )
 
 
+def columns_of(reading: Reading) -> Columns:
+    """How a user, or a run, says that a table is read."""
+    return Columns(
+        reading.path_column,
+        reading.label_column,
+        reading.patient_column,
+        reading.split_column,
+        labels=reading.label_columns,
+        separator=reading.labels_separator,
+        template=reading.path_template,
+    )
+
+
+def sides_of(reading: Reading) -> dict[str, Path]:
+    """The files of single sides."""
+    said = {"val": reading.val_data, "test": reading.test_data}
+    return {side: Path(file) for side, file in said.items() if file is not None}
+
+
+def refuse_misreading(data: Data) -> None:
+    """Refuses what a user says of tables, patients and sides, as far as it is seen to be wrong without the data.
+
+    Raises:
+        BadInputError: A template or a pattern is none, options contradict each other, or a side's file is not there.
+    """
+    several = TASKS.get(data.task).SEVERAL
+    _refuse_contradictions(data.path, columns_of(data), sides_of(data), options=True, several=several)
+    if data.patient_pattern is not None:
+        pattern_of_patients(data.patient_pattern)
+
+
+def _refuse_contradictions(
+    path: Path, columns: Columns, sides: Mapping[str, Path], *, options: bool, several: bool
+) -> None:
+    if columns.template is not None:
+        refuse_no_template(columns.template)
+    if columns.labels is not None and columns.label:
+        raise BadInputError("--label-column and --label-columns are both given", where=path, fix="leave one out")
+    if columns.separator is not None and columns.labels is not None:
+        what = "--labels-separator divides one column, and --label-columns names several"
+        raise BadInputError(what, where=path, fix="leave one out")
+    if columns.separator is not None and not several:
+        fix = "leave it out, or say that images may have several: multilabel"
+        raise BadInputError("every image has one label in this task", where="--labels-separator", fix=fix)
+    refuse_sides(columns, sides, options=options)
+
+
+def _masks(path: Path, columns: Columns, sides: Mapping[str, Path], *, options: bool) -> Listing:
+    if not exists(path):
+        raise BadInputError("no such file or folder", where=path, fix=_neighbours(path))
+    needless = [name for name in ("labels", "separator", "template") if getattr(columns, name) is not None]
+    if needless or sides:
+        words = {"labels": "--label-columns", "separator": "--labels-separator", "template": "--path-template"}
+        option = words[needless[0]] if needless else f"--{next(iter(sides))}-data"
+        raise BadInputError("is of labels, not of masks", where=option, fix="leave it out")
+    return list_masks(path, columns, options=options)
+
+
 def _list(
-    path: Path, classes: Sequence[str] | None, columns: Columns | None, *, options: bool, several: bool, masks: bool
+    path: Path,
+    classes: Sequence[str] | None,
+    columns: Columns,
+    sides: Mapping[str, Path],
+    *,
+    options: bool,
+    several: bool,
 ) -> Listing:
     if not exists(path):
         raise BadInputError("no such file or folder", where=path, fix=_neighbours(path))
-    named = [role for role in NAMES if columns is not None and getattr(columns, role)]
-    if named and path.suffix.lower() not in TABLES:
-        raise BadInputError("is no table", where=path, fix=f"leave --{named[0]}-column out, or pass a .csv")
-    if masks:
-        return list_masks(path, columns, options=options)
+    arrays = is_h5(path)
+    of_tables = [*columns.of_tables, *(f"--{side}-data" for side in sides)]
+    needless = [option for option in of_tables if not (arrays and option == "--patient-column")]
+    if needless and path.suffix.lower() not in TABLES:
+        raise BadInputError("is no table", where=path, fix=f"leave {needless[0]} out, or pass a .csv")
+    if arrays:
+        opened = H5Arrays(path, columns.patient)
+        listing = read_arrays(path, opened, classes, several=several, options=options)
+        return replace(listing, columns={"patient": columns.patient} if columns.patient else {})
     if path.is_dir():
         return read_folder(path)
     if path.suffix.lower() in TABLES:
-        return read_csv(path, columns, options=options, classes=classes, several=several)
+        return _tables(path, classes, columns, sides, options=options, several=several)
     if path.suffix.lower() == ".npz":
         return read_npz(path, classes, several=several, options=options)
     raise BadInputError("is not a data set", where=path, fix="pass a folder with one folder per class, a .csv or .npz")
+
+
+def _tables(
+    path: Path,
+    classes: Sequence[str] | None,
+    columns: Columns,
+    sides: Mapping[str, Path],
+    *,
+    options: bool,
+    several: bool,
+) -> Listing:
+    columns = replace(columns, split="") if sides else columns
+    listing = read_csv(path, columns, options=options, classes=classes, several=several)
+    # A label that no image of a small table has is a label all the same.
+    alike = columns if listing.classes is None else replace(columns, label=None, labels=listing.classes)
+
+    def read(table: Path) -> Listing:
+        return read_csv(table, alike, options=options, classes=classes, several=several)
+
+    return with_own_sides(path, listing, sides, read) if sides else listing
 
 
 def _neighbours(path: Path) -> str:
@@ -155,18 +262,19 @@ def _one_writing_of_patients(entries: list[Entry]) -> tuple[list[Entry], list[st
     return [replace(e, patient=writing[e.patient]) if e.patient else e for e in entries], [told]
 
 
-def _refuse_missing(path: Path, entries: list[Entry]) -> None:
+def _refuse_missing(path: Path, entries: list[Entry], template: str | None) -> None:
     sources = [(e.id, e.source) for e in entries]
     gone = [(name, s.path) for name, s in sources if isinstance(s, FileSource) and not is_file(s.path)]
     if not gone:
         return
     missing = [name for name, _ in gone]
     more = f" and {len(missing) - _SHOWN} more" if len(missing) > _SHOWN else ""
+    wrong = "the paths, which are" if template is None else f"--path-template {template}, which is"
     raise BadInputError(
         f"{len(missing)} of {len(entries)} images listed {'is' if len(missing) == 1 else 'are'} missing: "
         f"{', '.join(missing[:_SHOWN])}{more}",
         where=path,
-        fix=f"restore them or correct the paths, which are relative to {path.parent}{_alike(gone[0][1])}",
+        fix=f"restore them or correct {wrong} relative to {path.parent}{_alike(gone[0][1])}",
     )
 
 
@@ -204,12 +312,22 @@ def pattern_of_patients(pattern: str) -> re.Pattern[str]:
     return expression
 
 
+def _patients_within(entries: list[Entry], expression: re.Pattern[str]) -> list[Entry]:
+    """The patients as the pattern finds them in the cells of a column."""
+    fix = "correct the pattern or the cell"
+    return [
+        entry if entry.patient is None else replace(entry, patient=_found(expression, entry.patient, entry.place, fix))
+        for entry in entries
+    ]
+
+
 def _patient(entry: Entry, expression: re.Pattern[str]) -> str:
-    found = expression.search(entry.id)
+    return _found(expression, entry.id, entry.place, "correct the pattern or rename the file")
+
+
+def _found(expression: re.Pattern[str], text: str, place: str, fix: str) -> str:
+    found = expression.search(text)
     if found is None or not found[1]:
-        raise BadInputError(
-            f"--patient-pattern {expression.pattern!r} finds no patient in {entry.id}",
-            where=entry.place,
-            fix="correct the pattern or rename the file",
-        )
+        what = f"--patient-pattern {expression.pattern!r} finds no patient in {text}"
+        raise BadInputError(what, where=place, fix=fix)
     return found[1]

@@ -33,7 +33,8 @@ def settle_one(
     _refuse_unlabelled(listing, classes, ignore=ignore, options=options)
     listing, told = _one_writing(listing, classes)
     found = {entry.label for entry in listing.entries} | set(listing.empty)
-    names = settle_names(path, found, classes, fewest=task.fewest_classes, hint=listing.hint)
+    given = classes if classes is not None else listing.classes
+    names = settle_names(path, found, given, fewest=task.fewest_classes, hint=listing.hint)
     entries, left_out = _of_classes(listing.entries, names, ignore=ignore, options=options)
     _refuse_unpopulated(path, listing, entries, names)
     meaning = task_of_names(task, names)

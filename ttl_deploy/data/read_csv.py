@@ -16,6 +16,7 @@ from itertools import chain
 from pathlib import Path
 
 from ttl_deploy.data.columns import NAMES, REQUIRED, Columns, find_columns, named_columns, normal
+from ttl_deploy.data.image_paths import ImagePaths
 from ttl_deploy.data.items import FileSource
 from ttl_deploy.data.listing import SIDE_WORDS, Entry, Listing, side_of
 from ttl_deploy.data.values import is_missing, mark_of, patient_of, tidy
@@ -45,7 +46,8 @@ def read_csv(
         columns: Which columns to use; None: found by their names.
         options: Whether the command has options for the columns, so that an error may name them.
         classes: The user's names of the classes.
-        several: Whether an image may have several labels; each may then have a column of 1, 0 and -1.
+        several: Whether an image may have several labels; each may then have a column of 1, 0 and -1. Columns that the
+            user names are of 1 and 0 where it has one.
 
     Raises:
         BadInputError: It is not UTF-8 or not a table, a column is missing or may be another, or a row is incomplete,
@@ -56,9 +58,12 @@ def read_csv(
     if header is None:
         raise _no_images(table)
     columns = columns or Columns()
-    marked = _marked(table, header[1], columns, classes, options=options) if several else {}
+    given = several or columns.labels is not None
+    marked = _marked(table, header[1], columns, classes, options=options) if given else {}
     if marked:
         columns = replace(columns, label="")
+    of_marks = _joined if several else _one_of
+    paths = ImagePaths(table, columns.template) if columns.template is not None else None
     places = find_columns(table, header[1], columns, options=options, required=("path",) if marked else REQUIRED)
     entries: list[Entry] = []
     lines: dict[str, tuple[int, str]] = {}
@@ -66,7 +71,9 @@ def read_csv(
     for line, cells in rows:
         found = {role: _cell(cells, i) for role, i in places.items()}
         if marked:
-            found["label"] = _joined(table, line, cells, marked)
+            found["label"] = of_marks(table, line, cells, marked)
+        if paths is not None and found["path"]:
+            found["path"] = paths.of(found["path"], _place(table, line))
         entry = _entry(table, line, found, endings)
         _refuse_double(table, entry, line, lines)
         entries.append(entry)
@@ -75,16 +82,23 @@ def read_csv(
     used = {role: header[1][place] for role, place in places.items()}
     taken = {*places.values(), *marked.values()}
     unused = tuple(name for place, name in enumerate(header[1]) if name and place not in taken)
-    of_labels = ", ".join(header[1][place] for place in marked.values())
     return Listing(
         entries,
         columns=used,
         unused=unused,
         told=endings.told(),
-        notes=(f"labels from the columns {of_labels}",) if marked else (),
+        notes=tuple(_notes([header[1][place] for place in marked.values()], columns.template)),
         classes=tuple(marked) or None,
+        separator=columns.separator,
         is_table=True,
     )
+
+
+def _notes(of_labels: Sequence[str], template: str | None) -> Iterator[str]:
+    if of_labels:
+        yield f"labels from the columns {', '.join(of_labels)}"
+    if template is not None:
+        yield f"images at {template}"
 
 
 def open_table(
@@ -238,9 +252,11 @@ def _marked(
 ) -> dict[str, int]:
     """Position of each label's own column; empty where the labels are in one column together.
 
-    The columns that the user's classes name; else, in a table without a column of labels, all that hold nothing but
-    1, 0, -1 and no value, and are of no other use.
+    The columns that the user names for it; else those that the user's classes name; else, in a table without a column
+    of labels, all that hold nothing but 1, 0, -1 and no value, and are of no other use.
     """
+    if columns.labels is not None:
+        return _named(table, header, columns.labels, options=options)
     if columns.label:
         return {}
     together = columns.label is None and any(normal(name) in NAMES["label"] for name in header)
@@ -257,6 +273,16 @@ def _marked(
     free = {place: name for place, name in enumerate(header) if name and place not in used.values()}
     places = _places_of_marks(table, free)
     return named_columns(table, header, [tidy(free[place]) for place in places])
+
+
+def _named(table: Path, header: Sequence[str], names: Sequence[str], *, options: bool) -> dict[str, int]:
+    """Position of each column that the user names for a label."""
+    found = named_columns(table, header, names)
+    missing = next((name for name in names if name not in found), None)
+    if missing is not None:
+        way = "correct --label-columns; " if options else ""
+        raise BadInputError(f"has no column {missing!r}", where=table, fix=f"{way}{near(missing, header)}")
+    return found
 
 
 def _places_of_marks(table: Path, free: Mapping[int, str]) -> list[int]:
@@ -284,6 +310,23 @@ def _joined(table: Path, line: int, cells: Sequence[str], marked: Mapping[str, i
             raise BadInputError(f"{name} is {_cell(cells, place)!r}", where=_place(table, line), fix=fix)
         marks.append(mark)
     return text_of_marks(marked, marks)
+
+
+def _one_of(table: Path, line: int, cells: Sequence[str], marked: Mapping[str, int]) -> str:
+    """The class of a row: the one whose column is 1, where every other is 0."""
+    marks = {name: mark_of(_cell(cells, place)) for name, place in marked.items()}
+    strange = next((name for name, mark in marks.items() if mark not in (0, 1)), None)
+    if strange is not None:
+        what, fix = f"{strange} is {_cell(cells, marked[strange])!r}", "write 1 in the column of the class, 0 in others"
+        raise BadInputError(what, where=_place(table, line), fix=fix)
+    chosen = [name for name, mark in marks.items() if mark == 1]
+    if not chosen:
+        fix = "name the column of its class with the others, correct the line or remove it"
+        raise BadInputError(f"none of {', '.join(marked)} is 1", where=_place(table, line), fix=fix)
+    if len(chosen) > 1:
+        fix = "correct it; where an image may have several labels, that is the task multilabel"
+        raise BadInputError(f"{' and '.join(chosen)} are 1", where=_place(table, line), fix=fix)
+    return chosen[0]
 
 
 def _cell(cells: Sequence[str], place: int) -> str:

@@ -2,22 +2,23 @@
 
 Labels are integers; their names are the numbers, or those that the user gives in their order. Where an image may have
 several, each has a column. Patients, where they are
-known, are in an array beside them: `train_patients`, `train_patient_ids` and so on.
+known, are in an array beside them: `train_patients`, `train_patient_ids` and so on. Files of other kinds that hold such
+arrays (`ttl_deploy.data.h5_arrays`) are read alike.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ttl_deploy.data.columns import PATIENT_NAMES, normal
-from ttl_deploy.data.items import ArraySource
+from ttl_deploy.data.items import ArraySource, Rows
 from ttl_deploy.data.listing import Entry, Listing
-from ttl_deploy.data.npz_arrays import MOST_IMAGES, NpzArrays, NpzRows
+from ttl_deploy.data.npz_arrays import MOST_IMAGES, NpzArrays
 from ttl_deploy.data.values import patient_of
 from ttl_deploy.errors import BadInputError
 from ttl_deploy.spec.inputs import MOST_CHANNELS
@@ -26,6 +27,34 @@ from ttl_deploy.tasks.multilabel import text_of_marks
 
 _SIDES = ("train", "val", "test")
 _LAYOUT = "see MedMNIST's layout: one image and label per row"
+
+
+class ImageRows(Rows, Protocol):
+    """Images whose rows are read when they are asked for."""
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of the values."""
+
+    def __len__(self) -> int:
+        """How many there are."""
+
+    def check(self) -> None:
+        """Raises `BadInputError` where it can be seen that they are damaged."""
+
+
+class Arrays(Protocol):
+    """The arrays of a file, or of several, by MedMNIST's names."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the arrays."""
+
+    def rows(self, name: str) -> ImageRows:
+        """An array whose rows are read when they are asked for."""
+
+    def whole(self, name: str) -> NDArray[Any]:
+        """An array in memory."""
 
 
 def read_npz(path: Path, classes: Sequence[str] | None, *, several: bool = False, options: bool = False) -> Listing:
@@ -41,7 +70,17 @@ def read_npz(path: Path, classes: Sequence[str] | None, *, several: bool = False
         BadInputError: It is not an .npz, is damaged, holds pickled objects, or an array is missing or has another shape
             or type than expected; the error names the array.
     """
-    arrays = NpzArrays(path)
+    return read_arrays(path, NpzArrays(path), classes, several=several, options=options)
+
+
+def read_arrays(
+    path: Path, arrays: Arrays, classes: Sequence[str] | None, *, several: bool = False, options: bool = False
+) -> Listing:
+    """As `read_npz`, of arrays that were opened from a path.
+
+    Raises:
+        BadInputError: An array is missing, damaged, or has another shape or type than expected.
+    """
     present = [side for side in _SIDES if f"{side}_images" in arrays.names or f"{side}_labels" in arrays.names]
     if "train" not in present:
         raise _missing(path, "train_images", arrays)
@@ -63,7 +102,7 @@ def read_npz(path: Path, classes: Sequence[str] | None, *, several: bool = False
     return Listing(entries, columns=columns, unused=tuple(unused), classes=marked)
 
 
-def images_of(path: Path, arrays: NpzArrays, name: str) -> NpzRows:
+def images_of(path: Path, arrays: Arrays, name: str) -> ImageRows:
     """The images of an array, which was read through once.
 
     Raises:
@@ -93,7 +132,7 @@ def _patients_of(name: str) -> str | None:
     return side if side in _SIDES and {plural, plural.removesuffix("s")} & PATIENT_NAMES else None
 
 
-def _patients(path: Path, side: str, arrays: NpzArrays, count: int) -> list[str | None]:
+def _patients(path: Path, side: str, arrays: Arrays, count: int) -> list[str | None]:
     names = [name for name in arrays.names if _patients_of(name) == side]
     if not names:
         return [None] * count
@@ -107,7 +146,7 @@ def _patients(path: Path, side: str, arrays: NpzArrays, count: int) -> list[str 
     return [patient_of(value.decode(errors="replace") if isinstance(value, bytes) else str(value)) for value in values]
 
 
-def _checked(path: Path, side: str, arrays: NpzArrays, *, several: bool) -> tuple[NpzRows, NDArray[Any]]:
+def _checked(path: Path, side: str, arrays: Arrays, *, several: bool) -> tuple[ImageRows, NDArray[Any]]:
     """Images and labels of one side: (N,), or (N, K) where an image may have several."""
     for kind in ("images", "labels"):
         if f"{side}_{kind}" not in arrays.names:
@@ -123,7 +162,7 @@ def _checked(path: Path, side: str, arrays: NpzArrays, *, several: bool) -> tupl
     return images_of(path, arrays, f"{side}_images"), labels
 
 
-def _image_problem(images: NpzRows) -> str | None:
+def _image_problem(images: ImageRows) -> str | None:
     if images.dtype.kind != "u" or images.dtype.itemsize > 2:
         return f"images of type {images.dtype}; uint8 and uint16 are supported"
     dimensions = len(images.shape)
@@ -198,7 +237,7 @@ def _entries(
     path: Path,
     side: str,
     split: str | None,
-    images: NpzRows,
+    images: ImageRows,
     names: Sequence[str],
     patients: Sequence[str | None],
 ) -> list[Entry]:
@@ -209,7 +248,7 @@ def _entries(
     ]
 
 
-def _missing(path: Path, name: str, arrays: NpzArrays) -> BadInputError:
+def _missing(path: Path, name: str, arrays: Arrays) -> BadInputError:
     found = ", ".join(sorted(arrays.names)) or "nothing"
     return BadInputError(
         f"has no array {name}; found: {found}", where=path, fix="name the arrays train_images, train_labels and so on"

@@ -122,7 +122,9 @@ def _is_none(word: str, given: Sequence[str] | None) -> bool:
 
 
 def _separator(listing: Listing, texts: Sequence[str], given: Sequence[str] | None) -> str:
-    """The sign between labels: another than `|` only where the user's classes leave no doubt."""
+    """The sign between labels: that of the user; another than `|` only where the user's classes leave no doubt."""
+    if listing.separator is not None:
+        return listing.separator
     if given is None or listing.classes is not None or any(SEPARATOR in text for text in texts):
         return SEPARATOR
     for sign in _OTHER_SEPARATORS:

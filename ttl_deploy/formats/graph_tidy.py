@@ -63,8 +63,8 @@ def tidy(proto: onnx.ModelProto, model: TransferModel) -> onnx.ModelProto:
 def held(proto: onnx.ModelProto) -> Held:
     """Counts a graph.
 
-    The bounds of a clipped activation (ReLU6) and the factors of a resize are no parameters, nor are the ones and zeros of the instance norm that
-    PyTorch's exporter writes for a group norm.
+    The bounds of a clipped activation (ReLU6) and the factors of a resize are no parameters, nor are the ones and zeros
+    of the instance norm that PyTorch's exporter writes for a group norm.
     """
     constants = {name for node in proto.graph.node if node.op_type in _WITH_CONSTANTS for name in node.input[1:]}
     factors = {name for node in proto.graph.node if node.op_type == "Resize" for name in node.input[1:]}

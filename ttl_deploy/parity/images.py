@@ -12,8 +12,10 @@ from pathlib import Path
 
 from ttl_deploy.data.cache import PixelCache
 from ttl_deploy.data.columns import normal
+from ttl_deploy.data.h5_arrays import is_h5
+from ttl_deploy.data.image_paths import ImagePaths
 from ttl_deploy.data.items import ArraySource, Dataset, FileSource, Item
-from ttl_deploy.data.manifest import read_dataset
+from ttl_deploy.data.manifest import columns_of, read_dataset
 from ttl_deploy.data.npz_arrays import NpzArrays
 from ttl_deploy.data.prepared import Prepared, assemble, cached_masks
 from ttl_deploy.data.read_csv import locate, open_table
@@ -22,16 +24,17 @@ from ttl_deploy.data.read_npz import images_of
 from ttl_deploy.errors import BadInputError
 from ttl_deploy.inputs.image_kinds import is_image
 from ttl_deploy.progress import SILENT, Reporter
-from ttl_deploy.spec import PreprocessSpec
+from ttl_deploy.spec import PreprocessSpec, Reading
 from ttl_deploy.tasks import Label, Task
 
 
-def read_items(path: Path, task: Task) -> Dataset:
+def read_items(path: Path, task: Task, reading: Reading = Reading()) -> Dataset:
     """The images of a data set, or of its test side where it has one.
 
     Args:
         path: A folder, CSV or .npz.
         task: The models' own; a label that is none of its classes is refused.
+        reading: How a table is read.
 
     Returns:
         A data set; where it has no labels, all are `Task.unlabelled`.
@@ -39,12 +42,20 @@ def read_items(path: Path, task: Task) -> Dataset:
     Raises:
         BadInputError: There is nothing to read, or a label is not a class.
     """
-    unlabelled = _unlabelled(path, task)
+    unlabelled = _unlabelled(path, task, reading)
     if unlabelled is not None:
         if not unlabelled:
             raise BadInputError("holds no image", where=path, fix="pass a folder, CSV or .npz of images")
         return Dataset(path, task, unlabelled)
-    dataset = read_dataset(path, classes=task.classes, task=task.spec)
+    dataset = read_dataset(
+        path,
+        classes=task.classes,
+        ignore_other_labels=reading.ignore_other_labels,
+        patient_pattern=reading.patient_pattern,
+        columns=columns_of(reading),
+        task=task.spec,
+        unknown=reading.unknown,
+    )
     tested = tuple(item for item in dataset.items if item.split == "test")
     return replace(dataset, items=tested or dataset.items)
 
@@ -67,12 +78,14 @@ def prepare_items(
     return assemble(task, items, ["test"] * len(items), cached, masks)
 
 
-def _unlabelled(path: Path, task: Task) -> tuple[Item, ...] | None:
+def _unlabelled(path: Path, task: Task, reading: Reading) -> tuple[Item, ...] | None:
     """The images of a set that has no labels; None where it has some, or is nothing we know."""
+    if is_h5(path):
+        return None
     if path.is_dir():
         return _loose(path, task.unlabelled)
     if path.suffix.lower() == ".csv" and path.is_file():
-        return _listed(path, task)
+        return _listed(path, task, reading)
     if path.suffix.lower() == ".npz" and path.is_file():
         return _rows(path, task.unlabelled)
     return None
@@ -86,16 +99,23 @@ def _loose(folder: Path, label: Label) -> tuple[Item, ...] | None:
     return tuple(Item(entry.name, label, None, None, FileSource(entry)) for entry in found)
 
 
-def _listed(table: Path, task: Task) -> tuple[Item, ...] | None:
+def _listed(table: Path, task: Task, reading: Reading) -> tuple[Item, ...] | None:
+    if reading.label_column or reading.label_columns:
+        return None
+    column = (reading.path_column or "path").lower()
     try:
-        header, *rows = (cells for _line, cells in open_table(table, required=("path",), optional=("label",)))
+        (_, header), *rows = open_table(table, required=(column,), optional=("label",))
     except (BadInputError, ValueError):
         return None  # the reader of labelled tables says what is wrong
     columns = {normal(name) for name in header}
     if not rows or "label" in header or (task.SEVERAL and any(normal(name) in columns for name in task.classes)):
         return None
-    paths = dict.fromkeys(locate(table.parent, row["path"])[0] for row in rows if row.get("path"))
-    return tuple(Item(name, task.unlabelled, None, None, FileSource(table.parent / name)) for name in paths)
+    template = reading.path_template
+    paths = ImagePaths(table, template) if template is not None else None
+    cells = [(cells[column], f"{table}:{line}") for line, cells in rows if cells.get(column)]
+    found = [cell if paths is None else paths.of(cell, place) for cell, place in cells]
+    names = dict.fromkeys(locate(table.parent, path)[0] for path in found)
+    return tuple(Item(name, task.unlabelled, None, None, FileSource(table.parent / name)) for name in names)
 
 
 def _rows(path: Path, label: Label) -> tuple[Item, ...] | None:

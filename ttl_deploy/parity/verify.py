@@ -31,7 +31,7 @@ from ttl_deploy.parity.run_session import logits_of, without_constant
 from ttl_deploy.progress import SILENT, Reporter
 from ttl_deploy.runtime import Session
 from ttl_deploy.runtime.trt_rtx import DETAILS
-from ttl_deploy.spec import Bounds, InputSpec, OperatingPoint, ParityRecord, Placement, PreprocessSpec, Trust
+from ttl_deploy.spec import Bounds, InputSpec, OperatingPoint, ParityRecord, Placement, PreprocessSpec, Reading, Trust
 from ttl_deploy.tasks import Task, task_of
 from ttl_deploy.training import operation
 from ttl_deploy.training.measures.overlap import overlap_of
@@ -158,6 +158,7 @@ def verify(
     *,
     against: str | Path | None = None,
     data: str | Path | None = None,
+    reading: Reading = Reading(),
     placement: Placement = Placement(),
     bounds: Bounds | None = None,
     allow_other_preprocessing: bool = False,
@@ -175,6 +176,7 @@ def verify(
         against: Folder of the run or of another artifact; None: the run around the artifact.
         data: Images to compare on, a folder, CSV or .npz; None: the run's own test split. Images that are the run's
             own, at another place, stand for its test split too. Without labels only logits and labels are compared.
+        reading: How a table of such images is read.
         placement: Where the artifact runs.
         bounds: What is tolerated; what is not given, or None: the default of what the artifact's graph is.
         allow_other_preprocessing: Preprocessing that differs is meant, and the numbers alone decide.
@@ -192,7 +194,7 @@ def verify(
     refuse_other_classes(opened, source)
     runtimes.refuse_unbound(opened)
     runtimes.runtime_for(opened, placement)
-    pictures = open_pictures(opened, source, data)
+    pictures = open_pictures(opened, source, data, reading)
     kept = files.as_path(cache)
     prepared = pictures.prepared(opened.manifest.preprocess, cache=kept, reporter=reporter)
     if pictures.dataset is not None:
@@ -354,16 +356,23 @@ def open_source(artifact: Artifact, against: str | Path | None, *, trust: Trust 
     return Source(run, None, task_of(run.config.model, run.operating_point), run.config.preprocess, words)
 
 
-def open_pictures(artifact: Artifact, source: Source, data: str | Path | None) -> Pictures:
+def open_pictures(
+    artifact: Artifact, source: Source, data: str | Path | None, reading: Reading = Reading()
+) -> Pictures:
     """Opens the images to compare on.
 
     Raises:
         BadInputError: No data was given and there is no run, or the data cannot be read.
     """
+    if data is None and reading != Reading():
+        said = ", ".join(f"--{name.replace('_', '-')}" for name in sorted(reading.model_fields_set))
+        raise BadInputError(
+            "says how --data is read, which is not given", where=said, fix="pass --data, or leave it out"
+        )
     if data is not None and source.run is not None and holds_images_of(source.run, Path(data)):
         return Pictures("test", source.run, None, Path(data))
     if data is not None:
-        return Pictures(Path(data).name, None, read_items(Path(data), source.task))
+        return Pictures(Path(data).name, None, read_items(Path(data), source.task, reading))
     if source.run is None:
         raise BadInputError(
             "lies in no run, so there is no test split to compare on", where=artifact.folder, fix="pass images: --data"

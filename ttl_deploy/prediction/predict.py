@@ -20,7 +20,7 @@ from ttl_deploy.prediction.predictor import (
     write_predictions,
 )
 from ttl_deploy.progress import SILENT, Reporter
-from ttl_deploy.spec import Placement, Stream, Trust
+from ttl_deploy.spec import Placement, Stream, Table, Trust
 from ttl_deploy.tasks import possible_task
 
 _Begin = Callable[[], AbstractContextManager[Predictor]]
@@ -35,6 +35,7 @@ def predict(
     placement: Placement = Placement(),
     stream: Stream = Stream(),
     trust: Trust = Trust(),
+    table: Table = Table(),
     reporter: Reporter = SILENT,
 ) -> Iterator[Prediction]: ...
 
@@ -50,6 +51,7 @@ def predict(
     placement: Placement = Placement(),
     stream: Stream = Stream(),
     trust: Trust = Trust(),
+    table: Table = Table(),
     reporter: Reporter = SILENT,
 ) -> Summary: ...
 
@@ -64,6 +66,7 @@ def predict(
     placement: Placement = Placement(),
     stream: Stream = Stream(),
     trust: Trust = Trust(),
+    table: Table = Table(),
     reporter: Reporter = SILENT,
 ) -> Iterator[Prediction] | Summary:
     """Class probabilities of images, in their order, as a stream: a million images need no more memory than a hundred.
@@ -82,6 +85,7 @@ def predict(
             cores as threads, 1 where they are None.
         stream: How the images go through it, here or over a cluster.
         trust: Whose artifact it may be; for a cluster, the key is a file that every node sees.
+        table: How CSV files are read.
         reporter: Told of progress.
 
     Returns:
@@ -114,13 +118,13 @@ def predict(
 
     begin = here if stream.engine == "local" else there
     if out is None:
-        return _streamed(begin, images, reporter)
+        return _streamed(begin, images, reporter, table)
     with begin() as predictor:
         made_by = provenance_of(opened, chosen)
-        return write_predictions(predictor, images, Path(out), made_by, lines=lines, overwrite=overwrite)
+        return write_predictions(predictor, images, Path(out), made_by, lines=lines, overwrite=overwrite, table=table)
 
 
-def _streamed(begin: _Begin, images: Iterable[str], reporter: Reporter) -> Iterator[Prediction]:
-    refs, total = stream_of(images, reporter)
+def _streamed(begin: _Begin, images: Iterable[str], reporter: Reporter, table: Table) -> Iterator[Prediction]:
+    refs, total = stream_of(images, reporter, table)
     with begin() as predictor:
         yield from predictor.predictions(refs, total, Summary())

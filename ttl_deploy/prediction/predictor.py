@@ -13,10 +13,11 @@ from typing import Protocol
 
 from ttl_deploy import hardware
 from ttl_deploy.artifact import Artifact
+from ttl_deploy.errors import BadInputError
 from ttl_deploy.prediction.file import PredictionFile, Provenance
 from ttl_deploy.prediction.sources import ImageRef, ImageSources
 from ttl_deploy.progress import Advance, Reporter
-from ttl_deploy.spec import Placement
+from ttl_deploy.spec import Placement, Table
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +102,7 @@ def write_predictions(
     *,
     lines: str | None,
     overwrite: bool,
+    table: Table = Table(),
 ) -> Summary:
     """Adds predictions to a file, and skips the images whose rows are there.
 
@@ -111,11 +113,12 @@ def write_predictions(
         provenance: What makes the rows.
         lines: `csv` or `jsonl`; None: by the ending of `out`.
         overwrite: Begin again instead of going on.
+        table: How tables are read.
 
     Raises:
         BadInputError: As `predict` with a file.
     """
-    stream, total = stream_of(images, predictor.reporter)
+    stream, total = stream_of(images, predictor.reporter, table)
     has_ids = isinstance(stream, ImageSources) and stream.has_ids
     summary = Summary()
     with PredictionFile(out, lines, provenance.classes, has_ids, provenance, overwrite=overwrite) as file:
@@ -125,18 +128,23 @@ def write_predictions(
     return summary
 
 
-def stream_of(images: Iterable[str], reporter: Reporter) -> tuple[Iterable[ImageRef], int | None]:
+def stream_of(
+    images: Iterable[str], reporter: Reporter, table: Table = Table()
+) -> tuple[Iterable[ImageRef], int | None]:
     """The images and how many they are, if that can be known; tells of files that are none."""
     if isinstance(images, str):
         images = [images]
     if isinstance(images, Sequence):
-        sources = ImageSources(images)
+        sources = ImageSources(images, table)
+        if table != Table() and not sources.has_tables:
+            said = ", ".join(f"--{name.replace('_', '-')}" for name in sorted(table.model_fields_set))
+            raise BadInputError("says how a table is read, and there is none", where=said, fix="pass a .csv")
         total = sources.count()
         if sources.passed_over:
             kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(sources.passed_over.items()))
             reporter.info(f"passed over, as no images: {kinds}")
         return sources, total
-    return (image for source in images for image in ImageSources([source])), None
+    return (image for source in images for image in ImageSources([source], table)), None
 
 
 def provenance_of(artifact: Artifact, placement: Placement) -> Provenance:

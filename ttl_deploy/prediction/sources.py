@@ -15,11 +15,13 @@ from dataclasses import dataclass, field
 from itertools import chain, islice
 from pathlib import Path
 
+from ttl_deploy.data.image_paths import ImagePaths, refuse_no_template
 from ttl_deploy.data.read_csv import Endings, open_table
 from ttl_deploy.data.read_folder import is_leftover, real_folder
 from ttl_deploy.errors import BadInputError
 from ttl_deploy.files import is_file, is_folder
 from ttl_deploy.inputs.image_kinds import is_image, kind_of
+from ttl_deploy.spec import Table
 
 SORTED_UP_TO = 10_000
 """Entries of a folder that are sorted by name; a larger folder comes in the file system's order, in constant memory."""
@@ -50,13 +52,19 @@ class ImageSources:
 
     Args:
         sources: Paths, folders (searched to the bottom), patterns such as `scans/*.png`, and CSV files.
+        table: How the CSV files are read.
 
     Raises:
-        BadInputError: A source does not exist, or a table has no column `path`.
+        BadInputError: A source does not exist, or a table has not the column.
     """
 
-    def __init__(self, sources: Sequence[str]) -> None:
-        self._sources = [_source_of(source) for source in sources]
+    def __init__(self, sources: Sequence[str], table: Table = Table()) -> None:
+        self._sources = [_source_of(source, table) for source in sources]
+
+    @property
+    def has_tables(self) -> bool:
+        """Whether there is any table."""
+        return any(isinstance(source, _Table) for source in self._sources)
 
     @property
     def has_ids(self) -> bool:
@@ -148,30 +156,35 @@ class _Pattern:
 @dataclass(frozen=True)
 class _Table:
     name: str
+    read: Table
     has_ids: bool
 
     def __iter__(self) -> Iterator[ImageRef]:
         table = Path(self.name)
-        rows, endings = _table_rows(table), Endings()
+        rows, endings = _table_rows(table, self.read), Endings()
+        paths = None if self.read.path_template is None else ImagePaths(table, self.read.path_template)
+        of_path, of_id = _columns(self.read)
         next(rows)
         for line, cells in rows:
-            if not cells.get("path"):
-                raise BadInputError("the path is blank", where=f"{table}:{line}", fix="fill it in or remove the line")
-            if self.has_ids and not cells.get("id"):
-                raise BadInputError("the id is blank", where=f"{table}:{line}", fix="fill it in or remove the column")
-            path = os.path.normpath(table.parent / cells["path"].replace("\\", "/"))
+            cell, place = cells.get(of_path), f"{table}:{line}"
+            if not cell:
+                raise BadInputError("the path is blank", where=place, fix="fill it in or remove the line")
+            if self.has_ids and not cells.get(of_id):
+                raise BadInputError("the id is blank", where=place, fix="fill it in or remove the column")
+            name = cell if paths is None else paths.of(cell, place)
+            path = os.path.normpath(table.parent / name.replace("\\", "/"))
             if not os.path.exists(path):  # noqa: PTH110 - a million Path objects are slow
-                path = str(endings.complete(Path(path), f"{table}:{line}"))
-            yield ImageRef(path, cells["id"] if self.has_ids else None)
+                path = str(endings.complete(Path(path), place))
+            yield ImageRef(path, cells[of_id] if self.has_ids else None)
 
 
-def _source_of(source: str) -> _File | _Folder | _Pattern | _Table:
+def _source_of(source: str, table: Table) -> _File | _Folder | _Pattern | _Table:
     if not source:
         raise BadInputError("an empty name is no image", fix=_NO_MATCH)
     path = Path(source)
     if is_file(path):
         if path.suffix.lower() in (".csv", ".tsv"):
-            return _table(path)
+            return _table(path, table)
         return _File(str(path))
     if is_folder(path):
         return _Folder(str(path))
@@ -180,15 +193,24 @@ def _source_of(source: str) -> _File | _Folder | _Pattern | _Table:
     return _Pattern(str(path))
 
 
-def _table(path: Path) -> _Table:
-    header = next(_table_rows(path), None)
+def _table(path: Path, read: Table) -> _Table:
+    header = next(_table_rows(path, read), None)
     if header is None:
         raise BadInputError("lists no images", where=path, fix="give it a header (path) and a row per image")
-    return _Table(str(path), "id" in header[1])
+    if read.path_template is not None:
+        refuse_no_template(read.path_template)
+    return _Table(str(path), read, _columns(read)[1] in header[1])
 
 
-def _table_rows(table: Path) -> Iterator[tuple[int, dict[str, str]]]:
-    return open_table(table, required=("path",), optional=("id",))
+def _table_rows(table: Path, read: Table) -> Iterator[tuple[int, dict[str, str]]]:
+    path, name = _columns(read)
+    required = (path,) if read.id_column is None else (path, name)
+    return open_table(table, required=required, optional=(name,))
+
+
+def _columns(read: Table) -> tuple[str, str]:
+    """The columns of paths and ids, as `open_table` names them."""
+    return (read.path_column or "path").lower(), (read.id_column or "id").lower()
 
 
 def _here_is_blank(folder: str) -> str:

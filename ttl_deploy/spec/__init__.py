@@ -20,6 +20,7 @@ from ttl_deploy.spec.record import (
 )
 from ttl_deploy.spec.scenario import Scenario
 from ttl_deploy.spec.stream import Stream
+from ttl_deploy.spec.table import Table
 from ttl_deploy.spec.task import OperatingPoint, TaskSpec
 from ttl_deploy.spec.training import AugmentSpec, Protocol, TrainConfig
 from ttl_deploy.spec.trust import Trust
@@ -52,6 +53,7 @@ __all__ = [
     "SourceRun",
     "SplitSpec",
     "Stream",
+    "Table",
     "TaskSpec",
     "TrainConfig",
     "Trust",

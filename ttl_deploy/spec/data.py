@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -10,6 +11,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from ttl_deploy.spec.inputs import Crop, HighBitDepth
 from ttl_deploy.spec.record import Fraction, Record
 from ttl_deploy.spec.said import Said
+from ttl_deploy.spec.table import PathColumn, PathTemplate
 from ttl_deploy.spec.task import TaskSpec
 
 SplitSeed = Annotated[int, Field(ge=0, description="Seed of the split.")]
@@ -55,6 +57,21 @@ def _names(given: Any) -> Any:
     return tuple(name.strip() for name in given.split(",")) if isinstance(given, str) else given
 
 
+def _whole_path(given: Any) -> Any:
+    """A path as a run can record it, whatever folder the next command runs in."""
+    return os.path.realpath(given) if isinstance(given, str | Path) and str(given) else given
+
+
+def _columns(given: Any) -> Any:
+    """As `_names`; each is named once."""
+    names = _names(given)
+    if isinstance(names, tuple | list):
+        blank_or_twice = next((name for name in names if not name or list(names).count(name) > 1), None)
+        if blank_or_twice is not None or not names:
+            raise ValueError(f"column {blank_or_twice!r} is named twice" if blank_or_twice else "a name is blank")
+    return names
+
+
 def _parts(given: Any) -> Any:
     """Fractions from per cent, as in `64/16/20`; anything else is left to be judged."""
     if not isinstance(given, str):
@@ -69,6 +86,8 @@ def _parts(given: Any) -> Any:
 class Reading(Record):
     """How classes, patients and sides are found in a table or folder."""
 
+    PANEL: ClassVar[str] = "Data"
+
     classes: Annotated[
         tuple[str, ...] | None,
         BeforeValidator(_names),
@@ -82,11 +101,13 @@ class Reading(Record):
         bool, Field(description="Leave out images whose label is not in --classes; of multilabel the label alone.")
     ] = False
     patient_pattern: Annotated[
-        str | None, Field(description="Regular expression with one group that finds the patient in a file's path.")
+        str | None,
+        Field(
+            description="Regular expression with one group that finds the patient in a file's path, or in the cell of "
+            "--patient-column."
+        ),
     ] = None
-    path_column: Annotated[
-        str | None, Field(description="CSV: the column with the images' files."), Said(default="path")
-    ] = None
+    path_column: PathColumn = None
     label_column: Annotated[
         str | None,
         Field(
@@ -96,13 +117,54 @@ class Reading(Record):
     ] = None
     patient_column: Annotated[
         str | None,
-        Field(description="CSV: the column with the patients; '' for none."),
+        Field(
+            description="CSV: the column with the patients, or with what --patient-pattern finds them in; '' for none."
+        ),
         Said(default="patient_id, PatientID, subject and the like"),
     ] = None
     split_column: Annotated[
         str | None,
         Field(description="CSV: the column with a division into train, val and test; '' to divide anew."),
         Said(default="split"),
+    ] = None
+    path_template: PathTemplate = None
+    label_columns: Annotated[
+        tuple[str, ...] | None,
+        BeforeValidator(_columns),
+        Field(
+            description="CSV: a column for each class, comma-separated: 1 for that of the image, 0 for others; "
+            "multilabel: 1, 0, and -1 or nothing.",
+            exclude_if=lambda said: said is None,
+        ),
+        Said(text=True),
+    ] = None
+    labels_separator: Annotated[
+        str | None,
+        Field(
+            min_length=1,
+            description="CSV, multilabel: what stands between the labels of a cell.",
+            exclude_if=lambda said: said is None,
+        ),
+        Said(default="|"),
+    ] = None
+    val_data: Annotated[
+        str | None,
+        BeforeValidator(_whole_path),
+        Field(
+            description="CSV: the validation images, as --test-data.",
+            exclude_if=lambda said: said is None,
+        ),
+        Said(text=True, default="taken from training"),
+    ] = None
+    test_data: Annotated[
+        str | None,
+        BeforeValidator(_whole_path),
+        Field(
+            description="CSV: the test images, a table like DATA, or a .txt with the names of some of DATA's, one a "
+            "line; all others are for training.",
+            exclude_if=lambda said: said is None,
+        ),
+        Said(text=True),
     ] = None
     unknown: Annotated[
         Literal["ignore", "zeros", "ones"],
@@ -121,12 +183,14 @@ class Data(Reading):
     Every field is an option of the commands that read images to train on.
     """
 
-    PANEL: ClassVar[str] = "Data"
     LEADING: ClassVar[tuple[str, ...]] = ("classes", "task", "positive_from", "unknown")
 
     path: Annotated[
         Path,
-        Field(description="CSV (path,label[,patient_id][,split]), folder with one folder per class, or .npz."),
+        Field(
+            description="CSV (path,label[,patient_id][,split]), folder with one folder per class, .npz, or "
+            "PatchCamelyon's folder of .h5."
+        ),
         Said(argument="DATA"),
     ]
     task: Annotated[

@@ -12,7 +12,7 @@ import json
 import math
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from shlex import quote
 from typing import Any, Self
@@ -24,7 +24,7 @@ from pydantic import ConfigDict, Field, model_validator
 
 from ttl_deploy import documents, files
 from ttl_deploy.data.columns import Columns
-from ttl_deploy.data.manifest import Dataset, read_dataset
+from ttl_deploy.data.manifest import Dataset, columns_of, read_dataset, sides_of
 from ttl_deploy.data.prepared import Prepared, prepare_like, read_split
 from ttl_deploy.data.understood import read_columns
 from ttl_deploy.errors import BadInputError, DamagedError, IntegrityError, TrainingError, about
@@ -401,6 +401,7 @@ def _dataset(run: Run, data: Path | None) -> Dataset:
         classes=run.config.model.classes,
         ignore_other_labels=True,
         columns=_columns(run),
+        sides=_sides(run, data),
         task=run.config.model.task,
         unknown=run.config.reading.unknown,
     )
@@ -428,7 +429,15 @@ def still_there(folder: Path) -> None:
 def _columns(run: Run) -> Columns:
     """The columns that the run was read from; patients and sides are those of its division."""
     used = read_columns(run.folder / DATA)
-    return Columns(used.get("path"), used.get("label"), patient="", split="")
+    said = replace(columns_of(run.config.reading), patient="", split="")
+    return replace(said, path=used.get("path"), label=None if said.labels else used.get("label"))
+
+
+def _sides(run: Run, data: Path | None) -> dict[str, Path]:
+    """The files of single sides, as far from the images as they were."""
+    said, recorded = sides_of(run.config.reading), Path(run.config.data)
+    folder = place_of_data(run, data).parent
+    return {side: folder / os.path.relpath(file, recorded.parent) for side, file in said.items()}
 
 
 def write_config(folder: Path, config: TrainConfig) -> None:

@@ -20,7 +20,7 @@ from lightning_fabric import Fabric
 from ttl_deploy import __version__, files, hardware
 from ttl_deploy.complexity import count
 from ttl_deploy.data.class_names import refuse_positive_from, task_of_names
-from ttl_deploy.data.manifest import dataset_of, pattern_of_patients
+from ttl_deploy.data.manifest import dataset_of, refuse_misreading
 from ttl_deploy.data.prepared import Prepared, prepare, prepare_like, write_split
 from ttl_deploy.data.torch_data import ImageBatches, mix_seeds
 from ttl_deploy.data.understood import write_understood
@@ -203,8 +203,7 @@ def check(data: Data, model: Model, protocol: Protocol) -> None:
     _refuse_task(data, protocol)
     if model.weights not in _NAMED_WEIGHTS:
         weights_file(Path(model.weights))
-    if data.patient_pattern is not None:
-        pattern_of_patients(data.patient_pattern)
+    refuse_misreading(data)
 
 
 def _refuse_task(data: Data, protocol: Protocol) -> None:

@@ -34,7 +34,7 @@ from ttl_deploy.parity.verify import (
     refuse_other_classes,
 )
 from ttl_deploy.progress import SILENT, Reporter
-from ttl_deploy.spec import Placement, PreprocessSpec, Trust
+from ttl_deploy.spec import Placement, PreprocessSpec, Reading, Trust
 from ttl_deploy.tasks import task_of
 from ttl_deploy.training.run import Run, read_predictions
 
@@ -72,6 +72,7 @@ def locate(
     *,
     against: str | Path | None = None,
     data: str | Path | None = None,
+    reading: Reading = Reading(),
     ids: Sequence[str] = (),
     placement: Placement = Placement(),
     max_logit_difference: float | None = None,
@@ -85,6 +86,7 @@ def locate(
         artifact: Folder of the artifact.
         against: Folder of the run or of another artifact; None: the run around the artifact.
         data: Images, as for `verify`; None: the run's test split.
+        reading: As for `verify`.
         ids: Which images, such as those on which the two differ most; empty: the first. At most 16 are used.
         placement: Where the artifact runs.
         max_logit_difference: What a step may change a logit by, in units of the logits' spread; None: 0.0002
@@ -108,7 +110,7 @@ def locate(
     notes = preprocess_notes(opened, source)
     if opened.manifest.model.input != source.preprocess.input:
         return Location(kind="preprocessing", sentence="; ".join(notes) or "the inputs have different shapes")
-    pictures = open_pictures(opened, source, data)
+    pictures = open_pictures(opened, source, data, reading)
     shown = _shown(pictures, source, ids, files.as_path(cache), reporter)
     with reporter.task("running the chain", None):
         recorded = _recorded(source, shown.ids) if pictures.run is not None else None

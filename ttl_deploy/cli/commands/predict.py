@@ -13,7 +13,7 @@ import typer
 from ttl_deploy.cli import console
 from ttl_deploy.cli.forms import form
 from ttl_deploy.errors import BadInputError, near, printable
-from ttl_deploy.spec import Placement, Stream, Trust
+from ttl_deploy.spec import Placement, Stream, Table, Trust
 
 if TYPE_CHECKING:
     from ttl_deploy.prediction.predictor import Prediction
@@ -49,6 +49,7 @@ def run(
     placement: Placement,
     stream: Stream,
     trust: Trust,
+    table: Table,
     as_json: Annotated[bool, typer.Option("--json", help="Same as --format json.")] = False,
 ) -> None:
     """Predict class probabilities of images with an artifact, as a stream in constant memory.
@@ -63,7 +64,13 @@ def run(
         place = " for --out" if out is not None else ""
         raise BadInputError(f"unknown format {chosen!r}{place}", fix=near(chosen, known))
     reporter = console.ConsoleReporter(quiet=len(images) == 1 and out is None and Path(images[0]).is_file())
-    how: dict[str, Any] = {"placement": placement, "stream": stream, "trust": trust, "reporter": reporter}
+    how: dict[str, Any] = {
+        "placement": placement,
+        "stream": stream,
+        "trust": trust,
+        "table": table,
+        "reporter": reporter,
+    }
     if out is None:
         _SHOW[chosen or "table"](predict(artifact, images, **how))
     else:

@@ -10,7 +10,7 @@ import typer
 from ttl_deploy.cli import console
 from ttl_deploy.cli.forms import form
 from ttl_deploy.cli.options import PixelCache
-from ttl_deploy.spec import Bounds, Placement, Trust
+from ttl_deploy.spec import Bounds, Placement, Reading, Trust
 from ttl_deploy.spec.said import Without
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ def run(
         ),
     ] = None,
     *,
+    reading: Annotated[Reading, Without("classes", "skip_unreadable", "val_data", "test_data")],
     placement: Placement,
     bounds: Annotated[Bounds, Without("min_metric_ratio")],
     allow_other_preprocessing: Annotated[
@@ -95,6 +96,7 @@ def run(
     shared: dict[str, Any] = {
         "against": against,
         "data": data,
+        "reading": reading,
         "placement": placement,
         "trust": trust,
         "cache": cache,
