@@ -24,6 +24,7 @@ from ttl_deploy.data.understood import write_understood
 from ttl_deploy.errors import BadInputError
 from ttl_deploy.progress import SILENT, Reporter
 from ttl_deploy.spec import Data, Model, ModelSpec, Network
+from ttl_deploy.spec.model import WHOLE
 from ttl_deploy.spec.search import SearchOptions, SearchProtocol
 from ttl_deploy.spec.strategies import STRATEGY_OPTIONS
 from ttl_deploy.tasks import TASKS
@@ -129,6 +130,14 @@ def _of_method(protocol: SearchProtocol, network: Network) -> SearchProtocol:
     return protocol.model_copy(update={"cache_features": 0})
 
 
+def _refuse_init(init: str, strategy: str) -> None:
+    """Raises `BadInputError` where candidates start from trained layers, which an initialisation would replace."""
+    if strategy == "warm" and init != WHOLE:
+        raise BadInputError(
+            f"--init {init} would replace the layers that strategy warm hands up", fix="choose another --strategy"
+        )
+
+
 def _refuse_metric(metric: str, task: str) -> None:
     """Raises `BadInputError` where a task is not measured by a metric."""
     measured = TASKS.get(task).METRICS
@@ -146,6 +155,7 @@ def _understand(
         raise BadInputError(f"method {network.method} {_CANNOT[network.method]}", fix="pass --method ttl, tf or lwft")
     first = Model(**dict(network), cut=BACKBONES.get(network.backbone).cut_points[0].name)
     check(data, first, protocol)
+    _refuse_init(network.init, options.strategy)
     _refuse_metric(options.metric, data.task)
     dataset = dataset_of(data)
     refuse_point(protocol.operating_point, dataset.task)

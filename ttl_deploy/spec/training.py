@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, Field
 from ttl_deploy.aliases import device_of
 from ttl_deploy.spec.data import Reading, SplitSpec
 from ttl_deploy.spec.inputs import OneInput, PreprocessSpec
-from ttl_deploy.spec.model import ModelSpec
+from ttl_deploy.spec.model import WHOLE, Init, ModelSpec
 from ttl_deploy.spec.record import INPUT_VERSION, SCHEMA_VERSION, PathText, Record
 from ttl_deploy.spec.said import Said
 from ttl_deploy.spec.task import AskedPoint
@@ -123,6 +123,7 @@ class TrainConfig(OneInput, Recipe):
         split: How the data was divided.
         reading: How the table or folder was read; runs of earlier versions do not say.
         weights: `imagenet`, `random`, or the absolute path of a weights file or run.
+        init: What the reused layers take of the weights; not written where they take them all.
         precision: Already resolved (never `auto`).
         accelerator: Likewise.
     """
@@ -137,5 +138,6 @@ class TrainConfig(OneInput, Recipe):
     split: SplitSpec = Field(default_factory=SplitSpec)
     reading: Reading = Field(default_factory=Reading)
     weights: PathText = "imagenet"
+    init: Init = WHOLE
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     accelerator: Literal["cpu", "cuda"] = "cpu"

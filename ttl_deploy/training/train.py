@@ -53,7 +53,7 @@ from ttl_deploy.training.metrics import Metrics, evaluate
 from ttl_deploy.training.operation import operation, refuse_point
 from ttl_deploy.training.run import Predictions, Run, refuse_existing_run
 from ttl_deploy.transfer import METHODS, TransferModel, build, initialise, resolve
-from ttl_deploy.transfer.initialise import weights_file
+from ttl_deploy.transfer.initialise import start_of, weights_file
 from ttl_deploy.zoo import BACKBONES, Backbone
 
 _NAMED_WEIGHTS = ("imagenet", "random")
@@ -194,7 +194,7 @@ def check(data: Data, model: Model, protocol: Protocol) -> None:
     model_spec, preprocess = specs(model, data, ("a", "b"))
     _configure(data, model, protocol, model_spec, preprocess, data.division, "")
     _refuse_task(data, protocol)
-    if model.weights not in _NAMED_WEIGHTS:
+    if _start(model)[0] not in _NAMED_WEIGHTS:
         weights_file(Path(model.weights))
     if data.patient_pattern is not None:
         pattern_of_patients(data.patient_pattern)
@@ -307,6 +307,7 @@ def _configure(
     digest: str,
 ) -> TrainConfig:
     accelerator = resolve_device(protocol.device)
+    weights, init = _start(model)
     return make_record(
         TrainConfig,
         schema_version=version_of(model_spec.input),
@@ -316,17 +317,22 @@ def _configure(
         preprocess=preprocess,
         split=split,
         reading=Reading(**{**data.shared(Reading), "classes": model_spec.classes}),
-        weights=model.weights if model.weights in _NAMED_WEIGHTS else str(Path(model.weights).resolve()),
+        weights=weights if weights in _NAMED_WEIGHTS else str(Path(weights).resolve()),
+        init=init,
         precision=resolve_precision(protocol.precision, accelerator)[0],
         accelerator=accelerator,
         **protocol.shared(Recipe),
     )
 
 
+def _start(model: Model) -> tuple[str, str]:
+    return start_of(model.weights, model.init, BACKBONES.get(model.backbone))
+
+
 def _model(config: TrainConfig, reporter: Reporter) -> tuple[TransferModel, str]:
     torch.manual_seed(mix_seeds(config.seed, 0))
     model = build(config.model)
-    loaded = initialise(model, config.weights)
+    loaded = initialise(model, config.weights, config.init)
     reporter.info(str(loaded))
     if loaded.missing:
         reporter.warn(f"{len(loaded.missing)} of {loaded.wanted} tensors of the reused layers start from random values")
