@@ -31,6 +31,7 @@ from ttl_deploy.tasks import TASKS
 from ttl_deploy.training.operation import refuse_point
 from ttl_deploy.training.plans import PLAN_VERSION, plan_of, refuse_other_plan
 from ttl_deploy.training.run import DATA, Run, open_run
+from ttl_deploy.training.schedules import SCHEDULES
 from ttl_deploy.training.train import check, specs
 from ttl_deploy.zoo import BACKBONES
 
@@ -138,6 +139,15 @@ def _refuse_init(init: str, strategy: str) -> None:
         )
 
 
+def _refuse_by_epochs(schedule: str) -> None:
+    """Raises `BadInputError` where trainings of several lengths would not be parts of one."""
+    if SCHEDULES.get(schedule).by_epochs:
+        raise BadInputError(
+            f"a search trains for several numbers of epochs, and --schedule {schedule} depends on them",
+            fix="pass --schedule plateau or constant",
+        )
+
+
 def _refuse_metric(metric: str, task: str) -> None:
     """Raises `BadInputError` where a task is not measured by a metric."""
     measured = TASKS.get(task).METRICS
@@ -156,6 +166,7 @@ def _understand(
     first = Model(**dict(network), cut=BACKBONES.get(network.backbone).cut_points[0].name)
     check(data, first, protocol)
     _refuse_init(network.init, options.strategy)
+    _refuse_by_epochs(protocol.schedule.name)
     _refuse_metric(options.metric, data.task)
     dataset = dataset_of(data)
     refuse_point(protocol.operating_point, dataset.task)

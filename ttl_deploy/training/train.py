@@ -50,8 +50,11 @@ from ttl_deploy.training.engine import make_fabric, resolve_device, resolve_prec
 from ttl_deploy.training.loop import Judge, Trainer, predict
 from ttl_deploy.training.losses import refuse_weighing
 from ttl_deploy.training.metrics import Metrics, evaluate
+from ttl_deploy.training.monitor import refuse_monitor
 from ttl_deploy.training.operation import operation, refuse_point
+from ttl_deploy.training.optimizers import refuse_optim
 from ttl_deploy.training.run import Predictions, Run, refuse_existing_run
+from ttl_deploy.training.schedules import SCHEDULES, refuse_schedule
 from ttl_deploy.transfer import METHODS, TransferModel, build, initialise, resolve
 from ttl_deploy.transfer.initialise import start_of, weights_file
 from ttl_deploy.zoo import BACKBONES, Backbone
@@ -165,6 +168,13 @@ def resume(
     moved = None if data is None else str(folders.place_of_data(run, data).resolve())
     changes = {"epochs": epochs, "max_minutes": max_minutes, "data": moved}
     config = make_record(TrainConfig, **{**dict(run.config), **{k: v for k, v in changes.items() if v is not None}})
+    if config.epochs != run.config.epochs and SCHEDULES.get(config.schedule.name).by_epochs:
+        raise BadInputError(
+            f"its rate falls over {run.config.epochs} epochs ({config.schedule.name}), which cannot become "
+            f"{config.epochs} on the way",
+            where=folder,
+            fix="leave --epochs out, or train another run",
+        )
     fabric = make_fabric(resolve_device(config.accelerator), config.precision)
     prepared = _on_first(fabric, lambda: folders.run_data(run, data=data, cache=cache, reporter=reporter))
     if config != run.config:
@@ -201,8 +211,11 @@ def check(data: Data, model: Model, protocol: Protocol) -> None:
 
 
 def _refuse_task(data: Data, protocol: Protocol) -> None:
-    """Refuses what is wrong with the task, as far as it can be seen without the data."""
+    """Refuses what is wrong with the task or the protocol, as far as it can be seen without the data."""
     TASKS.get(data.task)
+    refuse_optim(protocol.optim)
+    refuse_schedule(protocol)
+    refuse_monitor(protocol.schedule.monitor, data.task)
     refuse_weighing(data.task, protocol)
     refuse_positive_from(data.task_spec)
     if data.classes is not None:

@@ -121,6 +121,11 @@ def start_of(weights: str, init: str, backbone: Backbone) -> tuple[str, str]:
     return weights, init
 
 
+def started_anew(backbone: Backbone, init: str) -> tuple[Unit, ...]:
+    """The network's units whose weights an initialisation does not copy."""
+    return tuple(unit for way, units in divided(init, backbone) if not way.copies for unit in units)
+
+
 def _held(model: TransferModel, units: Sequence[Unit]) -> tuple[Unit, ...]:
     """Those of the network's units that the model reuses."""
     return tuple(unit for unit in units if unit in model.plan.reused)

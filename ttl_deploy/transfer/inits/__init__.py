@@ -78,10 +78,12 @@ class Init:
     Attributes:
         fill: Changes a part in place; draws from PyTorch's global generator.
         reads: Whether it needs a source of weights.
+        copies: Whether the units then have them, and are not new.
     """
 
     fill: Callable[[Part], Filled]
     reads: bool = False
+    copies: bool = False
 
 
 INITS: Registry[Init] = Registry("initialisation", "ttl_deploy.transfer.inits", entry_points="ttl_deploy.inits")

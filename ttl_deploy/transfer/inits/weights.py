@@ -16,4 +16,4 @@ def fill(part: Part) -> Filled:
     return Filled(taken=tuple(part.source), missing=tuple(name for name in tensors if name not in part.source))
 
 
-INITS.register("weights", Init(fill, reads=True))
+INITS.register("weights", Init(fill, reads=True, copies=True))
