@@ -23,6 +23,9 @@ pinned = pocket.method
 [ttl_deploy.methods.options]
 pinned = pocket.options:PinnedOptions
 
+[ttl_deploy.inits]
+flat = pocket.init
+
 [ttl_deploy.exporters]
 rounded = pocket.format
 
@@ -110,6 +113,21 @@ def plan(backbone, spec):
     options = PinnedOptions(**spec.method_options)
     kept, _dropped = split_at(backbone, require_cut(spec))
     return Plan(reused=kept, frozen=kept[: options.pinned_units])
+""",
+    "init.py": """
+import torch
+
+from ttl_deploy.transfer.inits import INITS, Filled, Init
+
+
+def fill(part):
+    with torch.no_grad():
+        for tensor in part.tensors().values():
+            tensor.fill_(0.5)
+    return Filled(drawn=tuple(part.tensors()))
+
+
+INITS.register("flat", Init(fill))
 """,
     "format.py": """
 from pocket.options import RoundedOptions
@@ -290,6 +308,14 @@ def test_a_run_of_another_packages_method_is_repeated_by_its_configuration(
     again = tmp_path / "again"
     outside.made("train", "--config", str(trained_outside / "config.yaml"), "--out", str(again), "--json")
     assert (again / "config.yaml").read_text() == (trained_outside / "config.yaml").read_text()
+
+
+def test_a_run_starts_as_another_package_says(outside: Outside, synthetic: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    how = ("--method", "ttl", "--cut", "one", "--init", "flat:stem+random", "--out", str(run), "--json")
+    outside.made("train", str(synthetic), *TRAIN, *how)
+    assert "init: flat:stem+random\n" in (run / "config.yaml").read_text()
+    assert json.loads((run / "metrics.json").read_text())["weights"].endswith("flat:stem+random: 2 tensors drawn")
 
 
 def test_a_search_follows_the_strategy_of_another_package(outside: Outside, synthetic: Path, tmp_path: Path) -> None:

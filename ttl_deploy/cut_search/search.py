@@ -24,12 +24,14 @@ from ttl_deploy.data.understood import write_understood
 from ttl_deploy.errors import BadInputError
 from ttl_deploy.progress import SILENT, Reporter
 from ttl_deploy.spec import Data, Model, ModelSpec, Network
+from ttl_deploy.spec.model import WHOLE
 from ttl_deploy.spec.search import SearchOptions, SearchProtocol
 from ttl_deploy.spec.strategies import STRATEGY_OPTIONS
 from ttl_deploy.tasks import TASKS
 from ttl_deploy.training.operation import refuse_point
 from ttl_deploy.training.plans import PLAN_VERSION, plan_of, refuse_other_plan
 from ttl_deploy.training.run import DATA, Run, open_run
+from ttl_deploy.training.schedules import SCHEDULES
 from ttl_deploy.training.train import check, specs, with_head
 from ttl_deploy.zoo import BACKBONES
 
@@ -139,6 +141,23 @@ def _of_task(options: SearchOptions, task: str) -> SearchOptions:
     return options.model_copy(update={"metric": kind.SELECTS})
 
 
+def _refuse_init(init: str, strategy: str) -> None:
+    """Raises `BadInputError` where candidates start from trained layers, which an initialisation would replace."""
+    if strategy == "warm" and init != WHOLE:
+        raise BadInputError(
+            f"--init {init} would replace the layers that strategy warm hands up", fix="choose another --strategy"
+        )
+
+
+def _refuse_by_epochs(schedule: str) -> None:
+    """Raises `BadInputError` where trainings of several lengths would not be parts of one."""
+    if SCHEDULES.get(schedule).by_epochs:
+        raise BadInputError(
+            f"a search trains for several numbers of epochs, and --schedule {schedule} depends on them",
+            fix="pass --schedule plateau or constant",
+        )
+
+
 def _refuse_metric(metric: str, task: str) -> None:
     """Raises `BadInputError` where a task is not measured by a metric."""
     measured = TASKS.get(task).METRICS
@@ -156,6 +175,8 @@ def _understand(
         raise BadInputError(f"method {network.method} {_CANNOT[network.method]}", fix="pass --method ttl, tf or lwft")
     first = Model(**dict(network), cut=BACKBONES.get(network.backbone).cut_points[0].name)
     check(data, first, protocol)
+    _refuse_init(network.init, options.strategy)
+    _refuse_by_epochs(protocol.schedule.name)
     _refuse_metric(options.metric, data.task)
     dataset = dataset_of(data)
     refuse_point(protocol.operating_point, dataset.task)

@@ -15,7 +15,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from ttl_deploy import files
 from ttl_deploy.runtime import RUNTIMES, native_code
-from ttl_deploy.spec import ModelSpec
+from ttl_deploy.spec import ModelSpec, TrainConfig
+from ttl_deploy.spec.model import WHOLE
 from ttl_deploy.tasks import Task
 from ttl_deploy.tasks.operating_point import Operation
 from ttl_deploy.training.metrics import TITLES
@@ -101,11 +102,16 @@ def model_card(
         operation=operation,
         sides={side: metrics[side] for side in ("val", "test")},
         rows=rows,
-        weights=config.weights if config.weights in ("imagenet", "random") else "a file or run of the user",
+        weights=_start(config),
         native=_native(format),
         hardware=metrics["hardware"],
         libraries=metrics["libraries"],
     )
+
+
+def _start(config: TrainConfig) -> str:
+    source = config.weights if config.weights in ("imagenet", "random") else "a file or run of the user"
+    return source if config.init == WHOLE else f"{source}, by {config.init}"
 
 
 def _native(format: str) -> bool:

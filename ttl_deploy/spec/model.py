@@ -20,6 +20,18 @@ Method = Annotated[
     ),
 ]
 Cut = Annotated[str | None, Field(description="Cut point: a name of `ttl-deploy cuts`, its index, or block:N.")]
+WHOLE = "weights"
+"""The initialisation in which every reused layer takes its weights."""
+
+Init = Annotated[
+    str,
+    Field(
+        description="What the reused layers start from. weights: --weights. stats: drawn with the mean and deviation "
+        "of each tensor there. random. gabor: Gabor filters in the first convolution, the rest random. Two, as in "
+        "weights:block:2+stats or weights:layer2.1+random: the first up to a cut or block, the second above.",
+        exclude_if=lambda init: init == WHOLE,
+    ),
+]
 Head = Annotated[str, Field(description="gap: pool, then linear. flatten: linear. unet: a mask (segmentation).")]
 
 
@@ -80,6 +92,7 @@ class Network(Record):
             description="Starting weights: imagenet, random, a .safetensors or .pth file, or an earlier run's folder."
         ),
     ] = "imagenet"
+    init: Init = WHOLE
     image_size: AskedSize = None
     channels: Channels = 3
     method_options: MethodOptions = Field(default_factory=dict)

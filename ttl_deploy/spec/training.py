@@ -9,7 +9,8 @@ from pydantic import BeforeValidator, Field
 from ttl_deploy.aliases import device_of
 from ttl_deploy.spec.data import Reading, SplitSpec
 from ttl_deploy.spec.inputs import OneInput, PreprocessSpec
-from ttl_deploy.spec.model import ModelSpec
+from ttl_deploy.spec.model import WHOLE, Init, ModelSpec
+from ttl_deploy.spec.protocol import HeadSpec, OptimSpec, ScheduleSpec
 from ttl_deploy.spec.record import INPUT_VERSION, SCHEMA_VERSION, PathText, Record
 from ttl_deploy.spec.said import Said
 from ttl_deploy.spec.task import AskedPoint
@@ -46,7 +47,7 @@ class Recipe(Record):
     learning_rate: Annotated[
         float,
         # At most what float32 holds.
-        Field(gt=0, le=3e38, description="Adam's base rate."),
+        Field(gt=0, le=3e38, description="The optimizer's base rate."),
         Said(("--learning-rate", "--lr")),
     ] = 1e-4
     batch_size: Annotated[int, Field(ge=1, le=2**20, description="Images per step and device.")] = 64
@@ -90,6 +91,9 @@ class Recipe(Record):
         float,
         Field(gt=0, allow_inf_nan=False, alias="cached_gib", description="Most disk for --cache-features, GiB."),
     ] = 8.0
+    optim: Annotated[OptimSpec, Field(exclude_if=lambda spec: spec == OptimSpec())] = OptimSpec()
+    schedule: Annotated[ScheduleSpec, Field(exclude_if=lambda spec: spec == ScheduleSpec())] = ScheduleSpec()
+    head_training: Annotated[HeadSpec, Field(exclude_if=lambda spec: spec == HeadSpec())] = HeadSpec()
 
 
 class Protocol(Recipe):
@@ -123,6 +127,7 @@ class TrainConfig(OneInput, Recipe):
         split: How the data was divided.
         reading: How the table or folder was read; runs of earlier versions do not say.
         weights: `imagenet`, `random`, or the absolute path of a weights file or run.
+        init: What the reused layers take of the weights; not written where they take them all.
         precision: Already resolved (never `auto`).
         accelerator: Likewise.
     """
@@ -137,5 +142,6 @@ class TrainConfig(OneInput, Recipe):
     split: SplitSpec = Field(default_factory=SplitSpec)
     reading: Reading = Field(default_factory=Reading)
     weights: PathText = "imagenet"
+    init: Init = WHOLE
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     accelerator: Literal["cpu", "cuda"] = "cpu"

@@ -9,7 +9,7 @@ import io
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -132,12 +132,19 @@ def refuse_other_form(now: Any, before: Any) -> None:
         raise ValueError(f"{before!r:.80} in place of {now!r:.80}")
 
 
-def refuse_other_moments(parameter: Tensor, moments: Mapping[str, Any]) -> None:
-    """Raises an error of any kind where Adam's state of a parameter is not one."""
-    for name in ("exp_avg", "exp_avg_sq"):
-        if moments[name].shape != parameter.shape or not bool(torch.isfinite(moments[name]).all()):
+def refuse_other_moments(parameter: Tensor, state: Mapping[str, Any], names: Sequence[str], counts: bool) -> None:
+    """Raises an error of any kind where an optimizer's state of a parameter is not one.
+
+    Args:
+        parameter: The parameter.
+        state: What was read.
+        names: Of the tensors in it that have the parameter's shape.
+        counts: Whether it counts steps.
+    """
+    for name in names:
+        if state[name].shape != parameter.shape or not bool(torch.isfinite(state[name]).all()):
             raise ValueError(f"{name} of another form")
-    if not 0 < float(moments["step"]) < math.inf:
+    if counts and not 0 < float(state["step"]) < math.inf:
         raise ValueError("a step that is no number")
 
 

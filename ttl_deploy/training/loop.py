@@ -1,6 +1,7 @@
-"""The training loop of the paper's protocol (appendix A.1): Adam, the rate halved when validation stagnates.
+"""The training loop; by default the paper's protocol (appendix A.1): Adam, the rate halved when validation stagnates.
 
-Validation is by the metric that the task selects by: AUPRC as in the paper, of grades the quadratic kappa.
+Validation is by what the protocol monitors, by default the metric that the task selects by: AUPRC as in the paper, of
+grades the quadratic kappa.
 
 An epoch is the unit of durability: everything a later epoch needs is in `last.ckpt`, so a killed run goes on as if
 nothing had happened. A limit of minutes is judged at every batch, of training and of validation, and the epoch in which
@@ -23,7 +24,6 @@ import torch
 from lightning_fabric import Fabric
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from ttl_deploy import files
 from ttl_deploy.data.prepared import Prepared
@@ -47,8 +47,14 @@ from ttl_deploy.training.checkpoint import (
 from ttl_deploy.training.losses import plain_loss, training_loss
 from ttl_deploy.training.measures import Rows, measure_of
 from ttl_deploy.training.metrics import TITLES
+from ttl_deploy.training.monitor import LOSS
+from ttl_deploy.training.optimizers import OPTIMIZERS
+from ttl_deploy.training.pace import Pace, drop_before_last, drop_unit_gradients, hold_units
 from ttl_deploy.training.run import HISTORY, LAST, TIMING, still_there
+from ttl_deploy.training.schedules import SCHEDULES, Better
 from ttl_deploy.transfer import TransferModel
+from ttl_deploy.transfer.initialise import RANDOM, started_anew
+from ttl_deploy.zoo import BACKBONES
 
 Judge = Callable[[Sequence[dict[str, Any]]], str | None]
 """Looks at the rows of `history.jsonl` after every epoch and says why training shall end, or None."""
@@ -67,7 +73,7 @@ class _State:
     forward: nn.Module
     optimizer: torch.optim.Optimizer
     raw_optimizer: torch.optim.Optimizer
-    scheduler: ReduceLROnPlateau
+    scheduler: Any
     loss: nn.Module
 
 
@@ -106,9 +112,9 @@ class Trainer:
         self._val = ImageBatches(prepared, prepared.indices("val"), config.preprocess)
         self._task = prepared.task
         self._val_labels = prepared.labels[prepared.indices("val")]
-        self._state = _set_up(
-            fabric, config, model, training_loss(prepared.task, config, prepared.labels[prepared.indices("train")])
-        )
+        self._watched = config.schedule.monitor or self._task.SELECTS
+        loss = training_loss(prepared.task, config, prepared.labels[prepared.indices("train")])
+        self._state = _set_up(fabric, config, model, loss, "min" if self._watched == LOSS else "max")
         if config.cache_features:
             sides = {
                 "train": (self._train, prepared.labels[prepared.indices("train")]),
@@ -150,8 +156,9 @@ class Trainer:
         optimizer.load_state_dict(states["optimizer"])
         for group in optimizer.param_groups:
             parameters.update({id(parameter): parameter for parameter in group["params"]})
+        kind, spec = OPTIMIZERS.get(self._config.optim.name), self._config.optim
         for parameter, moments in optimizer.state.items():
-            refuse_other_moments(parameters[id(parameter)], moments)
+            refuse_other_moments(parameters[id(parameter)], moments, kind.moments(spec), kind.counts)
         refuse_other_form(state.scheduler.state_dict(), states["scheduler"])
         state.scheduler.load_state_dict(states["scheduler"])
         state.fabric.strategy.precision.load_state_dict(states["precision"])
@@ -177,8 +184,7 @@ class Trainer:
     def _epoch(self, epoch: int) -> None:
         begun = time.monotonic()
         torch.manual_seed(mix_seeds(self._config.seed, 2, epoch))
-        rate = float(self._state.raw_optimizer.param_groups[0]["lr"])
-        train_loss, cut_short = self._train_one(epoch)
+        rate, train_loss, cut_short = self._train_one(epoch)
         said, val_loss = self._evaluate()
         measured = measure_of(self._task).quick(self._task, self._val_labels, said)
         row = {
@@ -193,8 +199,8 @@ class Trainer:
         else:
             self._finish_epoch(row, time.monotonic() - begun)
 
-    def _train_one(self, epoch: int) -> tuple[float, str]:
-        """The mean loss; and how far a first epoch came that the minutes ended, empty for a whole one.
+    def _train_one(self, epoch: int) -> tuple[float, float, str]:
+        """The head's rate; the mean loss; and how far a first epoch came that the minutes ended, empty for a whole one.
 
         Raises:
             _TimeUp: The minutes ended a later epoch.
@@ -209,26 +215,37 @@ class Trainer:
             rank=state.fabric.global_rank,
             world=state.fabric.world_size,
         )
+        pace = Pace(config, state.raw_optimizer, epoch, len(loader))
         state.forward.train()
+        if config.head_training.freeze_first:
+            hold_units(state.module, pace.alone, several=state.fabric.world_size > 1)
         total, images = 0.0, 0
-        with self._reporter.task(f"epoch {epoch}", len(loader)) as advance:
+        with pace, self._reporter.task(f"epoch {epoch}", len(loader)) as advance:
             for step, (batch, labels) in enumerate(loader, start=1):
-                value = self._step(batch, labels)
+                pace.at(step)
+                value = self._step(batch, labels, pace.alone)
                 if not math.isfinite(value):
                     raise self._not_a_number(epoch, step)
                 total, images = total + value * len(labels), images + len(labels)
                 advance(1, f"loss {total / images:.4f}")
                 self._in_time()
                 if not self._progress.epoch and step < len(loader) and self._out_of_time():
-                    return total / images, f"after {step} of {len(loader)} batches of the first epoch"
-        return total / images, ""
+                    return pace.rate, total / images, f"after {step} of {len(loader)} batches of the first epoch"
+        return pace.rate, total / images, ""
 
-    def _step(self, batch: Tensor, labels: Tensor) -> float:
+    def _step(self, batch: Tensor, labels: Tensor, alone: bool) -> float:
         state = self._state
         batch, labels = state.fabric.to_device((self._laid_out(batch), labels))
         state.optimizer.zero_grad(set_to_none=True)
         loss = state.loss(state.forward(batch).float(), labels)
         state.fabric.backward(loss)
+        if alone:
+            drop_unit_gradients(state.module)
+        if self._config.optim.clip is not None:
+            # A gradient that is not finite is for the scaler of fp16 to skip, or shows in the loss.
+            state.fabric.clip_gradients(
+                state.forward, state.optimizer, max_norm=self._config.optim.clip, error_if_nonfinite=False
+            )
         state.optimizer.step()
         return float(loss.detach())
 
@@ -244,11 +261,12 @@ class Trainer:
 
     def _finish_epoch(self, row: dict[str, Any], seconds: float) -> None:
         progress, state = self._progress, self._state
-        value = row[f"val_{self._task.SELECTS}"]
-        improved = value > progress.best_value
+        value = self._value(row)
+        improved = value > progress.best_value or not progress.best_epoch
         if improved:
             progress.best_epoch, progress.best_value = row["epoch"], value
-        state.scheduler.step(value)
+        if row["epoch"] > self._config.head_training.freeze_first:
+            SCHEDULES.get(self._config.schedule.name).step(state.scheduler, row[f"val_{self._watched}"])
         progress.epoch = row["epoch"]
         progress.seconds = time.monotonic() - self._started
         progress.history.append({**row, "best": improved})
@@ -261,17 +279,24 @@ class Trainer:
             f"{' (best)' if improved else ''}, {seconds:.1f} s"
         )
 
+    def _value(self, row: Mapping[str, Any]) -> float:
+        """Of an epoch; more is better."""
+        watched = float(row[f"val_{self._watched}"])
+        if math.isnan(watched):
+            return -math.inf
+        return -watched if self._watched == LOSS else watched
+
     def _measured(self, row: Mapping[str, Any]) -> str:
         """The metrics of an epoch in words, the one that selects first."""
-        first = self._task.SELECTS
+        first = self._watched
         names = (first, *(name for name in reversed(self._task.METRICS) if name != first))
-        return ", ".join(f"{TITLES[name]} {row[f'val_{name}']:.4f}" for name in names)
+        return ", ".join(f"{TITLES.get(name, name)} {row[f'val_{name}']:.4f}" for name in names)
 
     def _finish_part(self, row: dict[str, Any], how_far: str) -> None:
         """Keeps what a part of the first epoch has learnt, as the run's best, and nothing to go on from."""
         progress = self._progress
         progress.epoch = progress.best_epoch = row["epoch"]
-        progress.best_value, progress.seconds = row[f"val_{self._task.SELECTS}"], time.monotonic() - self._started
+        progress.best_value, progress.seconds = self._value(row), time.monotonic() - self._started
         progress.history.append({**row, "best": True, "part": how_far})
         progress.stopped = f"{self._minutes()} {how_far}"
         still_there(self._folder)
@@ -308,11 +333,15 @@ class Trainer:
 
     def _reason_to_stop(self) -> str | None:
         config, progress = self._config, self._progress
-        rate = float(self._state.raw_optimizer.param_groups[0]["lr"])
-        if rate < config.min_learning_rate:
+        rate = max(float(group["lr"]) for group in self._state.raw_optimizer.param_groups)
+        if rate < config.min_learning_rate and SCHEDULES.get(config.schedule.name).falls:
             return f"the learning rate fell below {config.min_learning_rate:g}"
         if config.epochs is not None and progress.epoch >= config.epochs:
             return f"all {config.epochs} epochs done"
+        patience = config.schedule.stop_patience
+        since = progress.epoch - max(progress.best_epoch, config.head_training.freeze_first)
+        if patience is not None and since >= patience:
+            return f"no better validation {TITLES.get(self._watched, self._watched)} for {patience} epochs"
         if progress.epoch and self._out_of_time():
             return self._minutes()
         return self._judge(progress.history) if self._judge and progress.epoch else None
@@ -369,13 +398,23 @@ def predict(
     return np.concatenate(rows), np.concatenate(masks) if masks else None
 
 
-def _set_up(fabric: Fabric, config: TrainConfig, model: TransferModel, loss: nn.Module) -> _State:
+def _set_up(fabric: Fabric, config: TrainConfig, model: TransferModel, loss: nn.Module, better: Better) -> _State:
     if config.precision != "fp32":
         _module_channels_last(model)
-    optimizer = torch.optim.Adam(model.parameter_groups(config.learning_rate))
+    if config.head_training.dropout:
+        drop_before_last(model.head, config.head_training.dropout)
+    optimizer = OPTIMIZERS.get(config.optim.name).make(_groups(config, model), config.optim)
     forward, wrapped = fabric.setup(UpperPart(model) if config.cache_features else model, optimizer)
-    scheduler = ReduceLROnPlateau(optimizer, mode="max", factor=config.factor, patience=config.patience)
+    scheduler = SCHEDULES.get(config.schedule.name).make(optimizer, config, better)
     return _State(fabric, model, forward, wrapped, optimizer, scheduler, fabric.to_device(loss))
+
+
+def _groups(config: TrainConfig, model: TransferModel) -> list[dict[str, Any]]:
+    if config.optim.rate_new is None:
+        return model.parameter_groups(config.learning_rate)
+    backbone = BACKBONES.get(config.model.backbone)
+    new = backbone.all_units if config.weights == RANDOM else started_anew(backbone, config.init)
+    return model.parameter_groups(config.learning_rate, config.optim.rate_new, new)
 
 
 def _module_channels_last(model: nn.Module) -> None:

@@ -51,11 +51,14 @@ from ttl_deploy.training.engine import make_fabric, resolve_device, resolve_prec
 from ttl_deploy.training.loop import Judge, Trainer, predict
 from ttl_deploy.training.losses import refuse_weighing
 from ttl_deploy.training.measures import measure_of
+from ttl_deploy.training.monitor import refuse_monitor
 from ttl_deploy.training.operation import operation, refuse_point
+from ttl_deploy.training.optimizers import refuse_optim
 from ttl_deploy.training.run import Predictions, Run, refuse_existing_run
+from ttl_deploy.training.schedules import SCHEDULES, refuse_schedule
 from ttl_deploy.transfer import METHODS, TransferModel, build, initialise, resolve
 from ttl_deploy.transfer.heads import HEADS, TapHead
-from ttl_deploy.transfer.initialise import weights_file
+from ttl_deploy.transfer.initialise import start_of, weights_file
 from ttl_deploy.zoo import BACKBONES, Backbone
 
 AnyNetwork = TypeVar("AnyNetwork", bound=Network)
@@ -172,6 +175,13 @@ def resume(
     moved = None if data is None else str(folders.place_of_data(run, data).resolve())
     changes = {"epochs": epochs, "max_minutes": max_minutes, "data": moved}
     config = make_record(TrainConfig, **{**dict(run.config), **{k: v for k, v in changes.items() if v is not None}})
+    if config.epochs != run.config.epochs and SCHEDULES.get(config.schedule.name).by_epochs:
+        raise BadInputError(
+            f"its rate falls over {run.config.epochs} epochs ({config.schedule.name}), which cannot become "
+            f"{config.epochs} on the way",
+            where=folder,
+            fix="leave --epochs out, or train another run",
+        )
     fabric = make_fabric(resolve_device(config.accelerator), config.precision)
     prepared = _on_first(fabric, lambda: folders.run_data(run, data=data, cache=cache, reporter=reporter))
     if config != run.config:
@@ -201,14 +211,17 @@ def check(data: Data, model: Model, protocol: Protocol) -> None:
     model_spec, preprocess = specs(model, data, ("a", "b"))
     _configure(data, model, protocol, model_spec, preprocess, data.division, "")
     _refuse_task(data, protocol)
-    if model.weights not in _NAMED_WEIGHTS:
+    if _start(model)[0] not in _NAMED_WEIGHTS:
         weights_file(Path(model.weights))
     refuse_misreading(data)
 
 
 def _refuse_task(data: Data, protocol: Protocol) -> None:
-    """Refuses what is wrong with the task, as far as it can be seen without the data."""
+    """Refuses what is wrong with the task or the protocol, as far as it can be seen without the data."""
     TASKS.get(data.task)
+    refuse_optim(protocol.optim)
+    refuse_schedule(protocol)
+    refuse_monitor(protocol.schedule.monitor, data.task)
     refuse_weighing(data.task, protocol)
     refuse_positive_from(data.task_spec)
     if data.classes is not None:
@@ -337,6 +350,7 @@ def _configure(
     digest: str,
 ) -> TrainConfig:
     accelerator = resolve_device(protocol.device)
+    weights, init = _start(model)
     return make_record(
         TrainConfig,
         schema_version=version_of(model_spec.input),
@@ -346,17 +360,22 @@ def _configure(
         preprocess=preprocess,
         split=split,
         reading=Reading(**{**data.shared(Reading), "classes": model_spec.classes}),
-        weights=model.weights if model.weights in _NAMED_WEIGHTS else str(Path(model.weights).resolve()),
+        weights=weights if weights in _NAMED_WEIGHTS else str(Path(weights).resolve()),
+        init=init,
         precision=resolve_precision(protocol.precision, accelerator)[0],
         accelerator=accelerator,
         **protocol.shared(Recipe),
     )
 
 
+def _start(model: Model) -> tuple[str, str]:
+    return start_of(model.weights, model.init, BACKBONES.get(model.backbone))
+
+
 def _model(config: TrainConfig, reporter: Reporter) -> tuple[TransferModel, str]:
     torch.manual_seed(mix_seeds(config.seed, 0))
     model = build(config.model)
-    loaded = initialise(model, config.weights)
+    loaded = initialise(model, config.weights, config.init)
     reporter.info(str(loaded))
     if loaded.missing:
         reporter.warn(f"{len(loaded.missing)} of {loaded.wanted} tensors of the reused layers start from random values")

@@ -1,23 +1,27 @@
 """Starting weights: random, ImageNet, a file of tensors, or an earlier run; counted tensor by tensor.
 
-Nothing is ever unpickled. Loading refuses when none of the layers that should be reused found its weights.
+What the reused layers take of them is an initialisation's (`inits`), by default everything. Nothing is ever unpickled.
+Loading refuses when none of the layers that should be reused found its weights.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from ttl_deploy import files
-from ttl_deploy.errors import WeightsError
+from ttl_deploy.errors import BadInputError, WeightsError
+from ttl_deploy.spec.model import WHOLE
+from ttl_deploy.transfer.inits import INITS, Filled, Init, Part, divided
 from ttl_deploy.transfer.model import HEAD, TransferModel
 from ttl_deploy.transfer.weights_file import finite, read_safetensors, read_torch, state_of
-from ttl_deploy.zoo import BACKBONES, Backbone
+from ttl_deploy.zoo import BACKBONES, Backbone, Unit
+
+RANDOM = "random"
 
 RUN_WEIGHTS = "best.safetensors"
 """The weights of a run folder."""
@@ -33,10 +37,13 @@ class LoadReport:
     Attributes:
         source: Where they came from.
         matched: Tensors of reused units that were loaded.
-        wanted: Tensors of reused units.
+        wanted: Tensors of reused units that should have been.
         missing: Names of those that were not in the source or have another shape.
         unused: Tensors of the source that the model does not hold (dropped layers, the old classifier).
         adapted: Whether the first convolution was fitted to another number of input channels.
+        init: The initialisation that was asked for.
+        drawn: Tensors of reused units that it drew or computed.
+        reset: Tensors of norms that it set to 1 and 0.
     """
 
     source: str
@@ -45,11 +52,16 @@ class LoadReport:
     missing: tuple[str, ...] = ()
     unused: int = 0
     adapted: bool = False
+    init: str = WHOLE
+    drawn: int = 0
+    reset: int = 0
 
     def __str__(self) -> str:
-        if self.source == "random":
-            return "weights: random"
+        if self.source == RANDOM:
+            return "weights: random" + (f", {self.init}: {self.drawn} tensors drawn" if self.drawn else "")
         text = f"weights from {self.source}: {self.matched} of {self.wanted} tensors of the reused layers loaded"
+        if self.init != WHOLE:
+            text += f", {self.init}: {self.drawn} drawn, {self.reset} of norms set to 1 and 0"
         if self.missing:
             text += f", {len(self.missing)} missing (first {self.missing[0]!r})"
         if self.adapted:
@@ -57,22 +69,85 @@ class LoadReport:
         return f"{text}; {self.unused} tensors of the source not used"
 
 
-def initialise(model: TransferModel, weights: str) -> LoadReport:
+def initialise(model: TransferModel, weights: str, init: str = WHOLE) -> LoadReport:
     """Gives a freshly built model its starting weights.
 
     Args:
         model: Randomly initialised.
         weights: `random`, `imagenet`, or the path of a `.safetensors`, `.pth`, `.pt` or run folder.
+        init: What the reused units take of them: words of `INITS`, as in `weights:block:2+stats`.
 
     Raises:
         WeightsError: The source cannot be read, or none of the reused layers found its weights in it.
+        BadInputError: There is no such initialisation, or it needs weights and they are random.
     """
-    if weights == "random":
-        return LoadReport("random", 0, 0)
     backbone = BACKBONES.get(model.spec.backbone)
+    weights, init = start_of(weights, init, backbone)
+    if (weights, init) == (RANDOM, WHOLE):
+        return LoadReport(RANDOM, 0, 0)
+    parts = [(way, _held(model, units)) for way, units in divided(init, backbone)]
+    wanted = {name: tensor for way, units in parts if way.reads for name, tensor in _tensors(model, units).items()}
+    source, adapted = _source(model, backbone, weights, wanted) if wanted else ({}, False)
+    filled = sum((_fill(way, model, units, source, backbone) for way, units in parts), Filled())
+    return LoadReport(
+        weights,
+        len(filled.taken),
+        len(filled.taken) + len(filled.missing),
+        filled.missing,
+        _unused(source, wanted),
+        adapted,
+        init,
+        len(filled.drawn),
+        len(filled.reset),
+    )
+
+
+def start_of(weights: str, init: str, backbone: Backbone) -> tuple[str, str]:
+    """The same start in fewest words: weights that nothing reads are `random`, and so is what is left as it was built.
+
+    Raises:
+        BadInputError: The initialisation is none of the network's, or needs weights and they are random; that `weights`
+            alone then asks for nothing is what random weights mean.
+    """
+    ways = [way for way, _units in divided(init, backbone)]
+    if not any(way.reads for way in ways):
+        return RANDOM, WHOLE if all(way is INITS.get(RANDOM) for way in ways) else init
+    if weights == RANDOM and init != WHOLE:
+        raise BadInputError(
+            "needs weights, and they are random",
+            where=f"init {init}",
+            fix="start from imagenet, a file or a run; or choose init random",
+        )
+    return weights, init
+
+
+def started_anew(backbone: Backbone, init: str) -> tuple[Unit, ...]:
+    """The network's units whose weights an initialisation does not copy."""
+    return tuple(unit for way, units in divided(init, backbone) if not way.copies for unit in units)
+
+
+def _held(model: TransferModel, units: Sequence[Unit]) -> tuple[Unit, ...]:
+    """Those of the network's units that the model reuses."""
+    return tuple(unit for unit in units if unit in model.plan.reused)
+
+
+def _fill(
+    way: Init, model: TransferModel, units: Sequence[Unit], source: Mapping[str, Tensor], backbone: Backbone
+) -> Filled:
+    own = {name: source[name] for name in _tensors(model, units) if way.reads and name in source}
+    return way.fill(Part([(unit.prefix, model.unit(unit)) for unit in units], own, backbone.first_weight))
+
+
+def _source(
+    model: TransferModel, backbone: Backbone, weights: str, wanted: Mapping[str, Tensor]
+) -> tuple[Mapping[str, Tensor], bool]:
+    """The source's tensors under the network's names, without those of a wanted name and another shape."""
     state = finite(backbone.pretrained(), weights) if weights == "imagenet" else read_weights(Path(weights))
-    state, adapted = _adapt_channels(_strip_prefix(backbone.upgrade(state), model), backbone, model.spec.input.channels)
-    return _copy(model, state, weights, adapted)
+    named = _strip_prefix(backbone.upgrade(state), _tensors(model, model.plan.reused))
+    state, adapted = _adapt_channels(named, backbone, model.spec.input.channels)
+    fitting = {name for name in wanted if name in state and state[name].shape == wanted[name].shape}
+    _refuse_unusable(state, wanted, fitting, weights, backbone)
+    return {name: tensor for name, tensor in state.items() if name in fitting or name not in wanted}, adapted
 
 
 def read_weights(path: Path) -> Mapping[str, Tensor]:
@@ -111,19 +186,13 @@ def _tensors_of(content: Any, file: Path) -> Mapping[str, Tensor]:
     return tensors
 
 
-def _wanted(model: TransferModel) -> dict[str, Tensor]:
-    """Tensors of the reused units by their network names; the counters of batch norms are not weights."""
-    return {
-        unit.prefix + name: tensor
-        for unit in model.plan.reused
-        for name, tensor in model.unit(unit).state_dict(keep_vars=True).items()
-        if not name.endswith("num_batches_tracked")
-    }
+def _tensors(model: TransferModel, units: Sequence[Unit]) -> dict[str, Tensor]:
+    return Part([(unit.prefix, model.unit(unit)) for unit in units], {}, "").tensors()
 
 
-def _strip_prefix(state: Mapping[str, Tensor], model: TransferModel) -> Mapping[str, Tensor]:
-    """Drops the wrapper's prefix (`module.`, `backbone.` …) under which most names fit."""
-    wanted = set(_wanted(model))
+def _strip_prefix(state: Mapping[str, Tensor], names: Collection[str]) -> Mapping[str, Tensor]:
+    """Drops the wrapper's prefix (`module.`, `backbone.` …) under which most of the network's names fit."""
+    wanted = set(names)
     candidates: list[Mapping[str, Tensor]] = [state]
     for prefix in _PREFIXES:
         for base in list(candidates):
@@ -153,29 +222,31 @@ def _adapt_channels(
     return {**state, backbone.first_weight: dealt * (own / channels)}, True
 
 
-def _copy(model: TransferModel, state: Mapping[str, Tensor], source: str, adapted: bool) -> LoadReport:
-    wanted = _wanted(model)
-    found = [name for name, tensor in wanted.items() if name in state and state[name].shape == tensor.shape]
-    if not found:
+def _refuse_unusable(
+    state: Mapping[str, Tensor],
+    wanted: Mapping[str, Tensor],
+    fitting: Collection[str],
+    source: str,
+    backbone: Backbone,
+) -> None:
+    if not fitting:
         raise WeightsError(
-            f"none of the {len(wanted)} tensors of the layers kept from {model.spec.backbone} is in it",
+            f"none of the {len(wanted)} tensors of the layers kept from {backbone.name} is in it",
             where=source,
-            fix=f"pass weights of a {model.spec.backbone} (it holds names like {next(iter(state), '')!r})",
+            fix=f"pass weights of a {backbone.name} (it holds names like {next(iter(state), '')!r})",
         )
-    other = [name for name in found if state[name].is_floating_point() != wanted[name].is_floating_point()]
+    other = [n for n in wanted if n in fitting and state[n].is_floating_point() != wanted[n].is_floating_point()]
     if other:
         raise WeightsError(
             f"holds {other[0]!r} as {str(state[other[0]].dtype).removeprefix('torch.')}, which are no weights",
             where=source,
             fix="save it again as floating-point numbers, or choose another",
         )
-    with torch.no_grad():
-        for name in found:
-            wanted[name].copy_(state[name])
-    missing = tuple(name for name in wanted if name not in set(found))
-    unused = sum(
+
+
+def _unused(state: Mapping[str, Tensor], wanted: Collection[str]) -> int:
+    return sum(
         1
         for name in state
         if name not in wanted and not name.startswith(f"{HEAD}.") and not name.endswith("num_batches_tracked")
     )
-    return LoadReport(source, len(found), len(wanted), missing, unused, adapted)

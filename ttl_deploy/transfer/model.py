@@ -7,7 +7,7 @@ timm, and back.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -110,13 +110,24 @@ class TransferModel(nn.Module):
             self.unit(unit).eval()
         return self
 
-    def parameter_groups(self, learning_rate: float) -> list[dict[str, Any]]:
-        """Optimizer groups, the head's first, with the method's learning rates; frozen units are left out."""
-        groups: dict[float, list[nn.Parameter]] = {1.0: list(self.head.parameters())}
+    def parameter_groups(
+        self, learning_rate: float, rate_new: float | None = None, new: Collection[Unit] = ()
+    ) -> list[dict[str, Any]]:
+        """Optimizer groups, the head's first, with the method's learning rates; frozen units are left out.
+
+        Args:
+            learning_rate: Base rate.
+            rate_new: Base rate of what starts at random: the head, slimmed units, `new`. None: the same.
+            new: Reused units that start at random all the same.
+        """
+        random = {unit.name for unit in (*self.plan.slimmed, *new)}
+        fresh = learning_rate if rate_new is None else rate_new
+        groups: dict[float, list[nn.Parameter]] = {fresh: list(self.head.parameters())}
         for unit in self.chain:
             parameters = [p for p in self.unit(unit).parameters() if p.requires_grad]
-            groups.setdefault(self.plan.rate_scale.get(unit.name, 1.0), []).extend(parameters)
-        return [{"params": params, "lr": learning_rate * scale} for scale, params in groups.items() if params]
+            rate = (fresh if unit.name in random else learning_rate) * self.plan.rate_scale.get(unit.name, 1.0)
+            groups.setdefault(rate, []).extend(parameters)
+        return [{"params": params, "lr": rate} for rate, params in groups.items() if params]
 
     def network_state(self) -> dict[str, Tensor]:
         """All tensors under the original network's names; the head's under `head.`."""

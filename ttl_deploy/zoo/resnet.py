@@ -5,6 +5,7 @@ ResNet-50 has the 17 candidates of the paper's Figure 3: the stem and 16 bottlen
 
 from __future__ import annotations
 
+import re
 from collections import OrderedDict
 from collections.abc import Mapping
 
@@ -14,6 +15,10 @@ from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from ttl_deploy.zoo.backbone import BACKBONES, Backbone, Unit, mark_block_ends
 from ttl_deploy.zoo.fetch import fetch_file
+
+_NUMBERED = re.compile(r"((?:[a-z_]+\.)*)(?:([01])|([4-7])\.(\d+\.\w+(?:\.\d)?))\.(\w+)")
+"""Names of a Sequential of the network's children: 0 and 1 the stem's, 4 to 7 the stages, as RadImageNet's files have
+them (`backbone.0.weight`, `backbone.4.0.conv1.weight`)."""
 
 
 class ResNet(Backbone):
@@ -63,6 +68,19 @@ class ResNet(Backbone):
     def pretrained(self) -> Mapping[str, Tensor]:
         """See `Backbone.pretrained`; torchvision's IMAGENET1K_V1, the weights of the paper's time."""
         return fetch_file(self.name, models.get_weight(self._weights).url)
+
+    def upgrade(self, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """See `Backbone.upgrade`; numbered children get torchvision's names."""
+        return {_named(name): tensor for name, tensor in state.items()}
+
+
+def _named(name: str) -> str:
+    found = _NUMBERED.fullmatch(name)
+    if found is None:
+        return name
+    wrapper, stem, stage, within, tensor = found.groups()
+    part = f"layer{int(stage) - 3}.{within}" if stage else ("conv1", "bn1")[int(stem)]
+    return f"{wrapper}{part}.{tensor}"
 
 
 def _initialise(module: nn.Module) -> nn.Module:
