@@ -22,13 +22,26 @@ CUTS = {
     "densenet201": 98 + 3,
     "efficientnet_b0": 16,
     "tf_efficientnet_lite0": 16,
+    "inception_v3": 16,
+    "cbr_large_t": 5,
+    "cbr_large_w": 4,
+    "cbr_small": 4,
+    "cbr_tiny": 4,
 }
+FAMILY = {"cbr_large_t": 8_532_480, "cbr_large_w": 8_432_128, "cbr_small": 2_108_672, "cbr_tiny": 1_076_480}
+"""What Raghu 2019 prints in Table 1, without the classifier."""
+LIBRARY = sorted(CUTS.keys() - FAMILY.keys())
+"""Those that a library has too."""
+SIDE = {"inception_v3": 107}
+"""Pixels of the images on which a network is tried; others: 64."""
 
 
 def reference(name: str) -> nn.Module:
     torch.manual_seed(1)
     if "efficientnet" in name:
         network: nn.Module = timm.create_model(name, num_classes=2)
+    elif name == "inception_v3":
+        network = models.inception_v3(num_classes=2, aux_logits=False, transform_input=False, init_weights=False)
     else:
         network = models.get_model(name, num_classes=2)
     for module in network.modules():
@@ -39,19 +52,34 @@ def reference(name: str) -> nn.Module:
 
 
 def as_ours(name: str, network: nn.Module) -> TransferModel:
-    model = build(ModelSpec(backbone=name, classes=("a", "b"), image_size=64)).eval()
+    model = build(ModelSpec(backbone=name, classes=("a", "b"), image_size=SIDE.get(name, 64))).eval()
     state = {k: v for k, v in network.state_dict().items() if not k.startswith(("fc.", "classifier."))}
     linear = network.get_submodule("fc" if hasattr(network, "fc") else "classifier")
     model.load_network_state(state | {"head.fc.weight": linear.weight.data, "head.fc.bias": linear.bias.data})  # type: ignore[operator]
     return model
 
 
-@pytest.mark.parametrize("name", sorted(CUTS))
+@pytest.mark.parametrize("name", LIBRARY)
 def test_the_chain_computes_what_the_library_network_computes(name: str) -> None:
     network = reference(name)
-    images = torch.rand(2, 3, 64, 64)
+    images = torch.rand(2, 3, SIDE.get(name, 64), SIDE.get(name, 64))
     with torch.no_grad():
         torch.testing.assert_close(as_ours(name, network)(images), network(images), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("name", "printed"), FAMILY.items())
+def test_the_cbr_family_has_the_parameters_of_its_table(name: str, printed: int) -> None:
+    """To the last digit with one channel (its kernel 5x5, LargeT's 7x7) and batch norms without scale."""
+    modules = BACKBONES.get(name).build(channels=1).values()
+    scales = sum(m.num_features for unit in modules for m in unit.modules() if isinstance(m, nn.BatchNorm2d))
+    assert sum(p.numel() for unit in modules for p in unit.parameters()) - scales == printed
+    whole = sum(p.numel() for unit in BACKBONES.get(name).build().values() for p in unit.parameters())
+    assert whole == pytest.approx(printed, rel=0.0025)
+
+
+def test_inception_s_features_have_torchvisions_parameters() -> None:
+    modules = BACKBONES.get("inception_v3").build().values()
+    assert sum(p.numel() for unit in modules for p in unit.parameters()) == 21_785_568
 
 
 def test_every_backbone_of_the_zoo_is_tested_here() -> None:
@@ -67,7 +95,7 @@ def test_the_number_of_cut_points_is_the_networks(name: str, count: int) -> None
 
 
 def test_cut_points_are_named_in_the_networks_own_words() -> None:
-    for name in CUTS:
+    for name in LIBRARY:
         network = reference(name)
         names = {n.removeprefix("features.") for n, _module in network.named_modules()}
         assert {p.name for p in BACKBONES.get(name).cut_points} - {"stem"} <= names

@@ -49,7 +49,8 @@ class Construction(Record):
         slim: TF's divisor.
         outputs: Numbers the network gives for one input.
         input: Shape of one input without the batch.
-        parameters_of: Whether the paper counts the whole `model` or its `features` without the classifier.
+        parameters_of: Whether the paper counts the whole `model`, its `features` without the classifier, or with the
+            `whole encoder`, which holds layers above the cut that never run.
         options: What a network outside the zoo needs besides, by name.
     """
 
@@ -61,7 +62,7 @@ class Construction(Record):
     slim: int = Field(2, ge=2)
     outputs: int = Field(ge=1)
     input: tuple[int, ...] = Field(min_length=2)
-    parameters_of: Literal["model", "features"] = "model"
+    parameters_of: Literal["model", "features", "whole encoder"] = "model"
     options: dict[str, bool | int | tuple[int, ...]] = Field(default_factory=dict)
 
     def describe(self) -> str:
@@ -85,10 +86,15 @@ class Construction(Record):
             layers=self.trained_layers,
             head=self.head,
             slim=self.slim,
-            task=TaskSpec(kind="multiclass" if self.outputs > 1 else "multilabel"),
+            task=TaskSpec(kind=self._task()),
             classes=tuple(f"class {i}" for i in range(self.outputs)),
             input=InputSpec(kind="image" if len(size) == 2 else "volume", channels=channels, size=tuple(size)),
         )
+
+    def _task(self) -> str:
+        if self.head == "unet":
+            return "segmentation"
+        return "multiclass" if self.outputs > 1 else "multilabel"
 
 
 class PaperRow(Record):

@@ -11,7 +11,8 @@ import torch
 from ttl_deploy.complexity.describe import ModelCost, describe_model, features_only
 from ttl_deploy.complexity.paper_tables import Construction, PaperRow, PaperTable, Quantity
 from ttl_deploy.progress import SILENT, Reporter
-from ttl_deploy.transfer import build
+from ttl_deploy.spec import ModelSpec
+from ttl_deploy.transfer import build, resolve
 from ttl_deploy.zoo import BACKBONES
 
 TOLERANCE: dict[Quantity, float] = {"parameters": 0.005, "macs": 0.002}
@@ -100,12 +101,28 @@ def _judge(table: PaperTable, row: PaperRow, counted: dict[str, ModelCost]) -> R
     labelled = _cost(row.as_labelled, counted) if row.as_labelled else None
     cells: dict[Quantity, Cell] = {}
     if cost is not None:
-        whole = row.construction.parameters_of == "model"
-        ours = cost.total.parameters if whole else features_only(cost)
+        ours = _parameters(row.construction, cost)
         cells["parameters"] = _cell("parameters", row, round(row.printed.parameters_m * 1e6), ours)
         if row.printed.macs_g is not None:
             cells["macs"] = _cell("macs", row, round(row.printed.macs_g * 1e9), cost.total.layer_macs)
     return RowResult(table, row, cost, cells, labelled)
+
+
+def _parameters(construction: Construction, cost: ModelCost) -> int:
+    """As the paper counts them."""
+    if construction.parameters_of == "features":
+        return features_only(cost)
+    unused = unused_above(construction.model_spec()) if construction.parameters_of == "whole encoder" else 0
+    return cost.total.parameters + unused
+
+
+def unused_above(spec: ModelSpec) -> int:
+    """Parameters of the backbone's layers above the cut, the tail included; the model does not hold them."""
+    found = resolve(spec)
+    with torch.device("meta"):
+        modules = found.backbone.build(spec.input.channels)
+    kept = {unit.name for unit in (*found.plan.reused, *found.plan.slimmed)}
+    return sum(p.numel() for name, module in modules.items() if name not in kept for p in module.parameters())
 
 
 def _cell(quantity: Quantity, row: PaperRow, printed: int, ours: int) -> Cell:

@@ -173,10 +173,14 @@ class Backbone(ABC):
             modules = self.build()
         shapes = trace_shapes((modules[unit.name] for unit in self.units), given)
         return tuple(
-            CutPoint(index, unit.name, unit.block, shape[0], round(given[-1] / shape[-1]), unit.ends_block)
+            CutPoint(index, unit.name, unit.block, shape[0], self.stride(given[-1], shape[-1]), unit.ends_block)
             for index, (unit, shape) in enumerate(zip(self.units, shapes, strict=True))
             if unit.cut
         )
+
+    def stride(self, given: int, left: int) -> int:
+        """Input size over feature size, of the last axis; a network without padding loses a little more."""
+        return round(given / left)
 
     def resolve(self, cut: str | int) -> CutPoint:
         """Finds a cut point by its name, by `block:N`, by a block's name (`layer3`: its end) or by its index.
