@@ -13,7 +13,7 @@ from pydantic import BeforeValidator, Field
 from ttl_deploy.spec.record import Record
 from ttl_deploy.spec.said import Said
 
-_PANEL = "Optimizer, schedule and stopping (the paper: Adam, plateau on the validation AUPRC)"
+_PANEL = "Optimizer, schedule and stopping"
 
 
 def _word(given: Any) -> Any:
