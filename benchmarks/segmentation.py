@@ -96,7 +96,7 @@ def report(rows: list[dict[str, Any]], epochs: int) -> str:
         "",
         f"80 chest x-rays with lung masks (General Blockchain, CC BY 4.0), {test['images']} of them, of",
         f"{test['patients']} patients, for the test; 224 pixels, one channel, random weights, {epochs} epochs of Adam",
-        "at 1e-3, one seed. Means and standard deviations are over images, brackets are 95 % intervals of the mean over",
+        "at 1e-3, one seed. Means and standard deviations are over images, brackets are 95 % intervals of means over",
         "patients. The paper's numbers are of other images, more of them, and start from ImageNet: they stand beside",
         "ours for the shape only.",
         "",
