@@ -93,7 +93,6 @@ def export_run(
     chosen_options = make_options(exporter, given)
     exporter.check(chosen, chosen_options)
     _refuse_activation(source, chosen_options)
-    _refuse_maps(source.run.task, exporter, chosen_options)
     place = Path(out) if out is not None else source.run.folder / f"{exporter.name}-{chosen}"
     files.refuse_existing(place, overwrite=overwrite)
     artifacts.refuse_foreign(place)
@@ -207,6 +206,7 @@ def export_one(
         settings: The exporter's options; None: its defaults.
         bounds: What the parity check tolerates; None: the default of the precision.
     """
+    _refuse_maps(source.run.task, exporter, settings or exporter.options())
     with files.staged_folder(place, overwrite=True) as staged:
         made, engine = write_one(source, exporter, precision, staged, settings=settings, bounds=bounds)
         made = _checked(made, engine, source, bounds)
