@@ -1,6 +1,9 @@
 """Data sets as they are published: a tiny imitation of each, with its names, columns and quirks, read by the options
 that README gives, divided and decoded."""
 
+import re
+import shlex
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ttl_deploy.cli.main import run
 from ttl_deploy.data.items import Dataset
 from ttl_deploy.data.manifest import dataset_of
 from ttl_deploy.data.prepared import Prepared, prepare
@@ -307,14 +311,19 @@ def test_medmnists_chest_set_has_several_labels(tmp_path: Path) -> None:
     assert len(prepared(data, dataset).indices("test")) == 10
 
 
-def test_bimcv(tmp_path: Path) -> None:
+def bimcv(root: Path) -> Path:
+    """BIDS: a folder for each subject and session, 16-bit images, and the authors' table."""
     rows = []
     for i in range(20):
         name = f"sub-S{i // 2:05d}/ses-E{i:05d}/mod-rx/sub-S{i // 2:05d}_ses-E{i:05d}_run-1_bp-chest_vp-pa_cr.png"
-        picture(tmp_path / name, i + 1, "I;16")
+        picture(root / name, i + 1, "I;16")
         rows.append(f"{name},{'positive' if i // 2 % 2 else 'negative'}\n")
-    (tmp_path / "bimcv.csv").write_text("path,label\n" + "".join(rows))
-    data = ask(tmp_path / "bimcv.csv", patient_pattern="(sub-S[0-9]+)")
+    (root / "bimcv.csv").write_text("path,label\n" + "".join(rows))
+    return root / "bimcv.csv"
+
+
+def test_bimcv(tmp_path: Path) -> None:
+    data = ask(bimcv(tmp_path), patient_pattern="(sub-S[0-9]+)")
     dataset = dataset_of(data)
     assert dataset.counts == {"negative": 10, "positive": 10}
     assert len({item.patient for item in dataset.items}) == 10
@@ -330,3 +339,51 @@ def test_medmnist_in_three_dimensions_is_told_in_one_line(tmp_path: Path, shape:
     np.savez_compressed(path, train_images=volumes, train_labels=np.arange(2)[:, None])
     with pytest.raises(BadInputError, match=r"organmnist3d.npz: .*volumes"):
         dataset_of(ask(path))
+
+
+README = Path(__file__).parents[2] / "README.md"
+
+
+def said_in_readme() -> list[str]:
+    """What README's table gives to `train`, one for each set."""
+    table = README.read_text().split("## Data sets as they are published")[1].split("\n## ")[0]
+    rows = [line for line in table.splitlines() if line.startswith("| ")][1:]
+    return [words for row in rows for words in re.findall("`(.+?)`", row.split(" | ")[1].split(" (")[0])]
+
+
+MADE: dict[str, Callable[[Path], Path]] = {
+    "CheXpert-v1.0-small/train.csv": chexpert,
+    "ChestX-ray14/Data_Entry_2017.csv": chest14,
+    "aptos2019/train.csv": aptos,
+    "isic/ISIC_2019_Training_GroundTruth.csv": isic,
+    "isic/ISIC2018_Task3_Training_GroundTruth.csv": lambda root: isic(
+        root, "MEL,NV,BCC,AKIEC,BKL,DF,VASC", 7, "ISIC2018_Task3_Training"
+    ),
+    "pcam": lambda root: camelyon(root / "pcam"),
+    "pathmnist.npz": lambda root: medmnist(root / "pathmnist.npz", (28, 28, 3)),
+    "chestmnist.npz": lambda root: medmnist(root / "chestmnist.npz", (28, 28), 14),
+    "bimcv.csv": bimcv,
+}
+
+
+def test_readme_has_a_line_for_each_set() -> None:
+    assert [words.split()[0] for words in said_in_readme()] == list(MADE)
+
+
+@pytest.mark.parametrize("words", said_in_readme(), ids=lambda words: words.split()[0])
+def test_the_words_of_readme_read_and_divide_each_set(
+    words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    MADE[words.split()[0]](tmp_path)
+    asked: list[Data] = []
+
+    def taken(data: Data, *_: object, **__: object) -> None:
+        asked.append(data)
+        raise BadInputError("enough")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("ttl_deploy.verbs.train.train", taken)
+    assert run(["train", *shlex.split(words), "--out", "run", "--cache", str(tmp_path / "cache")]) == 2
+    (data,) = asked
+    found = prepared(data, dataset_of(data))
+    assert all(len(found.indices(side)) for side in ("train", "val", "test"))
