@@ -63,7 +63,7 @@ def test_a_last_batch_of_one_is_dropped(prepared: Prepared) -> None:
 
 
 def test_augmentation_off_is_no_augmentation() -> None:
-    assert augmentation(AugmentSpec(crop_scale=1, rotation=0), 24) is None
+    assert augmentation(AugmentSpec(crop_scale=1, rotation=0), (24, 24)) is None
 
 
 def test_rotation_and_crop_stay_in_their_bounds() -> None:

@@ -23,6 +23,7 @@ from ttl_deploy.data.sides import (
     fold_is_tested,
     seeds,
     taken_from_training,
+    test_share,
     validation_share,
 )
 from ttl_deploy.data.stratify import stratify
@@ -97,7 +98,7 @@ def divide_several(
     notes: tuple[str, ...] = ()
     if spec.folds is not None:
         folds = problem.parts([1 / spec.folds] * spec.folds, spec.seed)
-        sides = _with_validation(problem, np.where(folds == spec.fold, "test", "train").astype("<U5"), spec)
+        sides = _of_fold(problem, folds == spec.fold, spec)
         notes = (fold_is_tested(spec), *((NOT_KEPT,) if given is not None else ()))
     elif given is None:
         sides = np.array(SIDES)[problem.parts([asked(spec, side) for side in SIDES], spec.seed)]
@@ -108,6 +109,15 @@ def divide_several(
         sides, notes = _with_validation(problem, given, spec), (KEPT, taken_from_training(by))
     _refuse_blind(problem, sides, given=given is not None and spec.folds is None)
     return sides, notes, tuple(_warnings(problem, sides))
+
+
+def _of_fold(problem: Several, held: NDArray[np.bool_], spec: SplitSpec) -> _Sides:
+    sides = np.where(held, "test", "train").astype("<U5")
+    if spec.fold_holds == "test":
+        return _with_validation(problem, sides, spec)
+    share = test_share(spec)
+    sides[np.flatnonzero(held)[problem.restricted(held).parts([1 - share, share], spec.seed) == 0]] = "val"
+    return sides
 
 
 def _absent(counts: _Numbers, parts: _Numbers, of: int) -> int:

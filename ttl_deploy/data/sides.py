@@ -33,12 +33,18 @@ def taken_from_training(unit: str) -> str:
 
 def fold_is_tested(spec: SplitSpec) -> str:
     """Which fold it is."""
-    return f"fold {spec.fold} of {spec.folds} is the test side"
+    held = "the test side" if spec.fold_holds == "test" else "the validation and the test side"
+    return f"fold {spec.fold} of {spec.folds} is {held}"
 
 
 def validation_share(spec: SplitSpec) -> float:
     """Share of validation in what is not the test side."""
     return spec.val / (spec.train + spec.val)
+
+
+def test_share(spec: SplitSpec) -> float:
+    """Share of the test side in what is not for training."""
+    return spec.test / (spec.val + spec.test)
 
 
 def seeds(seed: int) -> Iterator[int]:

@@ -29,6 +29,7 @@ from ttl_deploy.data.sides import (
     fold_is_tested,
     seeds,
     taken_from_training,
+    test_share,
     validation_share,
 )
 from ttl_deploy.errors import BadInputError
@@ -252,7 +253,10 @@ def _cross_validation(
         folds = _folds(problem, spec.folds, seed)
         if folds is None or not all(problem.complete(folds == fold) for fold in range(spec.folds)):
             continue
-        sides = _with_validation(problem, folds == spec.fold, spec)
+        if spec.fold_holds == "val+test":
+            sides = _with_test(problem, folds == spec.fold, spec)
+        else:
+            sides = _with_validation(problem, folds == spec.fold, spec)
         if sides is None:
             break
         return sides, (fold_is_tested(spec), *notes)
@@ -269,6 +273,16 @@ def _with_validation(problem: _Problem, test: NDArray[np.bool_], spec: SplitSpec
         return None
     sides = np.where(test, "test", "train").astype("<U5")
     sides[np.flatnonzero(~test)[chosen]] = "val"
+    return sides
+
+
+def _with_test(problem: _Problem, held: NDArray[np.bool_], spec: SplitSpec) -> NDArray[np.str_] | None:
+    """The sides where validation and test are what is held out, or None where they cannot both have every class."""
+    chosen = _carve(problem.restricted(held), test_share(spec), spec.seed)
+    if chosen is None or not problem.complete(~held):
+        return None
+    sides = np.where(held, "val", "train").astype("<U5")
+    sides[np.flatnonzero(held)[chosen]] = "test"
     return sides
 
 

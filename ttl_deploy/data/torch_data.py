@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, Dataset, DistributedSampler, SequentialSampler
 from torchvision import tv_tensors
-from torchvision.transforms import v2
 
+from ttl_deploy.data.augment import augmentation
 from ttl_deploy.data.prepared import Prepared
 from ttl_deploy.inputs.image import normalise
 from ttl_deploy.spec import AugmentSpec, PreprocessSpec
@@ -79,26 +79,6 @@ class ImageBatches(Dataset[Batch]):
                 both = tv_tensors.Image(whole), tv_tensors.Mask(torch.from_numpy(mask.copy()))
                 changed, drawn = self._transform(*both)
         return changed.permute(1, 2, 0).numpy(), None if mask is None else drawn.numpy()
-
-
-def augmentation(spec: AugmentSpec, size: Sequence[int]) -> v2.Transform | None:
-    """Random rotation, crop and flip of one image (C, H, W) uint8 (paper, appendix A.1), or None where all are off.
-
-    A crop has the proportions of the image.
-
-    Args:
-        spec: How much of each.
-        size: (height, width) of the images.
-    """
-    steps: list[v2.Transform] = []
-    if spec.rotation > 0:
-        steps.append(v2.RandomRotation(spec.rotation, interpolation=v2.InterpolationMode.BILINEAR))
-    if spec.crop_scale < 1:
-        ratio = (size[1] / size[0],) * 2
-        steps.append(v2.RandomResizedCrop(size, scale=(spec.crop_scale, 1.0), ratio=ratio, antialias=True))
-    if spec.flip > 0:
-        steps.append(v2.RandomHorizontalFlip(spec.flip))
-    return v2.Compose(steps) if steps else None
 
 
 def mix_seeds(*numbers: int) -> int:

@@ -33,6 +33,7 @@ class SplitSpec(Record):
         folds: Number of folds for cross-validation; the fold is the test set, `test` is then 1/folds.
         fold: Which fold, from 0.
         seed: Seed of the shuffle.
+        fold_holds: What a fold is: the test side, or validation and test together, divided as `val` to `test`.
     """
 
     train: Fraction = 0.64
@@ -41,6 +42,7 @@ class SplitSpec(Record):
     folds: int | None = Field(None, ge=2)
     fold: int | None = Field(None, ge=0)
     seed: int = 0
+    fold_holds: Literal["test", "val+test"] = Field("test", exclude_if=lambda held: held == "test")
 
     @model_validator(mode="after")
     def _adds_up(self) -> Self:

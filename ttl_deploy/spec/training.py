@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 
 from ttl_deploy.aliases import device_of
 from ttl_deploy.spec.data import Reading, SplitSpec
@@ -16,8 +16,13 @@ from ttl_deploy.spec.said import Said
 from ttl_deploy.spec.task import AskedPoint
 
 
+def _steps(given: Any) -> Any:
+    """Steps from `crop=0.8,hflip=0.5`; anything else is left to be judged."""
+    return tuple(step.strip() for step in given.split(",") if step.strip()) if isinstance(given, str) else given
+
+
 class AugmentSpec(Record):
-    """Training-time augmentation: random crop and slight rotation (paper, appendix A.1)."""
+    """Training-time augmentation: random crop and slight rotation (paper, appendix A.1), or any steps."""
 
     crop_scale: float = Field(
         0.8, gt=0, le=1, description="Smallest area of the random crop as a fraction of the image; 1: none."
@@ -26,6 +31,40 @@ class AugmentSpec(Record):
     flip: float = Field(
         0.0, ge=0, le=1, description="Probability of a horizontal flip. 0: mirrored anatomy is another anatomy."
     )
+    steps: Annotated[
+        tuple[str, ...] | None,
+        BeforeValidator(_steps),
+        Field(
+            description="All steps, in order, in place of --rotation, --crop-scale and --flip: rotation=DEGREES, "
+            "crop=AREA, hflip=P, vflip=P, jitter=B:C:S:H:P (brightness, contrast, saturation, hue, how often), "
+            "grey=P, shift=PART, shear=DEGREES, zoom=PART; '' for none.",
+            exclude_if=lambda steps: steps is None,
+        ),
+        Said(("--augment",), text=True, default="rotation=10,crop=0.8"),
+    ] = None
+    border: Annotated[
+        Literal["black", "edge"],
+        Field(
+            description="What rotation, shift, shear and zoom bring in: black, or the image's edge.",
+            exclude_if=lambda border: border == "black",
+        ),
+    ] = "black"
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """The steps, as `rotation=10`."""
+        if self.steps is not None:
+            return self.steps
+        asked = (("rotation", self.rotation, 0), ("crop", self.crop_scale, 1), ("hflip", self.flip, 0))
+        return tuple(f"{name}={amount!r}" for name, amount, none in asked if amount != none)
+
+    @model_validator(mode="after")
+    def _said_once(self) -> Self:
+        if self.steps is not None and self.model_fields_set & {"rotation", "crop_scale", "flip"}:
+            plain = {name: type(self).model_fields[name].default for name in ("rotation", "crop_scale", "flip")}
+            if any(getattr(self, name) != value for name, value in plain.items()):
+                raise ValueError("steps stand in place of rotation, crop_scale and flip: say these among them")
+        return self
 
 
 class Recipe(Record):

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -25,6 +25,8 @@ from ttl_deploy.training.run import BEST, SERIES, SUMMARY, Run, finished_run, op
 from ttl_deploy.training.train import check, resume, specs, train
 from ttl_deploy.zoo import BACKBONES
 
+FoldHolds = Literal["test", "val+test"]
+
 _SUMMARISED = ("dice", "jaccard", "auroc", "auprc", "quadratic_kappa", "accuracy", "balanced_accuracy", "brier", "ece")
 
 
@@ -38,14 +40,28 @@ class Member:
     split: SplitSpec
 
 
-def members(model: Model, protocol: Protocol, split: SplitSpec, repeats: int, folds: int | None) -> list[Member]:
-    """The runs of `--repeats` and `--folds`: seeds counted up from the protocol's, on one split, or on every fold."""
+def members(
+    model: Model,
+    protocol: Protocol,
+    split: SplitSpec,
+    repeats: int,
+    folds: int | None,
+    *,
+    new_splits: bool = False,
+    fold_holds: FoldHolds = "test",
+) -> list[Member]:
+    """The runs of `--repeats` and `--folds`: seeds counted up from the protocol's, on one split, or on every fold.
+
+    With `new_splits` the seed of the split is counted up as well.
+    """
     found = []
     for fold in range(folds) if folds else [None]:
         for repeat in range(repeats):
             parts = [f"fold-{fold}"] if fold is not None else []
             parts += [f"repeat-{repeat}"] if repeats > 1 else []
-            side = split.model_copy(update={"folds": folds, "fold": fold})
+            shuffle = split.seed + (repeat if new_splits else 0)
+            changes = {"folds": folds, "fold": fold, "seed": shuffle, "fold_holds": fold_holds}
+            side = split.model_copy(update=changes)
             seeded = protocol.model_copy(update={"seed": protocol.seed + repeat})
             found.append(Member("-".join(parts), model, seeded, side))
     return found
@@ -59,10 +75,24 @@ def train_series(
     *,
     repeats: int = 1,
     folds: int | None = None,
+    new_splits: bool = False,
+    fold_holds: FoldHolds = "test",
     overwrite: bool = False,
     reporter: Reporter = SILENT,
 ) -> dict[str, Any]:
     """Trains every member and writes `summary.json`.
+
+    Args:
+        data: The images.
+        model: What to train.
+        protocol: How; its seed is the first repeat's.
+        out: Folder of the series.
+        repeats: Seeds.
+        folds: Of a cross-validation; None: one division.
+        new_splits: Divide anew for each repeat, so that the deviation is also the division's.
+        fold_holds: Whether a fold is the test side, or validation and test (80/5/15 with 5 folds).
+        overwrite: Replace what is at `out`.
+        reporter: Told what happens.
 
     Returns:
         The summary: for each metric the mean and the standard deviation (n - 1) over the members' test sides.
@@ -71,12 +101,45 @@ def train_series(
         TtlDeployError: As `train`; finished members are kept.
     """
     place = Path(out)
-    planned = members(model, protocol, data.division, repeats, folds)
+    _refuse_series(repeats, folds, new_splits, fold_holds)
+    planned = members(model, protocol, data.division, repeats, folds, new_splits=new_splits, fold_holds=fold_holds)
     check(data, model, protocol)
+    if new_splits:
+        _refuse_own_division(data, folds)
     series = {"repeats": repeats, "folds": folds, "members": [m.name for m in planned]}
+    series |= {"new_splits": True} if new_splits else {}
     _begin(place, {**series, **_plan(data, planned[0])}, overwrite)
     runs = [_one(data, member, place / member.name, reporter) for member in planned]
     return _summarise(place, runs)
+
+
+def fold_part(word: str) -> FoldHolds:
+    """What a fold holds, from a word.
+
+    Raises:
+        BadInputError: It is none.
+    """
+    for known in get_args(FoldHolds):
+        if word == known:
+            return known  # type: ignore[no-any-return]
+    raise BadInputError(f"{word!r:.80} is nothing that a fold holds", where="--fold-holds", fix="test or val+test")
+
+
+def _refuse_series(repeats: int, folds: int | None, new_splits: bool, fold_holds: str) -> None:
+    if new_splits and repeats < 2:
+        raise BadInputError("--new-splits is of repeats, and there is one", fix="pass --repeats, such as 3")
+    if fold_holds != "test" and folds is None:
+        raise BadInputError("--fold-holds is of folds, and there are none", fix="pass --folds, such as 5")
+
+
+def _refuse_own_division(data: Data, folds: int | None) -> None:
+    """Raises `BadInputError` where a division comes with the images, which repeats would keep."""
+    if folds is None and any(item.split for item in dataset_of(data).items):
+        raise BadInputError(
+            "divides the images itself, and --new-splits would not",
+            where=data.path,
+            fix="pass --split-column '', or leave --new-splits out",
+        )
 
 
 def train_incremental(

@@ -19,6 +19,7 @@ from lightning_fabric import Fabric
 
 from ttl_deploy import __version__, files, hardware
 from ttl_deploy.complexity import count
+from ttl_deploy.data.augment import refuse_augment
 from ttl_deploy.data.class_names import refuse_positive_from, task_of_names
 from ttl_deploy.data.manifest import dataset_of, refuse_misreading
 from ttl_deploy.data.prepared import Prepared, prepare, prepare_like, write_split
@@ -211,6 +212,7 @@ def check(data: Data, model: Model, protocol: Protocol) -> None:
     model_spec, preprocess = specs(model, data, ("a", "b"))
     _configure(data, model, protocol, model_spec, preprocess, data.division, "")
     _refuse_task(data, protocol)
+    refuse_augment(protocol.augment, model.channels)
     if _start(model)[0] not in _NAMED_WEIGHTS:
         weights_file(Path(model.weights))
     refuse_misreading(data)

@@ -32,6 +32,22 @@ def run(
     folds: Annotated[
         int | None, typer.Option(help="Cross-validate with this many folds.", rich_help_panel=_SERIES, min=2)
     ] = None,
+    new_splits: Annotated[
+        bool,
+        typer.Option(
+            "--new-splits",
+            help="--repeats: divide the images anew for each, so that the deviation is also the division's.",
+            rich_help_panel=_SERIES,
+        ),
+    ] = False,
+    fold_holds: Annotated[
+        str,
+        typer.Option(
+            help="--folds: a fold is the test side (test), or validation and test as --split has them (val+test): "
+            "80/5/15 with 5 folds.",
+            rich_help_panel=_SERIES,
+        ),
+    ] = "test",
     incremental: Annotated[
         bool,
         typer.Option(
@@ -88,11 +104,20 @@ def run(
         raise BadInputError("DATA and --data are both given", where=moved, fix="leave --data out, or pass --resume RUN")
     if incremental or target_auprc is not None:
         _incremental(data, model, protocol, out, target_auprc, overwrite, reporter, as_json)
-    elif repeats > 1 or folds is not None:
-        from ttl_deploy.training.series import train_series
+    elif repeats > 1 or folds is not None or new_splits or fold_holds != "test":
+        from ttl_deploy.training.series import fold_part, train_series
 
         summary = train_series(
-            data, model, protocol, out, repeats=repeats, folds=folds, overwrite=overwrite, reporter=reporter
+            data,
+            model,
+            protocol,
+            out,
+            repeats=repeats,
+            folds=folds,
+            new_splits=new_splits,
+            fold_holds=fold_part(fold_holds),
+            overwrite=overwrite,
+            reporter=reporter,
         )
         _show_summary(out, summary, as_json)
     else:
