@@ -12,7 +12,7 @@ from small import NETWORK, TRIALS, but
 
 from ttl_deploy.cut_search.candidates import Candidate, candidates, usual
 from ttl_deploy.cut_search.divisions import write_divisions
-from ttl_deploy.cut_search.score import Score, choose, combine, least_error, metric_of, pooled, refuted, tied
+from ttl_deploy.cut_search.score import Score, choose, combine, metric_of, pooled, refuted, tied
 from ttl_deploy.cut_search.search import search
 from ttl_deploy.cut_search.settle import settle
 from ttl_deploy.data.manifest import read_dataset
@@ -20,6 +20,7 @@ from ttl_deploy.data.prepared import prepare, read_split
 from ttl_deploy.spec import Data, InputSpec, ModelSpec, PreprocessSpec, SplitSpec
 from ttl_deploy.spec.search import Budget, SearchOptions
 from ttl_deploy.tasks import Multiclass
+from ttl_deploy.training.metrics import least_error
 
 AB, ABC = Multiclass(("a", "b")), Multiclass(("a", "b", "c"))
 
@@ -216,7 +217,7 @@ def test_further_divisions_leave_the_test_side_and_the_patients_as_they_are(
 def test_a_search_that_cannot_tell_says_so_and_tests_nothing_but_its_candidates(
     data: Data, options_of: Opt, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ttl_deploy.cut_search.trial.least_error", lambda *_arguments: 0.5)
+    monkeypatch.setattr("ttl_deploy.training.metrics.least_error", lambda *_arguments: 0.5)
     options = options_of(strategy="exhaustive", budget=Budget(parameters=100_000), prefer="smaller", divisions=3)
     outcome = search(data, NETWORK, but(TRIALS, epochs=1), tmp_path / "s", options=options)
     assert outcome.result["told_apart"] is False
