@@ -238,9 +238,9 @@ def test_two_processes_write_the_same_bytes(tmp_path: Path) -> None:
         "print(json.dumps(written(Path(sys.argv[1]))))"
     )
     command = [sys.executable, "-c", code, str(tmp_path / "theirs")]
-    done = subprocess.run(
-        command, capture_output=True, text=True, check=False, env={**os.environ, "PYTHONHASHSEED": "12345"}
-    )
+    path = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
+    others = {**os.environ, "PYTHONHASHSEED": "12345", "PYTHONPATH": path}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=others)
     assert done.returncode == 0, done.stderr
     theirs = json.loads(done.stdout)
     assert len(theirs) == 7

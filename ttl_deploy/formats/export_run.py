@@ -104,7 +104,7 @@ def _refuse_maps(task: Task, exporter: Exporter, settings: ExportOptions) -> Non
     if not task.DENSE:
         return
     if not exporter.maps:
-        able = [each.name for each in EXPORTERS if each.maps]
+        able = sorted(each.name for each in EXPORTERS if each.maps)
         what = f"format {exporter.name} is not written of {task.KIND} models"
         raise BadInputError(what, fix=f"pass --format {' or '.join(able)}")
     for name, option in (("int8_auto", "--int8-auto"), ("qat", "--qat")):
