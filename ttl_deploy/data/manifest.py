@@ -87,6 +87,8 @@ def read_dataset(
     kind, columns, sides = TASKS.get(task.kind), columns or Columns(), sides or {}
     several = kind.SEVERAL
     _refuse_contradictions(path, columns, sides, options=options, several=several)
+    if not exists(path):
+        raise BadInputError("no such file or folder", where=path, fix=_neighbours(path))
     if kind.DENSE:
         listing = _masks(path, columns, sides, options=options)
         found = settle_masks(path, listing, classes, task)
@@ -186,8 +188,6 @@ def _refuse_contradictions(
 
 
 def _masks(path: Path, columns: Columns, sides: Mapping[str, Path], *, options: bool) -> Listing:
-    if not exists(path):
-        raise BadInputError("no such file or folder", where=path, fix=_neighbours(path))
     needless = [name for name in ("labels", "separator", "template") if getattr(columns, name) is not None]
     if needless or sides:
         words = {"labels": "--label-columns", "separator": "--labels-separator", "template": "--path-template"}
@@ -205,8 +205,6 @@ def _list(
     options: bool,
     several: bool,
 ) -> Listing:
-    if not exists(path):
-        raise BadInputError("no such file or folder", where=path, fix=_neighbours(path))
     arrays = is_h5(path)
     of_tables = [*columns.of_tables, *(f"--{side}-data" for side in sides)]
     needless = [option for option in of_tables if not (arrays and option == "--patient-column")]

@@ -73,6 +73,11 @@ class Prepared:
         """Positions of the images of a side, in order."""
         return np.flatnonzero(self.sides == side).astype(np.int64)
 
+    def positions(self, ids: Sequence[str]) -> NDArray[np.int64]:
+        """Positions of the images of some ids, in their order."""
+        place = {image: i for i, image in enumerate(self.ids)}
+        return np.array([place[image] for image in ids], dtype=np.int64)
+
     def pixels(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
         """(M, H, W, C) uint8 of the images at some positions."""
         return self.cached.read(indices)

@@ -53,7 +53,7 @@ def read_csv(
         BadInputError: It is not UTF-8 or not a table, a column is missing or may be another, or a row is incomplete,
             wrong or double; the error names the line.
     """
-    rows = _table(table)
+    rows = table_rows(table)
     header = next(rows, None)
     if header is None:
         raise _no_images(table)
@@ -119,7 +119,7 @@ def open_table(
             header.
     """
     header: list[str] | None = None
-    for line, cells in _table(table):
+    for line, cells in table_rows(table):
         if header is None:
             header = _checked_header(table, cells, required, optional)
             yield line, dict.fromkeys(header, "")
@@ -133,11 +133,6 @@ def table_rows(table: Path) -> Iterator[tuple[int, list[str]]]:
     Raises:
         BadInputError: It is not UTF-8, or not a table.
     """
-    return _table(table)
-
-
-def _table(table: Path) -> Iterator[tuple[int, list[str]]]:
-    """Line number and cells of the header, then of each row that is not blank."""
     try:
         with table.open(newline="", encoding=_encoding(table)) as handle:
             yield from _rows(table, handle)
@@ -288,7 +283,7 @@ def _named(table: Path, header: Sequence[str], names: Sequence[str], *, options:
 def _places_of_marks(table: Path, free: Mapping[int, str]) -> list[int]:
     """The columns of nothing but marks, of which some are 1 or 0."""
     left, known = set(free), set()
-    rows = _table(table)
+    rows = table_rows(table)
     next(rows)
     for _, cells in rows:
         for place in sorted(left):

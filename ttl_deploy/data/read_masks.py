@@ -15,6 +15,7 @@ from ttl_deploy.data.class_names import task_of_names
 from ttl_deploy.data.columns import NAMES, Columns, find_columns
 from ttl_deploy.data.items import FileSource, MaskSource
 from ttl_deploy.data.listing import Entry, Labelled, Listing
+from ttl_deploy.data.own_sides import TABLES
 from ttl_deploy.data.read_csv import locate, side_in, table_rows
 from ttl_deploy.data.read_folder import is_leftover
 from ttl_deploy.data.values import patient_of
@@ -53,7 +54,7 @@ def list_masks(path: Path, columns: Columns | None, *, options: bool) -> Listing
     """
     if path.is_dir():
         return _of_folder(path)
-    if path.suffix.lower() not in (".csv", ".tsv"):
+    if path.suffix.lower() not in TABLES:
         what = "masks are read from a table (image,mask) or a folder with images and masks"
         raise BadInputError(what, where=path, fix="pass one of these")
     return _of_table(path, columns or Columns(), options=options)

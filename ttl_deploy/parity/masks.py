@@ -31,8 +31,7 @@ def masks_said(session: Session, prepared: Prepared, ids: Sequence[str], preproc
         ids: Which of them.
         preprocess: Their normalisation.
     """
-    task, place = prepared.task, {image: i for i, image in enumerate(prepared.ids)}
-    indices = np.array([place[image] for image in ids], dtype=np.int64)
+    task, indices = prepared.task, prepared.positions(ids)
     groups = [indices[start : start + BATCH] for start in range(0, len(indices), BATCH)]
     measure, rows, masks = measure_of(task), [], []
     outputs = logit_batches(session, (prepared.pixels(group) for group in groups), preprocess)

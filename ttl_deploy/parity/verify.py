@@ -289,9 +289,7 @@ def _said(session: Session, prepared: Prepared, ids: Sequence[str], preprocess: 
     if prepared.task.DENSE:
         return masks_said(session, prepared, ids, preprocess)
     logits = logits_of(session, _batches(prepared, ids), preprocess)
-    place = {image: i for i, image in enumerate(prepared.ids)}
-    labels = prepared.labels[[place[image] for image in ids]]
-    return Predictions(tuple(ids), ("test",) * len(ids), labels, logits)
+    return Predictions(tuple(ids), ("test",) * len(ids), prepared.labels[prepared.positions(ids)], logits)
 
 
 def _with_preprocessing(result: Check, differences: tuple[str, ...], *, meant: bool) -> Check:
@@ -517,7 +515,6 @@ def _example(position: int, reference: Predictions, candidate: Predictions, task
 
 
 def _batches(prepared: Prepared, ids: Sequence[str]) -> Iterator[NDArray[np.uint8]]:
-    position = {image: i for i, image in enumerate(prepared.ids)}
-    indices = np.array([position[image] for image in ids], dtype=np.int64)
+    indices = prepared.positions(ids)
     for start in range(0, len(indices), BATCH):
         yield prepared.pixels(indices[start : start + BATCH])

@@ -88,8 +88,7 @@ def _beside(changes: Changes) -> list[tuple[str, Change]]:
 
 
 def _thumbnails(check: Check) -> list[bytes]:
-    place = {image: i for i, image in enumerate(check.prepared.ids)}
-    indices = np.array([place[image] for image in check.worst], dtype=np.int64)
+    indices = check.prepared.positions(check.worst)
     shown = check.prepared.pixels(indices)
     if check.masks is None:
         return [_png(pixels) for pixels in shown]

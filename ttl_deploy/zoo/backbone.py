@@ -241,6 +241,21 @@ def _run_on_meta(module: nn.Module, features: Tensor) -> Tensor:
     return result
 
 
+def residual_units(depths: Sequence[int], stem: str = "") -> tuple[Unit, ...]:
+    """The stem and the residual blocks of a ResNet: `layer2.0` is the first of the second stage.
+
+    Args:
+        depths: Blocks per stage.
+        stem: What precedes the names of the stem's parameters.
+    """
+    blocks = [
+        Unit(f"layer{stage}.{i}", stage, f"layer{stage}.{i}.")
+        for stage, depth in enumerate(depths, start=1)
+        for i in range(depth)
+    ]
+    return mark_block_ends([Unit("stem", 0, stem), *blocks])
+
+
 def mark_block_ends(units: Sequence[Unit]) -> tuple[Unit, ...]:
     """Sets `ends_block` on the last unit of every block above the stem."""
     last = {unit.block: unit.name for unit in units if unit.block > 0}

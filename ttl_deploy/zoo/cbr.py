@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ttl_deploy.errors import WeightsError
 from ttl_deploy.zoo.backbone import BACKBONES, Backbone, Unit, mark_block_ends
-from ttl_deploy.zoo.torchvision_network import kaiming
+from ttl_deploy.zoo.kaiming import kaiming
 
 
 class Cbr(Backbone):

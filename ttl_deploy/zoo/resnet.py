@@ -10,45 +10,36 @@ from collections import OrderedDict
 from collections.abc import Mapping
 
 from torch import Tensor, nn
-from torchvision import models
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
-from ttl_deploy.zoo.backbone import BACKBONES, Backbone, Unit, mark_block_ends
-from ttl_deploy.zoo.fetch import fetch_file
+from ttl_deploy.zoo.backbone import BACKBONES, Unit, residual_units
+from ttl_deploy.zoo.kaiming import kaiming
+from ttl_deploy.zoo.torchvision_network import TorchvisionBackbone
 
 _NUMBERED = re.compile(r"((?:[a-z_]+\.)*)(?:([01])|([4-7])\.(\d+\.\w+(?:\.\d)?))\.(\w+)")
 """Names of a Sequential of the network's children: 0 and 1 the stem's, 4 to 7 the stages, as RadImageNet's files have
 them (`backbone.0.weight`, `backbone.4.0.conv1.weight`)."""
 
 
-class ResNet(Backbone):
+class ResNet(TorchvisionBackbone):
     """A torchvision ResNet.
 
     Args:
         name: torchvision's name (`resnet50`).
         depths: Residual blocks per stage.
-        weights: torchvision's weight enum member.
+        weights: torchvision's weight enum member; of the zoo IMAGENET1K_V1, the weights of the paper's time.
     """
 
     first_weight = "conv1.weight"
     usual_block = 3
 
     def __init__(self, name: str, depths: tuple[int, ...], weights: str) -> None:
-        self.name = name
-        self._weights = weights
-        blocks = [
-            Unit(f"layer{stage}.{i}", stage, f"layer{stage}.{i}.")
-            for stage, depth in enumerate(depths, start=1)
-            for i in range(depth)
-        ]
-        self.units = mark_block_ends([Unit("stem", 0, ""), *blocks])
+        super().__init__(name, weights)
+        self.units = residual_units(depths)
 
     def build(self, channels: int = 3) -> dict[str, nn.Module]:
         """See `Backbone.build`."""
-        network = models.get_model(self.name, weights=None)
-        if channels != 3:
-            network.conv1 = nn.Conv2d(channels, 64, kernel_size=7, stride=2, padding=3, bias=False)
-            _initialise(network.conv1)
+        network = self.network(channels)
         stem = OrderedDict((part, getattr(network, part)) for part in ("conv1", "bn1", "relu", "maxpool"))
         return {"stem": nn.Sequential(stem), **{unit.name: network.get_submodule(unit.name) for unit in self.units[1:]}}
 
@@ -63,11 +54,7 @@ class ResNet(Backbone):
                 nn.Conv2d(channels, out, kernel_size=1, stride=original.stride, bias=False), nn.BatchNorm2d(out)
             )
         block = type(original)(channels, out // original.expansion, original.stride, projection)
-        return _initialise(block), out
-
-    def pretrained(self) -> Mapping[str, Tensor]:
-        """See `Backbone.pretrained`; torchvision's IMAGENET1K_V1, the weights of the paper's time."""
-        return fetch_file(self.name, models.get_weight(self._weights).url)
+        return kaiming(block), out
 
     def upgrade(self, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """See `Backbone.upgrade`; numbered children get torchvision's names."""
@@ -81,13 +68,6 @@ def _named(name: str) -> str:
     wrapper, stem, stage, within, tensor = found.groups()
     part = f"layer{int(stage) - 3}.{within}" if stage else ("conv1", "bn1")[int(stem)]
     return f"{wrapper}{part}.{tensor}"
-
-
-def _initialise(module: nn.Module) -> nn.Module:
-    for layer in module.modules():
-        if isinstance(layer, nn.Conv2d):
-            nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
-    return module
 
 
 for _name, _depths, _enum in (

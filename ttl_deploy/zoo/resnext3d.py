@@ -12,8 +12,9 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
-from ttl_deploy.zoo.backbone import BACKBONES, Backbone, Unit, mark_block_ends
+from ttl_deploy.zoo.backbone import BACKBONES, Backbone, Unit, residual_units
 from ttl_deploy.zoo.fetch import refuse_fetching
+from ttl_deploy.zoo.kaiming import kaiming
 
 STEM = 64
 GROUPS = 32
@@ -70,21 +71,16 @@ class ResNeXt3d(Backbone):
 
     def __init__(self, name: str, depths: tuple[int, ...]) -> None:
         self.name = name
-        blocks = [
-            Unit(f"layer{stage}.{i}", stage, f"layer{stage}.{i}.")
-            for stage, depth in enumerate(depths, start=1)
-            for i in range(depth)
-        ]
-        self.units = mark_block_ends([Unit("stem", 0, ""), *blocks])
+        self.units = residual_units(depths)
 
     def build(self, channels: int = 3) -> dict[str, nn.Module]:
         """See `Backbone.build`."""
-        modules: dict[str, nn.Module] = {"stem": _initialise(_stem(channels))}
+        modules: dict[str, nn.Module] = {"stem": kaiming(_stem(channels))}
         width_below = STEM
         for unit in self.units[1:]:
             width = WIDTHS[unit.block - 1]
             stride = 2 if unit.block > 1 and unit.name.endswith(".0") else 1
-            modules[unit.name] = _initialise(Bottleneck(width_below, width, stride))
+            modules[unit.name] = kaiming(Bottleneck(width_below, width, stride))
             width_below = width * EXPANSION
         return modules
 
@@ -92,7 +88,7 @@ class ResNeXt3d(Backbone):
         """See `Backbone.slim`; the number of groups stays."""
         assert isinstance(original, Bottleneck)
         width = original.conv1.out_channels // factor
-        return _initialise(Bottleneck(channels, width, original.stride)), width * EXPANSION
+        return kaiming(Bottleneck(channels, width, original.stride)), width * EXPANSION
 
     def pretrained(self) -> Mapping[str, Tensor]:
         """See `Backbone.pretrained`.
@@ -113,13 +109,6 @@ def _stem(channels: int) -> nn.Module:
             maxpool=nn.MaxPool3d(3, stride=2, padding=1),
         )
     )
-
-
-def _initialise(module: nn.Module) -> nn.Module:
-    for layer in module.modules():
-        if isinstance(layer, nn.Conv3d):
-            nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
-    return module
 
 
 BACKBONES.register("resnext3d50", ResNeXt3d("resnext3d50", (3, 4, 6, 3)))

@@ -10,6 +10,7 @@ from torchvision import models
 
 from ttl_deploy.zoo.backbone import Backbone
 from ttl_deploy.zoo.fetch import fetch_file
+from ttl_deploy.zoo.kaiming import kaiming
 
 
 class TorchvisionBackbone(Backbone):
@@ -44,13 +45,3 @@ def widen_input(network: nn.Module, name: str, channels: int) -> None:
     biased = old.bias is not None
     new = nn.Conv2d(channels, old.out_channels, old.kernel_size, old.stride, old.padding, bias=biased)
     network.set_submodule(name, kaiming(new))
-
-
-def kaiming(module: nn.Module) -> nn.Module:
-    """Draws the convolutions' weights (He 2015, fan out) and sets their biases to zero."""
-    for layer in module.modules():
-        if isinstance(layer, nn.Conv2d):
-            nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
-            if layer.bias is not None:
-                nn.init.zeros_(layer.bias)
-    return module

@@ -13,8 +13,9 @@ from torchvision.models import get_weight
 from torchvision.models.video import r3d_18
 from torchvision.models.video.resnet import BasicBlock, BasicStem, Conv3DSimple
 
-from ttl_deploy.zoo.backbone import BACKBONES, Backbone, Unit, mark_block_ends
+from ttl_deploy.zoo.backbone import BACKBONES, Backbone, Unit, residual_units
 from ttl_deploy.zoo.fetch import fetch_file
+from ttl_deploy.zoo.kaiming import kaiming
 
 _DEPTHS = (2, 2, 2, 2)
 
@@ -29,12 +30,7 @@ class VideoResNet(Backbone):
     input_size = (16, 112, 112)
 
     def __init__(self) -> None:
-        blocks = [
-            Unit(f"layer{stage}.{i}", stage, f"layer{stage}.{i}.")
-            for stage, depth in enumerate(_DEPTHS, start=1)
-            for i in range(depth)
-        ]
-        self.units = mark_block_ends([Unit("stem", 0, "stem."), *blocks])
+        self.units = residual_units(_DEPTHS, "stem.")
 
     def build(self, channels: int = 3) -> dict[str, nn.Module]:
         """See `Backbone.build`."""
@@ -42,7 +38,7 @@ class VideoResNet(Backbone):
         if channels != 3:
             convolution = nn.Conv3d(channels, 64, (3, 7, 7), stride=(1, 2, 2), padding=(1, 3, 3), bias=False)
             network.stem = BasicStem()
-            network.stem[0] = _initialise(convolution)
+            network.stem[0] = kaiming(convolution)
         return {unit.name: network.get_submodule(unit.name) for unit in self.units}
 
     def slim(self, unit: Unit, original: nn.Module, channels: int, factor: int) -> tuple[nn.Module, int]:
@@ -53,18 +49,11 @@ class VideoResNet(Backbone):
         if original.stride != 1 or channels != out:
             shortcut = nn.Conv3d(channels, out, 1, stride=original.stride, bias=False)
             projection = nn.Sequential(shortcut, nn.BatchNorm3d(out))
-        return _initialise(BasicBlock(channels, out, Conv3DSimple, original.stride, projection)), out
+        return kaiming(BasicBlock(channels, out, Conv3DSimple, original.stride, projection)), out
 
     def pretrained(self) -> Mapping[str, Tensor]:
         """See `Backbone.pretrained`; torchvision's KINETICS400_V1."""
         return fetch_file(self.name, get_weight("R3D_18_Weights.KINETICS400_V1").url)
-
-
-def _initialise(module: nn.Module) -> nn.Module:
-    for layer in module.modules():
-        if isinstance(layer, nn.Conv3d):
-            nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
-    return module
 
 
 BACKBONES.register("r3d_18", VideoResNet())

@@ -9,8 +9,7 @@ from torch import Tensor, nn
 
 from ttl_deploy.tasks import Labels, Task
 from ttl_deploy.training.losses import LOSSES, Loss
-
-_SMOOTH = 1.0
+from ttl_deploy.training.measures.overlap import SMOOTH
 
 
 class DiceCrossEntropy(nn.Module):
@@ -22,7 +21,7 @@ class DiceCrossEntropy(nn.Module):
         flat = logits.flatten(1)
         said = flat.sigmoid()
         entropy = nn.functional.binary_cross_entropy_with_logits(flat, drawn, reduction="none").mean(dim=1)
-        soft = (2 * (said * drawn).sum(dim=1) + _SMOOTH) / (said.sum(dim=1) + drawn.sum(dim=1) + _SMOOTH)
+        soft = (2 * (said * drawn).sum(dim=1) + SMOOTH) / (said.sum(dim=1) + drawn.sum(dim=1) + SMOOTH)
         return (entropy + 1 - soft).mean()
 
 

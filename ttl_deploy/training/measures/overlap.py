@@ -22,7 +22,7 @@ from ttl_deploy.training.metrics import least_error_of
 Floats = NDArray[np.float64]
 
 COLUMNS = ("pixels_both", "pixels_said", "pixels_drawn", "cross_entropy", "soft_dice")
-_SMOOTH = 1.0
+SMOOTH = 1.0
 """Pixels that the soft Dice takes for inside on both sides, so that an empty mask has one too."""
 _CELLS_AT_ONCE = 4_000_000
 
@@ -123,7 +123,7 @@ class Overlap(Measure):
         probabilities = task.probabilities(logits)
         entropy = (np.logaddexp(0, logits) - logits * drawn).mean(axis=1)
         together = (probabilities * drawn).sum(axis=1)
-        soft = (2 * together + _SMOOTH) / (probabilities.sum(axis=1) + drawn.sum(axis=1) + _SMOOTH)
+        soft = (2 * together + SMOOTH) / (probabilities.sum(axis=1) + drawn.sum(axis=1) + SMOOTH)
         counts = ((said & drawn).sum(axis=1), said.sum(axis=1), drawn.sum(axis=1))
         return np.stack([*counts, entropy, soft], axis=1).astype(np.float32)
 
