@@ -32,6 +32,9 @@ class Smooth:
     def pixels(self, rows: Any) -> Any:
         return self.images[rows]
 
+    def targets(self, rows: Any) -> Any:
+        return self.labels[rows]
+
 
 def random_network(seed: int) -> TransferModel:
     torch.manual_seed(seed)
