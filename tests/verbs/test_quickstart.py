@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,22 +15,24 @@ from ttl_deploy.errors import BadInputError
 from ttl_deploy.training.run import Run
 from ttl_deploy.verbs import quickstart as workflow
 from ttl_deploy.verbs.bench import BenchRow, bench
-from ttl_deploy.verbs.quickstart import quickstart
+from ttl_deploy.verbs.quickstart import SUBJECTS, Subject, quickstart
 
 
 @pytest.fixture
 def brief(monkeypatch: pytest.MonkeyPatch, measured_here: None) -> None:
     """Smaller images, one epoch of the whole network, of which nothing is asked but its size, and few calls."""
-    trained, usual = workflow._train, {**workflow._SETTINGS, "batch_size": 16}
+    trained = workflow._train
 
-    def train(data: Path, work: Path, method: str, *more: Any) -> Run:
-        monkeypatch.setattr(workflow, "_SETTINGS", {**usual, **({"epochs": 1} if method == "ftl" else {})})
-        return trained(data, work, method, *more)
+    def train(subject: Subject, data: Path, work: Path, method: str, *more: Any) -> Run:
+        fewer = {"batch_size": 16, **({"epochs": 1} if method == "ftl" else {})}
+        return trained(replace(subject, protocol={**subject.protocol, **fewer}), data, work, method, *more)
 
     def measured(*artifacts: Any, **options: Any) -> list[BenchRow]:
         return bench(*artifacts, **{**options, "min_samples": 10, "min_seconds": 0.05, "rounds": 1})
 
-    monkeypatch.setattr(workflow, "_IMAGE_SIZE", 64)
+    monkeypatch.setattr(workflow, "_SIZE", 64)
+    image = replace(SUBJECTS["image"], model={"backbone": "resnet18", "image_size": 64})
+    monkeypatch.setattr(workflow, "SUBJECTS", {**SUBJECTS, "image": image})
     monkeypatch.setattr(workflow, "_train", train)
     monkeypatch.setattr(workflow, "bench", measured)
 
@@ -72,7 +75,7 @@ def test_what_it_gives_outlives_the_runs_it_removes(
 
     from ttl_deploy.training.run import open_run
 
-    def trained_before(_data: Path, work: Path, method: str, *_: object) -> object:
+    def trained_before(_subject: Subject, _data: Path, work: Path, method: str, *_: object) -> object:
         return open_run(Path(shutil.copytree(trained, work / "runs" / method)))
 
     monkeypatch.setattr(workflow, "_train", trained_before)

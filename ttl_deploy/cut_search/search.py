@@ -32,7 +32,7 @@ from ttl_deploy.training.operation import refuse_point
 from ttl_deploy.training.plans import PLAN_VERSION, plan_of, refuse_other_plan
 from ttl_deploy.training.run import DATA, Run, open_run
 from ttl_deploy.training.schedules import SCHEDULES
-from ttl_deploy.training.train import check, specs, with_head
+from ttl_deploy.training.train import check, kind_of, specs, with_head
 from ttl_deploy.zoo import BACKBONES
 
 PLAN, WINNER = "search.json", "winner"
@@ -178,7 +178,7 @@ def _understand(
     _refuse_init(network.init, options.strategy)
     _refuse_by_epochs(protocol.schedule.name)
     _refuse_metric(options.metric, data.task)
-    dataset = dataset_of(data)
+    dataset = dataset_of(data, kind_of(first))
     refuse_point(protocol.operating_point, dataset.task)
     spec, preprocess = specs(first, data, dataset.classes)
     prepared = prepare(

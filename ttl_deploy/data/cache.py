@@ -26,8 +26,9 @@ from ttl_deploy.data.items import ArraySource, FileSource, ImageSource, Item
 from ttl_deploy.errors import BadInputError, IntegrityError, StorageError, UndecodedImageError, UnreadableImageError
 from ttl_deploy.files import disk_errors
 from ttl_deploy.hardware import usable_cores
-from ttl_deploy.inputs.image import PICTURE_CHANNELS, picture_problem, shape_problem
+from ttl_deploy.inputs.image import PICTURE_CHANNELS, picture_problem
 from ttl_deploy.inputs.image_kinds import IMAGE_SUFFIXES
+from ttl_deploy.inputs.reading import READERS
 from ttl_deploy.progress import SILENT, Reporter
 from ttl_deploy.spec import PreprocessSpec
 
@@ -50,7 +51,7 @@ class Cached:
 
     Attributes:
         path: The file of pixels.
-        shape: (H, W, C).
+        shape: (H, W, C), or (D, H, W, C) of volumes.
         kept: (N,) int64, indices of the readable images among those asked for.
         rows: (N,) int64, their rows in the file.
         digests: Their content digests.
@@ -87,14 +88,15 @@ class Cached:
         """
         if not len(self.rows):
             return np.zeros(0, dtype=np.bool_)
-        memory, middle = self._memory, self.shape[0] // 2
+        memory, axes = self._memory, len(self.shape) - 1
+        middle = tuple(length // 2 for length in self.shape[:-1])
         # Three pixels clear nearly every image without reading it.
-        first = memory[self.rows, 0, 0]
-        found = (first == memory[self.rows, middle, middle]).all(axis=1)
-        found &= (first == memory[self.rows, -1, -1]).all(axis=1)
+        first = memory[self.rows, *(0,) * axes]
+        found = (first == memory[self.rows, *middle]).all(axis=1)
+        found &= (first == memory[self.rows, *(-1,) * axes]).all(axis=1)
         for position in np.flatnonzero(found):
             image = memory[self.rows[position]]
-            found[position] = (image == image[0, 0]).all()
+            found[position] = (image == image[(0,) * axes]).all()
         return np.asarray(found)
 
     def contents(self) -> tuple[str, ...]:
@@ -105,10 +107,10 @@ class Cached:
         Raises:
             IntegrityError: The file was removed since.
         """
-        step = max(1, self.shape[0] // _SAMPLED)
+        sampled = tuple(slice(None, None, max(1, length // _SAMPLED)) for length in self.shape[:-1])
         alike: dict[bytes, dict[str, int]] = defaultdict(dict)
         for position in np.flatnonzero(~self.constant()):
-            sample = self._memory[self.rows[position], ::step, ::step].tobytes()
+            sample = self._memory[self.rows[position], *sampled].tobytes()
             alike[sample].setdefault(self.digests[position], int(self.rows[position]))
         same: dict[str, str] = {}
         for rows in alike.values():
@@ -369,7 +371,7 @@ def _refuse_shapes(items: Sequence[Item], spec: PreprocessSpec) -> None:
     sources = [item.source for item in items]
     arrays = {id(source.array): source for source in sources if isinstance(source, ArraySource)}
     for source in arrays.values():
-        problem = shape_problem(source.array.shape[1:], channels)
+        problem = READERS[spec.input.kind].shape_problem(source.array.shape[1:], channels)
         if problem is not None:
             raise BadInputError(problem[0], where=source.where, fix=problem[1])
     if channels not in PICTURE_CHANNELS:

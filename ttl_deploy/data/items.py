@@ -16,8 +16,10 @@ from numpy.typing import NDArray
 
 from ttl_deploy import files
 from ttl_deploy.errors import UnreadableImageError
-from ttl_deploy.inputs.image import array_pixels, load_pixels
+from ttl_deploy.files import is_folder
 from ttl_deploy.inputs.mask import load_mask
+from ttl_deploy.inputs.reading import READERS, load_input
+from ttl_deploy.inputs.study import series_files
 from ttl_deploy.spec import PreprocessSpec
 from ttl_deploy.tasks import Label, Labels, Task
 
@@ -81,7 +83,46 @@ class FileSource:
 
     def pixels(self, spec: PreprocessSpec) -> NDArray[np.uint8]:
         """Decodes the file."""
-        return load_pixels(self.path, spec)
+        return load_input(self.path, spec)
+
+
+@dataclass(frozen=True, slots=True)
+class SeriesSource:
+    """A study that is the folder of its slices.
+
+    Attributes:
+        path: The folder.
+    """
+
+    path: Path
+
+    @property
+    def where(self) -> str:
+        """The path."""
+        return str(self.path)
+
+    def stamp(self) -> tuple[str, str]:
+        """The absolute path, and names, sizes and times of the slices."""
+        facts = [f"{path.name} {FileSource(path).stamp()[1]}" for path in series_files(self.path)]
+        return str(self.path.absolute()), hashlib.sha256("\n".join(facts).encode()).hexdigest()
+
+    def digest(self) -> str:
+        """SHA-256 of the digests of the slices; their names and order do not matter."""
+        try:
+            each = sorted(FileSource(path).digest() for path in series_files(self.path))
+        except OSError as error:
+            reason = f"cannot be opened: {(error.strerror or str(error)).lower()}"
+            raise UnreadableImageError(reason, where=self.where, fix="restore it or leave it out") from error
+        return hashlib.sha256(" ".join(each).encode()).hexdigest()
+
+    def pixels(self, spec: PreprocessSpec) -> NDArray[np.uint8]:
+        """Reads the slices."""
+        return load_input(self.path, spec)
+
+
+def source_at(path: Path) -> FileSource | SeriesSource:
+    """What is at a path: a file, or the folder of a series."""
+    return SeriesSource(path) if is_folder(path) else FileSource(path)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +177,7 @@ class ArraySource:
     """An image that is one row of an array.
 
     Attributes:
-        array: (N, H, W) or (N, H, W, C), uint8 or uint16.
+        array: (N, H, W) or (N, H, W, C), uint8 or uint16; of volumes (N, D, H, W) or (N, D, H, W, C).
         row: Which one.
         where: What an error calls it.
     """
@@ -155,7 +196,7 @@ class ArraySource:
 
     def pixels(self, spec: PreprocessSpec) -> NDArray[np.uint8]:
         """Preprocesses the row."""
-        return array_pixels(self.array[self.row], spec, self.where)
+        return READERS[spec.input.kind].array(self.array[self.row], spec, self.where)
 
 
 @dataclass(frozen=True, slots=True)

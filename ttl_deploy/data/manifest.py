@@ -14,7 +14,7 @@ from pathlib import Path
 from ttl_deploy.data.columns import Columns
 from ttl_deploy.data.h5_arrays import H5Arrays, is_h5
 from ttl_deploy.data.image_paths import refuse_no_template
-from ttl_deploy.data.items import ArraySource, Dataset, FileSource, ImageSource, Interpretation, Item
+from ttl_deploy.data.items import ArraySource, Dataset, FileSource, ImageSource, Interpretation, Item, source_at
 from ttl_deploy.data.listing import Entry, Listing
 from ttl_deploy.data.one_label import settle_one
 from ttl_deploy.data.own_sides import TABLES, refuse_sides, with_own_sides
@@ -56,6 +56,7 @@ def read_dataset(
     options: bool = False,
     task: TaskSpec = TaskSpec(),  # noqa: B008 - a frozen record
     unknown: UnknownPolicy = "ignore",
+    kind: str = "image",
 ) -> Dataset:
     """Reads a data set; no image is decoded.
 
@@ -77,6 +78,7 @@ def read_dataset(
         options: Whether the command has options for classes and columns, so that an error may name them.
         task: What the labels mean.
         unknown: Of several labels, what one counts as of which nothing is known.
+        kind: Of the inputs, as in `InputSpec`: of volumes, a path of a table may be the folder of a series.
 
     Returns:
         The data set, in the order of the input.
@@ -84,24 +86,24 @@ def read_dataset(
     Raises:
         BadInputError: Anything about it cannot be used; the error names the file or line and the way out.
     """
-    kind, columns, sides = TASKS.get(task.kind), columns or Columns(), sides or {}
-    several = kind.SEVERAL
+    of_task, columns, sides = TASKS.get(task.kind), columns or Columns(), sides or {}
+    several = of_task.SEVERAL
     _refuse_contradictions(path, columns, sides, options=options, several=several)
     if not exists(path):
         raise BadInputError("no such file or folder", where=path, fix=_neighbours(path))
-    if kind.DENSE:
+    if of_task.DENSE:
         listing = _masks(path, columns, sides, options=options)
         found = settle_masks(path, listing, classes, task)
     elif several:
-        listing = _list(path, classes, columns, sides, options=options, several=True)
+        listing = _list(path, classes, columns, sides, options=options, several=True, kind=kind)
         found = settle_several(
             path, listing, classes, task, ignore=ignore_other_labels, unknown=unknown, options=options
         )
     else:
-        listing = _list(path, classes, columns, sides, options=options, several=False)
+        listing = _list(path, classes, columns, sides, options=options, several=False, kind=kind)
         found = settle_one(path, listing, classes, task, ignore=ignore_other_labels, options=options)
-    _refuse_missing(path, found.entries, columns.template if options else None)
-    entries = found.entries
+    entries = found.entries if kind == "image" else _with_folders(found.entries)
+    _refuse_missing(path, entries, columns.template if options else None)
     if patient_pattern is not None and columns.patient:
         entries = _patients_within(entries, pattern_of_patients(patient_pattern))
     entries, of_patients = _one_writing_of_patients(entries)
@@ -121,8 +123,12 @@ def read_dataset(
     return Dataset(path, found.task, items, reading)
 
 
-def dataset_of(data: Data) -> Dataset:
+def dataset_of(data: Data, kind: str = "image") -> Dataset:
     """The images that a user asks for, with their classes, patients and sides; none is decoded.
+
+    Args:
+        data: What the user says of them.
+        kind: Of the inputs that the network takes.
 
     Raises:
         BadInputError: Anything about them cannot be used.
@@ -137,6 +143,7 @@ def dataset_of(data: Data) -> Dataset:
         options=True,
         task=data.task_spec,
         unknown=data.unknown,
+        kind=kind,
     )
 
 
@@ -204,6 +211,7 @@ def _list(
     *,
     options: bool,
     several: bool,
+    kind: str,
 ) -> Listing:
     arrays = is_h5(path)
     of_tables = [*columns.of_tables, *(f"--{side}-data" for side in sides)]
@@ -212,14 +220,14 @@ def _list(
         raise BadInputError("is no table", where=path, fix=f"leave {needless[0]} out, or pass a .csv")
     if arrays:
         opened = H5Arrays(path, columns.patient)
-        listing = read_arrays(path, opened, classes, several=several, options=options)
+        listing = read_arrays(path, opened, classes, several=several, options=options, kind=kind)
         return replace(listing, columns={"patient": columns.patient} if columns.patient else {})
     if path.is_dir():
-        return read_folder(path)
+        return read_folder(path, kind)
     if path.suffix.lower() in TABLES:
         return _tables(path, classes, columns, sides, options=options, several=several)
     if path.suffix.lower() == ".npz":
-        return read_npz(path, classes, several=several, options=options)
+        return read_npz(path, classes, several=several, options=options, kind=kind)
     raise BadInputError("is not a data set", where=path, fix="pass a folder with one folder per class, a .csv or .npz")
 
 
@@ -241,6 +249,14 @@ def _tables(
         return read_csv(table, alike, options=options, classes=classes, several=several)
 
     return with_own_sides(path, listing, sides, read) if sides else listing
+
+
+def _with_folders(entries: Sequence[Entry]) -> list[Entry]:
+    """The entries, of which those that name a folder are the series in it."""
+    return [
+        replace(entry, source=source_at(entry.source.path)) if isinstance(entry.source, FileSource) else entry
+        for entry in entries
+    ]
 
 
 def _neighbours(path: Path) -> str:

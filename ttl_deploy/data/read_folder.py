@@ -1,7 +1,8 @@
 """Reads a folder with one folder per class, on its own, below folders for the sides, or with those inside.
 
-Images are found (`ttl_deploy.inputs.image_kinds`) at any depth inside a class, through links too: a linked folder is
+Images are found (`ttl_deploy.inputs.reading`) at any depth inside a class, through links too: a linked folder is
 read once, and a link to a folder around it not at all. What systems and tools leave behind is no class and no image.
+Where volumes are read, a folder that holds the slices of a series is one.
 """
 
 from __future__ import annotations
@@ -12,10 +13,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from ttl_deploy.data.items import FileSource
+from ttl_deploy.data.items import source_at
 from ttl_deploy.data.listing import Entry, Listing, side_of
 from ttl_deploy.errors import BadInputError
-from ttl_deploy.inputs.image_kinds import is_image, kind_of
+from ttl_deploy.inputs.image_kinds import kind_of
+from ttl_deploy.inputs.reading import READERS, Reader
 
 _LEFTOVERS = frozenset(
     {
@@ -45,27 +47,33 @@ class _ClassFolder(NamedTuple):
     path: Path
 
 
-def read_folder(folder: Path) -> Listing:
+def read_folder(folder: Path, kind: str = "image") -> Listing:
     """Lists the images of a folder.
+
+    Args:
+        folder: The folder.
+        kind: Of the inputs that are sought, as in `InputSpec`.
 
     Raises:
         BadInputError: There are no class folders, or folders of sides lie beside others.
     """
-    top = _subfolders(folder)
+    top, reader = _subfolders(folder), READERS[kind]
     if not top:
-        raise BadInputError(_nothing(folder), where=folder, fix=_way_out(folder))
+        raise BadInputError(_nothing(folder, reader), where=folder, fix=_way_out(folder))
     sides = [entry for entry in top if side_of(entry.name)]
     if sides and len(sides) < len(top):
         raise _question(folder, sides, [entry for entry in top if entry not in sides])
     if sides:
         # Training images alone are no division yet.
         divided = any(side_of(entry.name) != "train" for entry in sides)
-        groups = [_ClassFolder(c.name, side_of(s.name) if divided else None, c) for s in sides for c in _classes_of(s)]
-        return _listing(folder, groups)
+        groups = [
+            _ClassFolder(c.name, side_of(s.name) if divided else None, c) for s in sides for c in _classes_of(s, reader)
+        ]
+        return _listing(folder, groups, reader)
     inside = [_ClassFolder(c.name, side_of(s.name), s) for c in top for s in _subfolders(c)]
     if len(top) > 1 and all(c.split for c in inside) and {c.label for c in inside} == {c.name for c in top}:
-        return _listing(folder, inside)
-    return _listing(folder, [_ClassFolder(c.name, None, c) for c in top])
+        return _listing(folder, inside, reader)
+    return _listing(folder, [_ClassFolder(c.name, None, c) for c in top], reader)
 
 
 def is_leftover(name: str) -> bool:
@@ -79,7 +87,7 @@ def real_folder(path: str | Path) -> tuple[int, int]:
     return facts.st_dev, facts.st_ino
 
 
-def _listing(folder: Path, groups: Sequence[_ClassFolder]) -> Listing:
+def _listing(folder: Path, groups: Sequence[_ClassFolder], reader: Reader) -> Listing:
     passed: Counter[str] = Counter(_kind(entry) for entry in folder.iterdir() if not entry.is_dir())
     passed.update("system folder" for entry in folder.iterdir() if entry.is_dir() and is_leftover(entry.name))
     entries = [
@@ -88,23 +96,26 @@ def _listing(folder: Path, groups: Sequence[_ClassFolder]) -> Listing:
             label=group.label,
             patient=None,
             split=group.split,
-            source=FileSource(path),
+            source=source_at(path),
             place=str(path),
         )
         for group in groups
-        for path in _images(group.path, passed)
+        for path in _images(group.path, passed, reader)
     ]
+    if not entries and passed:
+        what = f"has no {reader.called}: passed over, {', '.join(f'{n} {kind}' for kind, n in sorted(passed.items()))}"
+        raise BadInputError(what, where=folder, fix=reader.given)
     filled = {entry.label for entry in entries}
     empty = tuple(sorted({group.label for group in groups} - filled))
     return Listing(entries, empty=empty, hint=_inside(groups) or _way_out(folder), passed_over=dict(passed))
 
 
-def _classes_of(side: Path) -> list[Path]:
+def _classes_of(side: Path, reader: Reader) -> list[Path]:
     class_folders = _subfolders(side)
     if not class_folders:
         alone = next((e for e in _subfolders(side.parent) if side_of(e.name) == "train" and e != side), None)
         instead = f", or pass {alone} alone and let it be divided" if alone is not None else ""
-        raise BadInputError(_nothing(side), where=side, fix=f"give each side one folder per class{instead}")
+        raise BadInputError(_nothing(side, reader), where=side, fix=f"give each side one folder per class{instead}")
     return class_folders
 
 
@@ -124,12 +135,14 @@ def _subfolders(folder: Path) -> list[Path]:
     return sorted(entry for entry in folder.iterdir() if entry.is_dir() and not is_leftover(entry.name))
 
 
-def _images(folder: Path, passed: Counter[str]) -> Iterator[Path]:
+def _images(folder: Path, passed: Counter[str], reader: Reader) -> Iterator[Path]:
     """The images of a class in the order of their names; counts what is passed over."""
     around = {real_folder(above) for above in (folder.absolute(), *folder.absolute().parents)}
     seen = {real_folder(folder)}
     for parent, folders, names in os.walk(folder, followlinks=True, onerror=_refuse):
-        kept = []
+        whole, kept = reader.is_folder(Path(parent)), []
+        if whole:
+            yield Path(parent)
         for name in sorted(folders):
             identity = real_folder(Path(parent, name))
             if is_leftover(name):
@@ -142,9 +155,9 @@ def _images(folder: Path, passed: Counter[str]) -> Iterator[Path]:
         folders[:] = kept
         for name in sorted(names):
             path = Path(parent, name)
-            if _is_image(path):
+            if _is_image(path, reader):
                 yield path
-            else:
+            elif not whole:
                 passed[_kind(path)] += 1
 
 
@@ -153,8 +166,8 @@ def _refuse(error: OSError) -> None:
     raise BadInputError(reason, where=error.filename, fix="give it back or move it elsewhere") from error
 
 
-def _is_image(path: Path) -> bool:
-    return not is_leftover(path.name) and path.is_file() and is_image(path)
+def _is_image(path: Path, reader: Reader) -> bool:
+    return not is_leftover(path.name) and path.is_file() and reader.is_file(path)
 
 
 def _kind(path: Path) -> str:
@@ -166,8 +179,8 @@ def _kind(path: Path) -> str:
     return kind_of(path)
 
 
-def _nothing(folder: Path) -> str:
-    loose = sum(_is_image(entry) for entry in folder.iterdir())
+def _nothing(folder: Path, reader: Reader) -> str:
+    loose = sum(_is_image(entry, reader) for entry in folder.iterdir())
     return f"has {loose} images but no class folders" if loose else "has no class folders"
 
 

@@ -57,7 +57,9 @@ class Arrays(Protocol):
         """An array in memory."""
 
 
-def read_npz(path: Path, classes: Sequence[str] | None, *, several: bool = False, options: bool = False) -> Listing:
+def read_npz(
+    path: Path, classes: Sequence[str] | None, *, several: bool = False, options: bool = False, kind: str = "image"
+) -> Listing:
     """Lists the images of an .npz; labels and patients are loaded, images are read when they are asked for.
 
     Args:
@@ -65,16 +67,23 @@ def read_npz(path: Path, classes: Sequence[str] | None, *, several: bool = False
         classes: Names of the labels 0, 1, …; None: the numbers themselves.
         several: Whether an image may have several labels; each then has a column of 1, 0, -1 and NaN.
         options: Whether the command has options for classes, so that an error may name them.
+        kind: Of the inputs: the rows are images or volumes.
 
     Raises:
         BadInputError: It is not an .npz, is damaged, holds pickled objects, or an array is missing or has another shape
             or type than expected; the error names the array.
     """
-    return read_arrays(path, NpzArrays(path), classes, several=several, options=options)
+    return read_arrays(path, NpzArrays(path), classes, several=several, options=options, kind=kind)
 
 
 def read_arrays(
-    path: Path, arrays: Arrays, classes: Sequence[str] | None, *, several: bool = False, options: bool = False
+    path: Path,
+    arrays: Arrays,
+    classes: Sequence[str] | None,
+    *,
+    several: bool = False,
+    options: bool = False,
+    kind: str = "image",
 ) -> Listing:
     """As `read_npz`, of arrays that were opened from a path.
 
@@ -87,7 +96,7 @@ def read_arrays(
     entries: list[Entry] = []
     marked: tuple[str, ...] | None = None
     for side in present:
-        images, labels = _checked(path, side, arrays, several=several)
+        images, labels = _checked(path, side, arrays, several=several, kind=kind)
         split = side if len(present) > 1 else None
         owners = _patients(path, side, arrays, len(images))
         if several and (marked or labels.ndim == 2 or len(classes or ()) < 2):
@@ -102,14 +111,14 @@ def read_arrays(
     return Listing(entries, columns=columns, unused=tuple(unused), classes=marked)
 
 
-def images_of(path: Path, arrays: Arrays, name: str) -> ImageRows:
-    """The images of an array, which was read through once.
+def images_of(path: Path, arrays: Arrays, name: str, kind: str = "image") -> ImageRows:
+    """The images of an array, or its volumes, which was read through once.
 
     Raises:
         BadInputError: It is no array of images, of too many, or damaged.
     """
     images = arrays.rows(name)
-    problem = _image_problem(images)
+    problem = _PROBLEMS[kind](images)
     if problem:
         raise BadInputError(f"{name}: {problem}", where=path, fix=_LAYOUT)
     if len(images) > MOST_IMAGES:
@@ -146,20 +155,20 @@ def _patients(path: Path, side: str, arrays: Arrays, count: int) -> list[str | N
     return [patient_of(value.decode(errors="replace") if isinstance(value, bytes) else str(value)) for value in values]
 
 
-def _checked(path: Path, side: str, arrays: Arrays, *, several: bool) -> tuple[ImageRows, NDArray[Any]]:
+def _checked(path: Path, side: str, arrays: Arrays, *, several: bool, kind: str) -> tuple[ImageRows, NDArray[Any]]:
     """Images and labels of one side: (N,), or (N, K) where an image may have several."""
-    for kind in ("images", "labels"):
-        if f"{side}_{kind}" not in arrays.names:
-            raise _missing(path, f"{side}_{kind}", arrays)
+    for name in (f"{side}_images", f"{side}_labels"):
+        if name not in arrays.names:
+            raise _missing(path, name, arrays)
     images, labels = arrays.rows(f"{side}_images"), arrays.whole(f"{side}_labels")
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels.reshape(-1)
-    problem = _image_problem(images) or (_marks_problem if several else _label_problem)(labels)
+    problem = _PROBLEMS[kind](images) or (_marks_problem if several else _label_problem)(labels)
     if not problem and len(images) != len(labels):
         problem = f"{len(images)} images but {len(labels)} labels"
     if problem:
         raise BadInputError(f"{side}: {problem}", where=path, fix=_LAYOUT)
-    return images_of(path, arrays, f"{side}_images"), labels
+    return images_of(path, arrays, f"{side}_images", kind), labels
 
 
 def _image_problem(images: ImageRows) -> str | None:
@@ -168,8 +177,21 @@ def _image_problem(images: ImageRows) -> str | None:
     dimensions = len(images.shape)
     if dimensions not in (3, 4) or (dimensions == 4 and not 1 <= images.shape[3] <= MOST_CHANNELS):
         read = f"(N, H, W) and (N, H, W, C) with C up to {MOST_CHANNELS}"
-        return f"images of shape {images.shape}; {read} are supported, volumes not yet"
+        return f"images of shape {images.shape}; {read} are supported, volumes with a backbone of volumes"
     return None
+
+
+def _volume_problem(volumes: ImageRows) -> str | None:
+    if volumes.dtype.kind not in "iuf":
+        return f"volumes of type {volumes.dtype}; integers and real numbers are supported"
+    if len(volumes.shape) not in (4, 5) or (len(volumes.shape) == 5 and not 1 <= volumes.shape[4] <= MOST_CHANNELS):
+        read = f"(N, D, H, W) and (N, D, H, W, C) with C up to {MOST_CHANNELS}"
+        return f"volumes of shape {volumes.shape}; {read} are supported, images with a backbone of images"
+    return None
+
+
+_PROBLEMS = {"image": _image_problem, "volume": _volume_problem}
+"""What is wrong with an array of inputs of a kind, or None."""
 
 
 def _label_problem(labels: NDArray[Any]) -> str | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -91,7 +91,7 @@ def write_synthetic(
                 Image.fromarray(_draw(generator, patient, size)).save(target / path)
                 rows.append((path, patient.label, patient.name))
                 advance(1, patient.name)
-        _write_table(target / "labels.csv", rows)
+        write_table(target / "labels.csv", rows)
     return folder
 
 
@@ -194,7 +194,8 @@ def _filtered(generator: np.random.Generator, size: int, gain: Callable[[_Array,
     return np.fft.irfft2(spectrum * gain(np.hypot(down, across), np.arctan2(down, across)), s=(size, size))
 
 
-def _write_table(path: Path, rows: list[tuple[str, str, str]]) -> None:
+def write_table(path: Path, rows: Sequence[Sequence[str]]) -> None:
+    """Writes a table, its header first."""
     buffer = io.StringIO()
     csv.writer(buffer, lineterminator="\n").writerows(rows)
     files.write_text(path, buffer.getvalue())

@@ -21,7 +21,7 @@ from ttl_deploy.inputs.image import normalise
 from ttl_deploy.spec import AugmentSpec, PreprocessSpec
 
 Batch = tuple[Tensor, Tensor]
-"""Images (N, C, H, W) float32 and labels (N,) int64, or masks (N, 1, H, W) uint8."""
+"""Images (N, C, H, W), or volumes (N, C, D, H, W), float32 and labels (N,) int64, or masks (N, 1, H, W) uint8."""
 
 
 class ImageBatches(Dataset[Batch]):
@@ -46,7 +46,7 @@ class ImageBatches(Dataset[Batch]):
         self._prepared = prepared
         self._indices = indices
         self._preprocess = preprocess
-        self._transform = augmentation(augment, preprocess.input.size) if augment else None
+        self._transform = augmentation(augment, preprocess.input.size[-2:]) if augment else None
         self._seed = seed
         self.epoch = 0
 
@@ -68,9 +68,12 @@ class ImageBatches(Dataset[Batch]):
     def _augmented(
         self, image: NDArray[np.uint8], mask: NDArray[np.uint8] | None, row: int
     ) -> tuple[NDArray[np.uint8], Any]:
-        """An image, and its mask by the same geometry, each of whose pixels is the nearest one."""
+        """An image, and its mask by the same geometry, each of whose pixels is the nearest one.
+
+        The slices of a volume move all alike, within their plane.
+        """
         assert self._transform is not None
-        whole = torch.from_numpy(image.copy()).permute(2, 0, 1)
+        whole = torch.from_numpy(image.copy()).movedim(-1, -3)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(mix_seeds(self._seed, self.epoch, row))
             if mask is None:
@@ -78,7 +81,7 @@ class ImageBatches(Dataset[Batch]):
             else:
                 both = tv_tensors.Image(whole), tv_tensors.Mask(torch.from_numpy(mask.copy()))
                 changed, drawn = self._transform(*both)
-        return changed.permute(1, 2, 0).numpy(), None if mask is None else drawn.numpy()
+        return changed.movedim(-3, -1).numpy(), None if mask is None else drawn.numpy()
 
 
 def mix_seeds(*numbers: int) -> int:

@@ -15,28 +15,33 @@ ACTIVATIONS = ("none", "softmax", "sigmoid")
 
 
 def embed_preprocessing(proto: onnx.ModelProto, preprocess: PreprocessSpec) -> None:
-    """Puts step 10 of `ttl_deploy.inputs.image` in front of a graph, in place: (N, H, W, C) uint8 in.
+    """Puts step 10 of `ttl_deploy.inputs.image` in front of a graph, in place: pixels in, uint8, channels last.
 
     The arithmetic is that of `normalise`, one multiplication and one subtraction in float32, so nothing is rounded
     differently.
 
     Args:
-        proto: Its one input is (N, C, H, W) float32.
+        proto: Its one input is (N, C, H, W) or (N, C, D, H, W) float32.
         preprocess: Mean and standard deviation.
     """
     graph = proto.graph
     source = graph.input[0]
-    batch, channels, height, width = source.type.tensor_type.shape.dim
+    batch, channels, *sides = source.type.tensor_type.shape.dim
     inner = f"{source.name}.normalised"
     for node in graph.node:
         node.input[:] = [inner if name == source.name else name for name in node.input]
-    std = np.array(preprocess.std)[None, :, None, None]
+    per_channel = (1, -1, *(1,) * len(sides))
+    std = np.array(preprocess.std).reshape(per_channel)
     scale = (1 / (255 * std)).astype(np.float32)
-    offset = (np.array(preprocess.mean)[None, :, None, None] / std).astype(np.float32)
+    offset = (np.array(preprocess.mean).reshape(per_channel) / std).astype(np.float32)
     steps = [
         helper.make_node("Cast", [source.name], ["preprocess.float"], name="preprocess.float", to=TensorProto.FLOAT),
         helper.make_node(
-            "Transpose", ["preprocess.float"], ["preprocess.planes"], name="preprocess.planes", perm=[0, 3, 1, 2]
+            "Transpose",
+            ["preprocess.float"],
+            ["preprocess.planes"],
+            name="preprocess.planes",
+            perm=[0, len(sides) + 1, *range(1, len(sides) + 1)],
         ),
         helper.make_node(
             "Mul", ["preprocess.planes", "preprocess.scale"], ["preprocess.scaled"], name="preprocess.scaled"
@@ -49,7 +54,7 @@ def embed_preprocessing(proto: onnx.ModelProto, preprocess: PreprocessSpec) -> N
     graph.initializer.extend(
         [numpy_helper.from_array(scale, "preprocess.scale"), numpy_helper.from_array(offset, "preprocess.offset")]
     )
-    shape = [batch.dim_param or batch.dim_value, height.dim_value, width.dim_value, channels.dim_value]
+    shape = [batch.dim_param or batch.dim_value, *(side.dim_value for side in (*sides, channels))]
     source.CopyFrom(helper.make_tensor_value_info(source.name, TensorProto.UINT8, shape))
 
 

@@ -61,19 +61,19 @@ def made_up(count: int, shape: tuple[int, ...], seed: int = 0) -> NDArray[np.uin
 
     Args:
         count: How many.
-        shape: (height, width, channels).
+        shape: (height, width, channels), or (depth, height, width, channels).
         seed: Of the draw.
 
     Returns:
-        (count, height, width, channels).
+        (count, *shape).
     """
     generator = np.random.default_rng(seed)
-    height, width, channels = shape
+    *sides, channels = shape
     made = np.empty((count, *shape), np.uint8)
     for i in range(count):
         patch = 2 ** (i % 5)
-        patches = generator.uniform(size=(-(-height // patch), -(-width // patch), channels))
-        noise = np.kron(patches, np.ones((patch, patch, 1)))[:height, :width]
+        patches = generator.uniform(size=(*(-(-side // patch) for side in sides), channels))
+        noise = np.kron(patches, np.ones((*(patch,) * len(sides), 1)))[*map(slice, sides)]
         level, contrast = generator.uniform(0.15, 0.85), generator.uniform(0.2, 1.0)
         made[i] = np.clip(255 * (level + contrast * (noise - 0.5)), 0, 255)
     return made

@@ -29,7 +29,7 @@ import io
 import math
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -146,10 +146,78 @@ def read_dicom(source: Path | bytes, where: str, max_pixels: int, *, own_range: 
         return _grey(values, dataset, where, own_range) if grey else _colour(values, dataset)
     except TtlDeployError:
         raise
-    except Exception as error:  # pydicom raises anything from KeyError to struct.error on damaged files
-        raise UnreadableImageError(
-            f"is damaged DICOM: {error or type(error).__name__}", where=where, fix=_RESTORE
-        ) from error
+    except Exception as error:
+        raise _damaged(error, where) from error
+
+
+def read_header(path: Path, where: str, tags: Sequence[str]) -> Dataset:
+    """What a file says of itself before its pixels.
+
+    Args:
+        path: The file.
+        where: What an error calls it.
+        tags: What to read besides its size, by keyword.
+
+    Raises:
+        UnreadableImageError: It is damaged.
+    """
+    from pydicom.filereader import read_partial
+    from pydicom.tag import Tag
+
+    wanted: list[Any] = [Tag(name) for name in ("Rows", "Columns", "SpecificCharacterSet", *tags)]
+    try:
+        with path.open("rb") as stream:
+            bare = _BARE.match(stream.read(HEAD)) is not None
+            counted: Any = _Counted(stream)
+            _refuse_deflated(counted, bare, where)
+            counted.seek(0)
+            header: Dataset = read_partial(counted, _is_pixels, _LARGEST_TAG, bare, wanted)
+    except TtlDeployError:
+        raise
+    except Exception as error:
+        raise _damaged(error, where) from error
+    _refuse_bloated(header, where)
+    return header
+
+
+def read_measured(source: Path | bytes, where: str, max_pixels: int) -> NDArray[np.float64]:
+    """The values of a single-frame grey image as they are meant, such as Hounsfield units: step 2 without its window.
+
+    Padding takes the least value that 16 bits can hold, which no window shows.
+
+    Args:
+        source: A file, or the content of one.
+        where: What an error calls the image.
+        max_pixels: As for `read_dicom`.
+
+    Returns:
+        (H, W).
+
+    Raises:
+        UnreadableImageError: It is damaged, of colour, holds no pixels, or pixels that the rule refuses.
+        UndecodedImageError: A decoder for its compression is not installed.
+    """
+    try:
+        dataset = _open(source, where, max_pixels)
+        _complete(dataset, where)
+        if not dataset.PhotometricInterpretation.startswith("MONOCHROME"):
+            what = f"is a slice of colour ({dataset.PhotometricInterpretation})"
+            raise UnreadableImageError(what, where=where, fix="give grey slices")
+        values = _decode(dataset, where)
+        meant = _modality(values, dataset, where)[0]
+        padding = _padding(dataset, where)
+        if padding is not None:
+            meant[padding] = np.iinfo(np.int16).min
+        return meant
+    except TtlDeployError:
+        raise
+    except Exception as error:
+        raise _damaged(error, where) from error
+
+
+def _damaged(error: Exception, where: str) -> UnreadableImageError:
+    """The error for whatever pydicom raised: anything from KeyError to struct.error on damaged files."""
+    return UnreadableImageError(f"is damaged DICOM: {error or type(error).__name__}", where=where, fix=_RESTORE)
 
 
 def _open(source: Path | bytes, where: str, max_pixels: int) -> Dataset:
@@ -214,6 +282,10 @@ def _refuse_deflated(stream: Any, bare: bool, where: str) -> None:
 
 def _is_after_sizes(tag: int, *_: Any) -> bool:
     return tag >> 16 > 0x28
+
+
+def _is_pixels(tag: int, *_: Any) -> bool:
+    return tag >> 16 >= 0x7FE0
 
 
 def _refuse_bloated(dataset: Dataset, where: str) -> None:

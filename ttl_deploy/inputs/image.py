@@ -106,7 +106,7 @@ def load_pixels(source: Path | bytes, spec: PreprocessSpec, *, where: str | None
     try:
         _refuse_empty(source, place)
         if image_kinds.is_dicom(source):
-            with _quiet_readers():
+            with quiet_readers():
                 stretched = spec.high_bit_depth == "min-max"
                 values = dicom.read_dicom(source, place, MAX_PIXELS, own_range=stretched)
             return array_pixels(values, spec, place)
@@ -114,7 +114,7 @@ def load_pixels(source: Path | bytes, spec: PreprocessSpec, *, where: str | None
             return array_pixels(_array(source, place), spec, place)
         # Without the common readers loaded, naming formats makes Pillow load all of its plugins: 30 ms of a cold start.
         Image.preinit()
-        with _quiet_readers():
+        with quiet_readers():
             return _finish(_decoded(source, spec, place), spec, place)
     except TtlDeployError:
         raise
@@ -132,7 +132,7 @@ def decoded(source: Path) -> Image.Image:
     try:
         _refuse_empty(source, place)
         Image.preinit()
-        with _quiet_readers():
+        with quiet_readers():
             return _decoded(source, PreprocessSpec(), place)
     except TtlDeployError:
         raise
@@ -151,7 +151,7 @@ def image_size(source: Path) -> tuple[int, int]:
         return size
     place = str(source)
     if image_kinds.is_dicom(source):
-        with _quiet_readers():
+        with quiet_readers():
             shape = dicom.read_dicom(source, place, MAX_PIXELS, own_range=True).shape
     else:
         shape = _array(source, place).shape
@@ -162,7 +162,7 @@ def upright_size(source: Path) -> tuple[int, int] | None:
     """(width, height) of an image as it is shown, from its header; None where that is not told without decoding it."""
     Image.preinit()
     try:
-        with _quiet_readers(), Image.open(source, formats=_FORMATS) as image:
+        with quiet_readers(), Image.open(source, formats=_FORMATS) as image:
             orientation = image.getexif().get(ExifTags.Base.Orientation)
             return image.size[::-1] if orientation in (5, 6, 7, 8) else image.size
     except Exception:
@@ -227,16 +227,17 @@ def normalise(pixels: NDArray[np.uint8], spec: PreprocessSpec) -> NDArray[np.flo
     """Turns 8-bit pixels into the network's input (step 10).
 
     Args:
-        pixels: (N, H, W, C) uint8.
+        pixels: (N, H, W, C) or (N, D, H, W, C) uint8.
         spec: Mean and standard deviation.
 
     Returns:
-        (N, C, H, W) float32, C-contiguous.
+        (N, C, H, W) or (N, C, D, H, W) float32, C-contiguous.
     """
-    std = np.array(spec.std)[:, None, None]
-    planes = np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)).astype(np.float32)
+    per_channel = (-1, *(1,) * (pixels.ndim - 2))
+    std, mean = np.array(spec.std).reshape(per_channel), np.array(spec.mean).reshape(per_channel)
+    planes = np.ascontiguousarray(np.moveaxis(pixels, -1, 1)).astype(np.float32)
     planes *= (1 / (255 * std)).astype(np.float32)
-    planes -= (np.array(spec.mean)[:, None, None] / std).astype(np.float32)
+    planes -= (mean / std).astype(np.float32)
     return planes
 
 
@@ -425,15 +426,15 @@ class _Quiet:
 
 
 @contextmanager
-def _quiet_readers() -> Iterator[None]:
-    """Keeps Pillow's and pydicom's warnings off stderr, from all threads.
+def quiet_readers() -> Iterator[None]:
+    """Keeps Pillow's, pydicom's and nibabel's warnings off stderr, from all threads.
 
     `warnings.catch_warnings` alone would let one thread put the filters back while another still decodes.
     """
     with _Quiet.lock:
         if _Quiet.depth == 0:
             _Quiet.filters.enter_context(warnings.catch_warnings())
-            warnings.filterwarnings("ignore", module=r"(PIL|pydicom|ttl_deploy\.inputs\.dicom)\b")
+            warnings.filterwarnings("ignore", module=r"(PIL|pydicom|nibabel|ttl_deploy\.inputs\.dicom)\b")
         _Quiet.depth += 1
     try:
         yield

@@ -14,7 +14,7 @@ from ttl_deploy.data.cache import PixelCache
 from ttl_deploy.data.columns import normal
 from ttl_deploy.data.h5_arrays import is_h5
 from ttl_deploy.data.image_paths import ImagePaths
-from ttl_deploy.data.items import ArraySource, Dataset, FileSource, Item
+from ttl_deploy.data.items import ArraySource, Dataset, FileSource, Item, source_at
 from ttl_deploy.data.manifest import columns_of, read_dataset
 from ttl_deploy.data.npz_arrays import NpzArrays
 from ttl_deploy.data.prepared import Prepared, assemble, cached_masks
@@ -22,19 +22,20 @@ from ttl_deploy.data.read_csv import locate, open_table
 from ttl_deploy.data.read_folder import is_leftover
 from ttl_deploy.data.read_npz import images_of
 from ttl_deploy.errors import BadInputError
-from ttl_deploy.inputs.image_kinds import is_image
+from ttl_deploy.inputs.reading import READERS, Reader
 from ttl_deploy.progress import SILENT, Reporter
 from ttl_deploy.spec import PreprocessSpec, Reading
 from ttl_deploy.tasks import Label, Task
 
 
-def read_items(path: Path, task: Task, reading: Reading = Reading()) -> Dataset:
+def read_items(path: Path, task: Task, reading: Reading = Reading(), kind: str = "image") -> Dataset:
     """The images of a data set, or of its test side where it has one.
 
     Args:
         path: A folder, CSV or .npz.
         task: The models' own; a label that is none of its classes is refused.
         reading: How a table is read.
+        kind: Of the inputs, as in `InputSpec`.
 
     Returns:
         A data set; where it has no labels, all are `Task.unlabelled`.
@@ -42,7 +43,7 @@ def read_items(path: Path, task: Task, reading: Reading = Reading()) -> Dataset:
     Raises:
         BadInputError: There is nothing to read, or a label is not a class.
     """
-    unlabelled = _unlabelled(path, task, reading)
+    unlabelled = _unlabelled(path, task, reading, kind)
     if unlabelled is not None:
         if not unlabelled:
             raise BadInputError("holds no image", where=path, fix="pass a folder, CSV or .npz of images")
@@ -55,6 +56,7 @@ def read_items(path: Path, task: Task, reading: Reading = Reading()) -> Dataset:
         columns=columns_of(reading),
         task=task.spec,
         unknown=reading.unknown,
+        kind=kind,
     )
     tested = tuple(item for item in dataset.items if item.split == "test")
     return replace(dataset, items=tested or dataset.items)
@@ -78,28 +80,30 @@ def prepare_items(
     return assemble(task, items, ["test"] * len(items), cached, masks)
 
 
-def _unlabelled(path: Path, task: Task, reading: Reading) -> tuple[Item, ...] | None:
+def _unlabelled(path: Path, task: Task, reading: Reading, kind: str) -> tuple[Item, ...] | None:
     """The images of a set that has no labels; None where it has some, or is nothing we know."""
     if is_h5(path):
         return None
     if path.is_dir():
-        return _loose(path, task.unlabelled)
+        return _loose(path, task.unlabelled, READERS[kind])
     if path.suffix.lower() == ".csv" and path.is_file():
-        return _listed(path, task, reading)
+        return _listed(path, task, reading, kind)
     if path.suffix.lower() == ".npz" and path.is_file():
-        return _rows(path, task.unlabelled)
+        return _rows(path, task.unlabelled, kind)
     return None
 
 
-def _loose(folder: Path, label: Label) -> tuple[Item, ...] | None:
+def _loose(folder: Path, label: Label, reader: Reader) -> tuple[Item, ...] | None:
+    if reader.is_folder(folder):
+        return (Item(folder.name, label, None, None, source_at(folder)),)
     kept = [entry for entry in folder.iterdir() if not is_leftover(entry.name)]
-    if any(entry.is_dir() for entry in kept):
+    if any(entry.is_dir() and not reader.is_folder(entry) for entry in kept):
         return None
-    found = sorted(entry for entry in kept if entry.is_file() and is_image(entry))
-    return tuple(Item(entry.name, label, None, None, FileSource(entry)) for entry in found)
+    found = sorted(entry for entry in kept if entry.is_dir() or (entry.is_file() and reader.is_file(entry)))
+    return tuple(Item(entry.name, label, None, None, source_at(entry)) for entry in found)
 
 
-def _listed(table: Path, task: Task, reading: Reading) -> tuple[Item, ...] | None:
+def _listed(table: Path, task: Task, reading: Reading, kind: str) -> tuple[Item, ...] | None:
     if reading.label_column or reading.label_columns:
         return None
     column = (reading.path_column or "path").lower()
@@ -115,17 +119,18 @@ def _listed(table: Path, task: Task, reading: Reading) -> tuple[Item, ...] | Non
     cells = [(cells[column], f"{table}:{line}") for line, cells in rows if cells.get(column)]
     found = [cell if paths is None else paths.of(cell, place) for cell, place in cells]
     names = dict.fromkeys(locate(table.parent, path)[0] for path in found)
-    return tuple(Item(name, task.unlabelled, None, None, FileSource(table.parent / name)) for name in names)
+    at = FileSource if kind == "image" else source_at
+    return tuple(Item(name, task.unlabelled, None, None, at(table.parent / name)) for name in names)
 
 
-def _rows(path: Path, label: Label) -> tuple[Item, ...] | None:
+def _rows(path: Path, label: Label, kind: str) -> tuple[Item, ...] | None:
     try:
         arrays = NpzArrays(path)
     except BadInputError:
         return None  # the reader of labelled arrays says what is wrong
     if "test_images" not in arrays.names or any(name.endswith("_labels") for name in arrays.names):
         return None
-    images = images_of(path, arrays, "test_images")
+    images = images_of(path, arrays, "test_images", kind)
     names = [f"test/{row:05d}" for row in range(len(images))]
     return tuple(
         Item(name, label, None, None, ArraySource(images, row, f"{path}:{name}")) for row, name in enumerate(names)

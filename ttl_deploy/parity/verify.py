@@ -370,7 +370,9 @@ def open_pictures(
     if data is not None and source.run is not None and holds_images_of(source.run, Path(data)):
         return Pictures("test", source.run, None, Path(data))
     if data is not None:
-        return Pictures(Path(data).name, None, read_items(Path(data), source.task, reading))
+        return Pictures(
+            Path(data).name, None, read_items(Path(data), source.task, reading, source.preprocess.input.kind)
+        )
     if source.run is None:
         raise BadInputError(
             "lies in no run, so there is no test split to compare on", where=artifact.folder, fix="pass images: --data"

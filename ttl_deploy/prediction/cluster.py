@@ -23,7 +23,7 @@ from ttl_deploy.artifact import Artifact, open_artifact
 from ttl_deploy.cut_search.engines import ray_cluster
 from ttl_deploy.cut_search.ray_driver import RayDriver
 from ttl_deploy.errors import MissingDependencyError, UndecodedImageError, UnreadableImageError
-from ttl_deploy.inputs.image import load_pixels
+from ttl_deploy.inputs.reading import load_input
 from ttl_deploy.prediction.predictor import Prediction, Summary, still_wanted
 from ttl_deploy.prediction.sources import ImageRef
 from ttl_deploy.progress import Reporter
@@ -54,7 +54,7 @@ class _Predictor:
         blank = np.zeros(self._spec.input.array_shape, np.uint8)
         for path in batch["path"]:
             try:
-                pixels.append(load_pixels(Path(str(path)), self._spec))
+                pixels.append(load_input(Path(str(path)), self._spec))
                 problem = None
             except UnreadableImageError as error:
                 pixels.append(blank)

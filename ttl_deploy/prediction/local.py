@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from ttl_deploy import hardware
 from ttl_deploy.errors import UndecodedImageError, UnreadableImageError
-from ttl_deploy.inputs.image import load_pixels
+from ttl_deploy.inputs.reading import load_input
 from ttl_deploy.prediction.masks import MaskWriter
 from ttl_deploy.prediction.predictor import Prediction, Summary, still_wanted
 from ttl_deploy.prediction.sources import ImageRef
@@ -71,7 +71,7 @@ class LocalPredictor:
         waiting: deque[_Decoding] = deque()
         try:
             for image in images:
-                waiting.append((image, pool.submit(load_pixels, Path(image.path), self.spec)))
+                waiting.append((image, pool.submit(load_input, Path(image.path), self.spec)))
                 if len(waiting) > 2 * self.stream.batch_size + workers:
                     yield waiting.popleft()
             yield from waiting

@@ -116,15 +116,20 @@ def predict(
 
         return nullcontext(RayPredictor(opened, chosen, stream, trust, reporter))
 
+    kind = opened.manifest.model.input.kind
     begin = here if stream.engine == "local" else there
     if out is None:
-        return _streamed(begin, images, reporter, table)
+        return _streamed(begin, images, reporter, table, kind)
     with begin() as predictor:
         made_by = provenance_of(opened, chosen)
-        return write_predictions(predictor, images, Path(out), made_by, lines=lines, overwrite=overwrite, table=table)
+        return write_predictions(
+            predictor, images, Path(out), made_by, lines=lines, overwrite=overwrite, table=table, kind=kind
+        )
 
 
-def _streamed(begin: _Begin, images: Iterable[str], reporter: Reporter, table: Table) -> Iterator[Prediction]:
-    refs, total = stream_of(images, reporter, table)
+def _streamed(
+    begin: _Begin, images: Iterable[str], reporter: Reporter, table: Table, kind: str
+) -> Iterator[Prediction]:
+    refs, total = stream_of(images, reporter, table, kind)
     with begin() as predictor:
         yield from predictor.predictions(refs, total, Summary())

@@ -103,6 +103,7 @@ def write_predictions(
     lines: str | None,
     overwrite: bool,
     table: Table = Table(),
+    kind: str = "image",
 ) -> Summary:
     """Adds predictions to a file, and skips the images whose rows are there.
 
@@ -114,11 +115,12 @@ def write_predictions(
         lines: `csv` or `jsonl`; None: by the ending of `out`.
         overwrite: Begin again instead of going on.
         table: How tables are read.
+        kind: Of the inputs, as in `InputSpec`.
 
     Raises:
         BadInputError: As `predict` with a file.
     """
-    stream, total = stream_of(images, predictor.reporter, table)
+    stream, total = stream_of(images, predictor.reporter, table, kind)
     has_ids = isinstance(stream, ImageSources) and stream.has_ids
     summary = Summary()
     with PredictionFile(out, lines, provenance.classes, has_ids, provenance, overwrite=overwrite) as file:
@@ -129,13 +131,13 @@ def write_predictions(
 
 
 def stream_of(
-    images: Iterable[str], reporter: Reporter, table: Table = Table()
+    images: Iterable[str], reporter: Reporter, table: Table = Table(), kind: str = "image"
 ) -> tuple[Iterable[ImageRef], int | None]:
     """The images and how many they are, if that can be known; tells of files that are none."""
     if isinstance(images, str):
         images = [images]
     if isinstance(images, Sequence):
-        sources = ImageSources(images, table)
+        sources = ImageSources(images, table, kind)
         if table != Table() and not sources.has_tables:
             said = ", ".join(f"--{name.replace('_', '-')}" for name in sorted(table.model_fields_set))
             raise BadInputError("says how a table is read, and there is none", where=said, fix="pass a .csv")
@@ -144,7 +146,7 @@ def stream_of(
             kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(sources.passed_over.items()))
             reporter.info(f"passed over, as no images: {kinds}")
         return sources, total
-    return (image for source in images for image in ImageSources([source], table)), None
+    return (image for source in images for image in ImageSources([source], table, kind)), None
 
 
 def provenance_of(artifact: Artifact, placement: Placement) -> Provenance:

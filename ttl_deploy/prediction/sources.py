@@ -20,7 +20,8 @@ from ttl_deploy.data.read_csv import Endings, open_table
 from ttl_deploy.data.read_folder import is_leftover, real_folder
 from ttl_deploy.errors import BadInputError
 from ttl_deploy.files import is_file, is_folder
-from ttl_deploy.inputs.image_kinds import is_image, kind_of
+from ttl_deploy.inputs.image_kinds import kind_of
+from ttl_deploy.inputs.reading import READERS, Reader
 from ttl_deploy.spec import Table
 
 SORTED_UP_TO = 10_000
@@ -53,13 +54,14 @@ class ImageSources:
     Args:
         sources: Paths, folders (searched to the bottom), patterns such as `scans/*.png`, and CSV files.
         table: How the CSV files are read.
+        kind: Of the inputs, as in `InputSpec`: of volumes a folder may be one.
 
     Raises:
         BadInputError: A source does not exist, or a table has not the column.
     """
 
-    def __init__(self, sources: Sequence[str], table: Table = Table()) -> None:
-        self._sources = [_source_of(source, table) for source in sources]
+    def __init__(self, sources: Sequence[str], table: Table = Table(), kind: str = "image") -> None:
+        self._sources = [_source_of(source, table, READERS[kind]) for source in sources]
 
     @property
     def has_tables(self) -> bool:
@@ -115,30 +117,36 @@ class _File:
 @dataclass(frozen=True)
 class _Folder:
     name: str
+    reader: Reader
     passed_over: Counter[str] = field(default_factory=Counter, compare=False)
 
     def __iter__(self) -> Iterator[ImageRef]:
         self.passed_over.clear()
-        for path in _walk(_here_is_blank(self.name), None, _around(self.name)):
-            if is_image(path):
+        whole = self.name if self.reader.is_folder(Path(self.name)) else None
+        if whole is not None:
+            yield ImageRef(whole)
+        for path, is_one in _walk(_here_is_blank(self.name), None, _around(self.name), self.reader):
+            if is_one or self.reader.is_file(path):
+                whole = path if is_one else whole
                 yield ImageRef(path)
-            else:
+            elif whole is None or _below(whole, path) is None:
                 self.passed_over[kind_of(path)] += 1
 
     def has(self, path: str) -> bool:
         """Whether the folder gave this file."""
         rest = _below(_here_is_blank(self.name), path)
-        return rest is not None and not any(map(is_leftover, rest[:-1])) and _is_shown(path)
+        return rest is not None and not any(map(is_leftover, rest[:-1])) and _is_shown(path, self.reader)
 
 
 @dataclass(frozen=True)
 class _Pattern:
     name: str
+    reader: Reader
 
     def __iter__(self) -> Iterator[ImageRef]:
         root, parts = self._split()
         depth = None if "**" in parts else len(parts)
-        return (ImageRef(path) for path in _walk(root, depth, _around(root)) if self.has(path))
+        return (ImageRef(path) for path, _is_one in _walk(root, depth, _around(root), self.reader) if self.has(path))
 
     def has(self, path: str) -> bool:
         """Whether the pattern gave this file."""
@@ -178,7 +186,7 @@ class _Table:
             yield ImageRef(path, cells[of_id] if self.has_ids else None)
 
 
-def _source_of(source: str, table: Table) -> _File | _Folder | _Pattern | _Table:
+def _source_of(source: str, table: Table, reader: Reader) -> _File | _Folder | _Pattern | _Table:
     if not source:
         raise BadInputError("an empty name is no image", fix=_NO_MATCH)
     path = Path(source)
@@ -187,10 +195,10 @@ def _source_of(source: str, table: Table) -> _File | _Folder | _Pattern | _Table
             return _table(path, table)
         return _File(str(path))
     if is_folder(path):
-        return _Folder(str(path))
+        return _Folder(str(path), reader)
     if not glob.has_magic(source):
         raise BadInputError("no such image or folder", where=source)
-    return _Pattern(str(path))
+    return _Pattern(str(path), reader)
 
 
 def _table(path: Path, read: Table) -> _Table:
@@ -231,14 +239,19 @@ def _around(folder: str) -> frozenset[tuple[int, int]]:
     return frozenset(real_folder(above) for above in Path(folder).absolute().parents if above.exists())
 
 
-def _is_shown(path: str) -> bool:
-    return not os.path.basename(path).startswith(".") and is_image(path)  # noqa: PTH119 - a million Path objects are slow
+def _is_shown(path: str, reader: Reader) -> bool:
+    if os.path.basename(path).startswith("."):  # noqa: PTH119 - a million Path objects are slow
+        return False
+    return reader.is_file(path) or reader.is_folder(Path(path))
 
 
-def _walk(folder: str, depth: int | None, around: frozenset[tuple[int, int]]) -> Iterator[str]:
+def _walk(
+    folder: str, depth: int | None, around: frozenset[tuple[int, int]], reader: Reader
+) -> Iterator[tuple[str, bool]]:
     """Files below a folder, down to `depth` levels, through links too, except to a folder around them.
 
-    Hidden files and folders, and what systems leave behind, are left out.
+    A folder that is one input (True) comes before the files in it. Hidden files and folders, and what systems leave
+    behind, are left out.
     """
     try:
         around = around | {real_folder(folder or ".")}
@@ -248,10 +261,12 @@ def _walk(folder: str, depth: int | None, around: frozenset[tuple[int, int]]) ->
                 if entry.is_dir():
                     if is_leftover(entry.name):
                         continue
+                    if reader.is_folder(Path(path)):
+                        yield path, True
                     if (depth is None or depth > 1) and not (entry.is_symlink() and real_folder(path) in around):
-                        yield from _walk(path, None if depth is None else depth - 1, around)
+                        yield from _walk(path, None if depth is None else depth - 1, around, reader)
                 elif entry.is_file():
-                    yield path
+                    yield path, False
     except FileNotFoundError:
         return
     except OSError as error:

@@ -15,6 +15,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from ttl_deploy.inputs.reading import picture
+
 WHOLE, SMALL = "#9aa5b1", "#0b6e4f"
 
 
@@ -173,13 +175,14 @@ def image_grid(rows: Sequence[tuple[str, NDArray[np.uint8]]]) -> bytes:
     """Sample images, one labelled row per class.
 
     Args:
-        rows: (class name, images (N, H, W, C)).
+        rows: (class name, images (N, H, W, C), or volumes of which the middle slice is shown).
     """
     columns = max(len(images) for _name, images in rows)
     figure = Figure(figsize=(1.25 * columns, 1.4 * len(rows)), dpi=110, layout="constrained")
     grid = figure.subplots(len(rows), columns, squeeze=False)
     for line, (name, images) in zip(grid, rows, strict=True):
-        for axes, image in zip(line, images, strict=False):
+        for axes, whole in zip(line, images, strict=False):
+            image = picture(whole)
             axes.imshow(image if image.shape[-1] == 3 else image[..., 0], cmap="gray", vmin=0, vmax=255)
             axes.set_xticks([])
             axes.set_yticks([])

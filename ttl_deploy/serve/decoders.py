@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from ttl_deploy.closing import Closing
 from ttl_deploy.errors import TtlDeployError
-from ttl_deploy.inputs.image import load_pixels
+from ttl_deploy.inputs.reading import load_input
 from ttl_deploy.serve.request_error import RequestError
 from ttl_deploy.spec import PreprocessSpec
 
@@ -228,7 +228,7 @@ def _serve(spec: PreprocessSpec, incoming: IO[bytes], outgoing: IO[bytes]) -> No
 
 def _answer(content: bytes, spec: PreprocessSpec, where: str) -> tuple[bool, bytes]:
     try:
-        return True, load_pixels(content, spec, where=where).tobytes()
+        return True, load_input(content, spec, where=where).tobytes()
     except TtlDeployError as error:
         return False, str(error).encode("utf-8", "replace")[:_MOST_ERROR]
     except MemoryError:

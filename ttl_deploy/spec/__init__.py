@@ -3,7 +3,7 @@
 from ttl_deploy.spec.artifact import ArtifactManifest, FileRecord, ParityRecord, SourceRun
 from ttl_deploy.spec.bounds import Bounds
 from ttl_deploy.spec.data import Data, Reading, SplitSpec
-from ttl_deploy.spec.inputs import InputSpec, PreprocessSpec, version_of
+from ttl_deploy.spec.inputs import InputSpec, PreprocessSpec, VolumeSpec, version_of
 from ttl_deploy.spec.limits import RequestLimits
 from ttl_deploy.spec.model import Model, ModelSpec, Network
 from ttl_deploy.spec.placement import Placement
@@ -57,6 +57,7 @@ __all__ = [
     "TaskSpec",
     "TrainConfig",
     "Trust",
+    "VolumeSpec",
     "make_record",
     "read_record",
     "version_of",

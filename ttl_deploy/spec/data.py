@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from ttl_deploy.spec.inputs import Crop, HighBitDepth
+from ttl_deploy.spec.inputs import DEFAULT_WINDOW, Crop, HighBitDepth, Spacing, Window
 from ttl_deploy.spec.record import Fraction, Record
 from ttl_deploy.spec.said import Said
 from ttl_deploy.spec.table import PathColumn, PathTemplate
@@ -220,6 +220,12 @@ class Data(Reading):
     split_seed: SplitSeed = 0
     crop: Crop = "center"
     high_bit_depth: HighBitDepth = "full-range"
+    hu_window: Annotated[Window, Said(text=True, default="-100,900")] = Field(
+        DEFAULT_WINDOW, exclude_if=lambda window: window == DEFAULT_WINDOW
+    )
+    spacing: Annotated[Spacing, Said(text=True, default="the whole study")] = Field(
+        None, exclude_if=lambda spacing: spacing is None
+    )
     cache: Annotated[
         Path | None, Field(description="Folder of the pixel cache."), Said(default="the user's cache folder")
     ] = None

@@ -64,6 +64,39 @@ HighBitDepth = Annotated[
 ]
 
 
+Window = Annotated[
+    tuple[float, float],
+    BeforeValidator(lambda given: _numbers(given, 2)),
+    Field(
+        description="Volumes: the values that become black and white, Hounsfield units in CT; what is outside becomes "
+        "the nearer end."
+    ),
+]
+Spacing = Annotated[
+    tuple[float, float, float] | None,
+    BeforeValidator(lambda given: _numbers(given, 3)),
+    Field(
+        description="Volumes: millimetres from slice to slice, row to row and column to column that every study is "
+        "brought to, and its centre taken. Without: the whole study becomes the input's size."
+    ),
+]
+DEFAULT_WINDOW = (-100.0, 900.0)
+"""What PENet clips to (Huang 2020): contrast in vessels."""
+
+
+def _numbers(given: object, count: int) -> object:
+    """Numbers from `-100,900`; anything else is left to be judged."""
+    if not isinstance(given, str):
+        return given
+    try:
+        found = tuple(float(part) for part in given.split(","))
+    except ValueError:
+        found = ()
+    if len(found) != count:
+        raise ValueError(f"{given!r} is not {count} numbers with commas between")
+    return found
+
+
 _AXES = {"image": 2, "volume": 3}
 
 
@@ -154,6 +187,27 @@ class OfInput(Record):
         }
 
 
+class VolumeSpec(Record):
+    """How a study of slices becomes a volume; the rule itself is written in `ttl_deploy.inputs.volume`.
+
+    Attributes:
+        window: The values that become 0 and 255.
+        spacing: Millimetres of a voxel: depth, height, width; None: the study becomes the input's size.
+    """
+
+    window: Window = DEFAULT_WINDOW
+    spacing: Spacing = None
+
+    @model_validator(mode="after")
+    def _can_be(self) -> Self:
+        low, high = self.window
+        if not -1e6 < low < high < 1e6:
+            raise ValueError(f"the window {low:g} to {high:g} is empty or beyond a million")
+        if self.spacing is not None and not 0.01 <= min(self.spacing) <= max(self.spacing) <= 100:
+            raise ValueError("a spacing is between 0.01 and 100 millimetres")
+        return self
+
+
 class PreprocessSpec(OfInput):
     """How an image file becomes the network's input; the rule itself is written in `ttl_deploy.inputs.image`.
 
@@ -165,6 +219,7 @@ class PreprocessSpec(OfInput):
         high_bit_depth: 16-bit images use their `full-range` (0..65535) or each image's own `min-max`.
         mean: Per channel, on the 0..1 scale.
         std: Per channel, on the 0..1 scale.
+        volume: What else a volume needs; None, and not written, for images.
     """
 
     input: InputSpec = Field(default_factory=InputSpec)
@@ -172,6 +227,7 @@ class PreprocessSpec(OfInput):
     high_bit_depth: HighBitDepth = "full-range"
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
+    volume: VolumeSpec | None = Field(None, exclude_if=lambda rule: rule is None)
 
     @model_validator(mode="after")
     def _one_per_channel(self) -> Self:
@@ -179,6 +235,9 @@ class PreprocessSpec(OfInput):
             raise ValueError(f"mean and std need {self.input.channels} values, one per channel")
         if min(self.std) <= 0:
             raise ValueError("std must be positive")
+        if (self.volume is None) != (self.input.kind == "image"):
+            said = "missing" if self.volume is None else "given"
+            raise ValueError(f"volume is {said}, and the input is of kind {self.input.kind}")
         return self
 
     @classmethod
@@ -186,11 +245,14 @@ class PreprocessSpec(OfInput):
         """The ImageNet normalisation for 3 channels, its mean over the channels for each of any other number."""
         if given.channels != 3:
             more = {"mean": (0.449,) * given.channels, "std": (0.226,) * given.channels, **more}
+        if given.kind == "volume":
+            more = {"volume": VolumeSpec(), **more}
         return cls(input=given, **more)
 
     def pixel_digest(self) -> str:
         """Digest of what decides the 8-bit pixels: everything but mean and std."""
-        return PreprocessSpec.of(self.input, crop=self.crop, high_bit_depth=self.high_bit_depth).digest()
+        more = {} if self.volume is None else {"volume": self.volume}
+        return PreprocessSpec.of(self.input, crop=self.crop, high_bit_depth=self.high_bit_depth, **more).digest()
 
 
 class OneInput(Record):

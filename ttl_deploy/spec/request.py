@@ -60,6 +60,8 @@ def _of_run(config: TrainConfig, path: Path) -> Fields:
     size, channels = config.model.input.size, config.model.input.channels
     parts = {"split": (split.train, split.val, split.test), "split_seed": split.seed}
     parts |= {"image_size": size if len(set(size)) > 1 else size[0], "channels": channels}
+    if (rule := config.preprocess.volume) is not None:
+        parts |= {"hu_window": rule.window, "spacing": rule.spacing}
     named = {**parts, "path": config.data, "device": config.accelerator}
     # The record of the reading lists them too, but not in runs of earlier versions.
     return {**said, **named, "classes": config.model.classes}

@@ -219,7 +219,7 @@ def _fill(
 
 
 def _bottom(fabric: Fabric, config: TrainConfig, model: TransferModel, batch: Tensor) -> Tensor:
-    if config.precision != "fp32":
+    if config.precision != "fp32" and batch.ndim == 4:
         batch = batch.contiguous(memory_format=torch.channels_last)
     features = fabric.to_device(batch)
     with torch.inference_mode(), fabric.autocast():

@@ -404,6 +404,7 @@ def _dataset(run: Run, data: Path | None) -> Dataset:
         sides=_sides(run, data),
         task=run.config.model.task,
         unknown=run.config.reading.unknown,
+        kind=run.config.model.input.kind,
     )
 
 

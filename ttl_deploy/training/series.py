@@ -22,7 +22,7 @@ from ttl_deploy.spec import Data, Model, Protocol, SplitSpec
 from ttl_deploy.training.operation import refuse_point
 from ttl_deploy.training.plans import PLAN_VERSION, plan_of, refuse_other_plan
 from ttl_deploy.training.run import BEST, SERIES, SUMMARY, Run, finished_run, open_run
-from ttl_deploy.training.train import check, resume, specs, train
+from ttl_deploy.training.train import check, kind_of, resume, specs, train
 from ttl_deploy.zoo import BACKBONES
 
 FoldHolds = Literal["test", "val+test"]
@@ -105,7 +105,7 @@ def train_series(
     planned = members(model, protocol, data.division, repeats, folds, new_splits=new_splits, fold_holds=fold_holds)
     check(data, model, protocol)
     if new_splits:
-        _refuse_own_division(data, folds)
+        _refuse_own_division(data, kind_of(model), folds)
     series = {"repeats": repeats, "folds": folds, "members": [m.name for m in planned]}
     series |= {"new_splits": True} if new_splits else {}
     _begin(place, {**series, **_plan(data, planned[0])}, overwrite)
@@ -132,9 +132,9 @@ def _refuse_series(repeats: int, folds: int | None, new_splits: bool, fold_holds
         raise BadInputError("--fold-holds is of folds, and there are none", fix="pass --folds, such as 5")
 
 
-def _refuse_own_division(data: Data, folds: int | None) -> None:
+def _refuse_own_division(data: Data, kind: str, folds: int | None) -> None:
     """Raises `BadInputError` where a division comes with the images, which repeats would keep."""
-    if folds is None and any(item.split for item in dataset_of(data).items):
+    if folds is None and any(item.split for item in dataset_of(data, kind).items):
         raise BadInputError(
             "divides the images itself, and --new-splits would not",
             where=data.path,
@@ -202,7 +202,7 @@ def _plan(data: Data, first: Member) -> dict[str, Any]:
         data: The images.
         first: The first of the members, whose preprocessing and division are the others'.
     """
-    dataset = dataset_of(data)
+    dataset = dataset_of(data, kind_of(first.model))
     refuse_point(first.protocol.operating_point, dataset.task)
     _spec, preprocess = specs(first.model, data, dataset.classes)
     prepared = prepare(dataset, preprocess, first.split, cache_folder=data.cache, skip_unreadable=data.skip_unreadable)

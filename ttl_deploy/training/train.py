@@ -29,7 +29,6 @@ from ttl_deploy.errors import BadInputError, TtlDeployError, about
 from ttl_deploy.progress import SILENT, Reporter
 from ttl_deploy.spec import (
     Data,
-    InputSpec,
     Model,
     ModelSpec,
     Network,
@@ -38,6 +37,7 @@ from ttl_deploy.spec import (
     Reading,
     SplitSpec,
     TrainConfig,
+    VolumeSpec,
     make_record,
     version_of,
 )
@@ -108,7 +108,7 @@ def train(
     refuse_existing_run(place, overwrite=overwrite)
     check(data, model, protocol)
     fabric = _device(protocol, reporter)
-    dataset = dataset_of(data)
+    dataset = dataset_of(data, kind_of(model))
     model_spec, preprocess = specs(model, data, dataset.classes)
     refuse_point(protocol.operating_point, dataset.task)
     chosen = split or data.division
@@ -248,11 +248,9 @@ def specs(model: Model, data: Data, classes: Sequence[str]) -> tuple[ModelSpec, 
         BadInputError: Unknown backbone, method, head or cut, or a number out of range.
     """
     backbone = BACKBONES.get(model.backbone)
-    backbone.refuse_volumes()
     METHODS.get(model.method)
     METHOD_OPTIONS.refuse_others_of(model.method, model)
-    size = backbone.input_size if model.image_size is None else model.image_size
-    taken = make_record(InputSpec.image, size=size, channels=model.channels)
+    taken = backbone.input_spec(model.image_size, model.channels)
     model = with_head(model, data)
     refuse_other_head(model.head, data.task)
     fields = {
@@ -268,8 +266,32 @@ def specs(model: Model, data: Data, classes: Sequence[str]) -> tuple[ModelSpec, 
         crop=data.crop,
         high_bit_depth=data.high_bit_depth,
         **_normalisation(backbone, model.channels),
+        **_rule(backbone, data),
     )
     return resolve(record).spec, preprocess
+
+
+def kind_of(network: Network) -> str:
+    """The kind of the inputs that a network takes, as in `InputSpec`."""
+    return BACKBONES.get(network.backbone).kind
+
+
+def _rule(backbone: Backbone, data: Data) -> dict[str, VolumeSpec]:
+    """What else than pictures a backbone's inputs need.
+
+    Raises:
+        BadInputError: An option is of the other kind of inputs.
+    """
+    volumes = backbone.kind == "volume"
+    if volumes and TASKS.get(data.task).DENSE:
+        what = f"backbone {backbone.name} reads volumes, and task {data.task} is of images"
+        raise BadInputError(what, fix="choose a backbone that reads images")
+    needless = {"high_bit_depth"} if volumes else {"hu_window", "spacing"}
+    said = sorted(needless & data.model_fields_set)
+    if said and getattr(data, said[0]) != type(data).model_fields[said[0]].default:
+        what = f"backbone {backbone.name} reads {backbone.kind}s, and this is not of them"
+        raise BadInputError(what, where=f"--{said[0].replace('_', '-')}", fix="leave it out")
+    return {"volume": make_record(VolumeSpec, window=data.hu_window, spacing=data.spacing)} if volumes else {}
 
 
 def with_head(network: AnyNetwork, data: Data) -> AnyNetwork:

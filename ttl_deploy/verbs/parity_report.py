@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from ttl_deploy import __version__, files, hardware
 from ttl_deploy.inputs.overlay import Colour, overlay
+from ttl_deploy.inputs.reading import picture
 from ttl_deploy.parity.location import Location
 from ttl_deploy.parity.paired import Change, Changes
 from ttl_deploy.parity.verify import Check
@@ -89,10 +90,10 @@ def _beside(changes: Changes) -> list[tuple[str, Change]]:
 
 def _thumbnails(check: Check) -> list[bytes]:
     indices = check.prepared.positions(check.worst)
-    shown = check.prepared.pixels(indices)
+    shown = [picture(pixels) for pixels in check.prepared.pixels(indices)]
     if check.masks is None:
         return [_png(pixels) for pixels in shown]
-    size = shown.shape[1:3]
+    size = shown[0].shape[:2]
     pairs = zip(shown, *(unpacked(masks, size) for masks in check.masks), strict=True)
     return [_drawn(pixels, ((before, _REFERENCE), (after, _ARTIFACT))) for pixels, before, after in pairs]
 

@@ -9,7 +9,7 @@ import contextlib
 import shlex
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,8 +19,10 @@ import numpy as np
 
 from ttl_deploy import __version__, files, hardware
 from ttl_deploy.artifact import Artifact
+from ttl_deploy.data import synthetic_ct
 from ttl_deploy.data.synthetic import write_synthetic
-from ttl_deploy.errors import CheckFailedError
+from ttl_deploy.data.synthetic_ct import write_synthetic_ct
+from ttl_deploy.errors import BadInputError, CheckFailedError, near
 from ttl_deploy.formats.export_run import export_run
 from ttl_deploy.progress import SILENT, Reporter
 from ttl_deploy.report import charts
@@ -32,15 +34,69 @@ from ttl_deploy.verbs.bench import WHOLE, BenchRow, bench, describe
 
 REPORT = Path("reports/quickstart.html")
 
-_BACKBONE = "resnet18"
-_CUT = "layer2"
-_IMAGE_SIZE = 96
-_SETTINGS: dict[str, Any] = {
-    "epochs": 10,
-    # From random weights and a few hundred images the paper's rate and batch would take far more epochs.
-    "learning_rate": 1e-3,
-    "batch_size": 32,
+
+@dataclass(frozen=True)
+class Subject:
+    """What a quickstart is of.
+
+    Attributes:
+        write: Writes a synthetic set of so many into a folder, from a seed.
+        count: How many where nothing is said.
+        classes: Class names; the second is the positive one.
+        reading: What else is said of the data.
+        model: What is said of the model besides method and cut.
+        cut: Of the truncated one.
+        protocol: What differs from the paper's, which from random weights and a few hundred images would take far more
+            epochs.
+        title: Of the sizes of the latencies' chart.
+        samples: What the report says of the samples that it shows.
+        lesson: What decides in them.
+    """
+
+    write: Callable[[Path, int, int, Reporter], Path]
+    count: int
+    classes: tuple[str, str]
+    reading: Mapping[str, Any]
+    model: Mapping[str, Any]
+    cut: str
+    protocol: Mapping[str, Any]
+    title: str
+    samples: str
+    lesson: str
+
+
+_SIZE = 96
+SUBJECTS: Mapping[str, Subject] = {
+    "image": Subject(
+        lambda folder, count, seed, reporter: write_synthetic(
+            folder, images=count, size=_SIZE, seed=seed, reporter=reporter
+        ),
+        600,
+        ("healthy", "lesion"),
+        {},
+        {"backbone": "resnet18", "image_size": _SIZE},
+        "layer2",
+        {"epochs": 10, "learning_rate": 1e-3, "batch_size": 32},
+        f"{_SIZE}x{_SIZE}",
+        "Both classes carry the same number of soft patches with the same mean and variance; only the texture inside "
+        "them differs, so brightness says nothing and fine texture says all.",
+        "The images are synthetic and made so that fine texture decides",
+    ),
+    "ct": Subject(
+        lambda folder, count, seed, reporter: write_synthetic_ct(folder, studies=count, seed=seed, reporter=reporter),
+        160,
+        synthetic_ct.CLASSES,
+        {"hu_window": (-100.0, 500.0)},
+        {"backbone": "resnext3d50", "image_size": synthetic_ct.SIZE, "channels": 1},
+        "layer1.0",
+        {"epochs": 15, "learning_rate": 3e-3, "batch_size": 16, "augment": {"steps": ("hflip=0.5", "vflip=0.5")}},
+        "x".join(map(str, synthetic_ct.SIZE)),
+        "The middle slices of studies. Both classes have vessels full of contrast and as many soft blobs of the same "
+        "density; only whether these lie beside the vessels or fill them differs.",
+        "The studies are synthetic and made so that a vessel's neighbourhood decides",
+    ),
 }
+"""By the name that the command takes."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +122,8 @@ def quickstart(
     *,
     report: str | Path = REPORT,
     keep: str | Path | None = None,
-    images: int = 600,
+    task: str = "image",
+    images: int | None = None,
     seed: int = 0,
     overwrite: bool = True,
     reporter: Reporter = SILENT,
@@ -76,20 +133,25 @@ def quickstart(
     Args:
         report: Where the HTML page goes; its picture goes beside it, as PNG.
         keep: Folder that keeps data, runs and artifact; None: they are removed afterwards.
-        images: How many synthetic images.
+        task: Of `SUBJECTS`: `image`, or `ct`, studies of slices.
+        images: How many synthetic images or studies; None: a few hundred.
         seed: Seed of images, weights and training.
         overwrite: Replace the report that is there.
         reporter: Told what happens.
 
     Raises:
+        BadInputError: There is no such task.
         CheckFailedError: The artifact does not predict what PyTorch predicts, or nothing was learned.
     """
-    page = Path(report)
+    if task not in SUBJECTS:
+        raise BadInputError(f"unknown task {task!r:.80}", where="--task", fix=near(task, SUBJECTS))
+    page, subject = Path(report), SUBJECTS[task]
     files.refuse_existing(page, overwrite=overwrite, fix="choose another --report")
     with _workplace(keep) as work:
-        data = write_synthetic(work / "data", images=images, size=_IMAGE_SIZE, seed=seed, reporter=reporter)
-        small = _train(data, work, "ttl", _CUT, seed, reporter)
-        whole = _train(data, work, "ftl", None, seed, reporter)
+        count = subject.count if images is None else images
+        data = subject.write(work / "data", count, seed, reporter)
+        small = _train(subject, data, work, "ttl", seed, reporter)
+        whole = _train(subject, data, work, "ftl", seed, reporter)
         artifact = export_run(small.folder, cache=work / "cache", reporter=reporter)
         rows = bench(
             [artifact.folder],
@@ -99,7 +161,7 @@ def quickstart(
             cache=work / "cache",
             reporter=reporter,
         )
-        _write_report(page, work, small, whole, artifact, rows)
+        _write_report(page, subject, work, small, whole, artifact, rows)
         if not _above_chance(small):
             raise CheckFailedError("the truncated model is not above chance on the held-out images", where=page)
         return QuickstartOutcome(page, small.metrics(), whole.metrics(), artifact.manifest, rows)
@@ -110,11 +172,12 @@ def _above_chance(run: Run) -> bool:
     return interval is not None and interval[0] > 0.5
 
 
-def _train(data: Path, work: Path, method: str, cut: str | None, seed: int, reporter: Reporter) -> Run:
+def _train(subject: Subject, data: Path, work: Path, method: str, seed: int, reporter: Reporter) -> Run:
     reporter.info(f"training {method.upper()}")
-    images = Data(path=data / "labels.csv", classes=("healthy", "lesion"), cache=work / "cache")
-    model = Model(backbone=_BACKBONE, method=method, cut=cut, image_size=_IMAGE_SIZE, weights="random")
-    return train(images, model, Protocol(**_SETTINGS, seed=seed), work / "runs" / method, reporter=reporter)
+    cut = subject.cut if method == "ttl" else None
+    images = Data(path=data / "labels.csv", classes=subject.classes, cache=work / "cache", **subject.reading)
+    model = Model(method=method, cut=cut, weights="random", **subject.model)
+    return train(images, model, Protocol(**subject.protocol, seed=seed), work / "runs" / method, reporter=reporter)
 
 
 @contextlib.contextmanager
@@ -129,14 +192,18 @@ def _workplace(keep: str | Path | None) -> Iterator[Path]:
     yield folder
 
 
-def _write_report(page: Path, work: Path, small: Run, whole: Run, artifact: Artifact, rows: list[BenchRow]) -> None:
-    facts = _facts(work, small, whole, artifact, rows)
+def _write_report(
+    page: Path, subject: Subject, work: Path, small: Run, whole: Run, artifact: Artifact, rows: list[BenchRow]
+) -> None:
+    facts = _facts(subject, work, small, whole, artifact, rows)
     picture = facts["latency"]
     files.write_text(page, render("quickstart.html.j2", **facts))
     files.write_bytes(page.with_suffix(".png"), picture)
 
 
-def _facts(work: Path, small: Run, whole: Run, artifact: Artifact, rows: list[BenchRow]) -> dict[str, Any]:
+def _facts(
+    subject: Subject, work: Path, small: Run, whole: Run, artifact: Artifact, rows: list[BenchRow]
+) -> dict[str, Any]:
     machine = hardware.describe().name
     metrics = small.metrics()
     prepared = run_data(small, cache=work / "cache")
@@ -145,7 +212,7 @@ def _facts(work: Path, small: Run, whole: Run, artifact: Artifact, rows: list[Be
         charts.Bar(row.measurement.runtime, _median(row), row.role != WHOLE)
         for row in sorted(rows, key=lambda row: row.role == "own")
     ]
-    title = f"{_IMAGE_SIZE}x{_IMAGE_SIZE}, {rows[0].measurement.threads} threads, {machine}"
+    title = f"{subject.title}, {rows[0].measurement.threads} threads, {machine}"
     own_fastest = max(row.ratio or 0.0 for row in rows if row.role != WHOLE)
     test = prepared.indices("test")
     return {
@@ -154,6 +221,8 @@ def _facts(work: Path, small: Run, whole: Run, artifact: Artifact, rows: list[Be
         "speedup": own_fastest,
         "parity": artifact.manifest.parity,
         "images": metrics["images"],
+        "note": subject.samples,
+        "lesson": subject.lesson,
         "patients": len({prepared.patients[i] for i in test}),
         "samples": charts.image_grid(
             [

@@ -88,13 +88,10 @@ class Backbone(ABC):
     normalisation: tuple[float, float] | None = None
     dims: int = 2
 
-    def refuse_volumes(self) -> None:
-        """Raises `BadInputError` where the network reads volumes, which nothing here can give it yet."""
-        if self.dims != 2:
-            raise BadInputError(
-                f"backbone {self.name} wants volumes of {self.dims} dimensions, and images have 2",
-                fix="choose a backbone that reads images",
-            )
+    @property
+    def kind(self) -> str:
+        """Of its inputs, as in `InputSpec`."""
+        return "image" if self.dims == 2 else "volume"
 
     def input_spec(self, size: int | str | Sequence[int] | None = None, channels: int = 3) -> InputSpec:
         """One input of the network.
@@ -106,8 +103,7 @@ class Backbone(ABC):
         Raises:
             BadInputError: The size is not of the network's number of axes, or out of range.
         """
-        kind = "image" if self.dims == 2 else "volume"
-        return make_record(InputSpec, kind=kind, size=self.input_size if size is None else size, channels=channels)
+        return make_record(InputSpec, kind=self.kind, size=self.input_size if size is None else size, channels=channels)
 
     @abstractmethod
     def build(self, channels: int = 3) -> dict[str, nn.Module]:

@@ -19,16 +19,23 @@ def run(
     keep: Annotated[
         Path | None, typer.Option(help="Keep images, runs and artifact in this folder.", show_default="removed")
     ] = None,
-    images: Annotated[int, typer.Option(help="Synthetic images.", min=60)] = 600,
+    task: Annotated[
+        str, typer.Option(help="image: lesions by their texture. ct: studies of slices, in 3-D.")
+    ] = "image",
+    images: Annotated[
+        int | None, typer.Option(help="Synthetic images or studies.", min=60, show_default="600, of ct 160")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of images, weights and training.", min=0)] = 0,
 ) -> None:
     """Train, export, verify and benchmark on synthetic images, and write a report: a few minutes on two cores.
 
-    The images carry texture lesions on a textured background, made so that the bottom layers suffice.
+    The images carry texture lesions, the studies filled vessels; both are made so that the bottom layers suffice.
     """
     from ttl_deploy.verbs.quickstart import quickstart
 
-    outcome = quickstart(report=report, keep=keep, images=images, seed=seed, reporter=console.ConsoleReporter())
+    outcome = quickstart(
+        report=report, keep=keep, task=task, images=images, seed=seed, reporter=console.ConsoleReporter()
+    )
     rows = []
     for name, metrics in (("TTL", outcome.small), ("FTL", outcome.whole)):
         fastest = min(
