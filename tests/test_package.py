@@ -13,7 +13,7 @@ import pytest
 import ttl_deploy
 
 OPTIONAL = (
-    *("tensorrt", "torch_tensorrt", "pydicom", "h5py", "ray"),
+    *("tensorrt", "torch_tensorrt", "pydicom", "nibabel", "h5py", "ray"),
     *("fastapi", "starlette", "uvicorn", "prometheus_client", "hypothesis", "pytest"),
     *("model_signing", "sigstore", "OpenSSL"),
 )

@@ -17,7 +17,7 @@ from ttl_deploy.data.manifest import read_dataset
 from ttl_deploy.data.prepared import prepare
 from ttl_deploy.data.torch_data import ImageBatches, training_loader
 from ttl_deploy.errors import UnreadableImageError
-from ttl_deploy.inputs.image import load_pixels
+from ttl_deploy.inputs.reading import load_input
 from ttl_deploy.spec import AugmentSpec, PreprocessSpec, SplitSpec
 
 SPEC = PreprocessSpec(image_size=16)
@@ -31,13 +31,13 @@ class Decoder:
 
     def __call__(self, source: Path, spec: PreprocessSpec) -> np.ndarray:
         self.decoded.append(source.name)
-        return load_pixels(source, spec)
+        return load_input(source, spec)
 
 
 @pytest.fixture
 def decoder(monkeypatch: pytest.MonkeyPatch) -> Decoder:
     counting = Decoder()
-    monkeypatch.setattr("ttl_deploy.data.items.load_pixels", counting)
+    monkeypatch.setattr("ttl_deploy.data.items.load_input", counting)
     return counting
 
 

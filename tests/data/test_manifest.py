@@ -257,7 +257,7 @@ def test_tables_that_cannot_be_meant(tmp_path: Path, text: str, said: str) -> No
         ({"train_images": np.zeros((2, 8, 8), np.uint8), "train_labels": np.zeros(3, int)}, "2 images but 3 labels"),
         (
             {"train_images": np.zeros((2, 8, 8, 28), np.uint8), "train_labels": np.zeros(2, int)},
-            "volumes not yet",
+            "volumes with a backbone of volumes",
         ),
         ({"train_images": np.zeros((2, 8, 8), np.uint8), "train_labels": np.zeros((2, 5), int)}, "5 labels per image"),
         ({"train_images": np.array([None, 1]), "train_labels": np.zeros(2, int)}, "never executed"),

@@ -16,7 +16,8 @@ from ttl_deploy.data.items import Dataset
 from ttl_deploy.data.manifest import dataset_of
 from ttl_deploy.data.prepared import Prepared, prepare
 from ttl_deploy.errors import BadInputError
-from ttl_deploy.spec import Data, InputSpec, PreprocessSpec
+from ttl_deploy.spec import Data, InputSpec, Model, PreprocessSpec
+from ttl_deploy.training.train import kind_of
 from ttl_deploy.tasks import UNKNOWN
 
 CHEXPERT = (
@@ -39,8 +40,11 @@ def picture(path: Path, number: int, kind: str = "L") -> None:
         Image.new(kind, (8, 8), number if kind == "L" else (number, 0, 0)).save(path)
 
 
-def prepared(data: Data, dataset: Dataset) -> Prepared:
-    spec = PreprocessSpec(input=InputSpec.image(8))
+SMALL = PreprocessSpec(input=InputSpec.image(8))
+VOLUMES = PreprocessSpec.of(InputSpec(kind="volume", channels=1, size=(28, 28, 28)))
+
+
+def prepared(data: Data, dataset: Dataset, spec: PreprocessSpec = SMALL) -> Prepared:
     return prepare(dataset, spec, data.division, cache_folder=data.cache)
 
 
@@ -333,12 +337,14 @@ def test_bimcv(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("shape", [(28, 28, 28), (64, 64, 64)])
-def test_medmnist_in_three_dimensions_is_told_in_one_line(tmp_path: Path, shape: tuple[int, ...]) -> None:
-    path = tmp_path / "organmnist3d.npz"
-    volumes = np.zeros((2, *shape), np.uint8)
-    np.savez_compressed(path, train_images=volumes, train_labels=np.arange(2)[:, None])
+def test_medmnist_in_three_dimensions(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    """Read by a backbone of volumes; another says so in one line."""
+    data = ask(medmnist(tmp_path / "organmnist3d.npz", shape))
+    assert {item.source.pixels(VOLUMES).shape for item in dataset_of(data, "volume").items} == {
+        VOLUMES.input.array_shape
+    }
     with pytest.raises(BadInputError, match=r"organmnist3d.npz: .*volumes"):
-        dataset_of(ask(path))
+        dataset_of(data)
 
 
 README = Path(__file__).parents[2] / "README.md"
@@ -362,6 +368,7 @@ MADE: dict[str, Callable[[Path], Path]] = {
     "pcam": lambda root: camelyon(root / "pcam"),
     "pathmnist.npz": lambda root: medmnist(root / "pathmnist.npz", (28, 28, 3)),
     "chestmnist.npz": lambda root: medmnist(root / "chestmnist.npz", (28, 28), 14),
+    "organmnist3d.npz": lambda root: medmnist(root / "organmnist3d.npz", (28, 28, 28)),
     "bimcv.csv": bimcv,
 }
 
@@ -375,15 +382,15 @@ def test_the_words_of_readme_read_and_divide_each_set(
     words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     MADE[words.split()[0]](tmp_path)
-    asked: list[Data] = []
+    asked: list[tuple[Data, str]] = []
 
-    def taken(data: Data, *_: object, **__: object) -> None:
-        asked.append(data)
+    def taken(data: Data, model: Model, *_: object, **__: object) -> None:
+        asked.append((data, kind_of(model)))
         raise BadInputError("enough")
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("ttl_deploy.verbs.train.train", taken)
     assert run(["train", *shlex.split(words), "--out", "run", "--cache", str(tmp_path / "cache")]) == 2
-    (data,) = asked
-    found = prepared(data, dataset_of(data))
+    ((data, kind),) = asked
+    found = prepared(data, dataset_of(data, kind), VOLUMES if kind == "volume" else SMALL)
     assert all(len(found.indices(side)) for side in ("train", "val", "test"))
