@@ -92,7 +92,7 @@ def test_masks_are_beside_masks_with_the_deviation_of_their_images() -> None:
     found = beside(config("lung-seg", {**model, "task": TaskSpec(kind="segmentation")}), OURS, HERE)
     assert found is not None
     (row,) = found.rows
-    assert (row.row, row.printed, row.ours, row.deviation) == ("TTL-B2", "0.972 ± 0.027", 0.95, 0.02)
+    assert (row.row, row.printed, row.ours_text) == ("TTL-B2", "0.972 ± 0.027", "0.9500 ± 0.0200")
 
 
 def test_volumes_are_beside_volumes() -> None:
@@ -108,6 +108,10 @@ def test_a_row_has_what_is_printed_and_what_is_ours_and_its_slip() -> None:
     assert (row.printed, row.value, row.spread) == ("84.9 ± 0.1", 0.849, 0.001)
     assert (row.ours, row.interval, row.network) == (0.9, (0.8, 0.95), "resnet50 ftl")
     assert row.slip == "printed in per cent among fractions"
+    assert (row.paper_text, row.ours_text) == ("0.849 ± 0.001*", "0.9000 [0.8000, 0.9500]")
+    assert found.slips == ("TTL 1: FTL: printed in per cent among fractions",)
+    fraction = next(row for row in found.rows if row.table == "TTL 2-mitotic")
+    assert fraction.paper_text == "0.925 ± 0.003"
 
 
 def test_the_difference_is_one_sentence_with_what_is_not_as_the_recipe_says() -> None:
@@ -122,6 +126,12 @@ def test_the_difference_is_one_sentence_with_what_is_not_as_the_recipe_says() ->
     changed = beside(config("ttl", {**R50, "method": "ttl", "cut": "layer3.3"}, **other, **same), OURS, HERE)
     assert changed is not None
     assert changed.differs.endswith(", and not as the recipe says split 0.5/0.25/0.25, learning_rate 0.001")
+
+
+def test_the_sentence_names_the_images_of_the_rows_that_are_shown_alone() -> None:
+    found = beside(config("feature-reuse", {**R50, "method": "ftl"}), OURS, HERE)
+    assert found is not None
+    assert found.differs.startswith("there: images of DDSM or CheXpert or Camelyon, weights ImageNet, ")
 
 
 def test_what_only_others_measure_is_left_out() -> None:

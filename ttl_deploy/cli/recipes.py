@@ -26,30 +26,17 @@ def show_paper(result: Mapping[str, Any]) -> None:
     found = result.get("paper")
     if found is None:
         return
+    from ttl_deploy.spec.beside import Beside
     from ttl_deploy.training.metrics import TITLES
 
+    paper = Beside(**found)
     rows = [
-        (
-            f"{row['table']}: {row['row']}",
-            TITLES.get(row["metric"], row["metric"]),
-            _with_spread(row["value"], row["spread"]) + ("*" if row["slip"] else ""),
-            _ours(row),
-        )
-        for row in found["rows"]
+        (row.title, TITLES.get(row.metric, row.metric.replace("_", " ")), row.paper_text, row.ours_text)
+        for row in paper.rows
     ]
-    columns = ("printed row", "metric", "paper", "here")
-    console.table(f"{found['rows'][0]['network']} beside recipe {found['recipe']}", columns, rows)
-    for row, slip in dict.fromkeys((f"{row['table']}: {row['row']}", row["slip"]) for row in found["rows"]):
-        if slip:
-            console.line(f"* {row}: {slip}")
-    console.line(found["differs"])
-
-
-def _with_spread(value: float, spread: float | None) -> str:
-    return f"{value:.4g}" if spread is None else f"{value:.4g} ± {spread:.2g}"
-
-
-def _ours(row: Mapping[str, Any]) -> str:
-    text = f"{row['ours']:.4f}" + ("" if row["deviation"] is None else f" ± {row['deviation']:.4f}")
-    interval = row["interval"]
-    return text + (f" [{interval[0]:.4f}, {interval[1]:.4f}]" if interval else "")
+    console.table(
+        f"{paper.rows[0].network} beside recipe {paper.recipe}", ("printed row", "metric", "paper", "here"), rows
+    )
+    for slip in paper.slips:
+        console.line(f"* {slip}")
+    console.line(paper.differs)

@@ -11,7 +11,8 @@ from ttl_deploy.errors import TtlDeployError
 from ttl_deploy.papers.accuracy import AccuracyRow, AccuracyTable, Start, load_accuracies
 from ttl_deploy.papers.recipes import read_recipe, said_of
 from ttl_deploy.progress import Reporter
-from ttl_deploy.spec import ModelSpec, Record, TrainConfig
+from ttl_deploy.spec import ModelSpec, TrainConfig
+from ttl_deploy.spec.beside import Beside, RowBeside
 from ttl_deploy.spec.model import WHOLE
 from ttl_deploy.spec.recipe import RecipeFile
 from ttl_deploy.spec.request import asked_of_run
@@ -31,50 +32,6 @@ class Ours:
     value: float
     interval: tuple[float, float] | None = None
     deviation: float | None = None
-
-
-class RowBeside(Record):
-    """One printed number beside ours.
-
-    Attributes:
-        table: Short name of the table.
-        row: The row, with the images where the table has several sets.
-        network: Backbone, method and cut.
-        metric: Name, as in `metrics.json`.
-        printed: As printed.
-        value: What it means, as a fraction.
-        spread: Likewise.
-        ours: Of the run, or the mean of several.
-        interval: As in `Ours`.
-        deviation: As in `Ours`.
-        slip: What is wrong with the printed row.
-    """
-
-    table: str
-    row: str
-    network: str
-    metric: str
-    printed: str
-    value: float
-    spread: float | None
-    ours: float
-    interval: tuple[float, float] | None = None
-    deviation: float | None = None
-    slip: str | None = None
-
-
-class Beside(Record):
-    """The rows of a recipe's tables that are of a run's network.
-
-    Attributes:
-        recipe: Its name or file.
-        rows: In the order of the tables; not empty.
-        differs: What differs besides the numbers, in one sentence.
-    """
-
-    recipe: str
-    rows: tuple[RowBeside, ...]
-    differs: str
 
 
 def ours_of(test: Mapping[str, Any]) -> dict[str, Ours]:
@@ -118,7 +75,7 @@ def beside(config: TrainConfig, ours: Mapping[str, Ours], here: str) -> Beside |
     if config.recipe is None:
         return None
     recipe = read_recipe(config.recipe)
-    found = [(table, row) for table, row in _named(recipe) if _is_of(row, config)]
+    found = [(table, row) for table, row in _named(recipe) if _is_of(row, config) and row.values.keys() & ours.keys()]
     rows = tuple(
         RowBeside(
             table=table.name,

@@ -53,9 +53,9 @@ class RowsBeside(Record):
 class Sections(Record):
     """What a recipe says, by the record that it says it of; only what is written counts."""
 
-    data: DataDefaults = DataDefaults()
-    model: Model = Model()
-    protocol: Protocol = Protocol()
+    data: DataDefaults = Field(default_factory=DataDefaults)
+    model: Model = Field(default_factory=Model)
+    protocol: Protocol = Field(default_factory=Protocol)
 
     @model_validator(mode="after")
     def _names_no_other(self) -> Self:
@@ -99,7 +99,7 @@ class RecipeFile(Sections):
     title: str
     source: str
     open: tuple[str, ...] = ()
-    series: SeriesDefaults = SeriesDefaults()
+    series: SeriesDefaults = Field(default_factory=SeriesDefaults)
     when: tuple[When, ...] = ()
     beside: tuple[RowsBeside, ...] = ()
 
