@@ -11,7 +11,8 @@ from safetensors.torch import load_file
 
 from ttl_deploy.cli.main import program, run
 from ttl_deploy.errors import BadInputError
-from ttl_deploy.spec import Bounds, Data, Network, Placement, Record, Trust
+from ttl_deploy.papers.recipes import with_recipe
+from ttl_deploy.spec import Bounds, Data, Model, Network, Placement, Protocol, Record, Trust
 from ttl_deploy.spec.request import read_request
 from ttl_deploy.spec.said import said_of
 from ttl_deploy.spec.search import SearchProtocol
@@ -90,6 +91,28 @@ def test_a_run_of_an_earlier_version_says_its_classes_and_a_search_takes_what_is
     assert (data.classes, data.split) == (("healthy", "lesion"), (0.64, 0.16, 0.2))
     assert (network.backbone, network.weights, network.image_size) == ("resnet18", "random", 32)
     assert (SearchProtocol(**said["protocol"]).epochs, said["protocol"]["device"]) == (2, "cpu")
+
+
+@pytest.mark.parametrize("task", ["ordinal", "multilabel", "segmentation"])
+def test_a_run_says_its_task(trained: Path, tmp_path: Path, task: str) -> None:
+    content = yaml.safe_load((trained / "config.yaml").read_text())
+    content["model"]["task"] = {"kind": task} | ({"positive_from": "lesion"} if task == "ordinal" else {})
+    file = tmp_path / "config.yaml"
+    file.write_text(yaml.safe_dump(content))
+    data = Data(**read_request(file, {"data": Data})["data"])
+    assert (data.task, data.positive_from) == (task, "lesion" if task == "ordinal" else None)
+
+
+def test_a_run_says_what_it_left_out_too_so_that_its_recipe_does_not(trained: Path, tmp_path: Path) -> None:
+    """A recipe of SGD, and a run with Adam, which a file does not write as it is the program's default."""
+    content = yaml.safe_load((trained / "config.yaml").read_text())
+    assert "optim" not in content
+    file = tmp_path / "config.yaml"
+    file.write_text(yaml.safe_dump({**content, "recipe": "pe-ct"}))
+    said = read_request(file, {"data": Data, "model": Model, "protocol": Protocol})
+    data, model, protocol = with_recipe(Data(**said["data"]), Model(**said["model"]), Protocol(**said["protocol"]))
+    assert (protocol.recipe, protocol.optim.name, protocol.schedule.name) == ("pe-ct", "adam", "plateau")
+    assert (data.task, model.backbone, model.init) == ("multiclass", "resnet18", "weights")
 
 
 def test_a_run_of_one_fold_is_no_request(trained: Path, tmp_path: Path) -> None:

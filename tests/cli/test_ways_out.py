@@ -42,6 +42,7 @@ CALLED_BY = {
     "ttl_deploy.formats.trt_rtx": {"export"},
     "ttl_deploy.formats.torch_trt": {"export"},
     "ttl_deploy.files": {"train", "export", "search"},
+    "ttl_deploy.papers.recipes": {"train", "search"},
     "ttl_deploy.parity.evidence": {"verify"},
     "ttl_deploy.prediction.masks": {"predict"},
     "ttl_deploy.parity.verify": {"verify"},

@@ -154,6 +154,22 @@ def test_hierarchical_trains_block_ends_then_their_neighbours_within_the_budget(
     assert (tmp_path / "s" / "pareto.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_the_report_has_the_papers_rows_where_the_winner_has_some(data: Data, options_of: Opt, tmp_path: Path) -> None:
+    options = options_of(strategy="exhaustive", budget=Budget(parameters=50_000))
+    winner = search(data, NETWORK, trials(1), tmp_path / "s", options=options).winner
+    page = tmp_path / "s" / "report.html"
+    assert "Beside the paper" not in page.read_text()
+    row = {"table": "T 1", "row": "TTL-1", "network": "resnet18 ttl stem", "metric": "auroc", "printed": "84.9 ± 0.1"}
+    row |= {"value": 0.849, "spread": 0.001, "ours": 0.75, "slip": "printed in per cent"}
+    content = json.loads((winner.folder / "metrics.json").read_text())
+    content["paper"] = {"recipe": "ttl", "rows": [row], "differs": "there: others; here: ours"}
+    (winner.folder / "metrics.json").write_text(json.dumps(content))
+    # It trains nothing again, and keeps the winner.
+    search(data, NETWORK, trials(1), tmp_path / "s", options=options)
+    for said in ("Beside the paper", "T 1: TTL-1", "0.849 ± 0.001*", "0.7500", "there: others; here: ours."):
+        assert said in page.read_text()
+
+
 def test_the_value_is_of_the_validation_side_alone(data: Data, options_of: Opt, tmp_path: Path) -> None:
     from scipy.special import softmax
     from sklearn.metrics import average_precision_score

@@ -17,8 +17,8 @@ from ttl_deploy.data.manifest import dataset_of
 from ttl_deploy.data.prepared import Prepared, prepare
 from ttl_deploy.errors import BadInputError
 from ttl_deploy.spec import Data, InputSpec, Model, PreprocessSpec
-from ttl_deploy.training.train import kind_of
 from ttl_deploy.tasks import UNKNOWN
+from ttl_deploy.training.train import kind_of
 
 CHEXPERT = (
     "Path,Sex,Age,Frontal/Lateral,AP/PA,No Finding,Enlarged Cardiomediastinum,Cardiomegaly,Lung Opacity,Lung Lesion,"

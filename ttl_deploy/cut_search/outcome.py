@@ -16,6 +16,7 @@ from ttl_deploy.cut_search.settle import Settlement
 from ttl_deploy.cut_search.state import State
 from ttl_deploy.report.charts import Point, pareto_chart
 from ttl_deploy.report.html import render
+from ttl_deploy.spec.beside import Beside
 from ttl_deploy.spec.search import SearchOptions
 from ttl_deploy.training.metrics import TITLES
 from ttl_deploy.training.run import Run
@@ -151,6 +152,8 @@ def _report(state: State, outcome: SearchOutcome) -> None:
         finished=len(state.finals),
         pareto=picture,
         latency_words=_latency_words(state.options),
+        paper=Beside(**metrics["paper"]) if "paper" in metrics else None,
+        titles=TITLES,
         notes=state.notes or ["every candidate was trained to the end"],
         strategy=state.options.strategy,
         repeats=state.options.repeats,

@@ -54,14 +54,25 @@ def _of_run(config: TrainConfig, path: Path) -> Fields:
             where=path,
             fix="pass the config.yaml of a run that is none of a cross-validation's",
         )
-    dumped = config.model_dump(by_alias=False)
-    said = {**dumped["model"], **dumped["preprocess"], **dumped["reading"], **dumped}
-    split = config.split
+    return asked_of_run(config)
+
+
+def asked_of_run(config: TrainConfig) -> Fields:
+    """What a user asks for by a run's configuration, by field; of one without folds."""
+    whole = _whole(config)
+    said = {**whole["model"], **whole["preprocess"], **whole["reading"], **whole}
+    split, task = config.split, config.model.task
     size, channels = config.model.input.size, config.model.input.channels
     parts = {"split": (split.train, split.val, split.test), "split_seed": split.seed}
     parts |= {"image_size": size if len(set(size)) > 1 else size[0], "channels": channels}
     if (rule := config.preprocess.volume) is not None:
         parts |= {"hu_window": rule.window, "spacing": rule.spacing}
+    parts |= {"task": task.kind, "positive_from": task.positive_from}
     named = {**parts, "path": config.data, "device": config.accelerator}
     # The record of the reading lists them too, but not in runs of earlier versions.
     return {**said, **named, "classes": config.model.classes}
+
+
+def _whole(record: Record) -> Fields:
+    """All fields, nested ones too: what a file leaves out is said as well, or a recipe would say it otherwise."""
+    return {name: _whole(value) if isinstance(value, Record) else value for name, value in record}

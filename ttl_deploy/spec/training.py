@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
@@ -19,6 +21,12 @@ from ttl_deploy.spec.task import AskedPoint
 def _steps(given: Any) -> Any:
     """Steps from `crop=0.8,hflip=0.5`; anything else is left to be judged."""
     return tuple(step.strip() for step in given.split(",") if step.strip()) if isinstance(given, str) else given
+
+
+def _place_or_name(given: Any) -> Any:
+    """The whole path of a TOML file, whatever folder the next command runs in; names stay."""
+    given = str(given) if isinstance(given, Path) else given
+    return os.path.realpath(given) if isinstance(given, str) and given.endswith(".toml") else given
 
 
 class AugmentSpec(Record):
@@ -70,6 +78,16 @@ class AugmentSpec(Record):
 class Recipe(Record):
     """How a model is trained; defaults are the paper's protocol (appendix A.1)."""
 
+    recipe: Annotated[
+        PathText | None,
+        BeforeValidator(_place_or_name),
+        Field(
+            description="A paper's protocol in place of the defaults here; options win over it: ttl, pe-ct, lung-seg, "
+            "transfusion, feature-reuse, radimagenet, radimagenet-freeze, or a TOML file of your own.",
+            exclude_if=lambda name: name is None,
+        ),
+        Said(text=True),
+    ] = None
     epochs: Annotated[
         int | None, Field(ge=1, description="Most epochs."), Said(default="until the rate is too small")
     ] = None

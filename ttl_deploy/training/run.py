@@ -31,6 +31,7 @@ from ttl_deploy.errors import BadInputError, DamagedError, IntegrityError, Train
 from ttl_deploy.inputs import npy
 from ttl_deploy.progress import SILENT, Reporter
 from ttl_deploy.spec import AnyRecord, OperatingPoint, PreprocessSpec, Record, TrainConfig, read_record
+from ttl_deploy.spec.beside import Beside
 from ttl_deploy.tasks import Labels, Task, possible_task, task_of
 from ttl_deploy.tasks.operating_point import Operation
 from ttl_deploy.training import evidence
@@ -75,6 +76,7 @@ class RunRecord(Record):
         val: Of the validation side.
         test: Of the test side.
         operating_point: Where the second of two classes begins to be said; None: where it is the more probable.
+        paper: The printed rows of its recipe beside it; None where there are none.
         images: How many are on each side.
         unreadable: How many were left out because they cannot be read.
         best_epoch: Of the weights.
@@ -95,6 +97,7 @@ class RunRecord(Record):
     val: Metrics | MaskMetrics
     test: Metrics | MaskMetrics
     operating_point: Operation | None = Field(None, exclude_if=lambda point: point is None)
+    paper: Beside | None = Field(None, exclude_if=lambda found: found is None)
     images: dict[str, int]
     unreadable: int = 0
     best_epoch: int = Field(ge=0)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 
@@ -17,15 +17,15 @@ from ttl_deploy import documents, files
 from ttl_deploy.data.manifest import dataset_of
 from ttl_deploy.data.prepared import prepare
 from ttl_deploy.errors import BadInputError
+from ttl_deploy.papers.beside import Ours, paper_of
 from ttl_deploy.progress import SILENT, Reporter
 from ttl_deploy.spec import Data, Model, Protocol, SplitSpec
+from ttl_deploy.spec.recipe import FoldHolds
 from ttl_deploy.training.operation import refuse_point
 from ttl_deploy.training.plans import PLAN_VERSION, plan_of, refuse_other_plan
 from ttl_deploy.training.run import BEST, SERIES, SUMMARY, Run, finished_run, open_run
 from ttl_deploy.training.train import check, kind_of, resume, specs, train
 from ttl_deploy.zoo import BACKBONES
-
-FoldHolds = Literal["test", "val+test"]
 
 _SUMMARISED = ("dice", "jaccard", "auroc", "auprc", "quadratic_kappa", "accuracy", "balanced_accuracy", "brier", "ece")
 
@@ -110,7 +110,7 @@ def train_series(
     series |= {"new_splits": True} if new_splits else {}
     _begin(place, {**series, **_plan(data, planned[0])}, overwrite)
     runs = [_one(data, member, place / member.name, reporter) for member in planned]
-    return _summarise(place, runs)
+    return _summarise(place, runs, reporter)
 
 
 def fold_part(word: str) -> FoldHolds:
@@ -187,7 +187,7 @@ def train_incremental(
         if reached:
             break
     best = runs[-1] if reached else max(runs, key=lambda run: float(run.metrics()["val"]["auprc"]))
-    return _summarise(place, runs, chosen=best.name, target_met=reached)
+    return _summarise(place, runs, reporter, chosen=best.name, target_met=reached)
 
 
 def _with_layers(model: Model, protocol: Protocol, split: SplitSpec, layers: int) -> Member:
@@ -246,12 +246,15 @@ def _one(data: Data, member: Member, folder: Path, reporter: Reporter) -> Run:
     return finished_run(folder) if run.finished else resume(folder, data=data.path, cache=data.cache, reporter=reporter)
 
 
-def _summarise(out: Path, runs: Sequence[Run], **more: Any) -> dict[str, Any]:
+def _summarise(out: Path, runs: Sequence[Run], reporter: Reporter, **more: Any) -> dict[str, Any]:
     tests = [run.metrics()["test"] for run in runs]
+    statistics = dict(_statistics(tests))
+    ours = {name: Ours(found["mean"], deviation=found["std"]) for name, found in statistics.items()}
     summary = {
         "runs": [run.name for run in runs],
         "seeds": [run.config.seed for run in runs],
-        "test": dict(_statistics(tests)),
+        "test": statistics,
+        **paper_of(runs[0].config, ours, f"{len(runs)} runs on test images", reporter),
         **more,
     }
     files.write_json(out / SUMMARY, summary)

@@ -26,6 +26,7 @@ from ttl_deploy.data.prepared import Prepared, prepare, prepare_like, write_spli
 from ttl_deploy.data.torch_data import ImageBatches, mix_seeds
 from ttl_deploy.data.understood import write_understood
 from ttl_deploy.errors import BadInputError, TtlDeployError, about
+from ttl_deploy.papers.beside import ours_of, paper_of
 from ttl_deploy.progress import SILENT, Reporter
 from ttl_deploy.spec import (
     Data,
@@ -462,6 +463,7 @@ def _finish(run: Run, prepared: Prepared, progress: Progress, reporter: Reporter
         "classes": list(prepared.classes),
         **{side: metrics.model_dump(mode="json") for side, metrics in measured.items()},
         **_operation(config, said, prepared, reporter),
+        **_paper(config, measured["test"], prepared, reporter),
         "images": {side: len(prepared.indices(side)) for side in ("train", "val", "test")},
         "unreadable": len(prepared.cached.unreadable),
         "best_epoch": progress.best_epoch,
@@ -503,6 +505,12 @@ def _operation(config: TrainConfig, said: Predictions, prepared: Prepared, repor
             f"operating point {config.operating_point}: nothing on the validation side is {prepared.task.positive}"
         )
     return {"operating_point": found.model_dump(mode="json")}
+
+
+def _paper(config: TrainConfig, test: Any, prepared: Prepared, reporter: Reporter) -> dict[str, Any]:
+    """The printed rows of the run's recipe, where there is one."""
+    here = f"{len(prepared.indices('test'))} test images"
+    return paper_of(config, ours_of(test.model_dump(mode="json")), here, reporter)
 
 
 def _metrics(predictions: Predictions, prepared: Prepared) -> Any:

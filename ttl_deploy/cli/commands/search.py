@@ -10,6 +10,7 @@ import typer
 
 from ttl_deploy.cli import console
 from ttl_deploy.cli.forms import request_form
+from ttl_deploy.cli.recipes import show_paper, tell_recipe
 from ttl_deploy.spec import Data, Network
 from ttl_deploy.spec.search import SearchOptions, SearchProtocol
 
@@ -63,8 +64,12 @@ def run(
     """
     from ttl_deploy import hardware
     from ttl_deploy.cut_search.engines import open_engine
+    from ttl_deploy.papers.recipes import with_recipe
     from ttl_deploy.verbs.search import search
 
+    reporter = console.ConsoleReporter(quiet=as_json)
+    data, network, protocol = with_recipe(data, network, protocol)
+    tell_recipe(protocol.recipe, reporter)
     cores = options.threads or hardware.usable_cores()
     gpus = gpus_per_trial if gpus_per_trial is not None else float(protocol.device == "cuda")
     with open_engine(engine, threads=cores, gpus=gpus, address=address) as where:
@@ -76,7 +81,7 @@ def run(
             options=options,
             engine=where,
             overwrite=overwrite,
-            reporter=console.ConsoleReporter(quiet=as_json),
+            reporter=reporter,
         )
     _show(outcome, as_json)
 
@@ -102,6 +107,7 @@ def _show(outcome: Any, as_json: bool) -> None:
     columns = ("cut", f"val {metric}", "epochs", "params (M)", "MACs (G)", "ms", "trained (s)", "status")
     console.table(f"{outcome.folder}: * the chosen cut", columns, rows)
     console.line(outcome.answer)
+    show_paper(outcome.winner.metrics())
     console.line(
         f"report: {outcome.folder / 'report.html'}; next: ttl-deploy export {quote(str(outcome.winner.folder))}"
     )

@@ -11,8 +11,10 @@ import typer
 
 from ttl_deploy.cli import console
 from ttl_deploy.cli.forms import request_form
+from ttl_deploy.cli.recipes import show_paper, tell_recipe
 from ttl_deploy.errors import BadInputError
 from ttl_deploy.spec import Data, Model, Protocol
+from ttl_deploy.spec.recipe import SeriesDefaults
 
 NAME = "train"
 ORDER = 3
@@ -27,10 +29,22 @@ def run(
     model: Model,
     protocol: Protocol,
     repeats: Annotated[
-        int, typer.Option(help="Train with this many seeds on one split.", rich_help_panel=_SERIES, min=1)
-    ] = 1,
+        int | None,
+        typer.Option(
+            help="Train with this many seeds on one split.",
+            show_default="1, or as --recipe",
+            rich_help_panel=_SERIES,
+            min=1,
+        ),
+    ] = None,
     folds: Annotated[
-        int | None, typer.Option(help="Cross-validate with this many folds.", rich_help_panel=_SERIES, min=2)
+        int | None,
+        typer.Option(
+            help="Cross-validate with this many folds; 1: none.",
+            show_default="none, or as --recipe",
+            rich_help_panel=_SERIES,
+            min=1,
+        ),
     ] = None,
     new_splits: Annotated[
         bool,
@@ -41,13 +55,14 @@ def run(
         ),
     ] = False,
     fold_holds: Annotated[
-        str,
+        str | None,
         typer.Option(
             help="--folds: a fold is the test side (test), or validation and test as --split has them (val+test): "
             "80/5/15 with 5 folds.",
+            show_default="test, or as --recipe",
             rich_help_panel=_SERIES,
         ),
-    ] = "test",
+    ] = None,
     incremental: Annotated[
         bool,
         typer.Option(
@@ -82,8 +97,10 @@ def run(
 ) -> None:
     """Train a model and evaluate it: a run folder with weights, split, history, predictions and metrics.
 
-    Defaults are the protocol of the TTL paper (Peng 2023, appendix A.1).
+    Defaults are the protocol of the TTL paper (Peng 2023, appendix A.1); --recipe has it to the letter, three runs
+    included, and those of the other papers, and prints the papers' accuracies beside yours.
     """
+    from ttl_deploy.papers.recipes import with_recipe
     from ttl_deploy.verbs import train as training
 
     reporter = console.ConsoleReporter(quiet=as_json)
@@ -102,26 +119,44 @@ def run(
         raise BadInputError("DATA and --out are needed", fix="or pass --resume RUN; see ttl-deploy train --help")
     if moved is not None:
         raise BadInputError("DATA and --data are both given", where=moved, fix="leave --data out, or pass --resume RUN")
+    data, model, protocol = with_recipe(data, model, protocol)
+    tell_recipe(protocol.recipe, reporter)
     if incremental or target_auprc is not None:
         _incremental(data, model, protocol, out, target_auprc, overwrite, reporter, as_json)
-    elif repeats > 1 or folds is not None or new_splits or fold_holds != "test":
-        from ttl_deploy.training.series import fold_part, train_series
+        return
+    asked = _series(protocol.recipe, repeats, folds, fold_holds)
+    if asked != SeriesDefaults(repeats=1) or new_splits:
+        from ttl_deploy.training.series import train_series
 
         summary = train_series(
             data,
             model,
             protocol,
             out,
-            repeats=repeats,
-            folds=folds,
+            repeats=asked.repeats or 1,
+            folds=asked.folds,
             new_splits=new_splits,
-            fold_holds=fold_part(fold_holds),
+            fold_holds=asked.fold_holds,
             overwrite=overwrite,
             reporter=reporter,
         )
         _show_summary(out, summary, as_json)
     else:
         _show(training.train(data, model, protocol, out, overwrite=overwrite, reporter=reporter), as_json)
+
+
+def _series(recipe: str | None, repeats: int | None, folds: int | None, holds: str | None) -> SeriesDefaults:
+    """How many runs: as the user says, else as the recipe does, else one."""
+    from ttl_deploy.papers.recipes import read_recipe
+    from ttl_deploy.training.series import fold_part
+
+    said = SeriesDefaults() if recipe is None else read_recipe(recipe).series
+    wanted = folds or said.folds or 1
+    return SeriesDefaults(
+        repeats=repeats or said.repeats or 1,
+        folds=wanted if wanted > 1 else None,
+        fold_holds=fold_part(holds) if holds is not None else said.fold_holds if wanted > 1 else "test",
+    )
 
 
 def _incremental(
@@ -163,6 +198,7 @@ def _show(run: Any, as_json: bool) -> None:
     model = run.config.model
     what = f"{model.backbone} {model.method}" + (f" {model.cut}" if model.cut else "")
     console.table(f"{run.folder}: {what}, test split, {metrics['images']['test']} images", ("", "value"), rows)
+    show_paper(metrics)
     console.line(f"next: ttl-deploy export {quote(str(run.folder))}")
 
 
@@ -215,6 +251,7 @@ def _show_summary(out: Path, summary: dict[str, Any], as_json: bool) -> None:
         for name, v in summary["test"].items()
     ]
     console.table(f"{out}: test sides of {len(summary['runs'])} runs", ("metric", "mean", "std", "runs"), rows)
+    show_paper(summary)
     if "chosen" in summary:
         met = "the target was met" if summary["target_met"] else "the target was not met; best on validation"
         console.line(f"chosen: {out / summary['chosen']} ({met})")
