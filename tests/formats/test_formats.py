@@ -14,7 +14,7 @@ import onnxruntime
 import pytest
 import torch
 from onnx import numpy_helper
-from small import small_input
+from small import small_input, unlike
 
 from tests.formats.test_onnx_graph import made
 from ttl_deploy.errors import BadInputError
@@ -31,7 +31,6 @@ from ttl_deploy.runtime.ov import settings
 from ttl_deploy.runtime.ov_core import core
 from ttl_deploy.spec import InputSpec, ModelSpec, PreprocessSpec
 from ttl_deploy.transfer import METHODS, TransferModel
-from ttl_deploy.zoo import BACKBONES
 
 SIZE = 32
 WHOLE = ("resnet18", "resnet34", "resnet50", "densenet121", "efficientnet_b0", "tf_efficientnet_lite0", "r3d_18")
@@ -40,7 +39,7 @@ units as those or as their truncated selves and differ in how often these are re
 the same again."""
 
 CASES = [
-    *[(backbone, "ttl") for backbone in BACKBONES.names()],
+    *[(backbone, "ttl") for backbone in unlike()],
     *[(backbone, method) for backbone in WHOLE for method in METHODS.names() if method not in ("ttl", "lwft")],
     ("resnet18", "lwft"),
     ("tf_efficientnet_lite0", "lwft"),
@@ -103,7 +102,7 @@ def test_every_backbone_and_method_agrees_with_pytorch(backbone: str, method: st
         assert np.abs(run(int8, batch) - expected).mean() < 0.12 * max(spread, np.abs(expected).max())
 
 
-@pytest.mark.parametrize("backbone", BACKBONES.names())
+@pytest.mark.parametrize("backbone", unlike())
 def test_lwft_computes_what_ftl_computes(backbone: str) -> None:
     ftl, lwft = trained_like(backbone, "ftl"), trained_like(backbone, "lwft")
     lwft.load_network_state(ftl.network_state())

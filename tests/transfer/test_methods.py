@@ -56,7 +56,7 @@ def _widths(unit: nn.Module) -> list[int]:
     return [
         m.out_channels
         for n, m in unit.named_modules()
-        if isinstance(m, nn.Conv2d | nn.Conv3d) and not n.startswith(("se.", "down"))
+        if isinstance(m, nn.Conv2d | nn.Conv3d) and not n.startswith(("se.", "down", "proj."))
     ]
 
 

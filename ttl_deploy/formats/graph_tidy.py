@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import collections
+import itertools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -88,16 +89,29 @@ def _is_constant(tensor: onnx.TensorProto) -> bool:
 def expected_parameters(model: nn.Module, kept_norm_channels: int) -> int:
     """Numbers in the file of a model whose batch norms were folded, all but some.
 
-    A folded norm of C channels leaves C numbers, the convolution's bias, of its 2 C parameters. A norm that stays a
-    node keeps them and adds its 2 C running statistics, which `complexity` does not count as parameters.
+    A folded norm of C channels leaves C numbers, the convolution's bias, of its 2 C parameters and of a bias that the
+    convolution had. A norm that stays a node keeps them and adds its 2 C running statistics, which `complexity` does
+    not count as parameters.
 
     Args:
-        model: The PyTorch model; no convolution before a batch norm has a bias of its own.
+        model: The PyTorch model; where a convolution before a batch norm has a bias, both are in one sequence.
         kept_norm_channels: Channels of the norms that stay nodes.
     """
     parameters = sum(p.numel() for p in model.parameters())
     channels = sum(m.num_features for m in model.modules() if isinstance(m, nn.BatchNorm2d | nn.BatchNorm3d))
-    return parameters - (channels - kept_norm_channels) + 2 * kept_norm_channels
+    return parameters - _biases_before_norms(model) - (channels - kept_norm_channels) + 2 * kept_norm_channels
+
+
+def _biases_before_norms(model: nn.Module) -> int:
+    sequences = (module for module in model.modules() if isinstance(module, nn.Sequential))
+    pairs = (pair for sequence in sequences for pair in itertools.pairwise(sequence))
+    return sum(
+        layer.out_channels
+        for layer, norm in pairs
+        if isinstance(layer, nn.Conv2d | nn.Conv3d)
+        and layer.bias is not None
+        and isinstance(norm, nn.BatchNorm2d | nn.BatchNorm3d)
+    )
 
 
 def _refuse_leftovers(proto: onnx.ModelProto, model: TransferModel) -> None:

@@ -77,6 +77,8 @@ class Backbone(ABC):
         normalisation: Mean and standard deviation, on the 0..1 scale, that every channel had in its pretraining; None:
             ImageNet's own.
         dims: Spatial dimensions of its input: 2 for an image, 3 for a volume.
+        container: What may stand before its units' names, as it does in the original network.
+        unslimmed: Why its units have no slim form; None: they have one.
     """
 
     name: str
@@ -87,6 +89,8 @@ class Backbone(ABC):
     usual_block: int | None = None
     normalisation: tuple[float, float] | None = None
     dims: int = 2
+    container: str = "features."
+    unslimmed: str | None = None
 
     def refuse_volumes(self) -> None:
         """Raises `BadInputError` where the network reads volumes, which nothing here can give it yet."""
@@ -188,7 +192,7 @@ class Backbone(ABC):
         Raises:
             BadInputError: There is no such cut; the error lists the nearest names.
         """
-        text = str(cut).strip().removeprefix("features.")
+        text = str(cut).strip().removeprefix(self.container)
         matches = [point for point in self.cut_points if _matches(point, text)]
         if not matches:
             names = [point.name for point in self.cut_points]
