@@ -54,7 +54,7 @@ def spec(backbone: str, method: str) -> ModelSpec:
 
 
 def trained_like(backbone: str, method: str) -> TransferModel:
-    """No bias is zero and no two norms are alike, as after training: the exporter drops zeros and shares twins."""
+    """No bias is zero and no two norms or scales alike, like after training: the exporter drops zeros, shares twins."""
     model = made(spec(backbone, method))
     generator = torch.Generator().manual_seed(1)
     for module in model.modules():
@@ -63,6 +63,9 @@ def trained_like(backbone: str, method: str) -> TransferModel:
             bias.data = torch.randn(bias.shape, generator=generator) * 0.1
         if isinstance(module, torch.nn.BatchNorm2d | torch.nn.BatchNorm3d | torch.nn.GroupNorm):
             module.weight.data = 1 + 0.1 * torch.randn(module.weight.shape, generator=generator)
+    for parameter in model.parameters():
+        if parameter.numel() > 1 and bool((parameter == parameter.flatten()[0]).all()):
+            parameter.data = parameter + 0.1 * torch.randn(parameter.shape, generator=generator)
     return model
 
 

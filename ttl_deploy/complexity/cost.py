@@ -54,7 +54,7 @@ class CutCost:
 
     Attributes:
         point: The cut.
-        shape: Shape of the features there (channels, height, width).
+        shape: Shape of the features there (channels, height, width), or (channels, tokens).
         parameters: Parameters up to the cut.
         macs: Multiply-adds up to the cut, for one image.
     """
@@ -122,7 +122,8 @@ def cut_costs(backbone: Backbone, given: InputSpec) -> list[CutCost]:
     parameters = _running([sum(p.numel() for p in module.parameters()) for module in chain])
     macs = _running([ptflops_macs(module.eval(), shape) for module, shape in zip(chain, inputs, strict=True)])
     return [
-        CutCost(point, shapes[point.index], parameters[point.index], macs[point.index]) for point in backbone.cut_points
+        CutCost(point, backbone.channels_first(shapes[point.index]), parameters[point.index], macs[point.index])
+        for point in backbone.cut_points
     ]
 
 

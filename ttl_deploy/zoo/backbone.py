@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import copy
 import functools
+import math
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +20,9 @@ from torch import Tensor, nn
 from ttl_deploy.errors import BadInputError, near
 from ttl_deploy.registry import Registry
 from ttl_deploy.spec import InputSpec, make_record
+
+Layout = Literal["channels_first", "channels_last", "tokens"]
+"""How units give features, without the batch: (C, ...), (..., C), or a sequence of tokens (T, C)."""
 
 BACKBONES: Registry[Backbone] = Registry("backbone", "ttl_deploy.zoo", "ttl_deploy.backbones")
 
@@ -79,6 +84,9 @@ class Backbone(ABC):
         dims: Spatial dimensions of its input: 2 for an image, 3 for a volume.
         container: What may stand before its units' names, as it does in the original network.
         unslimmed: Why its units have no slim form; None: they have one.
+        layout: How its units give features. Where the last one is not `tokens`, heads get them channels first.
+        prefix_tokens: Tokens before those of the image.
+        class_token: Whether the first of them is there to be classified.
     """
 
     name: str
@@ -91,6 +99,9 @@ class Backbone(ABC):
     dims: int = 2
     container: str = "features."
     unslimmed: str | None = None
+    layout: Layout = "channels_first"
+    prefix_tokens: int = 0
+    class_token: bool = False
 
     def refuse_volumes(self) -> None:
         """Raises `BadInputError` where the network reads volumes, which nothing here can give it yet."""
@@ -143,6 +154,24 @@ class Backbone(ABC):
             WeightsError: They cannot be fetched; the error names the address and the way out.
         """
 
+    def finish(self, top: Unit) -> Unit | None:
+        """What must follow the topmost unit that is kept, such as a last norm; None: nothing.
+
+        It takes the original's weights where the original has as many channels there, or else is built by `slim`.
+
+        Args:
+            top: Of the units; not the tail.
+        """
+        return None
+
+    def channels_first(self, shape: Sequence[int]) -> tuple[int, ...]:
+        """(C, *positions) of the shape of a unit's features without the batch; tokens have one axis of positions."""
+        return tuple(shape) if self.layout == "channels_first" else (shape[-1], *shape[:-1])
+
+    def with_channels_first(self, features: Tensor) -> Tensor:
+        """(N, C, *positions) of a unit's features."""
+        return features if self.layout == "channels_first" else features.movedim(-1, 1)
+
     def upgrade(self, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """Renames the keys of checkpoints from older versions of the network's library."""
         return state
@@ -175,12 +204,17 @@ class Backbone(ABC):
         given = self.input_spec().shape
         with torch.device("meta"):
             modules = self.build()
-        shapes = trace_shapes((modules[unit.name] for unit in self.units), given)
+        traced = trace_shapes((modules[unit.name] for unit in self.units), given)
+        shapes = [self.channels_first(shape) for shape in traced]
         return tuple(
-            CutPoint(index, unit.name, unit.block, shape[0], self.stride(given[-1], shape[-1]), unit.ends_block)
+            CutPoint(index, unit.name, unit.block, shape[0], self.stride(given[-1], self._side(shape)), unit.ends_block)
             for index, (unit, shape) in enumerate(zip(self.units, shapes, strict=True))
             if unit.cut
         )
+
+    def _side(self, shape: Sequence[int]) -> int:
+        """Length of the last axis of (C, *positions); the tokens of an image are a square."""
+        return math.isqrt(shape[-1] - self.prefix_tokens) if self.layout == "tokens" else shape[-1]
 
     def stride(self, given: int, left: int) -> int:
         """Input size over feature size, of the last axis; a network without padding loses a little more."""
