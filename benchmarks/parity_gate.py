@@ -100,7 +100,7 @@ def main() -> int:
         return 3
 
 
-_UNSEEN = ("vgg", "mobilenet_", "regnet_", "convnext_")
+_UNSEEN = ("vgg", "mobilenet_", "regnet_", "convnext_", "deit_", "vit_", "swin_")
 _NAMES = tuple(name for name in BACKBONES.names() if BACKBONES.get(name).dims == 2 and not name.startswith(_UNSEEN))
 
 

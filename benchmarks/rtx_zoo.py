@@ -63,7 +63,7 @@ class Row:
     reason: str | None = None
 
 
-_UNSEEN = ("cbr_", "inception_", "vgg", "mobilenet_", "regnet_", "convnext_")
+_UNSEEN = ("cbr_", "inception_", "vgg", "mobilenet_", "regnet_", "convnext_", "deit_", "vit_", "swin_")
 NAMES = tuple(name for name in BACKBONES.names() if BACKBONES.get(name).dims == 2 and not name.startswith(_UNSEEN))
 """Of volumes and of the families in `_UNSEEN` no engine has been seen."""
 

@@ -115,7 +115,7 @@ def cut_costs(backbone: Backbone, given: InputSpec) -> list[CutCost]:
         BadInputError: The image or volume is too small for the network.
     """
     with torch.device("meta"):
-        modules = backbone.build(given.channels)
+        modules = backbone.at(given.size).build(given.channels)
     chain = [modules[unit.name] for unit in backbone.units]
     shapes = trace_shapes(chain, given.shape)
     inputs = [given.shape, *shapes[:-1]]

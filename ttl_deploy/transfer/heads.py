@@ -140,7 +140,7 @@ def refuse_misfit(name: str, backbone: Backbone) -> None:
         others = [other for other in HEADS.names() if fits(HEADS.get(other), backbone)]
         raise BadInputError(
             f"head {name} cannot read the features of {backbone.name}, which are {_GIVEN[backbone.layout]}",
-            fix=f"pass --head {' or '.join(others)}, or choose another backbone",
+            fix=f"choose head {' or '.join(others)}, or another backbone",
         )
 
 

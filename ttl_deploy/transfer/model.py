@@ -197,6 +197,7 @@ def resolve(spec: ModelSpec) -> Resolved:
 
 @functools.lru_cache(maxsize=_RESOLVED)
 def _resolved(spec: ModelSpec, backbone: Backbone, planner: MethodPlanner) -> Resolved:
+    backbone = backbone.at(spec.input.size)
     if spec.cut is not None:
         spec = spec.model_copy(update={"cut": backbone.resolve(spec.cut).name})
     options = METHOD_OPTIONS.complete(spec.method, spec.method_options)

@@ -12,7 +12,7 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -124,6 +124,14 @@ class Backbone(ABC):
         kind = "image" if self.dims == 2 else "volume"
         return make_record(InputSpec, kind=kind, size=self.input_size if size is None else size, channels=channels)
 
+    def at(self, size: Sequence[int]) -> Self:
+        """The network for inputs of a size, where that decides what it holds, such as a position embedding.
+
+        Args:
+            size: (height, width) in pixels, or (depth, height, width).
+        """
+        return self
+
     @abstractmethod
     def build(self, channels: int = 3) -> dict[str, nn.Module]:
         """Builds every unit, tail included, with the network's own random initialisation.
@@ -174,6 +182,10 @@ class Backbone(ABC):
 
     def upgrade(self, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """Renames the keys of checkpoints from older versions of the network's library."""
+        return state
+
+    def fit(self, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """A source's tensors, under the network's names, in the shapes that this size of input asks for."""
         return state
 
     @property
