@@ -11,7 +11,7 @@ from ttl_deploy.spec.methods import MethodOptions, Slim, TrainedLayers
 from ttl_deploy.spec.record import Record
 from ttl_deploy.spec.task import TaskSpec
 
-Backbone = Annotated[str, Field(description="Network of the zoo.")]
+Backbone = Annotated[str, Field(description="Network of the zoo, or timm:NAME for one of timm's.")]
 Method = Annotated[
     str,
     Field(

@@ -295,7 +295,15 @@ def _normalisation(backbone: Backbone, channels: int) -> dict[str, Any]:
     """What the backbone's pretraining did to its images, where that is not ImageNet's own."""
     if backbone.normalisation is None:
         return {}
-    return dict(zip(("mean", "std"), ((value,) * channels for value in backbone.normalisation), strict=True))
+    values = (_of_channels(value, channels) for value in backbone.normalisation)
+    return dict(zip(("mean", "std"), values, strict=True))
+
+
+def _of_channels(value: float | tuple[float, ...], channels: int) -> tuple[float, ...]:
+    """A value for each channel; the mean of those of a pretraining with another number of channels."""
+    if not isinstance(value, tuple):
+        return (value,) * channels
+    return value if len(value) == channels else (sum(value) / len(value),) * channels
 
 
 def load_model(run: Run) -> TransferModel:

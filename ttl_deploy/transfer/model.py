@@ -189,6 +189,7 @@ def resolve(spec: ModelSpec) -> Resolved:
             cannot read what the backbone gives.
     """
     backbone = BACKBONES.get(spec.backbone)
+    spec = spec.model_copy(update={"backbone": BACKBONES.full_name(spec.backbone)})
     if "head" not in spec.model_fields_set:
         spec = spec.model_copy(update={"head": usual_head(backbone)})
     refuse_misfit(spec.head, backbone)

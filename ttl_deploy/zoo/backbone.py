@@ -10,7 +10,7 @@ import functools
 import math
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Self
 
@@ -24,7 +24,45 @@ from ttl_deploy.spec import InputSpec, make_record
 Layout = Literal["channels_first", "channels_last", "tokens"]
 """How units give features, without the batch: (C, ...), (..., C), or a sequence of tokens (T, C)."""
 
-BACKBONES: Registry[Backbone] = Registry("backbone", "ttl_deploy.zoo", "ttl_deploy.backbones")
+
+class Zoo(Registry["Backbone"]):
+    """The backbones by name; those of a family, such as `timm:resnet18`, are made when they are asked for.
+
+    Arguments as for `Registry`.
+    """
+
+    def __init__(self, kind: str, package: str, entry_points: str) -> None:
+        super().__init__(kind, package, entry_points)
+        self._families: dict[str, Callable[[str], Backbone]] = {}
+        self._made: dict[str, Backbone] = {}
+
+    def family(self, word: str) -> Callable[[Callable[[str], Backbone]], Callable[[str], Backbone]]:
+        """Decorator of a function that makes a backbone of what follows `word:` in its name."""
+
+        def add(make: Callable[[str], Backbone]) -> Callable[[str], Backbone]:
+            self._families[word] = make
+            return make
+
+        return add
+
+    def get(self, name: str) -> Backbone:
+        """See `Registry.get`; a family's own error where it has no such backbone."""
+        own = self.full_name(name)
+        word, mark, rest = own.partition(":")
+        if not mark or word not in self._families:
+            return super().get(name)
+        if own not in self._made:
+            self._made[own] = self._families[word](rest)
+        return self._made[own]
+
+    def full_name(self, name: str) -> str:
+        """The name with a colon after a family's word, where a slash stands too; any other as it is."""
+        self._discover()
+        word, mark, rest = name.strip().partition("/")
+        return f"{word}:{rest}" if mark and word in self._families else name
+
+
+BACKBONES = Zoo("backbone", "ttl_deploy.zoo", "ttl_deploy.backbones")
 
 
 @dataclass(frozen=True)
@@ -79,8 +117,8 @@ class Backbone(ABC):
         first_weight: State-dict name of the convolution that reads the image.
         usual_block: The block after which the paper truncates networks of the family (Tables 1 to 3), or None where it
             has none.
-        normalisation: Mean and standard deviation, on the 0..1 scale, that every channel had in its pretraining; None:
-            ImageNet's own.
+        normalisation: Mean and standard deviation, on the 0..1 scale, that every channel had in its pretraining, or
+            those of each of its channels; None: ImageNet's own.
         dims: Spatial dimensions of its input: 2 for an image, 3 for a volume.
         container: What may stand before its units' names, as it does in the original network.
         unslimmed: Why its units have no slim form; None: they have one.
@@ -95,7 +133,7 @@ class Backbone(ABC):
     input_size: int | tuple[int, ...] = 224
     first_weight: str
     usual_block: int | None = None
-    normalisation: tuple[float, float] | None = None
+    normalisation: tuple[float, float] | tuple[tuple[float, ...], tuple[float, ...]] | None = None
     dims: int = 2
     container: str = "features."
     unslimmed: str | None = None

@@ -61,7 +61,7 @@ class TimmBackbone(Backbone):
         published: Any = timm.get_pretrained_cfg(source)
         self._published = published
         self.input_size = published.input_size[-1]
-        self.normalisation = _normalisation(published.mean, published.std)
+        self.normalisation = _normalisation(tuple(published.mean), tuple(published.std))
 
     def at(self, size: Sequence[int]) -> Self:
         """See `Backbone.at`."""
@@ -90,7 +90,7 @@ class TimmBackbone(Backbone):
         return {self.units[0].name: stem_of(network, self._lists), **modules}
 
     def _build_top(self, network: nn.Module) -> nn.Module:
-        layers = OrderedDict((name, network.get_submodule(name)) for name in self._top)
+        layers = OrderedDict((name.rpartition(".")[2], network.get_submodule(name)) for name in self._top)
         if self.layout == "channels_last":
             layers[MAPS] = ChannelsFirst()
         return nn.Sequential(layers)
@@ -146,21 +146,24 @@ def stem_of(network: nn.Module, lists: Sequence[str]) -> nn.Module:
         network: Changed in place.
         lists: Children that hold the blocks.
     """
-    names = [name for name, _child in network.named_children()]
-    for name in lists:
-        setattr(network, name, nn.Sequential())
-    for name in names[names.index(lists[-1]) + 1 :]:
-        setattr(network, name, nn.Identity())
+    children = dict(network.named_children())
+    names = list(children)
+    for name in (*lists, *names[names.index(lists[-1]) + 1 :]):
+        # Some networks go through their lists themselves.
+        is_list = name in lists or isinstance(children[name], nn.ModuleList)
+        setattr(network, name, nn.Sequential() if is_list else nn.Identity())
     kind: Any = type(network)
     network.__class__ = type(kind.__name__, (kind,), {"forward": kind.forward_features, "__module__": kind.__module__})
     return network
 
 
-def _normalisation(mean: Sequence[float], std: Sequence[float]) -> tuple[float, float] | None:
-    """As `Backbone.normalisation`; of channels that differ, and not as ImageNet's, the mean."""
-    if (tuple(mean), tuple(std)) == (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD):
+def _normalisation(
+    mean: tuple[float, ...], std: tuple[float, ...]
+) -> tuple[float, float] | tuple[tuple[float, ...], tuple[float, ...]] | None:
+    """As `Backbone.normalisation`."""
+    if (mean, std) == (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD):
         return None
-    return sum(mean) / len(mean), sum(std) / len(std)
+    return (mean[0], std[0]) if len({*mean}) == len({*std}) == 1 else (mean, std)
 
 
 def _as_wide(layer: nn.Module, channels: int) -> nn.Module:
