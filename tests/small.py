@@ -31,3 +31,24 @@ def small_input(backbone: str, side: int) -> InputSpec:
 
     network, side = BACKBONES.get(backbone), max(side, LEAST.get(backbone, 0))
     return network.input_spec((8, side, side) if network.dims == 3 else side)
+
+
+TWINS = frozenset(
+    {
+        "vgg16_bn",
+        "mobilenet_v3_large",
+        "regnet_y_1_6gf",
+        "deit_small_patch16_224",
+        "deit_base_patch16_224",
+        "vit_small_patch16_224",
+        "vit_base_patch16_224",
+    }
+)
+"""Networks of the same units as another of their family, which stands for them where a test takes long."""
+
+
+def unlike() -> list[str]:
+    """The networks of the zoo but for those for which another stands."""
+    from ttl_deploy.zoo import BACKBONES  # PyTorch, which reads what `conftest` sets
+
+    return [name for name in BACKBONES.names() if name not in TWINS]

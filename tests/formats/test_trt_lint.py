@@ -9,14 +9,13 @@ import onnx
 import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
-from small import small_input
+from small import small_input, unlike
 
 from ttl_deploy.errors import BadInputError
 from ttl_deploy.formats.onnx_graph import to_onnx
 from ttl_deploy.formats.trt_lint import RESTRICTIONS, lint, refuse_unsupported, table
 from ttl_deploy.spec import ModelSpec
 from ttl_deploy.transfer import build
-from ttl_deploy.zoo import BACKBONES
 
 F32, F16, I8, U8 = TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.INT8, TensorProto.UINT8
 
@@ -54,7 +53,7 @@ def exported(backbone: str, method: str, cut: str | None) -> onnx.ModelProto:
         return to_onnx(build(spec).eval())
 
 
-@pytest.mark.parametrize("backbone", BACKBONES.names())
+@pytest.mark.parametrize("backbone", unlike())
 def test_a_truncated_graph_of_every_backbone_passes(backbone: str) -> None:
     """Whole and slimmed graphs are linted with the matrix of `test_formats.py`."""
     assert lint(exported(backbone, "ttl", "block:1")) == []

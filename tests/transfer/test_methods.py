@@ -9,6 +9,7 @@ from ttl_deploy import export, train
 from ttl_deploy.errors import BadInputError
 from ttl_deploy.spec import Data, Model, ModelSpec, Protocol
 from ttl_deploy.transfer import TransferModel, build
+from ttl_deploy.transfer.heads import HEADS, fits
 from ttl_deploy.transfer.model import _resolved
 from ttl_deploy.zoo import BACKBONES, Backbone, CutPoint
 
@@ -24,12 +25,16 @@ def middle(backbone: str) -> str:
     return points[len(points) // 2].name
 
 
-@pytest.mark.parametrize("head", ["gap", "flatten"])
-@pytest.mark.parametrize("backbone", BACKBONES.names())
+@pytest.mark.parametrize(
+    ("backbone", "head"),
+    [(n, h) for n in BACKBONES.names() for h in HEADS.names() if h != "unet" and fits(HEADS.get(h), BACKBONES.get(n))],
+)
 def test_ttl_holds_nothing_above_the_cut(backbone: str, head: str) -> None:
     cut = middle(backbone)
     model = make(backbone, method="ttl", cut=cut, head=head)
-    assert model.chain[-1].name == cut
+    assert [unit.name for unit in model.chain if unit.cut][-1] == cut
+    # Nothing but a last norm follows.
+    assert len(model.chain) - 1 - [unit.name for unit in model.chain].index(cut) <= 1
     images = torch.rand(2, *model.spec.input_shape)
     with torch.no_grad():
         assert model.eval()(images).shape == (2, 3)
@@ -38,7 +43,7 @@ def test_ttl_holds_nothing_above_the_cut(backbone: str, head: str) -> None:
 
 
 @pytest.mark.parametrize("slim", [2, 4, 8])
-@pytest.mark.parametrize("backbone", BACKBONES.names())
+@pytest.mark.parametrize("backbone", [name for name in BACKBONES.names() if BACKBONES.get(name).unslimmed is None])
 def test_tf_divides_the_channels_above_the_cut_in_every_family(backbone: str, slim: int) -> None:
     cut = middle(backbone)
     full, slimmed = make(backbone), make(backbone, method="tf", cut=cut, slim=slim)
@@ -56,7 +61,7 @@ def _widths(unit: nn.Module) -> list[int]:
     return [
         m.out_channels
         for n, m in unit.named_modules()
-        if isinstance(m, nn.Conv2d | nn.Conv3d) and not n.startswith(("se.", "down"))
+        if isinstance(m, nn.Conv2d | nn.Conv3d) and not n.startswith(("se.", "down", "proj."))
     ]
 
 
@@ -120,6 +125,10 @@ def test_ftl_trains_everything_at_one_rate() -> None:
         ({"method": "lwft", "layers": 99}, "99 layers do not exist"),
         ({"method": "tl"}, "unknown method 'tl'"),
         ({"head": "gpa"}, "unknown head 'gpa'"),
+        (
+            {"head": "cls"},
+            "head cls cannot read the features of resnet18, which are maps; choose head gap or flatten or un",
+        ),
     ],
 )
 def test_impossible_specs_are_refused(fields: dict[str, object], message: str) -> None:

@@ -23,6 +23,14 @@ CUTS = {
     "efficientnet_b0": 16,
     "tf_efficientnet_lite0": 16,
     "inception_v3": 16,
+    "vgg11_bn": 8,
+    "vgg16_bn": 13,
+    "vgg19": 16,
+    "mobilenet_v3_small": 12,
+    "mobilenet_v3_large": 16,
+    "regnet_y_400mf": 17,
+    "regnet_y_1_6gf": 28,
+    "convnext_tiny": 19,
     "cbr_large_t": 5,
     "cbr_large_w": 4,
     "cbr_small": 4,
@@ -30,8 +38,8 @@ CUTS = {
 }
 FAMILY = {"cbr_large_t": 8_532_480, "cbr_large_w": 8_432_128, "cbr_small": 2_108_672, "cbr_tiny": 1_076_480}
 """What Raghu 2019 prints in Table 1, without the classifier."""
-LIBRARY = sorted(CUTS.keys() - FAMILY.keys())
-"""Those that a library has too."""
+LIBRARY = sorted(CUTS.keys() - FAMILY.keys() - {"convnext_tiny"})
+"""Those that a library has too; ConvNeXt has its last norm before its pooling, and a test of its own."""
 SIDE = {"inception_v3": 107}
 """Pixels of the images on which a network is tried; others: 64."""
 
@@ -43,7 +51,9 @@ def reference(name: str) -> nn.Module:
     elif name == "inception_v3":
         network = models.inception_v3(num_classes=2, aux_logits=False, transform_input=False, init_weights=False)
     else:
-        network = models.get_model(name, num_classes=2)
+        # Drawing the weights of VGG's classifier would take a second.
+        unneeded = {"init_weights": False} if name.startswith("vgg") else {}
+        network = with_a_linear_classifier(models.get_model(name, num_classes=2, **unneeded))
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.running_mean = torch.rand_like(module.running_mean) * 0.2  # type: ignore[arg-type]
@@ -57,6 +67,14 @@ def as_ours(name: str, network: nn.Module) -> TransferModel:
     linear = network.get_submodule("fc" if hasattr(network, "fc") else "classifier")
     model.load_network_state(state | {"head.fc.weight": linear.weight.data, "head.fc.bias": linear.bias.data})  # type: ignore[operator]
     return model
+
+
+def with_a_linear_classifier(network: nn.Module) -> nn.Module:
+    """Pooled features and one linear layer, where the library's classifier has more."""
+    if isinstance(network, models.VGG | models.MobileNetV3):
+        (*_before, last) = (layer for layer in network.features.modules() if isinstance(layer, nn.Conv2d))
+        network.avgpool, network.classifier = nn.AdaptiveAvgPool2d(1), nn.Linear(last.out_channels, 2)
+    return network
 
 
 @pytest.mark.parametrize("name", LIBRARY)
@@ -83,8 +101,9 @@ def test_inception_s_features_have_torchvisions_parameters() -> None:
 
 
 def test_every_backbone_of_the_zoo_is_tested_here() -> None:
-    """Those of volumes in `test_volumes`."""
-    assert set(CUTS) == {name for name in BACKBONES.names() if BACKBONES.get(name).dims == 2}
+    """Those of volumes in `test_volumes`, transformers in `test_transformers`."""
+    found = {n for n in BACKBONES.names() if BACKBONES.get(n).dims == 2}
+    assert set(CUTS) == {name for name in found if not name.startswith(("deit_", "vit_", "swin_"))}
 
 
 @pytest.mark.parametrize(("name", "count"), sorted(CUTS.items()))
@@ -97,8 +116,9 @@ def test_the_number_of_cut_points_is_the_networks(name: str, count: int) -> None
 def test_cut_points_are_named_in_the_networks_own_words() -> None:
     for name in LIBRARY:
         network = reference(name)
-        names = {n.removeprefix("features.") for n, _module in network.named_modules()}
-        assert {p.name for p in BACKBONES.get(name).cut_points} - {"stem"} <= names
+        backbone = BACKBONES.get(name)
+        names = {n.removeprefix(backbone.container) for n, _module in network.named_modules()}
+        assert {p.name for p in backbone.cut_points} - {"stem"} <= names
 
 
 @pytest.mark.parametrize(
@@ -107,6 +127,21 @@ def test_cut_points_are_named_in_the_networks_own_words() -> None:
 )
 def test_a_cut_has_several_names(cut: str | int, name: str) -> None:
     assert BACKBONES.get("resnet50").resolve(cut).name == name
+
+
+def test_a_number_is_an_index_and_not_the_networks_own_number() -> None:
+    backbone = BACKBONES.get("vgg19")
+    assert [backbone.resolve(cut).name for cut in ("3", "features.2")] == ["features.7", "features.2"]
+    assert BACKBONES.get("regnet_y_400mf").resolve("trunk_output.block2").name == "block2.block2-2"
+
+
+@pytest.mark.parametrize(("name", "whole"), [("regnet_y_400mf", 4_344_144), ("regnet_y_1_6gf", 11_202_430)])
+def test_regnets_have_the_published_parameters(name: str, whole: int) -> None:
+    """torchvision's `num_params`, its 1000 classes included."""
+    modules = BACKBONES.get(name).build().values()
+    found = sum(p.numel() for unit in modules for p in unit.parameters())
+    width = BACKBONES.get(name).cut_points[-1].channels
+    assert found + 1000 * width + 1000 == whole
 
 
 def test_the_papers_densenet_cut_is_a_block_end() -> None:

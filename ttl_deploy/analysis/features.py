@@ -14,6 +14,7 @@ from ttl_deploy.data.prepared import Prepared
 from ttl_deploy.data.torch_data import ImageBatches, evaluation_loader
 from ttl_deploy.spec import TrainConfig
 from ttl_deploy.transfer import TransferModel
+from ttl_deploy.zoo import BACKBONES
 
 Floats = NDArray[np.float32]
 
@@ -43,11 +44,12 @@ class _Pass:
     # Not around the loop: a generator would leave its mode behind wherever it is suspended.
     @torch.inference_mode()
     def _through(self, batch: Tensor) -> dict[str, Tensor]:
+        backbone = BACKBONES.get(self.model.spec.backbone)
         features, found = batch.to(torch.device(self.config.accelerator)), {}
         for unit in self.model.chain:
             features = self.model.unit(unit)(features)
             if unit.name in self.cuts:
-                found[unit.name] = features
+                found[unit.name] = backbone.with_channels_first(features)
             if len(found) == len(self.cuts):
                 break
         return found

@@ -54,7 +54,7 @@ class CutCost:
 
     Attributes:
         point: The cut.
-        shape: Shape of the features there (channels, height, width).
+        shape: Shape of the features there (channels, height, width), or (channels, tokens).
         parameters: Parameters up to the cut.
         macs: Multiply-adds up to the cut, for one image.
     """
@@ -115,14 +115,15 @@ def cut_costs(backbone: Backbone, given: InputSpec) -> list[CutCost]:
         BadInputError: The image or volume is too small for the network.
     """
     with torch.device("meta"):
-        modules = backbone.build(given.channels)
+        modules = backbone.at(given.size).build(given.channels)
     chain = [modules[unit.name] for unit in backbone.units]
     shapes = trace_shapes(chain, given.shape)
     inputs = [given.shape, *shapes[:-1]]
     parameters = _running([sum(p.numel() for p in module.parameters()) for module in chain])
     macs = _running([ptflops_macs(module.eval(), shape) for module, shape in zip(chain, inputs, strict=True)])
     return [
-        CutCost(point, shapes[point.index], parameters[point.index], macs[point.index]) for point in backbone.cut_points
+        CutCost(point, backbone.channels_first(shapes[point.index]), parameters[point.index], macs[point.index])
+        for point in backbone.cut_points
     ]
 
 

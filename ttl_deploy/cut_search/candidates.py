@@ -56,7 +56,7 @@ class Candidate:
     def whole(self) -> bool:
         """Whether it is the whole network, trained as FTL trains it."""
         backbone = BACKBONES.get(self.spec.backbone)
-        top = backbone.tail is None and self.spec.cut == backbone.cut_points[-1].name
+        top = self.spec.cut == backbone.cut_points[-1].name and backbone.tail == backbone.finish(backbone.units[-1])
         return self.spec.method == "ftl" or (self.spec.method == "ttl" and top)
 
 

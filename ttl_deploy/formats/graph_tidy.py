@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import collections
+import itertools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -39,6 +40,9 @@ class Held:
     operators: Mapping[str, int]
 
 
+_MASK, _TABLE, _INDEX = ".attn_mask", ".relative_position_bias_table", ".relative_position_index"
+"""Ends of the names that timm and torchvision give to what attention within windows holds."""
+
 _WITH_CONSTANTS = frozenset({"Clip", "InstanceNormalization"})
 
 
@@ -64,7 +68,8 @@ def held(proto: onnx.ModelProto) -> Held:
     """Counts a graph.
 
     The bounds of a clipped activation (ReLU6) and the factors of a resize are no parameters, nor are the ones and zeros
-    of the instance norm that PyTorch's exporter writes for a group norm.
+    of the instance norm that PyTorch's exporter writes for a group norm, nor is a single number, such as the scale of
+    attention.
     """
     constants = {name for node in proto.graph.node if node.op_type in _WITH_CONSTANTS for name in node.input[1:]}
     factors = {name for node in proto.graph.node if node.op_type == "Resize" for name in node.input[1:]}
@@ -73,7 +78,7 @@ def held(proto: onnx.ModelProto) -> Held:
     sizes = {t.name: math.prod(t.dims) for t in stored}
     norms = [node for node in proto.graph.node if node.op_type == "BatchNormalization"]
     return Held(
-        sum(sizes.values()),
+        sum(size for size in sizes.values() if size > 1),
         sum(sizes[node.input[1]] for node in norms),
         dict(sorted(collections.Counter(node.op_type for node in proto.graph.node).items())),
     )
@@ -88,16 +93,39 @@ def _is_constant(tensor: onnx.TensorProto) -> bool:
 def expected_parameters(model: nn.Module, kept_norm_channels: int) -> int:
     """Numbers in the file of a model whose batch norms were folded, all but some.
 
-    A folded norm of C channels leaves C numbers, the convolution's bias, of its 2 C parameters. A norm that stays a
-    node keeps them and adds its 2 C running statistics, which `complexity` does not count as parameters.
+    A folded norm of C channels leaves C numbers, the convolution's bias, of its 2 C parameters and of a bias that the
+    convolution had. A norm that stays a node keeps them and adds its 2 C running statistics, which `complexity` does
+    not count as parameters. Of attention within windows, a table of position biases becomes what is looked up in it,
+    and masks are numbers too.
 
     Args:
-        model: The PyTorch model; no convolution before a batch norm has a bias of its own.
+        model: The PyTorch model; where a convolution before a batch norm has a bias, both are in one sequence.
         kept_norm_channels: Channels of the norms that stay nodes.
     """
     parameters = sum(p.numel() for p in model.parameters())
     channels = sum(m.num_features for m in model.modules() if isinstance(m, nn.BatchNorm2d | nn.BatchNorm3d))
-    return parameters - (channels - kept_norm_channels) + 2 * kept_norm_channels
+    other = _of_windows(model) - _biases_before_norms(model)
+    return parameters + other - (channels - kept_norm_channels) + 2 * kept_norm_channels
+
+
+def _of_windows(model: nn.Module) -> int:
+    buffers = dict(model.named_buffers())
+    masks = sum(buffer.numel() for name, buffer in buffers.items() if name.endswith(_MASK))
+    tables = {n.removesuffix(_TABLE): table for n, table in model.named_parameters() if n.endswith(_TABLE)}
+    looked_up = (buffers[place + _INDEX].numel() * table.shape[1] - table.numel() for place, table in tables.items())
+    return masks + sum(looked_up)
+
+
+def _biases_before_norms(model: nn.Module) -> int:
+    sequences = (module for module in model.modules() if isinstance(module, nn.Sequential))
+    pairs = (pair for sequence in sequences for pair in itertools.pairwise(sequence))
+    return sum(
+        layer.out_channels
+        for layer, norm in pairs
+        if isinstance(layer, nn.Conv2d | nn.Conv3d)
+        and layer.bias is not None
+        and isinstance(norm, nn.BatchNorm2d | nn.BatchNorm3d)
+    )
 
 
 def _refuse_leftovers(proto: onnx.ModelProto, model: TransferModel) -> None:

@@ -45,7 +45,7 @@ class Quantiser:
         self.plain = plain
         self._ranges = ranges
         self._symmetric = symmetric
-        self._swishes = _swishes(plain)
+        self._floats = [*_swishes(plain), *_biases(plain)]
 
     @classmethod
     def calibrated(
@@ -85,7 +85,8 @@ class Quantiser:
     @functools.cached_property
     def layers(self) -> tuple[str, ...]:
         """Names of the layers with weights, bottom first."""
-        return tuple(node.name for node in self.plain.graph.node if node.op_type in LAYERS)
+        weights = {tensor.name for tensor in self.plain.graph.initializer}
+        return tuple(node.name for node in self.plain.graph.node if node.op_type in LAYERS and node.input[1] in weights)
 
     @functools.cached_property
     def macs(self) -> dict[str, int]:
@@ -94,8 +95,9 @@ class Quantiser:
         outputs = {v.name: v for v in (*self.plain.graph.value_info, *self.plain.graph.output)}
         counted = {}
         for node in self.plain.graph.node:
-            if node.op_type in LAYERS:
-                positions = math.prod(d.dim_value for d in outputs[node.output[0]].type.tensor_type.shape.dim[2:])
+            if node.name in self.layers:
+                dims = [d.dim_value for d in outputs[node.output[0]].type.tensor_type.shape.dim]
+                positions = math.prod(dims[1:-1] if node.op_type == "MatMul" else dims[2:])
                 counted[node.name] = math.prod(shapes[node.input[1]]) * positions
         return counted
 
@@ -119,7 +121,7 @@ class Quantiser:
                 activation_qType=QuantType.QInt8 if self._symmetric else QuantType.QUInt8,
                 tensors_range=self._ranges,
                 nodes_to_quantize=[],
-                nodes_to_exclude=[*_left_in_float(self.plain, float_layers), *self._swishes],
+                nodes_to_exclude=[*_left_in_float(self.plain, float_layers), *self._floats],
                 op_types_to_quantize=list(_QUANTISED),
                 extra_options={
                     "ActivationSymmetric": self._symmetric,
@@ -161,6 +163,14 @@ def _left_in_float(proto: onnx.ModelProto, layers: Collection[str]) -> list[str]
         floats |= outputs if left else set()
         fed |= outputs if fresh else set()
     return names
+
+
+def _biases(proto: onnx.ModelProto) -> list[str]:
+    """Sums with a constant, such as the bias of a matrix product or of a position: OpenVINO fails at one in int8."""
+    constants = {tensor.name for tensor in proto.graph.initializer}
+    for node in proto.graph.node:
+        constants |= set(node.output) if constants.issuperset(node.input) else set()
+    return [node.name for node in proto.graph.node if node.op_type == "Add" and constants.intersection(node.input)]
 
 
 def _swishes(proto: onnx.ModelProto) -> list[str]:

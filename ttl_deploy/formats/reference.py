@@ -68,7 +68,7 @@ def whole_spec(spec: ModelSpec) -> ModelSpec:
 def _key(spec: ModelSpec) -> str:
     versions = hardware.library_versions()
     content = spec.digest() + versions.get("torch", "") + versions.get("onnxscript", "")
-    return f"{spec.backbone}-{hashlib.sha256(content.encode()).hexdigest()[:12]}"
+    return f"{spec.backbone.replace(':', '-')}-{hashlib.sha256(content.encode()).hexdigest()[:12]}"
 
 
 def write_untrained(spec: ModelSpec, folder: Path) -> Artifact:

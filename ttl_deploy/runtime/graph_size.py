@@ -27,6 +27,9 @@ float32 at half of the largest input there is (4096 pixels)."""
 _SMALL = 4096
 """Numbers of a constant that may be a shape; larger ones are left out of the inference, which would copy them."""
 
+_FIRST = {"start": 0, "end": 1}
+"""What Shape is asked for where it tells the batch."""
+
 _FUNCTION = "a function"
 """Stands for operators that a file defines itself."""
 
@@ -114,12 +117,14 @@ def _oversized(model: onnx.ModelProto | None) -> Iterator[str]:
     for graph in _graphs(model.graph):
         shapes = {value.name: value.type.tensor_type for value in (*graph.value_info, *graph.output)}
         fixed = _without_input(graph)
+        repeated = _repeated(graph)
         for node in graph.node:
             for name in node.output:
                 kind = shapes.get(name)
                 if kind is None or not kind.HasField("shape"):
                     continue
                 dims = [d.dim_value if d.HasField("dim_value") else None for d in kind.shape.dim]
+                dims = repeated.get(name, dims)
                 # One free dimension is the batch.
                 if node.op_type in _SIZED and dims.count(None) > (0 if name in fixed else 1):
                     yield f"its {node.op_type} makes {name!r:.80} of a size that only running it would tell"
@@ -130,6 +135,32 @@ def _oversized(model: onnx.ModelProto | None) -> Iterator[str]:
                 constant += size if name in fixed else 0
     if constant > MOST_BYTES:
         yield _too_large("its constants together", constant)
+
+
+def _repeated(graph: onnx.GraphProto) -> dict[str, list[int | None]]:
+    """Shapes of constants that are repeated for every image, such as a class token, which onnx leaves unknown.
+
+    They are expanded to a list of sizes of which the first is the batch's and the others are constants.
+    """
+    from onnx import numpy_helper
+
+    held = {tensor.name: tensor for tensor in graph.initializer}
+    firsts = {v.name: v.type.tensor_type.shape.dim[:1] for v in (*graph.input, *graph.value_info)}
+    free = {name: dims[0].dim_param for name, dims in firsts.items() if dims and dims[0].dim_param}
+    batch = {free[value.name] for value in graph.input if value.name in free}
+    batches, lists = set[str](), dict[str, list[Any]]()
+    found: dict[str, list[int | None]] = {}
+    for node in graph.node:
+        asked = {attribute.name: attribute.i for attribute in node.attribute}
+        if node.op_type == "Shape" and asked == _FIRST and free.get(node.input[0]) in batch:
+            batches.add(node.output[0])
+        elif node.op_type == "Concat" and node.input[0] in batches and held.keys() >= {*node.input[1:]}:
+            lists[node.output[0]] = [numpy_helper.to_array(held[name]) for name in node.input[1:]]
+        elif node.op_type == "Expand" and node.input[1] in lists and node.input[0] in held:
+            own, sizes = held[node.input[0]].dims, lists[node.input[1]]
+            if len(own) == len(sizes) + 1 and own[0] == 1 and all(size.shape == (1,) for size in sizes):
+                found[node.output[0]] = [None, *(max(n, int(size[0])) for n, size in zip(own[1:], sizes, strict=True))]
+    return found
 
 
 def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:

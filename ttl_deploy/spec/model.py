@@ -11,7 +11,7 @@ from ttl_deploy.spec.methods import MethodOptions, Slim, TrainedLayers
 from ttl_deploy.spec.record import Record
 from ttl_deploy.spec.task import TaskSpec
 
-Backbone = Annotated[str, Field(description="Network of the zoo.")]
+Backbone = Annotated[str, Field(description="Network of the zoo, or timm:NAME for one of timm's.")]
 Method = Annotated[
     str,
     Field(
@@ -32,7 +32,14 @@ Init = Annotated[
         exclude_if=lambda init: init == WHOLE,
     ),
 ]
-Head = Annotated[str, Field(description="gap: pool, then linear. flatten: linear. unet: a mask (segmentation).")]
+Head = Annotated[
+    str,
+    Field(
+        description="gap: pool, then linear. flatten: linear. unet: a mask (segmentation). Of transformers cls: the "
+        "class token, then linear; mean: the mean of the others. If not said: unet for segmentation, else the first of "
+        "gap, cls and mean that reads what the backbone gives."
+    ),
+]
 
 
 class ModelSpec(OfInput):
@@ -43,7 +50,7 @@ class ModelSpec(OfInput):
         method: `ftl`, `ttl`, `tf` or `lwft`.
         cut: Name of the cut point: the last unit kept (ttl), reused (tf) or frozen (lwft). None for ftl.
         layers: LWFT's k counted from the head (paper, section 3.1); an alternative to `cut`.
-        head: `gap` or `flatten`.
+        head: `gap` or another head; where nothing is said, the one that reads what the backbone gives.
         slim: TF's divisor of the channels above the cut.
         task: What the outputs mean; not written where they are exclusive classes.
         classes: Class names in the order of the outputs; of two exclusive ones the second is the positive one.

@@ -59,14 +59,11 @@ from ttl_deploy.training.optimizers import refuse_optim
 from ttl_deploy.training.run import Predictions, Run, refuse_existing_run
 from ttl_deploy.training.schedules import SCHEDULES, refuse_schedule
 from ttl_deploy.transfer import METHODS, TransferModel, build, initialise, resolve
-from ttl_deploy.transfer.heads import HEADS, TapHead
+from ttl_deploy.transfer.heads import HEADS, TapHead, usual_head
 from ttl_deploy.transfer.initialise import start_of, weights_file
 from ttl_deploy.zoo import BACKBONES, Backbone
 
 AnyNetwork = TypeVar("AnyNetwork", bound=Network)
-
-DEFAULT_HEADS = {False: "gap", True: "unet"}
-"""The head of a model of whose head nothing is said, by whether its task is of pixels."""
 
 _NAMED_WEIGHTS = ("imagenet", "random")
 
@@ -253,7 +250,7 @@ def specs(model: Model, data: Data, classes: Sequence[str]) -> tuple[ModelSpec, 
     METHOD_OPTIONS.refuse_others_of(model.method, model)
     taken = backbone.input_spec(model.image_size, model.channels)
     model = with_head(model, data)
-    refuse_other_head(model.head, data.task)
+    refuse_other_head(model.head, data.task, backbone)
     fields = {
         **model.shared(ModelSpec),
         "input": taken,
@@ -297,19 +294,23 @@ def _rule(backbone: Backbone, data: Data) -> dict[str, VolumeSpec]:
 
 def with_head(network: AnyNetwork, data: Data) -> AnyNetwork:
     """A network with the head that its task has where nothing was said of it."""
-    default = DEFAULT_HEADS[TASKS.get(data.task).DENSE]
+    default = _usual_head(data.task, BACKBONES.get(network.backbone))
     said = "head" in network.model_fields_set
     return network if said or network.head == default else network.model_copy(update={"head": default})
 
 
-def refuse_other_head(head: str, kind: str) -> None:
+def _usual_head(kind: str, backbone: Backbone) -> str:
+    return "unet" if TASKS.get(kind).DENSE else usual_head(backbone)
+
+
+def refuse_other_head(head: str, kind: str, backbone: Backbone) -> None:
     """Raises `BadInputError` where a head gives one answer for an image and the task wants maps, or the reverse."""
     maps, wanted = isinstance(HEADS.get(head), TapHead), TASKS.get(kind).DENSE
     if maps != wanted:
         gives, wants = ("an image", "each pixel")[maps], ("an image", "each pixel")[wanted]
         raise BadInputError(
             f"head {head} says something of {gives}, and task {kind} of {wants}",
-            fix=f"pass --head {DEFAULT_HEADS[wanted]}",
+            fix=f"pass --head {_usual_head(kind, backbone)}",
         )
 
 
@@ -317,7 +318,15 @@ def _normalisation(backbone: Backbone, channels: int) -> dict[str, Any]:
     """What the backbone's pretraining did to its images, where that is not ImageNet's own."""
     if backbone.normalisation is None:
         return {}
-    return dict(zip(("mean", "std"), ((value,) * channels for value in backbone.normalisation), strict=True))
+    values = (_of_channels(value, channels) for value in backbone.normalisation)
+    return dict(zip(("mean", "std"), values, strict=True))
+
+
+def _of_channels(value: float | tuple[float, ...], channels: int) -> tuple[float, ...]:
+    """A value for each channel; the mean of those of a pretraining with another number of channels."""
+    if not isinstance(value, tuple):
+        return (value,) * channels
+    return value if len(value) == channels else (sum(value) / len(value),) * channels
 
 
 def load_model(run: Run) -> TransferModel:

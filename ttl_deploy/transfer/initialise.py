@@ -81,7 +81,7 @@ def initialise(model: TransferModel, weights: str, init: str = WHOLE) -> LoadRep
         WeightsError: The source cannot be read, or none of the reused layers found its weights in it.
         BadInputError: There is no such initialisation, or it needs weights and they are random.
     """
-    backbone = BACKBONES.get(model.spec.backbone)
+    backbone = BACKBONES.get(model.spec.backbone).at(model.spec.input.size)
     weights, init = start_of(weights, init, backbone)
     if (weights, init) == (RANDOM, WHOLE):
         return LoadReport(RANDOM, 0, 0)
@@ -144,7 +144,7 @@ def _source(
     """The source's tensors under the network's names, without those of a wanted name and another shape."""
     state = finite(backbone.pretrained(), weights) if weights == "imagenet" else read_weights(Path(weights))
     named = _strip_prefix(backbone.upgrade(state), _tensors(model, model.plan.reused))
-    state, adapted = _adapt_channels(named, backbone, model.spec.input.channels)
+    state, adapted = _adapt_channels(backbone.fit(named), backbone, model.spec.input.channels)
     fitting = {name for name in wanted if name in state and state[name].shape == wanted[name].shape}
     _refuse_unusable(state, wanted, fitting, weights, backbone)
     return {name: tensor for name, tensor in state.items() if name in fitting or name not in wanted}, adapted

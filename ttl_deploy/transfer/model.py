@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 import torch
@@ -18,7 +18,7 @@ from ttl_deploy.errors import BadInputError
 from ttl_deploy.spec import ModelSpec
 from ttl_deploy.spec.methods import METHOD_GROUP, METHOD_OPTIONS
 from ttl_deploy.spec.options import OptionedRegistry
-from ttl_deploy.transfer.heads import HEADS, TapHead
+from ttl_deploy.transfer.heads import HEADS, TapHead, TokenHead, refuse_misfit, usual_head
 from ttl_deploy.transfer.taps import Place, places_of, steps
 from ttl_deploy.zoo import BACKBONES, Backbone, Unit
 from ttl_deploy.zoo.backbone import trace_shapes
@@ -35,7 +35,8 @@ class Plan:
 
     Attributes:
         reused: Units that take the source's weights, bottom first.
-        slimmed: Units above them that are built anew with divided channels and random weights.
+        slimmed: Units above them that are built anew with divided channels and random weights; where a network's last
+            norm must follow a cut with other channels, that norm, as wide as the features.
         frozen: Reused units that are not trained, nor are their batch-norm statistics.
         rate_scale: Factor on the base learning rate by unit name; 1 where a unit is not named.
     """
@@ -184,19 +185,36 @@ def resolve(spec: ModelSpec) -> Resolved:
     """Looks a spec's names and options up; of an equal spec the answer is kept, so that a command parses a cut once.
 
     Raises:
-        BadInputError: Unknown backbone, method, head, cut or option, or a method without the cut it needs.
+        BadInputError: Unknown backbone, method, head, cut or option, a method without the cut it needs, or a head that
+            cannot read what the backbone gives.
     """
-    HEADS.get(spec.head)
-    return _resolved(spec, BACKBONES.get(spec.backbone), METHODS.get(spec.method))
+    backbone = BACKBONES.get(spec.backbone)
+    spec = spec.model_copy(update={"backbone": BACKBONES.full_name(spec.backbone)})
+    if "head" not in spec.model_fields_set:
+        spec = spec.model_copy(update={"head": usual_head(backbone)})
+    refuse_misfit(spec.head, backbone)
+    return _resolved(spec, backbone, METHODS.get(spec.method))
 
 
 @functools.lru_cache(maxsize=_RESOLVED)
 def _resolved(spec: ModelSpec, backbone: Backbone, planner: MethodPlanner) -> Resolved:
+    backbone = backbone.at(spec.input.size)
     if spec.cut is not None:
         spec = spec.model_copy(update={"cut": backbone.resolve(spec.cut).name})
     options = METHOD_OPTIONS.complete(spec.method, spec.method_options)
     spec = spec.model_copy(update={"method_options": options})
-    return Resolved(spec, backbone, planner(backbone, spec))
+    return Resolved(spec, backbone, _finished(backbone, planner(backbone, spec)))
+
+
+def _finished(backbone: Backbone, plan: Plan) -> Plan:
+    """A plan with what must follow its topmost unit."""
+    top = (*plan.reused, *plan.slimmed)[-1]
+    unit = None if top == backbone.tail else backbone.finish(top)
+    if unit is None:
+        return plan
+    if plan.slimmed or backbone.resolve(top.name).channels != backbone.cut_points[-1].channels:
+        return replace(plan, slimmed=(*plan.slimmed, unit))
+    return replace(plan, reused=(*plan.reused, unit))
 
 
 def build(spec: ModelSpec) -> TransferModel:
@@ -210,15 +228,18 @@ def build(spec: ModelSpec) -> TransferModel:
     modules = backbone.build(spec.input.channels)
     reused = {unit.name: modules[unit.name] for unit in plan.reused}
     shape = trace_shapes(reused.values(), spec.input_shape)[-1]
-    slimmed = _slim_chain(backbone, plan, modules, shape[0], spec.slim)
+    slimmed = _slim_chain(backbone, plan, modules, backbone.channels_first(shape)[0], spec.slim)
     if slimmed:
         shape = trace_shapes(slimmed.values(), shape)[-1]
-    return _with_head(spec, plan, {**reused, **slimmed}, shape)
+    return _with_head(found, {**reused, **slimmed}, shape)
 
 
-def _with_head(spec: ModelSpec, plan: Plan, modules: Mapping[str, nn.Module], shape: Sequence[int]) -> TransferModel:
-    """The model of its units' modules, whose last features have a shape (C, ...)."""
+def _with_head(found: Resolved, modules: Mapping[str, nn.Module], shape: Sequence[int]) -> TransferModel:
+    """The model of its units' modules, whose last features have a shape (C, ...), or (T, C) where they are tokens."""
+    spec, plan = found.spec, found.plan
     builder, outputs = HEADS.get(spec.head), len(spec.classes)
+    if isinstance(builder, TokenHead):
+        return TransferModel(spec, plan, modules, builder.build(shape, outputs, found.backbone.prefix_tokens))
     if not isinstance(builder, TapHead):
         return TransferModel(spec, plan, modules, builder(shape, outputs))
     keyed = {unit_key(unit): modules[unit.name] for unit in (*plan.reused, *plan.slimmed)}

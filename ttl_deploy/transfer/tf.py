@@ -17,8 +17,12 @@ def plan(backbone: Backbone, spec: ModelSpec) -> Plan:
     """Reuses the units up to the cut and slims the others.
 
     Raises:
-        BadInputError: No cut was given, it does not exist, or nothing is above it.
+        BadInputError: No cut was given, it does not exist, nothing is above it, or the network has no slim form.
     """
+    if backbone.unslimmed is not None:
+        raise BadInputError(
+            f"method tf cannot slim {backbone.name}: {backbone.unslimmed}", fix="choose --method ttl, lwft or ftl"
+        )
     cut = require_cut(spec)
     reused, above = split_at(backbone, cut)
     if not any(unit.cut for unit in above):

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import copy
 import functools
+import math
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +21,48 @@ from ttl_deploy.errors import BadInputError, near
 from ttl_deploy.registry import Registry
 from ttl_deploy.spec import InputSpec, make_record
 
-BACKBONES: Registry[Backbone] = Registry("backbone", "ttl_deploy.zoo", "ttl_deploy.backbones")
+Layout = Literal["channels_first", "channels_last", "tokens"]
+"""How units give features, without the batch: (C, ...), (..., C), or a sequence of tokens (T, C)."""
+
+
+class Zoo(Registry["Backbone"]):
+    """The backbones by name; those of a family, such as `timm:resnet18`, are made when they are asked for.
+
+    Arguments as for `Registry`.
+    """
+
+    def __init__(self, kind: str, package: str, entry_points: str) -> None:
+        super().__init__(kind, package, entry_points)
+        self._families: dict[str, Callable[[str], Backbone]] = {}
+        self._made: dict[str, Backbone] = {}
+
+    def family(self, word: str) -> Callable[[Callable[[str], Backbone]], Callable[[str], Backbone]]:
+        """Decorator of a function that makes a backbone of what follows `word:` in its name."""
+
+        def add(make: Callable[[str], Backbone]) -> Callable[[str], Backbone]:
+            self._families[word] = make
+            return make
+
+        return add
+
+    def get(self, name: str) -> Backbone:
+        """See `Registry.get`; a family's own error where it has no such backbone."""
+        own = self.full_name(name)
+        word, mark, rest = own.partition(":")
+        if not mark or word not in self._families:
+            return super().get(name)
+        if own not in self._made:
+            self._made[own] = self._families[word](rest)
+        return self._made[own]
+
+    def full_name(self, name: str) -> str:
+        """The name with a colon after a family's word, where a slash stands too; any other as it is."""
+        self._discover()
+        word, mark, rest = name.strip().partition("/")
+        return f"{word}:{rest}" if mark and word in self._families else name
+
+
+BACKBONES = Zoo("backbone", "ttl_deploy.zoo", "ttl_deploy.backbones")
 
 
 @dataclass(frozen=True)
@@ -74,9 +117,14 @@ class Backbone(ABC):
         first_weight: State-dict name of the convolution that reads the image.
         usual_block: The block after which the paper truncates networks of the family (Tables 1 to 3), or None where it
             has none.
-        normalisation: Mean and standard deviation, on the 0..1 scale, that every channel had in its pretraining; None:
-            ImageNet's own.
+        normalisation: Mean and standard deviation, on the 0..1 scale, that every channel had in its pretraining, or
+            those of each of its channels; None: ImageNet's own.
         dims: Spatial dimensions of its input: 2 for an image, 3 for a volume.
+        container: What may stand before its units' names, as it does in the original network.
+        unslimmed: Why its units have no slim form; None: they have one.
+        layout: How its units give features. Where the last one is not `tokens`, heads get them channels first.
+        prefix_tokens: Tokens before those of the image.
+        class_token: Whether the first of them is there to be classified.
     """
 
     name: str
@@ -85,8 +133,13 @@ class Backbone(ABC):
     input_size: int | tuple[int, ...] = 224
     first_weight: str
     usual_block: int | None = None
-    normalisation: tuple[float, float] | None = None
+    normalisation: tuple[float, float] | tuple[tuple[float, ...], tuple[float, ...]] | None = None
     dims: int = 2
+    container: str = "features."
+    unslimmed: str | None = None
+    layout: Layout = "channels_first"
+    prefix_tokens: int = 0
+    class_token: bool = False
 
     @property
     def kind(self) -> str:
@@ -104,6 +157,14 @@ class Backbone(ABC):
             BadInputError: The size is not of the network's number of axes, or out of range.
         """
         return make_record(InputSpec, kind=self.kind, size=self.input_size if size is None else size, channels=channels)
+
+    def at(self, size: Sequence[int]) -> Self:
+        """The network for inputs of a size, where that decides what it holds, such as a position embedding.
+
+        Args:
+            size: (height, width) in pixels, or (depth, height, width).
+        """
+        return self
 
     @abstractmethod
     def build(self, channels: int = 3) -> dict[str, nn.Module]:
@@ -135,8 +196,30 @@ class Backbone(ABC):
             WeightsError: They cannot be fetched; the error names the address and the way out.
         """
 
+    def finish(self, top: Unit) -> Unit | None:
+        """What must follow the topmost unit that is kept, such as a last norm; None: nothing.
+
+        It takes the original's weights where the original has as many channels there, or else is built by `slim`.
+
+        Args:
+            top: Of the units; not the tail.
+        """
+        return None
+
+    def channels_first(self, shape: Sequence[int]) -> tuple[int, ...]:
+        """(C, *positions) of the shape of a unit's features without the batch; tokens have one axis of positions."""
+        return tuple(shape) if self.layout == "channels_first" else (shape[-1], *shape[:-1])
+
+    def with_channels_first(self, features: Tensor) -> Tensor:
+        """(N, C, *positions) of a unit's features."""
+        return features if self.layout == "channels_first" else features.movedim(-1, 1)
+
     def upgrade(self, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """Renames the keys of checkpoints from older versions of the network's library."""
+        return state
+
+    def fit(self, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """A source's tensors, under the network's names, in the shapes that this size of input asks for."""
         return state
 
     @property
@@ -167,12 +250,17 @@ class Backbone(ABC):
         given = self.input_spec().shape
         with torch.device("meta"):
             modules = self.build()
-        shapes = trace_shapes((modules[unit.name] for unit in self.units), given)
+        traced = trace_shapes((modules[unit.name] for unit in self.units), given)
+        shapes = [self.channels_first(shape) for shape in traced]
         return tuple(
-            CutPoint(index, unit.name, unit.block, shape[0], self.stride(given[-1], shape[-1]), unit.ends_block)
+            CutPoint(index, unit.name, unit.block, shape[0], self.stride(given[-1], self._side(shape)), unit.ends_block)
             for index, (unit, shape) in enumerate(zip(self.units, shapes, strict=True))
             if unit.cut
         )
+
+    def _side(self, shape: Sequence[int]) -> int:
+        """Length of the last axis of (C, *positions); the tokens of an image are a square."""
+        return math.isqrt(shape[-1] - self.prefix_tokens) if self.layout == "tokens" else shape[-1]
 
     def stride(self, given: int, left: int) -> int:
         """Input size over feature size, of the last axis; a network without padding loses a little more."""
@@ -184,7 +272,7 @@ class Backbone(ABC):
         Raises:
             BadInputError: There is no such cut; the error lists the nearest names.
         """
-        text = str(cut).strip().removeprefix("features.")
+        text = str(cut).strip().removeprefix(self.container)
         matches = [point for point in self.cut_points if _matches(point, text)]
         if not matches:
             names = [point.name for point in self.cut_points]

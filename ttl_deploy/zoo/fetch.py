@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Mapping
+import logging
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NoReturn
 from urllib.parse import urlparse
@@ -43,6 +44,35 @@ def fetch_file(name: str, url: str) -> Mapping[str, Tensor]:
             "or pass --weights RUN to start from an earlier run, or --weights random",
         ) from error
     return state
+
+
+def fetch_from_hub(name: str, repository: str, load: Callable[[], Mapping[str, Tensor]]) -> Mapping[str, Tensor]:
+    """State dict that a library fetches from Hugging Face, through that hub's cache.
+
+    Args:
+        name: The backbone, for the error.
+        repository: Where the weights are.
+        load: Fetches them.
+
+    Raises:
+        WeightsError: It failed; the error names the address and the way out.
+    """
+    log = logging.getLogger("huggingface_hub")
+    level = log.level
+    log.setLevel(logging.CRITICAL)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            return load()
+    # Its errors share no base class.
+    except Exception as error:
+        reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
+        raise WeightsError(
+            f"the weights of {name} cannot be fetched from huggingface.co/{repository} ({reason})",
+            fix="fetch its model.safetensors on a connected machine and pass it with --weights FILE, "
+            "or pass --weights RUN to start from an earlier run, or --weights random",
+        ) from error
+    finally:
+        log.setLevel(level)
 
 
 def refuse_fetching(name: str, home: str) -> NoReturn:

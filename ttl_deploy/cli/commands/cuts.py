@@ -14,7 +14,7 @@ NEEDS_ARGUMENTS = True
 
 
 def run(
-    backbone: Annotated[str, typer.Argument(help="Name in the zoo, for example resnet50.")],
+    backbone: Annotated[str, typer.Argument(help="Name in the zoo, for example resnet50, or timm:NAME.")],
     image_size: Annotated[
         str | None,
         typer.Option(

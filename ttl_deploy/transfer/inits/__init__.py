@@ -122,7 +122,7 @@ def _end(place: str, init: str, backbone: Backbone) -> int:
     """How many units, from the bottom, end with the one that is meant."""
     if not place:
         raise BadInputError("no layer is named at which the lower way ends", where=_where(init), fix=_FIX)
-    text = place.removeprefix("features.")
+    text = place.removeprefix(backbone.container)
     matches = [index for index, unit in enumerate(backbone.all_units) if _is_meant(unit, index, text)]
     if not matches:
         names = [unit.name for unit in backbone.all_units]
