@@ -53,6 +53,17 @@ def test_any_other_is_refused(sizes: tuple[int, int], of: str, message: str, tmp
         refuse_oversized(repeated(tmp_path / "model.onnx", sizes, of=of))
 
 
+def test_a_batch_that_only_the_file_says_is_none(tmp_path: Path) -> None:
+    path = repeated(tmp_path / "model.onnx", (1, 8), of="flat")
+    model = onnx.load(path)
+    model.graph.initializer.append(numpy_helper.from_array(np.array([-1]), "all"))
+    model.graph.node.insert(0, helper.make_node("Reshape", ["images", "all"], ["flat"]))
+    model.graph.value_info.append(helper.make_tensor_value_info("flat", TensorProto.FLOAT, ["batch"]))
+    onnx.save(model, path)
+    with pytest.raises(IntegrityError, match="of a size that only running it would tell"):
+        refuse_oversized(path)
+
+
 def test_a_transformer_s_graph_passes(tmp_path: Path) -> None:
     spec = ModelSpec(backbone="timm:test_vit", method="ttl", cut="stem", classes=("a", "b"), image_size=160)
     onnx.save(to_onnx(build(spec).eval()), tmp_path / "model.onnx")

@@ -83,6 +83,8 @@ def _inferred(path: Path) -> onnx.ModelProto | None:
                 for field in _DATA:
                     tensor.ClearField(field)
         whole = inliner.inline_local_functions(model) if model.functions else model
+        # What the file says of its own tensors is not believed.
+        whole.graph.ClearField("value_info")
         # Without following the values of shapes, for which onnx would make an object per element of a tensor of one
         # dimension: 140 bytes each, of as many as a graph says. A size that only they would tell is refused.
         return shape_inference.infer_shapes(whole)
