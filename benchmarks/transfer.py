@@ -266,11 +266,11 @@ def picture(table: Table, path: Path) -> None:
         if whole := table.get((init, "ftl", None)):
             value = mean(run.metrics()["test"]["auroc"] for run in whole)
             axes.axhline(value, linestyle="--", linewidth=1, color="0.4")
-            axes.annotate(f"FTL from {init}", (len(ends) + 0.3, value), fontsize=8, va="bottom", ha="right")
+            axes.annotate(f"FTL from {init}", (0.75, value), fontsize=8, va="bottom")
     axes.set_xlabel("cut after block")
     axes.set_ylabel("AUROC, test")
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, fontsize=8)
+    axes.legend(frameon=False, fontsize=8, loc="lower right")
     FigureCanvasAgg(figure)
     figure.savefig(path)
 
