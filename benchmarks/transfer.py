@@ -19,23 +19,23 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import mean, median
+from statistics import mean
 from typing import Any
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
+from segmentation import milliseconds
 from sklearn.metrics import roc_auc_score
 
 from ttl_deploy import files, hardware
-from ttl_deploy.artifact import open_artifact
+from ttl_deploy.artifact import Artifact, open_artifact
 from ttl_deploy.cli.console import line
 from ttl_deploy.complexity import count
 from ttl_deploy.formats.export_run import export_run
-from ttl_deploy.latency import Job, run_isolated
 from ttl_deploy.runtime.base import default_threads
-from ttl_deploy.spec import Data, Model, Placement, Protocol
+from ttl_deploy.spec import Data, Model, Protocol
 from ttl_deploy.training.run import Run, finished_run, read_predictions
 from ttl_deploy.training.train import train
 from ttl_deploy.transfer import build
@@ -152,19 +152,10 @@ def difference(runs: Sequence[Run], whole: Sequence[Run]) -> tuple[float, float,
     return apart(np.arange(len(labels))), float(low), float(high)
 
 
-def milliseconds(run: Run, seconds: float) -> float:
-    """Median of one image in OpenVINO, in a process of its own."""
+def exported(run: Run) -> Artifact:
+    """The run's model in OpenVINO, exported if it is not there."""
     folder = run.folder / "openvino"
-    artifact = open_artifact(folder) if folder.exists() else export_run(run.folder, format="openvino", out=folder)
-    job = Job(
-        label=run.folder.name,
-        artifact=str(artifact.folder.resolve()),
-        placement=Placement(runtime="openvino", threads=default_threads()),
-        min_samples=30,
-        min_seconds=seconds,
-        max_seconds=10 * seconds,
-    )
-    return float(median(run_isolated(job).samples_ms))
+    return open_artifact(folder) if folder.exists() else export_run(run.folder, format="openvino", out=folder)
 
 
 Table = dict[tuple[str, str, str | None], list[Run]]
@@ -200,7 +191,7 @@ def rows_of(table: Table, seconds: float) -> Iterator[str]:
         shape = (method if method == "tf" else "ftl" if method in ("ftl", "lwft") else "ttl", cut)
         shape = ("ftl", None) if shape[0] == "ftl" else shape
         if shape not in times:
-            times[shape] = milliseconds(runs[0], seconds)
+            times[shape] = milliseconds(exported(runs[0]), seconds)
         spec = runs[0].config.model
         cost = count(build(spec), spec.input_shape)
         minutes = mean(run.metrics()["seconds"] for run in runs) / 60
