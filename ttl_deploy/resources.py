@@ -25,3 +25,20 @@ def data_folder(name: str) -> Path:
         if (root / name).is_dir():
             return root / name
     raise IntegrityError("the installation lacks it", where=name, fix="install ttl-deploy again")
+
+
+def data_tables(name: str, folder: Path | None = None, of: str = "tables") -> list[Path]:
+    """The TOML files of a folder of tables, by name.
+
+    Args:
+        name: Of the program's own folder, as for `data_folder`.
+        folder: Another one to read instead.
+        of: What they are.
+
+    Raises:
+        IntegrityError: It is not there, or holds none.
+    """
+    found = sorted((folder or data_folder(name)).glob("*.toml"))
+    if not found:
+        raise IntegrityError(f"holds no {of}", where=folder or name, fix="install ttl-deploy again")
+    return found

@@ -14,7 +14,7 @@ from pydantic import Field, model_validator
 
 from ttl_deploy.documents import read_toml
 from ttl_deploy.errors import IntegrityError
-from ttl_deploy.resources import data_folder
+from ttl_deploy.resources import data_tables
 from ttl_deploy.spec import SCHEMA_VERSION, InputSpec, ModelSpec, Record, TaskSpec, read_record
 
 FOLDER = "benchmarks/paper"
@@ -205,10 +205,7 @@ def load_tables(folder: Path | None = None) -> tuple[PaperTable, ...]:
     Raises:
         IntegrityError: A file is not TOML, or a field is missing, unknown or wrong; the error names both.
     """
-    found = sorted((folder or data_folder(FOLDER)).glob("*.toml"))
-    if not found:
-        raise IntegrityError("holds no tables", where=folder or FOLDER, fix="install ttl-deploy again")
-    return tuple(_read(path) for path in found)
+    return tuple(_read(path) for path in data_tables(FOLDER, folder))
 
 
 def run_time_ratios(table: PaperTable) -> list[RunTimeRatio]:

@@ -15,7 +15,7 @@ from ttl_deploy.documents import read_toml
 from ttl_deploy.errors import BadInputError, IntegrityError, near
 from ttl_deploy.hardware import Hardware
 from ttl_deploy.latency.roofline import Floor, Peaks, Work, floor
-from ttl_deploy.resources import data_folder
+from ttl_deploy.resources import data_tables
 from ttl_deploy.spec import SCHEMA_VERSION, Record, read_record
 
 FOLDER = "export/targets"
@@ -98,10 +98,7 @@ def load_targets(folder: Path | None = None) -> tuple[Target, ...]:
     Raises:
         IntegrityError: A file is not TOML, or a figure is missing, unknown, wrong or without a source.
     """
-    found = sorted((folder or data_folder(FOLDER)).glob("*.toml"))
-    if not found:
-        raise IntegrityError("holds no devices", where=folder or FOLDER, fix="install ttl-deploy again")
-    return tuple(_read(path) for path in found)
+    return tuple(_read(path) for path in data_tables(FOLDER, folder, "devices"))
 
 
 def get_target(name: str) -> Target:

@@ -15,8 +15,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, model_validator
 
 from ttl_deploy.documents import read_toml
-from ttl_deploy.errors import IntegrityError
-from ttl_deploy.resources import data_folder
+from ttl_deploy.resources import data_tables
 from ttl_deploy.spec import SCHEMA_VERSION, Record, read_record
 
 FOLDER = "benchmarks/paper/accuracy"
@@ -138,10 +137,7 @@ def load_accuracies(folder: Path | None = None) -> tuple[AccuracyTable, ...]:
     Raises:
         IntegrityError: A file is not TOML, or a field is missing, unknown or wrong; the error names both.
     """
-    found = sorted((folder or data_folder(FOLDER)).glob("*.toml"))
-    if not found:
-        raise IntegrityError("holds no tables", where=folder or FOLDER, fix="install ttl-deploy again")
-    return tuple(read_record(AccuracyTable, read_toml(path), path) for path in found)
+    return tuple(read_record(AccuracyTable, read_toml(path), path) for path in data_tables(FOLDER, folder))
 
 
 def _with_cells(row: Any, unit: Unit) -> Any:

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from ttl_deploy.documents import read_toml
 from ttl_deploy.errors import BadInputError, DamagedError, near
 from ttl_deploy.papers.accuracy import load_accuracies
-from ttl_deploy.resources import data_folder
+from ttl_deploy.resources import data_folder, data_tables
 from ttl_deploy.spec import AnyRecord, Data, Network, Protocol, read_record
 from ttl_deploy.spec.recipe import RecipeFile, Sections, over, said_in
 from ttl_deploy.spec.record import first_problem
@@ -27,7 +27,7 @@ AnyProtocol = TypeVar("AnyProtocol", bound=Protocol)
 
 def recipe_names() -> tuple[str, ...]:
     """The papers' recipes that come with the program."""
-    return tuple(sorted(path.stem for path in data_folder(FOLDER).glob("*.toml")))
+    return tuple(path.stem for path in data_tables(FOLDER))
 
 
 def read_recipe(name: str) -> RecipeFile:
