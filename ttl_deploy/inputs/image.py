@@ -243,13 +243,8 @@ def normalise(pixels: NDArray[np.uint8], spec: PreprocessSpec) -> NDArray[np.flo
 
 def _array(source: Path | bytes, where: str) -> NDArray[Any]:
     """The array of a file that NumPy's `save` wrote; nothing in it is executed."""
-    try:
-        return npy.array_of(source if isinstance(source, bytes) else _whole(source, where))
-    except ValueError as error:
-        way = "write it with numpy.save, as uint8 or uint16"
-        raise UnreadableImageError(
-            f"is a damaged array: {' '.join(str(error).split())}", where=where, fix=way
-        ) from error
+    content = source if isinstance(source, bytes) else _whole(source, where)
+    return npy.read_array(content, where, "write it with numpy.save, as uint8 or uint16")
 
 
 def _planes(array: NDArray[Any], spec: PreprocessSpec, where: str) -> list[NDArray[np.uint8]]:

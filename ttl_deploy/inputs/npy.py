@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ttl_deploy.errors import UnreadableImageError
+
 MAGIC = b"\x93NUMPY"
 """How a file begins."""
 
@@ -33,6 +35,24 @@ def described(head: bytes) -> tuple[tuple[int, ...], bool, np.dtype[Any], int]:
     if dtype.names or dtype.subdtype or not dtype.itemsize:
         raise ValueError(f"values of type {dtype} are not read")
     return shape, is_fortran, dtype, stream.tell()
+
+
+def read_array(content: bytes, where: str, fix: str) -> NDArray[Any]:
+    """As `array_of`, of an input.
+
+    Args:
+        content: Of the file.
+        where: What an error calls it.
+        fix: The way out.
+
+    Raises:
+        UnreadableImageError: As `array_of`.
+    """
+    try:
+        return array_of(content)
+    except ValueError as error:
+        what = f"is a damaged array: {' '.join(str(error).split())}"
+        raise UnreadableImageError(what, where=where, fix=fix) from error
 
 
 def array_of(content: bytes) -> NDArray[Any]:

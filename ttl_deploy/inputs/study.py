@@ -97,7 +97,8 @@ def _read(source: Path | bytes, where: str) -> Study:
         return _series(source, where)
     head = _head(source)
     if head.startswith(npy.MAGIC):
-        return array_study(_array(source, where), where)
+        values = npy.read_array(_content(source, where), where, "write it with numpy.save")
+        return array_study(values, where)
     if _is_nifti(head):
         return _nifti(source, where)
     if dicom.is_dicom(head):
@@ -154,20 +155,14 @@ def _head(source: Path | bytes) -> bytes:
         return handle.read(dicom.HEAD)
 
 
-def _array(source: Path | bytes, where: str) -> NDArray[Any]:
-    try:
-        return npy.array_of(source) if isinstance(source, bytes) else npy.array_of(_bytes(source, where))
-    except ValueError as error:
-        what = f"is a damaged array: {' '.join(str(error).split())}"
-        raise UnreadableImageError(what, where=where, fix="write it with numpy.save") from error
-
-
-def _bytes(path: Path, where: str) -> bytes:
-    size, most = path.stat().st_size, 8 * MOST_VOXELS
+def _content(source: Path | bytes, where: str) -> bytes:
+    if isinstance(source, bytes):
+        return source
+    size, most = source.stat().st_size, 8 * MOST_VOXELS
     if size > most:
         what = f"has {size:,} bytes, more than the limit of {most:,}"
         raise UnreadableImageError(what, where=where, fix="restore it, or save it as a smaller one")
-    return path.read_bytes()
+    return source.read_bytes()
 
 
 def _refuse_large(shape: Sequence[int], where: str) -> None:
@@ -197,7 +192,7 @@ def _nifti(source: Path | bytes, where: str) -> Study:
         raise UndecodedImageError(what, where=where, packages="'ttl-deploy[medical]'")
     import nibabel
 
-    content = source if isinstance(source, bytes) else _bytes(source, where)
+    content = _content(source, where)
     packed = content.startswith(_GZIP)
     stream: Any = gzip.GzipFile(fileobj=io.BytesIO(content)) if packed else io.BytesIO(content)
     head = stream.read(_HEADER)
