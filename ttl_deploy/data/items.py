@@ -120,9 +120,9 @@ class SeriesSource:
         return load_input(self.path, spec)
 
 
-def source_at(path: Path) -> FileSource | SeriesSource:
-    """What is at a path: a file, or the folder of a series."""
-    return SeriesSource(path) if is_folder(path) else FileSource(path)
+def source_at(path: Path, kind: str) -> FileSource | SeriesSource:
+    """What is at a path as an input of a kind of `InputSpec`: a file, or of volumes the folder of a series."""
+    return SeriesSource(path) if READERS[kind].folders and is_folder(path) else FileSource(path)
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,7 @@ from ttl_deploy.data.several_labels import UnknownPolicy, settle_several
 from ttl_deploy.data.values import merged, one_writing
 from ttl_deploy.errors import BadInputError, near
 from ttl_deploy.files import exists, is_file, is_folder
+from ttl_deploy.inputs.reading import READERS
 from ttl_deploy.spec import Data, Reading, TaskSpec
 from ttl_deploy.tasks import TASKS
 
@@ -102,7 +103,7 @@ def read_dataset(
     else:
         listing = _list(path, classes, columns, sides, options=options, several=False, kind=kind)
         found = settle_one(path, listing, classes, task, ignore=ignore_other_labels, options=options)
-    entries = found.entries if kind == "image" else _with_folders(found.entries)
+    entries = _with_folders(found.entries, kind)
     _refuse_missing(path, entries, columns.template if options else None)
     if patient_pattern is not None and columns.patient:
         entries = _patients_within(entries, pattern_of_patients(patient_pattern))
@@ -251,10 +252,12 @@ def _tables(
     return with_own_sides(path, listing, sides, read) if sides else listing
 
 
-def _with_folders(entries: Sequence[Entry]) -> list[Entry]:
-    """The entries, of which those that name a folder are the series in it."""
+def _with_folders(entries: Sequence[Entry], kind: str) -> list[Entry]:
+    """The entries, of which those that name a folder are the series in it, where a kind of inputs has such."""
+    if not READERS[kind].folders:
+        return list(entries)
     return [
-        replace(entry, source=source_at(entry.source.path)) if isinstance(entry.source, FileSource) else entry
+        replace(entry, source=source_at(entry.source.path, kind)) if isinstance(entry.source, FileSource) else entry
         for entry in entries
     ]
 

@@ -69,11 +69,11 @@ def read_folder(folder: Path, kind: str = "image") -> Listing:
         groups = [
             _ClassFolder(c.name, side_of(s.name) if divided else None, c) for s in sides for c in _classes_of(s, reader)
         ]
-        return _listing(folder, groups, reader)
+        return _listing(folder, groups, kind)
     inside = [_ClassFolder(c.name, side_of(s.name), s) for c in top for s in _subfolders(c)]
     if len(top) > 1 and all(c.split for c in inside) and {c.label for c in inside} == {c.name for c in top}:
-        return _listing(folder, inside, reader)
-    return _listing(folder, [_ClassFolder(c.name, None, c) for c in top], reader)
+        return _listing(folder, inside, kind)
+    return _listing(folder, [_ClassFolder(c.name, None, c) for c in top], kind)
 
 
 def is_leftover(name: str) -> bool:
@@ -87,7 +87,8 @@ def real_folder(path: str | Path) -> tuple[int, int]:
     return facts.st_dev, facts.st_ino
 
 
-def _listing(folder: Path, groups: Sequence[_ClassFolder], reader: Reader) -> Listing:
+def _listing(folder: Path, groups: Sequence[_ClassFolder], kind: str) -> Listing:
+    reader = READERS[kind]
     passed: Counter[str] = Counter(_kind(entry) for entry in folder.iterdir() if not entry.is_dir())
     passed.update("system folder" for entry in folder.iterdir() if entry.is_dir() and is_leftover(entry.name))
     entries = [
@@ -96,7 +97,7 @@ def _listing(folder: Path, groups: Sequence[_ClassFolder], reader: Reader) -> Li
             label=group.label,
             patient=None,
             split=group.split,
-            source=source_at(path),
+            source=source_at(path, kind),
             place=str(path),
         )
         for group in groups

@@ -32,7 +32,8 @@ class Reader:
         array: An array in memory; the last argument is what an error calls it.
         shape_problem: What is wrong with an array's shape for so many channels, and the way out; or None.
         is_file: Whether a file of a folder is an input, by its name or first bytes.
-        is_folder: Whether a folder is one input, with all that it holds.
+        folders: Whether a folder may be one input.
+        is_folder: Whether a folder is one, with all that it holds.
         called: What several are called.
         given: What to do where there are none.
     """
@@ -41,6 +42,7 @@ class Reader:
     array: Callable[[NDArray[Any], PreprocessSpec, str], Pixels]
     shape_problem: Callable[[Sequence[int], int], tuple[str, str] | None]
     is_file: Callable[[str | Path], bool]
+    folders: bool
     is_folder: Callable[[Path], bool]
     called: str
     given: str
@@ -52,6 +54,7 @@ READERS: Mapping[str, Reader] = {
         image.array_pixels,
         image.shape_problem,
         image_kinds.is_image,
+        False,
         lambda _folder: False,
         "images",
         "give PNG, JPEG, TIFF, DICOM and the like; for volumes choose a backbone that reads them",
@@ -61,6 +64,7 @@ READERS: Mapping[str, Reader] = {
         volume.array_pixels,
         volume.shape_problem,
         study.is_study,
+        True,
         study.is_series,
         "studies",
         "give NIfTI, .npy or folders of DICOM slices; for images choose a backbone that reads them",

@@ -14,7 +14,7 @@ from ttl_deploy.data.cache import PixelCache
 from ttl_deploy.data.columns import normal
 from ttl_deploy.data.h5_arrays import is_h5
 from ttl_deploy.data.image_paths import ImagePaths
-from ttl_deploy.data.items import ArraySource, Dataset, FileSource, Item, source_at
+from ttl_deploy.data.items import ArraySource, Dataset, Item, source_at
 from ttl_deploy.data.manifest import columns_of, read_dataset
 from ttl_deploy.data.npz_arrays import NpzArrays
 from ttl_deploy.data.prepared import Prepared, assemble, cached_masks
@@ -22,7 +22,7 @@ from ttl_deploy.data.read_csv import locate, open_table
 from ttl_deploy.data.read_folder import is_leftover
 from ttl_deploy.data.read_npz import images_of
 from ttl_deploy.errors import BadInputError
-from ttl_deploy.inputs.reading import READERS, Reader
+from ttl_deploy.inputs.reading import READERS
 from ttl_deploy.progress import SILENT, Reporter
 from ttl_deploy.spec import PreprocessSpec, Reading
 from ttl_deploy.tasks import Label, Task
@@ -85,7 +85,7 @@ def _unlabelled(path: Path, task: Task, reading: Reading, kind: str) -> tuple[It
     if is_h5(path):
         return None
     if path.is_dir():
-        return _loose(path, task.unlabelled, READERS[kind])
+        return _loose(path, task.unlabelled, kind)
     if path.suffix.lower() == ".csv" and path.is_file():
         return _listed(path, task, reading, kind)
     if path.suffix.lower() == ".npz" and path.is_file():
@@ -93,14 +93,15 @@ def _unlabelled(path: Path, task: Task, reading: Reading, kind: str) -> tuple[It
     return None
 
 
-def _loose(folder: Path, label: Label, reader: Reader) -> tuple[Item, ...] | None:
+def _loose(folder: Path, label: Label, kind: str) -> tuple[Item, ...] | None:
+    reader = READERS[kind]
     if reader.is_folder(folder):
-        return (Item(folder.name, label, None, None, source_at(folder)),)
+        return (Item(folder.name, label, None, None, source_at(folder, kind)),)
     kept = [entry for entry in folder.iterdir() if not is_leftover(entry.name)]
     if any(entry.is_dir() and not reader.is_folder(entry) for entry in kept):
         return None
     found = sorted(entry for entry in kept if entry.is_dir() or (entry.is_file() and reader.is_file(entry)))
-    return tuple(Item(entry.name, label, None, None, source_at(entry)) for entry in found)
+    return tuple(Item(entry.name, label, None, None, source_at(entry, kind)) for entry in found)
 
 
 def _listed(table: Path, task: Task, reading: Reading, kind: str) -> tuple[Item, ...] | None:
@@ -119,8 +120,7 @@ def _listed(table: Path, task: Task, reading: Reading, kind: str) -> tuple[Item,
     cells = [(cells[column], f"{table}:{line}") for line, cells in rows if cells.get(column)]
     found = [cell if paths is None else paths.of(cell, place) for cell, place in cells]
     names = dict.fromkeys(locate(table.parent, path)[0] for path in found)
-    at = FileSource if kind == "image" else source_at
-    return tuple(Item(name, task.unlabelled, None, None, at(table.parent / name)) for name in names)
+    return tuple(Item(name, task.unlabelled, None, None, source_at(table.parent / name, kind)) for name in names)
 
 
 def _rows(path: Path, label: Label, kind: str) -> tuple[Item, ...] | None:
