@@ -407,3 +407,12 @@ def test_timing_is_kept_apart_from_history(data: Data, tmp_path: Path) -> None:
     lines = [json.loads(line) for line in (run.folder / "timing.jsonl").read_text().splitlines()]
     assert [line["epoch"] for line in lines] == [1, 2]
     assert all("seconds" not in row for row in run.history())
+
+
+def test_volumes_train_in_fp32_on_a_cpu() -> None:
+    """In bfloat16 the weights' gradients of 3-D convolutions came out infinite at some sizes (PyTorch 2.14.1)."""
+    precision, sentence = resolve_precision("auto", "cpu", "volume")
+    assert precision == "fp32"
+    assert "not to be trusted" in sentence
+    with pytest.raises(BadInputError, match=r"--precision bf16: .*; pass --precision fp32"):
+        resolve_precision("bf16", "cpu", "volume")

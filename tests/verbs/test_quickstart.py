@@ -87,3 +87,14 @@ def test_what_it_gives_outlives_the_runs_it_removes(
     outcome = quickstart(report=tmp_path / "report.html")
     assert outcome.small["test"]["auroc"] == open_run(trained).metrics()["test"]["auroc"]
     assert outcome.manifest.parity is not None
+
+
+@pytest.mark.slow
+def test_studies_of_slices_from_end_to_end(tmp_path: Path, brief: None) -> None:
+    outcome = quickstart(report=tmp_path / "report.html", task="ct")
+    assert outcome.small["test"]["auroc_interval"][0] > 0.5
+    assert outcome.manifest.model.input.kind == "volume"
+    page = (tmp_path / "report.html").read_text()
+    assert "vessels full of contrast" in page
+    with pytest.raises(BadInputError, match="unknown task 'cta'"):
+        quickstart(report=tmp_path / "other.html", task="cta")

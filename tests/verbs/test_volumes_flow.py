@@ -85,6 +85,7 @@ def test_a_run_is_repeated_from_its_own_configuration(trained_on_ct: Path, tmp_p
         (["--high-bit-depth", "min-max"], "--high-bit-depth: backbone resnext3d50 reads volumes"),
         (["--task", "segmentation"], "reads volumes, and task segmentation is of images"),
         (["--hu-window", "5,5"], "the window 5 to 5 is empty"),
+        (["--precision", "bf16", "--device", "cpu"], "3-D convolutions in bfloat16 are not to be trusted on a CPU"),
         (["--backbone", "resnet18", "--spacing", "1,1,1"], "--spacing: backbone resnet18 reads images"),
         (["--backbone", "resnet18", "--hu-window", "0,80"], "--hu-window: backbone resnet18 reads images"),
     ],

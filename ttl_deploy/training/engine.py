@@ -46,13 +46,24 @@ def resolve_device(device: str) -> Accelerator:
     return "cuda"
 
 
-def resolve_precision(precision: str, accelerator: Accelerator) -> tuple[Precision, str]:
+def resolve_precision(precision: str, accelerator: Accelerator, kind: str = "image") -> tuple[Precision, str]:
     """What `auto` or an asked precision means on an accelerator, and the sentence that says why.
 
+    Args:
+        precision: The word.
+        accelerator: `cpu` or `cuda`.
+        kind: Of the network's inputs, as in `InputSpec`.
+
     Raises:
-        BadInputError: Unknown precision, or fp16 on a CPU.
+        BadInputError: Unknown precision, fp16 on a CPU, or bf16 of volumes on a CPU.
     """
     precision = meant(precision, PRECISIONS, ("auto", *_FABRIC_PRECISION))
+    # Seen in PyTorch 2.14.1: at some sizes the weights' gradients are infinite, or far off and finite.
+    if accelerator == "cpu" and kind == "volume" and precision in ("auto", "bf16"):
+        why = "PyTorch's gradients of 3-D convolutions in bfloat16 are not to be trusted on a CPU"
+        if precision == "bf16":
+            raise BadInputError(why, where="--precision bf16", fix="pass --precision fp32")
+        return "fp32", f"precision fp32: {why}"
     if precision == "auto":
         return _automatic(accelerator)
     for name in _FABRIC_PRECISION:

@@ -105,7 +105,7 @@ def train(
     place = Path(out)
     refuse_existing_run(place, overwrite=overwrite)
     check(data, model, protocol)
-    fabric = _device(protocol, reporter)
+    fabric = _device(model, protocol, reporter)
     dataset = dataset_of(data, kind_of(model))
     model_spec, preprocess = specs(model, data, dataset.classes)
     refuse_point(protocol.operating_point, dataset.task)
@@ -366,10 +366,10 @@ def _without_tf32() -> Iterator[None]:
         torch.backends.cudnn.allow_tf32 = before
 
 
-def _device(protocol: Protocol, reporter: Reporter) -> Fabric:
+def _device(model: Model, protocol: Protocol, reporter: Reporter) -> Fabric:
     """Starts the device."""
     accelerator = resolve_device(protocol.device)
-    precision, sentence = resolve_precision(protocol.precision, accelerator)
+    precision, sentence = resolve_precision(protocol.precision, accelerator, kind_of(model))
     reporter.info(f"{hardware.describe().name}; {sentence}")
     return make_fabric(accelerator, precision)
 
@@ -396,7 +396,7 @@ def _configure(
         reading=Reading(**{**data.shared(Reading), "classes": model_spec.classes}),
         weights=weights if weights in _NAMED_WEIGHTS else str(Path(weights).resolve()),
         init=init,
-        precision=resolve_precision(protocol.precision, accelerator)[0],
+        precision=resolve_precision(protocol.precision, accelerator, model_spec.input.kind)[0],
         accelerator=accelerator,
         **protocol.shared(Recipe),
     )

@@ -89,7 +89,7 @@ SUBJECTS: Mapping[str, Subject] = {
         {"hu_window": (-100.0, 500.0)},
         {"backbone": "resnext3d50", "image_size": synthetic_ct.SIZE, "channels": 1},
         "layer1.0",
-        {"epochs": 15, "learning_rate": 3e-3, "batch_size": 16, "augment": {"steps": ("hflip=0.5", "vflip=0.5")}},
+        {"epochs": 15, "learning_rate": 1e-3, "batch_size": 16, "augment": {"steps": ("hflip=0.5", "vflip=0.5")}},
         "x".join(map(str, synthetic_ct.SIZE)),
         "The middle slices of studies. Both classes have vessels full of contrast and as many soft blobs of the same "
         "density; only whether these lie beside the vessels or fill them differs.",
