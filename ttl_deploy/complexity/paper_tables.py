@@ -33,7 +33,7 @@ class Printed(Record):
     """
 
     parameters_m: float = Field(gt=0)
-    macs_g: float | None = Field(None, gt=0)
+    macs_g: float | None = Field(default=None, gt=0)
     run_ms: dict[Device, float] = Field(default_factory=dict)
 
 
@@ -57,9 +57,9 @@ class Construction(Record):
     backbone: str
     method: str
     cut: str | None = None
-    trained_layers: int | None = Field(None, ge=1)
+    trained_layers: int | None = Field(default=None, ge=1)
     head: str
-    slim: int = Field(2, ge=2)
+    slim: int = Field(default=2, ge=2)
     outputs: int = Field(ge=1)
     input: tuple[int, ...] = Field(min_length=2)
     parameters_of: Literal["model", "features", "whole encoder"] = "model"

@@ -54,14 +54,14 @@ class Job(Record):
     artifact: PathText | None = None
     placement: Placement = Placement()
     trust: Trust = Trust()
-    loader: str | None = Field(None, pattern=r"^[\w.]+:\w+$")
+    loader: str | None = Field(default=None, pattern=r"^[\w.]+:\w+$")
     argument: dict[str, Any] = Field(default_factory=dict)
     precision: str = "fp32"
-    batch: int = Field(1, ge=1)
-    min_samples: int = Field(50, ge=1)
-    min_seconds: float = Field(2.0, ge=0)
-    max_seconds: float = Field(20.0, gt=0)
-    timeout_s: float = Field(600.0, gt=0)
+    batch: int = Field(default=1, ge=1)
+    min_samples: int = Field(default=50, ge=1)
+    min_seconds: float = Field(default=2.0, ge=0)
+    max_seconds: float = Field(default=20.0, gt=0)
+    timeout_s: float = Field(default=600.0, gt=0)
     scenario: Scenario = Scenario()
 
     @model_validator(mode="after")

@@ -25,9 +25,9 @@ READY = "ready"
 class Block(Record):
     """How long one block is, as in `measure_session`."""
 
-    min_samples: int = Field(10, ge=1)
-    min_seconds: float = Field(0.5, ge=0)
-    max_seconds: float = Field(10.0, gt=0)
+    min_samples: int = Field(default=10, ge=1)
+    min_seconds: float = Field(default=0.5, ge=0)
+    max_seconds: float = Field(default=10.0, gt=0)
 
 
 class PersistentWorker(Closing):

@@ -48,11 +48,11 @@ class Target(Record):
     kind: Literal["cpu", "gpu", "module"]
     match: tuple[str, ...] = Field(min_length=1)
     cores: int = Field(gt=0)
-    memory_gib: float | None = Field(None, gt=0)
+    memory_gib: float | None = Field(default=None, gt=0)
     cache_mib: float = Field(ge=0)
     gb_s: float = Field(gt=0)
     gop_s: dict[Precision, float] = Field(min_length=1)
-    compute_capability: str | None = Field(None, pattern=r"^\d+\.\d$")
+    compute_capability: str | None = Field(default=None, pattern=r"^\d+\.\d$")
     sources: dict[str, str]
     note: str | None = None
 

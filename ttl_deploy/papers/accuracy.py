@@ -38,7 +38,7 @@ class Cell(Record):
 
     printed: str
     value: float = Field(ge=0, le=1)
-    spread: float | None = Field(None, ge=0, le=1)
+    spread: float | None = Field(default=None, ge=0, le=1)
 
 
 class AccuracyRow(Record):

@@ -78,9 +78,9 @@ class Changes(Record):
 
     auroc: Change = Change()
     auprc: Change = Change()
-    quadratic_kappa: Change | None = Field(None, exclude_if=lambda change: change is None)
-    dice: Change | None = Field(None, exclude_if=lambda change: change is None)
-    jaccard: Change | None = Field(None, exclude_if=lambda change: change is None)
+    quadratic_kappa: Change | None = Field(default=None, exclude_if=lambda change: change is None)
+    dice: Change | None = Field(default=None, exclude_if=lambda change: change is None)
+    jaccard: Change | None = Field(default=None, exclude_if=lambda change: change is None)
     ece: Change = Change()
     calibration: Change = Change()
     brier: Change = Change()

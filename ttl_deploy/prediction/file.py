@@ -93,7 +93,7 @@ class Provenance(Record):
     classes: tuple[str, ...]
     precision: str
     activation: str | None = None
-    operating_point: OperatingPoint | None = Field(None, exclude_if=lambda point: point is None)
+    operating_point: OperatingPoint | None = Field(default=None, exclude_if=lambda point: point is None)
     runtime: str
     device: str
     artifact: PathText

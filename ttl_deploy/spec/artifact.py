@@ -80,7 +80,9 @@ class ParityRecord(Record):
     label_agreement: float
     auroc: tuple[float | None, float | None]
     auprc: tuple[float | None, float | None]
-    quadratic_kappa: tuple[float | None, float | None] | None = Field(None, exclude_if=lambda pair: pair is None)
+    quadratic_kappa: tuple[float | None, float | None] | None = Field(
+        default=None, exclude_if=lambda pair: pair is None
+    )
     verdict: Literal["pass", "fail", "inconclusive"]
     reason: str
     images_needed: int | None = None
@@ -97,9 +99,9 @@ class ParityRecord(Record):
     logit_offset: float | None = None
     calibration_interval: tuple[float, float] | None = None
     preprocessing: tuple[str, ...] = ()
-    mask_overlap: tuple[float, float] | None = Field(None, exclude_if=lambda pair: pair is None)
-    dice: tuple[float | None, float | None] | None = Field(None, exclude_if=lambda pair: pair is None)
-    dice_interval: tuple[float, float] | None = Field(None, exclude_if=lambda pair: pair is None)
+    mask_overlap: tuple[float, float] | None = Field(default=None, exclude_if=lambda pair: pair is None)
+    dice: tuple[float | None, float | None] | None = Field(default=None, exclude_if=lambda pair: pair is None)
+    dice_interval: tuple[float, float] | None = Field(default=None, exclude_if=lambda pair: pair is None)
 
 
 class ArtifactManifest(OneInput):
@@ -143,7 +145,7 @@ class ArtifactManifest(OneInput):
     input_type: Literal["float32", "uint8"] = "float32"
     output_name: str = "logits"
     activation: Literal["none", "softmax", "sigmoid"] = "none"
-    operating_point: OperatingPoint | None = Field(None, exclude_if=lambda point: point is None)
+    operating_point: OperatingPoint | None = Field(default=None, exclude_if=lambda point: point is None)
     parameters: int
     macs: int
     files: dict[str, FileRecord]

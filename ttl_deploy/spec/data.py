@@ -39,10 +39,10 @@ class SplitSpec(Record):
     train: Fraction = 0.64
     val: Fraction = 0.16
     test: Fraction = 0.20
-    folds: int | None = Field(None, ge=2)
-    fold: int | None = Field(None, ge=0)
+    folds: int | None = Field(default=None, ge=2)
+    fold: int | None = Field(default=None, ge=0)
     seed: int = 0
-    fold_holds: Literal["test", "val+test"] = Field("test", exclude_if=lambda held: held == "test")
+    fold_holds: Literal["test", "val+test"] = Field(default="test", exclude_if=lambda held: held == "test")
 
     @model_validator(mode="after")
     def _adds_up(self) -> Self:
@@ -220,12 +220,12 @@ class Data(Reading):
     split_seed: SplitSeed = 0
     crop: Crop = "center"
     high_bit_depth: HighBitDepth = "full-range"
-    hu_window: Annotated[Window, Said(text=True, default="-100,900")] = Field(
-        DEFAULT_WINDOW, exclude_if=lambda window: window == DEFAULT_WINDOW
-    )
-    spacing: Annotated[Spacing, Said(text=True, default="the whole study")] = Field(
-        None, exclude_if=lambda spacing: spacing is None
-    )
+    hu_window: Annotated[
+        Window, Field(exclude_if=lambda window: window == DEFAULT_WINDOW), Said(text=True, default="-100,900")
+    ] = DEFAULT_WINDOW
+    spacing: Annotated[
+        Spacing, Field(exclude_if=lambda spacing: spacing is None), Said(text=True, default="the whole study")
+    ] = None
     cache: Annotated[
         Path | None, Field(description="Folder of the pixel cache."), Said(default="the user's cache folder")
     ] = None

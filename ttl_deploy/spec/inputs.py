@@ -227,7 +227,7 @@ class PreprocessSpec(OfInput):
     high_bit_depth: HighBitDepth = "full-range"
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
-    volume: VolumeSpec | None = Field(None, exclude_if=lambda rule: rule is None)
+    volume: VolumeSpec | None = Field(default=None, exclude_if=lambda rule: rule is None)
 
     @model_validator(mode="after")
     def _one_per_channel(self) -> Self:

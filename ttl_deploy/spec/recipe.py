@@ -33,8 +33,8 @@ class SeriesDefaults(Record):
         fold_holds: What a fold is; see `SplitSpec`.
     """
 
-    repeats: int | None = Field(None, ge=1)
-    folds: int | None = Field(None, ge=2)
+    repeats: int | None = Field(default=None, ge=1)
+    folds: int | None = Field(default=None, ge=2)
     fold_holds: FoldHolds = "test"
 
 

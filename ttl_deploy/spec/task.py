@@ -31,7 +31,7 @@ class TaskSpec(Record):
     """
 
     kind: str = "multiclass"
-    positive_from: str | None = Field(None, exclude_if=lambda name: name is None)
+    positive_from: str | None = Field(default=None, exclude_if=lambda name: name is None)
 
     def __str__(self) -> str:
         return self.kind if self.positive_from is None else f"{self.kind} (positive from {self.positive_from})"

@@ -33,11 +33,13 @@ class AugmentSpec(Record):
     """Training-time augmentation: random crop and slight rotation (paper, appendix A.1), or any steps."""
 
     crop_scale: float = Field(
-        0.8, gt=0, le=1, description="Smallest area of the random crop as a fraction of the image; 1: none."
+        default=0.8, gt=0, le=1, description="Smallest area of the random crop as a fraction of the image; 1: none."
     )
-    rotation: float = Field(10.0, ge=0, le=180, description="Largest random rotation to either side, degrees; 0: none.")
+    rotation: float = Field(
+        default=10.0, ge=0, le=180, description="Largest random rotation to either side, degrees; 0: none."
+    )
     flip: float = Field(
-        0.0, ge=0, le=1, description="Probability of a horizontal flip. 0: mirrored anatomy is another anatomy."
+        default=0.0, ge=0, le=1, description="Probability of a horizontal flip. 0: mirrored anatomy is another anatomy."
     )
     steps: Annotated[
         tuple[str, ...] | None,

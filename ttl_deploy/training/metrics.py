@@ -97,8 +97,8 @@ class Metrics(Record):
     auprc_interval: Interval | None
     sensitivity_at_90_specificity: float | None
     sensitivity_at_95_specificity: float | None
-    quadratic_kappa: float | None = Field(None, exclude_if=lambda value: value is None)
-    quadratic_kappa_interval: Interval | None = Field(None, exclude_if=lambda value: value is None)
+    quadratic_kappa: float | None = Field(default=None, exclude_if=lambda value: value is None)
+    quadratic_kappa_interval: Interval | None = Field(default=None, exclude_if=lambda value: value is None)
     accuracy: float
     balanced_accuracy: float
     brier: float

@@ -96,8 +96,8 @@ class RunRecord(Record):
 
     val: Metrics | MaskMetrics
     test: Metrics | MaskMetrics
-    operating_point: Operation | None = Field(None, exclude_if=lambda point: point is None)
-    paper: Beside | None = Field(None, exclude_if=lambda found: found is None)
+    operating_point: Operation | None = Field(default=None, exclude_if=lambda point: point is None)
+    paper: Beside | None = Field(default=None, exclude_if=lambda found: found is None)
     images: dict[str, int]
     unreadable: int = 0
     best_epoch: int = Field(ge=0)

@@ -57,7 +57,7 @@ class MaskMetrics(Record):
     cross_entropy: float
     bootstrap: int
     seed: int = 0
-    caution: str | None = Field(None, exclude_if=lambda text: text is None)
+    caution: str | None = Field(default=None, exclude_if=lambda text: text is None)
 
 
 def overlaps(both: NDArray[Any], said: NDArray[Any], drawn: NDArray[Any]) -> dict[str, Floats]:
