@@ -19,18 +19,20 @@ from ttl_deploy.tasks.task import Truth, rankable, rarest
 from ttl_deploy.training.metrics import (
     ECE_BINS,
     KAPPA,
-    Ranked,
+    Agreement,
     auprc,
     auroc,
     brier,
     expected_calibration_error,
-    kappas,
     quadratic_kappa,
 )
+from ttl_deploy.training.ranked import Ranked
+from ttl_deploy.training.resampling import Floats, Sides, Times, blocks, numbered, once
 
-Floats = NDArray[np.float64]
 Labels = NDArray[np.int64]
 Interval = tuple[float, float]
+Move = Callable[[Times], Floats]
+"""Of resamples, how much a measure is higher of the candidate than of the reference, (B,)."""
 
 QUANTILE_975 = 1.959963984540054
 """Of the normal distribution: half of a 95 % interval in standard errors."""
@@ -122,24 +124,19 @@ def changes(
     Raises:
         ValueError: There are not as many groups as images.
     """
-    if groups is not None and len(groups) != len(labels):
-        raise ValueError(f"{len(groups)} groups for {len(labels)} images")
-    clusters = _clusters(groups, len(labels))
-    pair = _Pair(task, labels, (reference, candidate))
-    drawn = _resamples(pair.truth, clusters, bootstrap, seed)
-    rows = np.concatenate([*drawn, np.empty((0, len(labels)), dtype=np.int32)])
-    if len(rows) < bootstrap / 2:
-        rows = rows[:0]  # what is left would say little and look like much
+    clusters = numbered(groups, len(labels))
+    pair = _Pair(task, labels, (reference, candidate), clusters)
+    drawn = _resampled(pair, bootstrap, seed)
     return Changes(
-        auroc=_auroc_change(pair, clusters) if pair.ranked else Change(),
-        auprc=_auprc_change(pair, rows) if pair.ranked else Change(),
-        quadratic_kappa=_kappa_change(pair, rows) if KAPPA in task.METRICS else None,
-        ece=_ece_change(pair, rows),
+        auroc=_auroc_change(pair) if pair.ranked else Change(),
+        auprc=_change(pair.measured(auprc), drawn["auprc"]) if pair.ranked else Change(),
+        quadratic_kappa=_change(pair.measured(quadratic_kappa), drawn[KAPPA]) if KAPPA in task.METRICS else None,
+        ece=_change(pair.measured(expected_calibration_error), drawn["ece"]),
         step=_step(pair) if pair.ranked else None,
-        calibration=_calibration_change(pair, rows),
-        brier=_brier_change(pair, rows),
+        calibration=_change(_calibrations(pair), drawn["calibration"]),
+        brier=_change(pair.measured(brier), drawn["brier"]),
         patients=None if groups is None else int(clusters.max()) + 1,
-        bootstrap=len(rows),
+        bootstrap=len(drawn["brier"]),
         seed=seed,
     )
 
@@ -172,13 +169,14 @@ class _Pair:
         task: What they mean.
         labels: (N,) or (N, K), as the task has them.
         sides: Reference and candidate, (N, K) each.
+        clusters: (N,), the number of each image's patient.
         truth: (N, M); see `Task.truth`.
         scores: Of each side, (N, M).
         chosen: The columns of the headline.
     """
 
-    def __init__(self, task: Task, labels: Labels, sides: tuple[Floats, Floats]) -> None:
-        self.task, self.labels, self.sides = task, labels, sides
+    def __init__(self, task: Task, labels: Labels, sides: tuple[Floats, Floats], clusters: Labels) -> None:
+        self.task, self.labels, self.sides, self.clusters = task, labels, sides, clusters
         self.truth = task.truth(labels)
         self.scores = task.scores(sides[0]), task.scores(sides[1])
         self.chosen = task.headline(self.truth)
@@ -193,10 +191,10 @@ class _Pair:
         return [measure(self.labels, side, self.task) for side in self.sides]
 
 
-def _auroc_change(pair: _Pair, clusters: Labels) -> Change:
+def _auroc_change(pair: _Pair) -> Change:
     values = pair.measured(auroc)
     difference = values[1] - values[0]
-    error = error_of_difference(pair.truth, *pair.scores, pair.chosen, clusters)
+    error = error_of_difference(pair.truth, *pair.scores, pair.chosen, pair.clusters)
     rounding = _only_rounded(pair.sides)
     if error is None:
         return _change(values, np.full(int(rounding), difference))
@@ -225,75 +223,108 @@ def _step(pair: _Pair) -> float:
     return max(1 / (no * yes) for no, yes in counts) / len(pair.chosen)
 
 
-def _auprc_change(pair: _Pair, rows: NDArray[np.int32]) -> Change:
-    differences = np.zeros(len(rows))
-    for k in pair.chosen:
-        truth = pair.truth[:, k]
-        for side, sign in zip(pair.scores, (-1, 1), strict=True):
-            ranked = Ranked(truth == 1, side[:, k], truth != UNKNOWN)
-            differences += sign * np.concatenate([ranked.areas(w)[1] for w in _pieces(rows)]) if len(rows) else 0.0
-    return _change(pair.measured(auprc), differences / len(pair.chosen))
+def _resampled(pair: _Pair, count: int, seed: int) -> dict[str, Floats]:
+    """How much each measure moves on the resamples, by its name; where most lack a class, on none.
 
-
-def _kappa_change(pair: _Pair, rows: NDArray[np.int32]) -> Change:
-    drawn = [np.concatenate([np.zeros(0), *(kappas(w, pair.labels, s) for w in _pieces(rows))]) for s in pair.sides]
-    return _change(pair.measured(quadratic_kappa), drawn[1] - drawn[0])
-
-
-def _ece_change(pair: _Pair, rows: NDArray[np.int32]) -> Change:
-    answers = [pair.task.certain(side) for side in pair.sides]
-    gaps = [
-        _gaps(pair, side, own, pair.task.confidence(side, own)) for side, own in zip(pair.sides, answers, strict=True)
+    Every resample is measured and forgotten, so that the memory does not grow with their number.
+    """
+    moves = {"ece": _ece_move(pair), "calibration": _calibration_move(pair), "brier": _brier_move(pair)}
+    if pair.ranked:
+        moves["auprc"] = _auprc_move(pair)
+    if KAPPA in pair.task.METRICS:
+        moves[KAPPA] = _kappa_move(pair)
+    parts = [
+        {name: move(times) for name, move in moves.items()}
+        for times in _resamples(pair.truth, pair.clusters, count, seed)
     ]
-    return _change(pair.measured(expected_calibration_error), _gap_differences(gaps, _counted(pair), rows))
+    found = {name: np.concatenate([np.zeros(0), *(part[name] for part in parts)]) for name in moves}
+    if len(found["brier"]) < count / 2:
+        return {name: values[:0] for name, values in found.items()}  # what is left would say little and look like much
+    return found
 
 
-def _calibration_change(pair: _Pair, rows: NDArray[np.int32]) -> Change:
-    """The mean gap between confidence and accuracy over bins, the bins and the answers those of the reference."""
+def _auprc_move(pair: _Pair) -> Move:
+    columns = [(k, pair.truth[:, k]) for k in pair.chosen]
+    before, after = (
+        [Ranked(truth == 1, scores[:, k], pair.clusters, truth != UNKNOWN) for k, truth in columns]
+        for scores in pair.scores
+    )
+
+    def move(times: Times) -> Floats:
+        both = zip(before, after, strict=True)
+        return np.asarray(np.mean([new.areas(times)[1] - old.areas(times)[1] for old, new in both], axis=0))
+
+    return move
+
+
+def _kappa_move(pair: _Pair) -> Move:
+    before, after = (Agreement(pair.labels, side, pair.clusters) for side in pair.sides)
+    return lambda times: after.kappas(times) - before.kappas(times)
+
+
+def _ece_move(pair: _Pair) -> Move:
+    answers = [pair.task.certain(side) for side in pair.sides]
+    return _gap_move(
+        pair,
+        [
+            _gaps(pair, side, own, pair.task.confidence(side, own))
+            for side, own in zip(pair.sides, answers, strict=True)
+        ],
+    )
+
+
+def _calibration_gaps(pair: _Pair) -> list[Floats]:
+    """Gaps of both sides, the bins and the answers those of the reference."""
     decided = pair.task.certain(pair.sides[0])
     places = pair.task.confidence(pair.sides[0], decided)
-    gaps = [_gaps(pair, side, decided, places) for side in pair.sides]
-    whole, counted = np.ones((1, len(pair.labels))), _counted(pair)
-    return _change([float(_mean_gap(whole, gap, counted)[0]) for gap in gaps], _gap_differences(gaps, counted, rows))
+    return [_gaps(pair, side, decided, places) for side in pair.sides]
 
 
-def _brier_change(pair: _Pair, rows: NDArray[np.int32]) -> Change:
+def _calibrations(pair: _Pair) -> list[float]:
+    """The mean gap between confidence and accuracy of both sides, over such bins."""
+    counted = _counted(pair)
+    return [float(_mean_gap(once(pair.clusters), gaps, counted)[0]) for gaps in _calibration_gaps(pair)]
+
+
+def _calibration_move(pair: _Pair) -> Move:
+    return _gap_move(pair, _calibration_gaps(pair))
+
+
+def _brier_move(pair: _Pair) -> Move:
     """The score is a mean over images, so a resample's is one of the images' own scores."""
-    own = [pair.task.brier(pair.labels, side) for side in pair.sides]
-    moved = own[1] - own[0]
-    resampled = [(w @ moved) / w.sum(axis=1) for w in _pieces(rows)] if len(rows) else [np.zeros(0)]
-    return _change(pair.measured(brier), np.concatenate(resampled))
+    before, after = (pair.task.brier(pair.labels, side) for side in pair.sides)
+    moved, images = np.bincount(pair.clusters, weights=after - before), np.bincount(pair.clusters)
+    return lambda times: (moved @ times) / (images @ times)
+
+
+def _gap_move(pair: _Pair, gaps: Sequence[Floats]) -> Move:
+    counted = _counted(pair)
+    return lambda times: _mean_gap(times, gaps[1], counted) - _mean_gap(times, gaps[0], counted)
 
 
 def _gaps(pair: _Pair, side: Floats, answers: Labels, places: Floats) -> Floats:
-    """(N, bins) of being right less the confidence, in the bins of `places`; several answers summed."""
+    """(C, bins) sums, over a patient's answers, of being right less the confidence, in the bins of `places`.
+
+    Each bin is closed above as in `expected_calibration_error`.
+    """
     right = pair.task.right(pair.labels, answers)
     gaps = np.where(right == UNKNOWN, 0.0, right - pair.task.confidence(side, answers))
-    return np.asarray((gaps[:, :, None] * _in_bins(places)).sum(axis=1))
+    bins = np.clip(np.ceil(places * ECE_BINS).astype(np.int64) - 1, 0, ECE_BINS - 1)
+    patients = int(pair.clusters.max()) + 1
+    cells = (pair.clusters[:, None] * ECE_BINS + bins).ravel()
+    sums = np.bincount(cells, weights=gaps.ravel(), minlength=patients * ECE_BINS)
+    return sums.reshape(patients, ECE_BINS)
 
 
 def _counted(pair: _Pair) -> Floats:
-    """(N,) how many answers of each image are known to be right or wrong."""
+    """(C,) how many answers of each patient are known to be right or wrong."""
     right = pair.task.right(pair.labels, pair.task.certain(pair.sides[0]))
-    return np.asarray((right != UNKNOWN).sum(axis=1), dtype=np.float64)
+    return np.bincount(pair.clusters, weights=(right != UNKNOWN).sum(axis=1))
 
 
-def _gap_differences(gaps: Sequence[Floats], counted: Floats, rows: NDArray[np.int32]) -> Floats:
-    """The difference of the mean gaps on every resample."""
-    if not len(rows):
-        return np.zeros(0)
-    return np.concatenate([_mean_gap(w, gaps[1], counted) - _mean_gap(w, gaps[0], counted) for w in _pieces(rows)])
-
-
-def _in_bins(confidence: Floats) -> Floats:
-    """(N, J, bins) of 0 and 1, each bin closed above as in `expected_calibration_error`."""
-    place = np.clip(np.ceil(confidence * ECE_BINS).astype(np.int64) - 1, 0, ECE_BINS - 1)
-    return np.eye(ECE_BINS)[place]
-
-
-def _mean_gap(weights: Floats, gaps: Floats, counted: Floats) -> Floats:
-    """(B,) calibration errors of resamples (B, N) from gaps by bin (N, bins) of so many answers (N,)."""
-    errors: Floats = np.abs(weights @ gaps).sum(axis=1) / (weights @ counted)
+def _mean_gap(times: Times, gaps: Floats, counted: Floats) -> Floats:
+    """(B,) calibration errors of resamples from gaps by bin (C, bins) of so many answers (C,)."""
+    errors: Floats = np.abs(gaps.T @ times).sum(axis=0) / (counted @ times)
     return errors
 
 
@@ -305,8 +336,8 @@ def _change(values: Sequence[float], resampled: Floats) -> Change:
     return Change(reference=values[0], candidate=values[1], difference=values[1] - values[0], interval=interval)
 
 
-def _resamples(truth: Truth, clusters: Labels, count: int, seed: int) -> Iterator[NDArray[np.int32]]:
-    """How often each image is in each resample, (B, N): patients drawn with replacement within their class.
+def _resamples(truth: Truth, clusters: Labels, count: int, seed: int) -> Iterator[Times]:
+    """Resamples in blocks: patients drawn with replacement within their class.
 
     A patient with images of several classes belongs to the rarest of them, so that a resample that lacks a class is
     rare; one that does is left out.
@@ -315,7 +346,7 @@ def _resamples(truth: Truth, clusters: Labels, count: int, seed: int) -> Iterato
     order = np.argsort(-rarity, kind="stable")
     strata = np.empty(int(clusters.max()) + 1, dtype=np.int64)
     strata[clusters[order]] = own[order]
-    generator = np.random.default_rng(seed)
+    generator, sides = np.random.default_rng(seed), Sides(truth, clusters)
     piece = max(1, _CELLS_AT_ONCE // len(truth))
     for start in range(0, count, piece):
         size = min(piece, count - start)
@@ -323,18 +354,4 @@ def _resamples(truth: Truth, clusters: Labels, count: int, seed: int) -> Iterato
         for stratum in np.unique(strata):
             members = np.flatnonzero(strata == stratum)
             times[:, members] = generator.multinomial(len(members), np.full(len(members), 1 / len(members)), size=size)
-        rows = times[:, clusters]
-        drawn = [rows[:, truth[:, k] == side].any(axis=1) for k in rankable(truth) for side in (0, 1)]
-        yield rows[np.all(drawn, axis=0)] if drawn else rows
-
-
-def _pieces(rows: NDArray[np.int32]) -> Iterator[Floats]:
-    size = max(1, _CELLS_AT_ONCE // rows.shape[1])
-    for start in range(0, len(rows), size):
-        yield rows[start : start + size].astype(np.float64)
-
-
-def _clusters(groups: Sequence[str] | None, images: int) -> Labels:
-    if groups is None:
-        return np.arange(images)
-    return np.unique(np.asarray(groups, dtype=np.str_), return_inverse=True)[1].astype(np.int64)
+        yield from map(sides.complete, blocks(times, len(truth)))

@@ -18,8 +18,8 @@ from ttl_deploy.tasks.task import Labels, Truth, rankable
 from ttl_deploy.training import intervals
 from ttl_deploy.training.delong import shares_of
 from ttl_deploy.training.intervals import Interval, ScoreEstimate
-
-Floats = NDArray[np.float64]
+from ttl_deploy.training.ranked import Ranked
+from ttl_deploy.training.resampling import Floats, Sides, Times, blocks, counting, numbered, once
 
 KAPPA = "quadratic_kappa"
 FEWEST = 10
@@ -135,7 +135,7 @@ def evaluate(
     """
     known, given = _checked(labels, probabilities, task)
     _check_probabilities(task, given)
-    clusters, patients = _clusters(groups, len(known))
+    clusters = numbered(groups, len(known))
     truth, scores = task.truth(known), task.scores(given)
     resamples = _Resamples(task, known, given, clusters, bootstrap, seed)
     sure = _Intervals(truth, scores, clusters, resamples) if bootstrap else None
@@ -148,7 +148,7 @@ def evaluate(
     kappa = quadratic_kappa(known, given, task) if KAPPA in task.METRICS else None
     return Metrics(
         images=len(known),
-        patients=patients,
+        patients=None if groups is None else int(clusters.max()) + 1,
         auroc=_mean([per_class[k].auroc for k in headline]),
         auroc_interval=sure and sure.auroc(headline),
         auprc=_mean([per_class[k].auprc for k in headline]),
@@ -198,7 +198,7 @@ def resampled(
         ValueError: As `evaluate`.
     """
     known, given = _checked(labels, probabilities, task)
-    resamples = _Resamples(task, known, given, _clusters(groups, len(known))[0], bootstrap, seed)
+    resamples = _Resamples(task, known, given, numbered(groups, len(known)), bootstrap, seed)
     return resamples.values(metric, task.headline(task.truth(known)))
 
 
@@ -233,7 +233,8 @@ def quadratic_kappa(labels: ArrayLike, probabilities: ArrayLike, task: Task) -> 
         ValueError: A score is not a number, or a shape is wrong.
     """
     known, given = _checked(labels, probabilities, task)
-    return float(kappas(np.ones((1, len(known))), known, given)[0])
+    images = np.arange(len(known))
+    return float(Agreement(known, given, images).kappas(once(images))[0])
 
 
 MEASURES: dict[str, Callable[[ArrayLike, ArrayLike, Task], float]] = {
@@ -331,30 +332,33 @@ class _Resamples:
 
     Attributes:
         count: How many resamples there are.
+        ranked: The columns that have both a yes and a no.
     """
 
     def __init__(
         self, task: Task, labels: Labels, probabilities: Floats, clusters: Labels, count: int, seed: int
     ) -> None:
         truth, scores = task.truth(labels), task.scores(probabilities)
-        present = rankable(truth)
+        self.ranked = {
+            k: Ranked(truth[:, k] == 1, scores[:, k], clusters, truth[:, k] != UNKNOWN) for k in rankable(truth)
+        }
         self.count = 0
         self._auroc: dict[int, Floats] = {}
         self._auprc: dict[int, Floats] = {}
         self._kappa = np.zeros(0)
-        if count == 0 or not present:
+        if count == 0 or not self.ranked:
             return
-        columns = {k: Ranked(truth[:, k] == 1, scores[:, k], truth[:, k] != UNKNOWN) for k in present}
-        chunks, agreements = [], []
-        for weights in _resamples(truth[:, present], clusters, count, np.random.default_rng(seed)):
-            chunks.append({k: ranked.areas(weights) for k, ranked in columns.items()})
-            if KAPPA in task.METRICS:
-                agreements.append(kappas(weights, labels, probabilities))
-        if sum(len(chunk[present[0]][0]) for chunk in chunks) < count:
+        agreement = Agreement(labels, probabilities, clusters) if KAPPA in task.METRICS else None
+        chunks, kappas = [], []
+        for times in _resamples(truth, clusters, count, np.random.default_rng(seed)):
+            chunks.append({k: ranked.areas(times) for k, ranked in self.ranked.items()})
+            if agreement is not None:
+                kappas.append(agreement.kappas(times))
+        if sum(len(next(iter(chunk.values()))[0]) for chunk in chunks) < count:
             return
         self.count = count
-        self._kappa = np.concatenate(agreements) if agreements else self._kappa
-        for k in columns:
+        self._kappa = np.concatenate(kappas) if kappas else self._kappa
+        for k in self.ranked:
             self._auroc[k] = np.concatenate([chunk[k][0] for chunk in chunks])
             self._auprc[k] = np.concatenate([chunk[k][1] for chunk in chunks])
 
@@ -391,12 +395,13 @@ class _Intervals:
     """
 
     def __init__(self, truth: Truth, scores: Floats, clusters: Labels, resamples: _Resamples) -> None:
-        self._truth, self._scores, self._clusters, self._resamples = truth, scores, clusters, resamples
+        self._truth, self._clusters, self._resamples = truth, clusters, resamples
+        self._shares = [shares_of(truth[:, k], scores[:, k], clusters) for k in range(truth.shape[1])]
+        self._areas = {k: ranked.areas(once(clusters)) for k, ranked in resamples.ranked.items()}
 
     def auroc(self, classes: Sequence[int]) -> Interval | None:
         """Interval of the mean AUROC of some columns; None where one has too few patients."""
-        found = {k: shares_of(self._truth[:, k], self._scores[:, k], self._clusters) for k in classes}
-        known = {k: share for k, share in found.items() if share is not None}
+        known = {k: share for k in classes if (share := self._shares[k]) is not None}
         if not classes or len(known) < len(classes):
             return None
         parts = [self._estimate(k, 0, self._error(share), 0.5) for k, share in known.items()]
@@ -415,9 +420,7 @@ class _Intervals:
         return intervals.mean(parts, _deviation(drawn)).interval
 
     def _estimate(self, k: int, which: int, error: float, chance: float) -> ScoreEstimate:
-        truth = self._truth[:, k]
-        areas = Ranked(truth == 1, self._scores[:, k], truth != UNKNOWN).areas(np.ones((1, len(truth))))
-        return intervals.estimate(float(areas[which][0]), error, chance=chance, patients=self._patients(k))
+        return intervals.estimate(float(self._areas[k][which][0]), error, chance=chance, patients=self._patients(k))
 
     def _patients(self, k: int) -> int:
         """How many patients the rarer side has."""
@@ -427,78 +430,54 @@ class _Intervals:
         return float(np.sqrt((np.bincount(self._clusters, weights=share) ** 2).sum()))
 
 
-class Ranked:
-    """The images of one class and the rest, sorted once, so that a resample costs two cumulative sums.
+class Agreement:
+    """What was said and what is true of images, counted once, so that a resample's kappa costs one sparse product.
 
     Args:
-        positive: (N,).
-        scores: (N,).
-        known: (N,) of which images that is known; None: of all. The others count nowhere.
+        labels: (N,) grades.
+        probabilities: (N, K).
+        clusters: (N,), the number of each image's patient.
     """
 
-    def __init__(self, positive: NDArray[np.bool_], scores: Floats, known: NDArray[np.bool_] | None = None) -> None:
-        order = np.argsort(-scores, kind="stable")
-        self._order = order if known is None else order[known[order]]
-        self._positive = positive[self._order]
-        ranked = scores[self._order]
-        # The last image of every run of equal scores: the places where a threshold can stand.
-        self._ends = np.flatnonzero(np.append(ranked[1:] != ranked[:-1], True))
+    def __init__(self, labels: Labels, probabilities: Floats, clusters: Labels) -> None:
+        self._grades = probabilities.shape[1]
+        places = labels * self._grades + probabilities.argmax(axis=1)
+        self._cells = counting(places, clusters, (self._grades**2, int(clusters.max()) + 1))
 
-    def areas(self, weights: Floats) -> tuple[Floats, Floats]:
-        """AUROC and average precision of resamples.
-
-        Args:
-            weights: (B, N), how often each image was drawn; both sides drawn at least once.
-
-        Returns:
-            (B,) and (B,).
-        """
-        ranked = weights[:, self._order]
-        true = np.cumsum(ranked * self._positive, axis=1)[:, self._ends]
-        found = np.cumsum(ranked, axis=1)[:, self._ends]
-        false = found - true
-        sensitivity, fall_out = true / true[:, -1:], false / false[:, -1:]
-        gained = np.diff(sensitivity, axis=1, prepend=0.0)
-        precision = np.divide(true, found, out=np.zeros_like(true), where=found > 0)
-        before = np.concatenate([np.zeros((len(weights), 1)), sensitivity[:, :-1]], axis=1)
-        area = (np.diff(fall_out, axis=1, prepend=0.0) * (sensitivity + before) / 2).sum(axis=1)
-        return area, (gained * precision).sum(axis=1)
+    def kappas(self, times: Times) -> Floats:
+        """(B,) Cohen's kappa with quadratic weights of resamples; 0 where chance would agree on all."""
+        confusions = (self._cells @ times).reshape(self._grades, self._grades, -1).astype(np.float64)
+        places = np.arange(self._grades)
+        away = (places[:, None] - places[None]) ** 2
+        images = confusions.sum(axis=(0, 1))
+        seen = np.einsum("ijb,ij->b", confusions, away) / images
+        by_chance = np.einsum("ib,ij,jb->b", confusions.sum(axis=1), away, confusions.sum(axis=0)) / images**2
+        return np.asarray(1 - np.divide(seen, by_chance, out=np.ones_like(seen), where=by_chance > 0))
 
 
-def kappas(weights: Floats, labels: Labels, probabilities: Floats) -> Floats:
-    """(B,) Cohen's kappa with quadratic weights on resamples (B, N); 0 where chance would agree on all."""
-    grades = probabilities.shape[1]
-    places = np.arange(grades)
-    away = (places[:, None] - places[None]) ** 2
-    said, true = (np.eye(grades)[one] for one in (probabilities.argmax(axis=1), labels))
-    seen = (weights @ away[labels, probabilities.argmax(axis=1)]) / weights.sum(axis=1)
-    by_chance = np.einsum("bi,ij,bj->b", weights @ true, away, weights @ said) / weights.sum(axis=1) ** 2
-    return np.asarray(1 - np.divide(seen, by_chance, out=np.ones_like(seen), where=by_chance > 0))
-
-
-def _resamples(truth: Truth, clusters: Labels, count: int, generator: np.random.Generator) -> Iterator[Floats]:
-    """Weights (B, N) of bootstrap resamples of whole clusters, in pieces that fit the memory.
+def _resamples(truth: Truth, clusters: Labels, count: int, generator: np.random.Generator) -> Iterator[Times]:
+    """Bootstrap resamples of whole clusters, in blocks that fit the memory.
 
     A resample without a yes or a no of a column is drawn again. Where that keeps happening (two classes of one patient
     each among thousands), fewer than `count` come.
     """
-    members = np.concatenate([truth == 1, truth == 0], axis=1).astype(np.float64)
+    sides, size = Sides(truth, clusters), int(clusters.max()) + 1
     piece = max(1, _CELLS_AT_ONCE // len(truth))
     missing, tries = count, _MOST_TRIES * count
     while missing > 0 and tries > 0:
-        drawn = _draw(clusters, min(piece, missing), generator)
-        kept = drawn[(drawn @ members > 0).all(axis=1)]
-        missing, tries = missing - len(kept), tries - len(drawn)
-        if len(kept):
-            yield kept
+        drawn = _draw(size, min(piece, missing), generator)
+        tries -= len(drawn)
+        for times in blocks(drawn, len(truth)):
+            kept = sides.complete(times)
+            missing -= kept.shape[1]
+            if kept.size:
+                yield kept
 
 
-def _draw(clusters: Labels, count: int, generator: np.random.Generator) -> Floats:
-    """How often each image is in each of `count` resamples: as often as its cluster was drawn."""
-    size = int(clusters.max()) + 1
-    chosen = generator.integers(size, size=(count, size)) + size * np.arange(count)[:, None]
-    times = np.bincount(chosen.ravel(), minlength=count * size).reshape(count, size)
-    return times[:, clusters].astype(np.float64)
+def _draw(size: int, count: int, generator: np.random.Generator) -> Times:
+    """How often each of so many clusters is in each of `count` resamples, (count, size)."""
+    chosen = generator.integers(size, size=(count, size))
+    return np.stack([np.bincount(row, minlength=size).astype(np.int32) for row in chosen])
 
 
 def _deviation(values: Floats) -> float:
@@ -565,16 +544,6 @@ def _headline(
 def _mean(values: Sequence[float | None]) -> float | None:
     known = [value for value in values if value is not None]
     return float(np.mean(known)) if known and len(known) == len(values) else None
-
-
-def _clusters(groups: Sequence[str] | None, images: int) -> tuple[Labels, int | None]:
-    """The number of each image's patient from 0, and how many patients there are."""
-    if groups is None:
-        return np.arange(images), None
-    if len(groups) != images:
-        raise ValueError(f"{len(groups)} groups for {images} images")
-    names, places = np.unique(np.asarray(groups, dtype=np.str_), return_inverse=True)
-    return places.astype(np.int64), len(names)
 
 
 def _checked(labels: ArrayLike, probabilities: ArrayLike, task: Task) -> tuple[Labels, Floats]:

@@ -18,8 +18,7 @@ from ttl_deploy.tasks import Labels, Task
 from ttl_deploy.training.intervals import Interval
 from ttl_deploy.training.measures import MEASURES, Measure, Rows
 from ttl_deploy.training.metrics import least_error_of
-
-Floats = NDArray[np.float64]
+from ttl_deploy.training.resampling import Floats, numbered, totals
 
 COLUMNS = ("pixels_both", "pixels_said", "pixels_drawn", "cross_entropy", "soft_dice")
 SMOOTH = 1.0
@@ -94,10 +93,9 @@ def means(values: Floats, groups: Sequence[str] | None, count: int, seed: int = 
         count: How many resamples.
         seed: Of the resampling; the resamples depend on it and the groups alone.
     """
-    names = np.arange(len(values)) if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
-    patients = int(names.max()) + 1
-    sums = np.stack([np.bincount(names, weights=column) for column in values.reshape(len(values), -1).T], axis=1)
-    sizes = np.bincount(names).astype(np.float64)
+    clusters = numbered(groups, len(values))
+    patients = int(clusters.max()) + 1
+    sums, sizes = totals(values.reshape(len(values), -1), clusters), np.bincount(clusters).astype(np.float64)
     generator = np.random.default_rng(seed)
     parts = []
     step = max(1, _CELLS_AT_ONCE // patients)
