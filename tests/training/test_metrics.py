@@ -10,8 +10,9 @@ from scipy.stats import mannwhitneyu
 from sklearn.metrics import average_precision_score, balanced_accuracy_score, brier_score_loss, roc_auc_score
 
 from ttl_deploy.tasks import Multiclass
-from ttl_deploy.training import intervals, metrics
+from ttl_deploy.training import intervals, metrics, resampling
 from ttl_deploy.training.metrics import Metrics, auprc, auroc, evaluate
+from ttl_deploy.training.resampling import Times, numbered
 
 AB, ABC = Multiclass(("a", "b")), Multiclass(("a", "b", "c"))
 
@@ -90,7 +91,7 @@ def test_every_resample_agrees_with_scikit_learn(
 ) -> None:
     labels, probabilities = sample(90, 3, digits=digits)
     groups = None if patients is None else [f"p{i % patients}" for i in range(90)]
-    weights: list[Floats] = []
+    weights: list[Times] = []
     original = metrics._resamples
 
     def recorded(*arguments: Any) -> Any:
@@ -103,7 +104,8 @@ def test_every_resample_agrees_with_scikit_learn(
         name: metrics.resampled(labels, probabilities, ABC, name, groups=groups, bootstrap=60, seed=5)
         for name in ("auroc", "auprc")
     }
-    drawn = np.concatenate(weights[: len(weights) // 2]).astype(int)
+    clusters = numbered(groups, 90)
+    drawn = np.concatenate(weights[: len(weights) // 2], axis=1)[clusters].T
     assert len(drawn) == 60
     repeated = [np.repeat(np.arange(90), row) for row in drawn]
     areas = [[roc_auc_score(labels[r] == k, probabilities[r, k]) for k in range(3)] for r in repeated]
@@ -121,15 +123,14 @@ def test_every_resample_agrees_with_scikit_learn(
         assert single.auprc_interval == pytest.approx(expected)
 
 
-def test_whole_patients_are_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    clusters = np.array([0, 1, 1, 2, 2, 2, 3, 4, 4])
-    drawn = metrics._draw(clusters, 200, np.random.default_rng(0))
-    for patient in range(5):
-        members = drawn[:, clusters == patient]
-        assert (members == members[:, :1]).all()
-    firsts = drawn[:, [0, 1, 3, 6, 7]]
-    assert (firsts.sum(axis=1) == 5).all()
-    assert firsts.mean() == pytest.approx(1)
+def test_whole_patients_are_drawn() -> None:
+    drawn = metrics._draw(5, 200, np.random.default_rng(0))
+    assert drawn.shape == (200, 5)
+    assert (drawn.sum(axis=1) == 5).all()
+    assert drawn.mean(axis=0) == pytest.approx(1, abs=0.25)
+    # Patients come as NumPy draws them with replacement, which fixes every interval that a report holds.
+    chosen = np.random.default_rng(0).integers(5, size=(200, 5))
+    assert (drawn == [[np.sum(row == patient) for patient in range(5)] for row in chosen]).all()
 
 
 def test_repeating_the_images_of_a_patient_does_not_narrow_the_interval() -> None:
@@ -149,9 +150,10 @@ def test_repeating_the_images_of_a_patient_does_not_narrow_the_interval() -> Non
 
 def test_a_rare_class_is_in_every_resample() -> None:
     labels = np.array([1] + [0] * 60)
-    drawn = np.concatenate(list(metrics._resamples(AB.truth(labels), np.arange(61), 300, np.random.default_rng(0))))
-    assert len(drawn) == 300
-    assert (drawn[:, 0] > 0).all()
+    blocks = metrics._resamples(AB.truth(labels), np.arange(61), 300, np.random.default_rng(0))
+    drawn = np.concatenate(list(blocks), axis=1)
+    assert drawn.shape == (61, 300)
+    assert (drawn[0] > 0).all()
 
 
 def test_where_resamples_nearly_always_lack_a_class_there_is_no_interval() -> None:
@@ -174,6 +176,7 @@ def test_pieces_give_the_same_as_all_at_once(monkeypatch: pytest.MonkeyPatch) ->
     labels, probabilities = sample(60, 3)
     whole = evaluate(labels, probabilities, ABC)
     monkeypatch.setattr(metrics, "_CELLS_AT_ONCE", 60 * 7)
+    monkeypatch.setattr(resampling, "_CELLS", 60 * 3)
     assert evaluate(labels, probabilities, ABC) == whole
 
 

@@ -16,7 +16,8 @@ from ttl_deploy.parity.run_session import logit_batches
 from ttl_deploy.runtime import Session
 from ttl_deploy.spec import PreprocessSpec
 from ttl_deploy.training.measures import measure_of
-from ttl_deploy.training.measures.overlap import Floats, means, overlap_of, overlaps
+from ttl_deploy.training.measures.overlap import means, overlap_of, overlaps
+from ttl_deploy.training.resampling import Floats
 from ttl_deploy.training.run import Predictions
 
 BATCH = 16

@@ -294,7 +294,7 @@ def _brier_move(pair: _Pair) -> Move:
     """The score is a mean over images, so a resample's is one of the images' own scores."""
     before, after = (pair.task.brier(pair.labels, side) for side in pair.sides)
     moved, images = np.bincount(pair.clusters, weights=after - before), np.bincount(pair.clusters)
-    return lambda times: (moved @ times) / (images @ times)
+    return lambda times: np.asarray((moved @ times) / (images @ times))
 
 
 def _gap_move(pair: _Pair, gaps: Sequence[Floats]) -> Move:
@@ -313,19 +313,18 @@ def _gaps(pair: _Pair, side: Floats, answers: Labels, places: Floats) -> Floats:
     patients = int(pair.clusters.max()) + 1
     cells = (pair.clusters[:, None] * ECE_BINS + bins).ravel()
     sums = np.bincount(cells, weights=gaps.ravel(), minlength=patients * ECE_BINS)
-    return sums.reshape(patients, ECE_BINS)
+    return np.asarray(sums.reshape(patients, ECE_BINS), dtype=np.float64)
 
 
 def _counted(pair: _Pair) -> Floats:
     """(C,) how many answers of each patient are known to be right or wrong."""
     right = pair.task.right(pair.labels, pair.task.certain(pair.sides[0]))
-    return np.bincount(pair.clusters, weights=(right != UNKNOWN).sum(axis=1))
+    return np.asarray(np.bincount(pair.clusters, weights=(right != UNKNOWN).sum(axis=1)), dtype=np.float64)
 
 
 def _mean_gap(times: Times, gaps: Floats, counted: Floats) -> Floats:
     """(B,) calibration errors of resamples from gaps by bin (C, bins) of so many answers (C,)."""
-    errors: Floats = np.abs(gaps.T @ times).sum(axis=0) / (counted @ times)
-    return errors
+    return np.asarray(np.abs(gaps.T @ times).sum(axis=0) / (counted @ times))
 
 
 def _change(values: Sequence[float], resampled: Floats) -> Change:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ttl_deploy.tasks.task import UNKNOWN, Truth
+from ttl_deploy.training.resampling import distinct
 
 Floats = NDArray[np.float64]
 Labels = NDArray[np.int64]
@@ -68,7 +69,7 @@ def shares(positive: Mask, scores: Floats, clusters: Labels) -> Floats | None:
     Returns:
         (N,), or None where a side has fewer than two clusters, so that nothing can vary.
     """
-    groups = len(np.unique(clusters[positive])), len(np.unique(clusters[~positive]))
+    groups = distinct(clusters[positive]), distinct(clusters[~positive])
     if min(groups) < 2:
         return None
     result = np.empty(len(scores))

@@ -19,7 +19,7 @@ from ttl_deploy.training import intervals
 from ttl_deploy.training.delong import shares_of
 from ttl_deploy.training.intervals import Interval, ScoreEstimate
 from ttl_deploy.training.ranked import Ranked
-from ttl_deploy.training.resampling import Floats, Sides, Times, blocks, counting, numbered, once
+from ttl_deploy.training.resampling import Floats, Sides, Times, blocks, counting, distinct, numbered, once
 
 KAPPA = "quadratic_kappa"
 FEWEST = 10
@@ -139,7 +139,7 @@ def evaluate(
     truth, scores = task.truth(known), task.scores(given)
     resamples = _Resamples(task, known, given, clusters, bootstrap, seed)
     sure = _Intervals(truth, scores, clusters, resamples) if bootstrap else None
-    counts = [len(np.unique(clusters[truth[:, k] == 1])) for k in range(len(task.columns))]
+    counts = [distinct(clusters[truth[:, k] == 1]) for k in range(len(task.columns))]
     per_class = tuple(
         _class_metrics(truth, scores, k, name, sure, counts[k] if groups is not None else None)
         for k, name in enumerate(task.columns)
@@ -156,7 +156,7 @@ def evaluate(
         sensitivity_at_90_specificity=_mean([per_class[k].sensitivity_at_90_specificity for k in headline]),
         sensitivity_at_95_specificity=_mean([per_class[k].sensitivity_at_95_specificity for k in headline]),
         quadratic_kappa=kappa,
-        quadratic_kappa_interval=resamples.kappa_interval(kappa, len(np.unique(clusters))),
+        quadratic_kappa_interval=resamples.kappa_interval(kappa, distinct(clusters)),
         accuracy=accuracy(known, given, task),
         balanced_accuracy=task.balanced_accuracy(known, given),
         brier=brier(known, given, task),
@@ -424,7 +424,7 @@ class _Intervals:
 
     def _patients(self, k: int) -> int:
         """How many patients the rarer side has."""
-        return min(len(np.unique(self._clusters[self._truth[:, k] == side])) for side in (0, 1))
+        return min(distinct(self._clusters[self._truth[:, k] == side]) for side in (0, 1))
 
     def _error(self, share: Floats) -> float:
         return float(np.sqrt((np.bincount(self._clusters, weights=share) ** 2).sum()))

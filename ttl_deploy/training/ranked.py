@@ -32,7 +32,7 @@ class Ranked:
         run = np.cumsum(np.append(False, ranked[1:] != ranked[:-1]))
         holds = np.bincount(run, weights=yes) > 0
         # The score of a positive at which, or above which, an image comes in; after the last there is one more.
-        step = (np.cumsum(holds) - holds)[run]
+        step: Labels = (np.cumsum(holds) - holds)[run]
         self._steps = int(holds.sum()) + 1
         kind = np.where(yes, 0, np.where(holds[run], 1, 2))
         patients = int(clusters.max()) + 1

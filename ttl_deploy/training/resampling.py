@@ -42,6 +42,11 @@ def numbered(groups: Sequence[str] | None, images: int) -> Labels:
     return np.unique(np.asarray(groups, dtype=np.str_), return_inverse=True)[1].astype(np.int64)
 
 
+def distinct(clusters: Labels) -> int:
+    """How many patients some images have, without sorting them."""
+    return int(np.count_nonzero(np.bincount(clusters)))
+
+
 def once(clusters: Labels) -> Times:
     """(C, 1), the images as they are: every patient once."""
     return np.ones((int(clusters.max()) + 1, 1), dtype=np.int32)
