@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_score
 
+from ttl_deploy.parity import paired
 from ttl_deploy.parity.paired import Change, changes, images_needed
 from ttl_deploy.tasks import Multiclass, softmax
+from ttl_deploy.training.metrics import expected_calibration_error
+from ttl_deploy.training.resampling import numbered
 
 
 def of(probabilities: NDArray[np.float64]) -> Multiclass:
@@ -60,6 +65,35 @@ def test_the_interval_of_average_precision_is_the_bootstraps() -> None:
     expected = np.percentile(found, [2.5, 97.5])
     interval = changes(labels, first, second, of(first)).auprc.interval
     assert interval == pytest.approx(tuple(expected), abs=0.1 * (expected[1] - expected[0]))
+
+
+def test_every_resample_is_the_librarys_with_the_counts_as_weights() -> None:
+    labels, *sides = pair(120)
+    sides = [np.round(side, 1) for side in sides]
+    clusters = numbered([f"p{int(40 * (i / 120) ** 2)}" for i in range(120)], 120)
+    both = paired._Pair(of(sides[0]), labels, (sides[0], sides[1]), clusters)
+    times = np.concatenate(list(paired._resamples(both.truth, clusters, 50, 3)), axis=1)
+    found = paired._resampled(both, 50, 3)
+    assert len(found["auprc"]) == times.shape[1] > 25
+    for measure, name in ((average_precision_score, "auprc"), (brier_score_loss, "brier")):
+        values = [[measure(labels, side[:, 1], sample_weight=w) for side in sides] for w in times[clusters].T]
+        assert found[name] == pytest.approx(np.diff(values)[:, 0], abs=1e-12)
+    repeated = [np.repeat(np.arange(120), w) for w in times[clusters].T]
+    errors = [[expected_calibration_error(labels[r], side[r], both.task) for side in sides] for r in repeated]
+    assert found["ece"] == pytest.approx(np.diff(errors)[:, 0], abs=1e-12)
+
+
+def test_more_resamples_take_no_more_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(paired, "_CELLS_AT_ONCE", 20_000)
+    labels, first, second = pair(2000)
+    peaks = []
+    for count in (10, 100, 1000):
+        tracemalloc.start()
+        changes(labels, first, second, of(first), bootstrap=count)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    # The thousand, kept, would be 8 MB; the first ten also load what is used.
+    assert peaks[2] - peaks[1] < 1_000_000
 
 
 def test_the_brier_score_is_a_mean_with_the_textbooks_standard_error() -> None:
