@@ -33,7 +33,7 @@ def test_the_ratio_is_for_one_resample_and_a_difference_is_told() -> None:
 
 
 def test_where_resamples_lack_a_class_it_ends_and_says_so() -> None:
-    rare = bootstrap.Sizes(40, 40, 25, "multiclass", resamples=4, loop=2, seed=1)
+    rare = bootstrap.Sizes(60, 60, 60, "multiclass", resamples=4, loop=2, seed=1)
     sides = [(work(rare), 0.0) for work in (bootstrap.our_areas, bootstrap.looped_areas)]
     assert [len(values) for values, _ in sides] == [1, 1]
     with pytest.raises(SystemExit, match="nearly every resample lacks a class"):
