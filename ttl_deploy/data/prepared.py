@@ -78,9 +78,31 @@ class Prepared:
         place = {image: i for i, image in enumerate(self.ids)}
         return np.array([place[image] for image in ids], dtype=np.int64)
 
+    def inputs(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The numbers of the network's inputs, see `Cached`, of the images at some positions: all of each, in order."""
+        first, counts = self.cached.first_inputs[indices], self.counts(indices)
+        within = np.arange(int(counts.sum())) - np.repeat(np.cumsum(counts) - counts, counts)
+        return np.repeat(first, counts) + within
+
+    def counts(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
+        """How many inputs each of the images at some positions is: one, or the windows of a study."""
+        return self.cached.counts[indices]
+
+    def shown(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
+        """One input for each of the images at some positions: of a study in windows the middle one."""
+        return self.cached.first_inputs[indices] + self.counts(indices) // 2
+
+    def images_of(self, inputs: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The positions of the images that some inputs are of."""
+        return np.searchsorted(self.cached.first_inputs, inputs, side="right").astype(np.int64) - 1
+
+    def input_pixels(self, inputs: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """(M, H, W, C) uint8, or (M, D, H, W, C), of some inputs."""
+        return self.cached.read(inputs)
+
     def pixels(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """(M, H, W, C) uint8 of the images at some positions."""
-        return self.cached.read(indices)
+        """The same of the images at some positions, one input of each; see `shown`."""
+        return self.cached.read(self.shown(indices))
 
     def targets(self, indices: NDArray[np.int64]) -> NDArray[Any]:
         """What a model is to say of the images at some positions: their labels, or masks (M, 1, H, W) of 0 and 1."""

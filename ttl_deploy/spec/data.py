@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from ttl_deploy.spec.inputs import DEFAULT_WINDOW, Crop, HighBitDepth, Spacing, Window
+from ttl_deploy.spec.inputs import DEFAULT_WINDOW, Crop, HighBitDepth, SliceStride, Spacing, Window
 from ttl_deploy.spec.record import Fraction, Record
 from ttl_deploy.spec.said import Said
 from ttl_deploy.spec.table import PathColumn, PathTemplate
@@ -226,6 +226,7 @@ class Data(Reading):
     spacing: Annotated[
         Spacing, Field(exclude_if=lambda spacing: spacing is None), Said(text=True, default="the whole study")
     ] = None
+    slice_stride: SliceStride = None
     cache: Annotated[
         Path | None, Field(description="Folder of the pixel cache."), Said(default="the user's cache folder")
     ] = None
