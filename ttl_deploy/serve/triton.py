@@ -48,6 +48,9 @@ def write_repository(artifact: Artifact, folder: Path, *, name: str | None = Non
         StorageError: The disk is full, read-only or failing; what was there is still there.
     """
     refuse_unbound(artifact)
+    if artifact.manifest.preprocess.windows is not None:
+        what = "reads studies in windows, over which Triton takes no maximum"
+        raise BadInputError(what, where=artifact.folder, fix="leave --triton out: serve it with `ttl-deploy serve`")
     chosen = served_name(artifact, name)
     place = folder / chosen
     content = config(artifact, chosen)
