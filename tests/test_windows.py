@@ -15,7 +15,9 @@ from ttl_deploy.spec import InputSpec, PreprocessSpec, TaskSpec, VolumeSpec, mak
 from ttl_deploy.tasks import make_task
 
 
-def rule(stride: int | None, size: tuple[int, int, int] = (8, 8, 8), channels: int = 1, **more: object) -> PreprocessSpec:
+def rule(
+    stride: int | None, size: tuple[int, int, int] = (8, 8, 8), channels: int = 1, **more: object
+) -> PreprocessSpec:
     given = InputSpec(kind="volume", channels=channels, size=size)
     return PreprocessSpec.of(given, volume=make_record(VolumeSpec, slice_stride=stride, **more))
 
@@ -75,7 +77,9 @@ def test_a_spacing_keeps_all_the_millimetres_along_the_slices() -> None:
 
 def test_grey_is_repeated_in_every_window() -> None:
     values = np.random.default_rng(0).integers(0, 256, (12, 8, 8), np.uint8)
-    for window, start in zip(inputs_of(array_pixels(values, rule(8, channels=3), "x"), rule(8, channels=3)), (0, 4), strict=True):
+    for window, start in zip(
+        inputs_of(array_pixels(values, rule(8, channels=3), "x"), rule(8, channels=3)), (0, 4), strict=True
+    ):
         np.testing.assert_array_equal(window, np.repeat(values[start : start + 8, ..., None], 3, axis=-1))
 
 

@@ -141,8 +141,8 @@ class Cached:
         first = memory[self.rows, *(0,) * axes]
         found = (first == memory[self.rows, *middle]).all(axis=1)
         found &= (first == memory[self.rows, *(-1,) * axes]).all(axis=1)
-        for position in np.flatnonzero(found):
-            image = self._whole(int(position))
+        for position in np.flatnonzero(found).tolist():
+            image = self._whole(position)
             found[position] = (image == image[0, *(0,) * axes]).all()
         return np.asarray(found)
 
@@ -156,9 +156,9 @@ class Cached:
         """
         sampled = tuple(slice(None, None, max(1, length // _SAMPLED)) for length in self.shape[:-1])
         alike: dict[bytes, dict[str, int]] = defaultdict(dict)
-        for position in np.flatnonzero(~self.constant()):
+        for position in np.flatnonzero(~self.constant()).tolist():
             sample = self._memory[self.rows[position], *sampled].tobytes()
-            alike[sample].setdefault(self.digests[position], int(position))
+            alike[sample].setdefault(self.digests[position], position)
         same: dict[str, str] = {}
         for positions in alike.values():
             first: dict[bytes, str] = {}

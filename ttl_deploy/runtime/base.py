@@ -26,7 +26,6 @@ from ttl_deploy.runtime.native import refuse_native
 from ttl_deploy.spec import ArtifactManifest, Placement, PreprocessSpec
 from ttl_deploy.tasks import Task, task_of
 
-
 _WINDOWS = 4
 """Windows of a study that run together: features of a volume take hundreds of mebibytes."""
 
@@ -135,7 +134,7 @@ class Session(Closing):
         return logits.astype(np.float32, copy=False)
 
     def run_images(self, images: Sequence[NDArray[np.uint8]], preprocess: PreprocessSpec) -> NDArray[np.float32]:
-        """The same of images as they were loaded, in one batch; of studies in windows, what the task gathers from these.
+        """The same of images as they were loaded, in one batch; of studies in windows what the task gathers of them.
 
         Args:
             images: Each as `ttl_deploy.inputs.reading.load_input` gives it, at least one.

@@ -251,7 +251,9 @@ class PreprocessSpec(OfInput):
             raise ValueError(f"volume is {said}, and the input is of kind {self.input.kind}")
         if self.windows is not None and self.windows[1] > self.windows[0]:
             depth, stride = self.windows
-            raise ValueError(f"windows of {depth} slices, one every {stride}, leave slices out: slice_stride is too large")
+            raise ValueError(
+                f"windows of {depth} slices, one every {stride}, leave slices out: slice_stride is too large"
+            )
         return self
 
     @property

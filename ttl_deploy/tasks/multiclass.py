@@ -50,7 +50,8 @@ class Multiclass(Exclusive):
     def _maximum(self, outputs: NDArray[np.float32], first: NDArray[np.int64]) -> NDArray[np.float32]:
         """The outputs of the window that says most for the second of two classes."""
         lead = np.split(outputs[:, 1].astype(np.float64) - outputs[:, 0], first[1:])
-        return outputs[first + np.array([int(windows.argmax()) for windows in lead])]
+        speaks = first + np.array([int(windows.argmax()) for windows in lead])
+        return np.asarray(outputs[speaks])
 
     def decide(self, probabilities: NDArray[np.floating[Any]]) -> Labels:
         """(N,) the number of the class said of each image."""
