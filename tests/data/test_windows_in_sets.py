@@ -10,13 +10,16 @@ import pytest
 import torch
 
 from ttl_deploy.data.cache import PixelCache
+from ttl_deploy.data.columns import Columns
 from ttl_deploy.data.items import Dataset
 from ttl_deploy.data.manifest import read_dataset
 from ttl_deploy.data.prepared import Prepared, prepare
+from ttl_deploy.data.read_csv import slices_in
 from ttl_deploy.data.torch_data import ImageBatches, evaluation_loader, training_loader
 from ttl_deploy.data.understood import understand
+from ttl_deploy.errors import BadInputError
 from ttl_deploy.inputs.image import normalise
-from ttl_deploy.spec import InputSpec, PreprocessSpec, SplitSpec, VolumeSpec
+from ttl_deploy.spec import InputSpec, PreprocessSpec, SplitSpec, TaskSpec, VolumeSpec
 
 DEPTHS = (8, 9, 13, 20, 24, 5, 16, 11, 30, 8, 12, 10)
 
@@ -124,3 +127,64 @@ def test_studies_that_differ_in_their_last_slice_are_two_and_equal_ones_are_told
     found = understand(dataset, ["train"] * len(given), cached)
     assert found.identical == (("a/1.npy", "a/2.npy"),)
     assert found.constant == ("b/4.npy",)
+
+
+def listed(folder: Path, slices: dict[int, str], labels: str = "ab", **task: object) -> Dataset:
+    """The studies in a table, those with an odd number positive."""
+    rows = [f"{labels[n % 2]}/{n}.npy,{labels[n % 2]},{slices.get(n, '')}" for n in range(len(DEPTHS))]
+    (folder / "labels.csv").write_text("\n".join(["path,label,pe slices", *rows]) + "\n")
+    columns = Columns(slices="pe slices")
+    return read_dataset(folder / "labels.csv", kind="volume", columns=columns, task=TaskSpec(**task))
+
+
+@pytest.mark.parametrize(
+    ("cell", "found"),
+    [("1", (0,)), ("12-14;40", (11, 12, 13, 39)), (" 3 - 4 ; 4-5", (2, 3, 4)), ("", None), ("nan", None)],
+)
+def test_a_cell_names_slices_from_one_on(cell: str, found: tuple[int, ...] | None) -> None:
+    assert slices_in(cell, "x") == found
+
+
+@pytest.mark.parametrize("cell", ["0", "5-3", "a", "1,2", "1;", "-4", "1.5", "999999"])
+def test_a_cell_that_names_none_is_refused(cell: str) -> None:
+    with pytest.raises(BadInputError, match="names no slices; write numbers and ranges from 1 on, as in 12-31;40"):
+        slices_in(cell, "x")
+
+
+@pytest.mark.parametrize("kind", ["multiclass", "multilabel"])
+def test_a_window_with_fewer_than_four_positive_slices_is_negative(studies: Dataset, tmp_path: Path, kind: str) -> None:
+    """Study 3 has windows 1-8, 9-16 and 13-20; 7 has 1-8 and 4-11; 9 has one window of 8 slices; 1 says nothing."""
+    dataset = listed(studies.path, {3: "6-12;20", 7: "9-10;5-6", 9: "1-3"})
+    if kind == "multilabel":
+        table = (studies.path / "labels.csv").read_text().replace(",a,", ",,")
+        (studies.path / "labels.csv").write_text(table)
+        columns = Columns(slices="pe slices")
+        task = TaskSpec(kind="multilabel")
+        dataset = read_dataset(
+            studies.path / "labels.csv", classes=["b"], kind="volume", columns=columns, task=task, unknown="zeros"
+        )
+    found = prepared(dataset, tmp_path)
+    labels = {
+        name: found.input_labels(found.inputs(found.positions([name]))).ravel().tolist()
+        for name in ("b/1.npy", "b/3.npy", "b/7.npy", "b/9.npy", "b/11.npy", "a/4.npy")
+    }
+    assert labels == {
+        "b/1.npy": [1, 1],
+        "b/3.npy": [0, 1, 0],
+        "b/7.npy": [0, 1],
+        "b/9.npy": [0],
+        "b/11.npy": [1, 1],
+        "a/4.npy": [0, 0, 0],
+    }
+    assert found.labels[found.positions(["b/9.npy"])].ravel().tolist() == [1], "the study is positive all the same"
+    batches = ImageBatches(found, found.inputs(found.positions(["b/3.npy"])), rule(8))
+    assert batches.__getitems__([0, 1, 2])[1].ravel().tolist() == [0, 1, 0]
+
+
+def test_slices_that_no_label_makes_positive_are_refused(studies: Dataset, tmp_path: Path) -> None:
+    with pytest.raises(BadInputError, match="labels.csv:6: names positive slices of a/4.npy, which is not b"):
+        listed(studies.path, {4: "1-9"})
+    with pytest.raises(BadInputError, match="positive slices are of one label or the second of two classes, not of a"):
+        listed(studies.path, {3: "1-9"}, kind="multilabel")
+    with pytest.raises(BadInputError, match="slice 21 is named as positive, and the study has 20; correct the cell"):
+        prepared(listed(studies.path, {3: "15-21"}), tmp_path)

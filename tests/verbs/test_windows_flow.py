@@ -189,6 +189,8 @@ def test_what_windows_do_not_go_with_is_refused(windowed: Path, artifact: Path, 
         (["--slice-stride", "4", "--backbone", "resnet18"], "--slice-stride: backbone resnet18 reads images"),
         (["--slice-stride", "4", "--task", "ordinal"], "task ordinal has no maximum over the windows of a study"),
         (["--slice-stride", "4", "--classes", "a,b,c"], "of 3 exclusive classes there is no maximum over the windows"),
+        (["--slices-column", "pe"], "--slices-column: names slices of windows, and a study is one input"),
+        (["--slices-column", "pe", "--slice-stride", "4", "--spacing", "2,1,1"], "--slices-column: counts the slices"),
         (["--slice-stride", "4", "--method", "lwft", "--cache-features", "1"], "--cache-features: the features of"),
     ],
 )
@@ -229,3 +231,29 @@ def test_a_run_on_windows_is_repeated_from_its_own_configuration(windowed: Path,
     assert (tmp_path / "again" / "split.csv").read_bytes() == (windowed / "split.csv").read_bytes()
     told = (tmp_path / "again" / "config.yaml").read_text()
     assert told.replace("epochs: 1\n", "epochs: 2\n") == (windowed / "config.yaml").read_text()
+
+
+def test_named_slices_change_what_training_is_told_and_not_what_studies_are(
+    windowed: Path, studies: Path, tmp_path: Path
+) -> None:
+    """No window of a positive study has four: the first step learns of negatives only, and metrics of both."""
+    rows = table(studies / "labels.csv")
+    lines = [f"{studies / row['path']},{row['label']},{'1-3' if row['label'] == CLASSES[1] else ''}" for row in rows]
+    (tmp_path / "named.csv").write_text("\n".join(["path,label,pe", *lines]) + "\n")
+    data = Data(
+        path=tmp_path / "named.csv",
+        classes=CLASSES,
+        hu_window="-100,500",
+        slice_stride=STRIDE,
+        slices_column="pe",
+        split="40/30/30",
+        cache=windowed.parent / "cache",
+    )
+    model = Model(backbone="resnext3d50", method="ttl", cut="stem", weights="random", image_size=SIZE, channels=1)
+    protocol = Protocol(epochs=3, batch_size=8, learning_rate=1e-1, device="cpu", precision="fp32")
+    named = open_run(train(data, model, protocol, tmp_path / "run").folder)
+    assert named.config.reading.slices_column == "pe"
+    assert named.history()[-1]["train_loss"] < 0.05, "as there is but one class among the windows"
+    said = read_predictions(named)
+    assert (said.logits[:, 0] > said.logits[:, 1]).all()
+    assert set(said.labels.tolist()) == {0, 1}

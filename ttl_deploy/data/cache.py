@@ -101,7 +101,7 @@ class Cached:
         """(N,) how many inputs each image is."""
         if self.slices is None:
             return np.ones(len(self.rows), dtype=np.int64)
-        return np.array([len(starts) for starts in self._starts], dtype=np.int64)
+        return np.array([len(starts) for starts in self.starts], dtype=np.int64)
 
     @cached_property
     def first_inputs(self) -> NDArray[np.int64]:
@@ -109,7 +109,7 @@ class Cached:
         return np.cumsum(self.counts) - self.counts
 
     @cached_property
-    def _starts(self) -> list[NDArray[np.int64]]:
+    def starts(self) -> list[NDArray[np.int64]]:
         """The first slice of each window, of each study."""
         assert self.slices is not None and self.windows is not None
         depth, stride = self.windows
@@ -120,7 +120,7 @@ class Cached:
         """(M,) the first row of each input."""
         if self.slices is None or not len(self.rows):
             return self.rows
-        return np.concatenate([row + starts for row, starts in zip(self.rows, self._starts, strict=True)])
+        return np.concatenate([row + starts for row, starts in zip(self.rows, self.starts, strict=True)])
 
     def _whole(self, position: int) -> NDArray[np.uint8]:
         """All rows of an image."""

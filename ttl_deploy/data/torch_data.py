@@ -57,7 +57,7 @@ class ImageBatches(Dataset[Batch]):
         """A whole batch at once; PyTorch's loader calls this instead of one item at a time."""
         rows = self._inputs[np.asarray(positions)]
         pixels = self._prepared.input_pixels(rows)
-        targets = self._prepared.targets(self._prepared.images_of(rows))
+        targets = self._prepared.input_targets(rows)
         if self._transform is not None:
             masks = targets if self._prepared.masks is not None else [None] * len(rows)
             changed = [self._augmented(*one) for one in zip(pixels, masks, rows.tolist(), strict=True)]

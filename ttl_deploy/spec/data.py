@@ -168,6 +168,15 @@ class Reading(Record):
         ),
         Said(text=True),
     ] = None
+    slices_column: Annotated[
+        str | None,
+        Field(
+            min_length=1,
+            description="CSV, with --slice-stride: the column with the positive slices of a study, as in 12-31;40, the "
+            "first being 1; in training a window with fewer than 4 of them is a negative one.",
+            exclude_if=lambda said: said is None,
+        ),
+    ] = None
     unknown: Annotated[
         Literal["ignore", "zeros", "ones"],
         Field(

@@ -113,7 +113,7 @@ class Trainer:
         self._val_labels = prepared.labels[prepared.indices("val")]
         self._val_counts = prepared.counts(prepared.indices("val"))
         self._watched = config.schedule.monitor or self._task.SELECTS
-        loss = training_loss(prepared.task, config, prepared.labels[prepared.images_of(train)])
+        loss = training_loss(prepared.task, config, prepared.input_labels(train))
         self._state = _set_up(fabric, config, model, loss, "min" if self._watched == LOSS else "max")
         if config.cache_features:
             sides = {

@@ -212,6 +212,7 @@ def check(data: Data, model: Model, protocol: Protocol) -> None:
     _refuse_task(data, protocol)
     if data.classes is not None:
         refuse_windows(data.task, data.classes, preprocess)
+    _refuse_slices(data, preprocess)
     if preprocess.windows is not None and protocol.cache_features:
         what = "the features of a study's windows are not kept"
         raise BadInputError(what, where="--cache-features", fix="leave it out, or --slice-stride")
@@ -219,6 +220,18 @@ def check(data: Data, model: Model, protocol: Protocol) -> None:
     if _start(model)[0] not in _NAMED_WEIGHTS:
         weights_file(Path(model.weights))
     refuse_misreading(data)
+
+
+def _refuse_slices(data: Data, preprocess: PreprocessSpec) -> None:
+    """Refuses positive slices where there are no windows that have them, or where they would not be those of the file."""
+    if data.slices_column is None:
+        return
+    if preprocess.windows is None:
+        what, fix = "names slices of windows, and a study is one input", "pass --slice-stride, or leave it out"
+        raise BadInputError(what, where="--slices-column", fix=fix)
+    if data.spacing is not None:
+        what, fix = "counts the slices that are scanned, and --spacing makes others", "leave one of them out"
+        raise BadInputError(what, where="--slices-column", fix=fix)
 
 
 def _refuse_task(data: Data, protocol: Protocol) -> None:
