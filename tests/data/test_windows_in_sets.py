@@ -182,7 +182,7 @@ def test_a_window_with_fewer_than_four_positive_slices_is_negative(studies: Data
 
 
 def test_slices_that_no_label_makes_positive_are_refused(studies: Dataset, tmp_path: Path) -> None:
-    with pytest.raises(BadInputError, match="labels.csv:6: names positive slices of a/4.npy, which is not b"):
+    with pytest.raises(BadInputError, match=r"labels\.csv:6: names positive slices of a/4\.npy, which is not b"):
         listed(studies.path, {4: "1-9"})
     with pytest.raises(BadInputError, match="positive slices are of one label or the second of two classes, not of a"):
         listed(studies.path, {3: "1-9"}, kind="multilabel")

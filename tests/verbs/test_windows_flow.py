@@ -12,6 +12,7 @@ import onnxruntime
 import pytest
 from numpy.typing import NDArray
 
+from ttl_deploy.artifact import open_artifact
 from ttl_deploy.cli.main import run
 from ttl_deploy.data.synthetic_ct import CLASSES, draw_study
 from ttl_deploy.errors import BadInputError
@@ -168,12 +169,14 @@ def test_a_graph_that_normalises_itself_and_a_server_say_the_same(
             model.of_images([empty.getvalue()])
 
 
-def test_what_windows_do_not_go_with_is_refused(windowed: Path, artifact: Path, studies: Path, tmp_path: Path) -> None:
-    from ttl_deploy.artifact import open_artifact
-
+def test_what_windows_do_not_go_with_is_refused(
+    windowed: Path, artifact: Path, studies: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     cache = windowed.parent / "cache"
     with pytest.raises(BadInputError, match="over which Triton takes no maximum"):
         write_repository(open_artifact(artifact), tmp_path / "repository")
+    assert run(["export", str(windowed), "--out", str(tmp_path / "a"), "--triton", str(tmp_path / "repository")]) == 2
+    assert "over which Triton takes no maximum; leave --triton out" in capsys.readouterr().err
     with pytest.raises(BadInputError, match="--int8-auto: judges windows by themselves"):
         export_run(windowed, precision="int8", int8_auto=True, out=tmp_path / "a", cache=cache)
     with pytest.raises(BadInputError, match="not predicted over a cluster; pass --engine local"):

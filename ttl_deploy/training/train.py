@@ -223,7 +223,7 @@ def check(data: Data, model: Model, protocol: Protocol) -> None:
 
 
 def _refuse_slices(data: Data, preprocess: PreprocessSpec) -> None:
-    """Refuses positive slices where there are no windows that have them, or where they would not be those of the file."""
+    """Refuses positive slices where there are no windows, or where they would not be those of the file."""
     if data.slices_column is None:
         return
     if preprocess.windows is None:
