@@ -260,3 +260,32 @@ def test_named_slices_change_what_training_is_told_and_not_what_studies_are(
     said = read_predictions(named)
     assert (said.logits[:, 0] > said.logits[:, 1]).all()
     assert set(said.labels.tolist()) == {0, 1}
+
+
+def test_one_label_has_the_maximum_of_its_probabilities_and_a_point_chosen_on_studies(
+    studies: Path, tmp_path: Path
+) -> None:
+    """As the recipe pe-ct has it: one output, a sigmoid."""
+    data = Data(
+        path=studies / "labels.csv",
+        task="multilabel",
+        classes=CLASSES[1:],
+        ignore_other_labels=True,
+        hu_window="-100,500",
+        slice_stride=STRIDE,
+        split="40/30/30",
+        cache=tmp_path / "cache",
+    )
+    model = Model(backbone="resnext3d50", method="ttl", cut="stem", weights="random", image_size=SIZE, channels=1)
+    protocol = Protocol(epochs=1, batch_size=8, device="cpu", precision="fp32", operating_point="youden")
+    one = train(data, model, protocol, tmp_path / "run")
+    found = one.metrics()["operating_point"]
+    validated = sum(row["split"] == "val" for row in table(one.folder / "split.csv"))
+    assert sum(found["val"][name]["images"] for name in ("sensitivity", "specificity")) == validated
+    made = export_run(one.folder, out=tmp_path / "run" / "onnx", cache=tmp_path / "cache", activation="sigmoid").folder
+    names = [studies / f"s{n}.npy" for n in range(6)]
+    for name, said in zip(names, predict(made, [str(name) for name in names]), strict=True):
+        # The graph ends in its sigmoid.
+        highest = float(by_hand(made, name).max())
+        assert said.probabilities["embolism"] == pytest.approx(highest, abs=1e-6)
+        assert said.label == ("embolism" if highest >= found["point"]["threshold"] else "")
