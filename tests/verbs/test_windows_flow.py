@@ -144,6 +144,13 @@ def test_the_artifact_is_held_against_the_run_by_study(windowed: Path, artifact:
     assert both.comparison.max_difference < 1e-4
 
 
+def test_calibration_looks_at_a_window_of_each_study_and_parity_at_studies(windowed: Path, tmp_path: Path) -> None:
+    made = export_run(windowed, precision="int8", out=tmp_path / "int8", cache=windowed.parent / "cache")
+    tested = sum(row["split"] == "test" for row in table(windowed / "split.csv"))
+    assert made.manifest.parity is not None
+    assert made.manifest.parity.images == tested
+
+
 def test_where_two_part_is_looked_for_by_study(windowed: Path, artifact: Path) -> None:
     found = locate(artifact, cache=windowed.parent / "cache")
     assert found.kind == "nowhere", found.sentence
