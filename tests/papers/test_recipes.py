@@ -53,6 +53,7 @@ FACTS: dict[str, dict[str, Any]] = {
     },
     "pe-ct": {
         "data.task": "multilabel",
+        "data.slice_stride": 32,
         "model.backbone": "resnext3d101",
         "model.image_size": (32, 208, 208),
         "protocol.optim.name": "sgd",

@@ -58,7 +58,7 @@ class _Pass:
 def pooled_features(
     model: TransferModel, cuts: Sequence[str], prepared: Prepared, indices: NDArray[np.int64], config: TrainConfig
 ) -> dict[str, Floats]:
-    """Each channel's mean over all positions, as the head `gap` sees it.
+    """Each channel's mean over all positions, as the head `gap` sees it; of a study in windows, of its middle one.
 
     Args:
         model: Holds every unit of `cuts`.
@@ -71,7 +71,8 @@ def pooled_features(
         (N, channels) float32 by cut.
     """
     parts: dict[str, list[Floats]] = {cut: [] for cut in cuts}
-    for found in _Pass(model, cuts, ImageBatches(prepared, indices, config.preprocess), config):
+    images = ImageBatches(prepared, prepared.shown(indices), config.preprocess)
+    for found in _Pass(model, cuts, images, config):
         for cut, features in found.items():
             parts[cut].append(features.flatten(2).mean(2).float().cpu().numpy())
     return {cut: np.concatenate(rows) for cut, rows in parts.items()}
@@ -103,7 +104,7 @@ def sampled_features(
         By cut, (images, channels) float32 for each model, row by row the same place of the same image.
     """
     generator = np.random.default_rng(seed)
-    images = ImageBatches(prepared, indices, config.preprocess)
+    images = ImageBatches(prepared, prepared.shown(indices), config.preprocess)
     passes = [_Pass(model, cuts, images, config) for model in models]
     parts: dict[str, list[list[Floats]]] = {cut: [[] for _ in models] for cut in cuts}
     for batches in zip(*passes, strict=True):

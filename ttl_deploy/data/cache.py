@@ -29,6 +29,7 @@ from ttl_deploy.hardware import usable_cores
 from ttl_deploy.inputs.image import PICTURE_CHANNELS, picture_problem
 from ttl_deploy.inputs.image_kinds import IMAGE_SUFFIXES
 from ttl_deploy.inputs.reading import READERS
+from ttl_deploy.inputs.windows import window_starts
 from ttl_deploy.progress import SILENT, Reporter
 from ttl_deploy.spec import PreprocessSpec
 
@@ -44,18 +45,26 @@ _SAMPLED = 8
 _SHOWN = 10
 """How many unreadable images an error names."""
 
+_LAST = "/last"
+"""After a digest in the index: the row where a study of several rows ends."""
+
 
 @dataclass(frozen=True, eq=False)
 class Cached:
     """Images whose pixels are in the cache. Can be sent to other processes, which open the file themselves.
 
+    An image is one input of the network and a row of the file. A study that is read in windows is several inputs, and
+    each slice of it is a row; the inputs of all studies are numbered through, one study after the other.
+
     Attributes:
         path: The file of pixels.
-        shape: (H, W, C), or (D, H, W, C) of volumes.
+        shape: Of a row: (H, W, C), or (D, H, W, C) of volumes.
         kept: (N,) int64, indices of the readable images among those asked for.
-        rows: (N,) int64, their rows in the file.
+        rows: (N,) int64, their rows in the file; of studies in windows the first.
         digests: Their content digests.
         unreadable: What is wrong with each image left out.
+        slices: (N,) int64, how many rows each study in windows has; None where an image is one input.
+        windows: Then, as `PreprocessSpec.windows`.
     """
 
     path: Path
@@ -64,21 +73,59 @@ class Cached:
     rows: NDArray[np.int64]
     digests: tuple[str, ...]
     unreadable: tuple[str, ...]
+    slices: NDArray[np.int64] | None = None
+    windows: tuple[int, int] | None = None
 
-    def read(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """Pixels of some images.
+    def read(self, inputs: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """Pixels of some inputs.
 
         Args:
-            indices: (M,) positions among the kept images.
+            inputs: (M,) their numbers; of images their positions among the kept.
 
         Returns:
-            (M, H, W, C) uint8, a copy.
+            (M, H, W, C) uint8, or (M, D, H, W, C), a copy.
 
         Raises:
             IntegrityError: The file was removed since.
         """
-        rows = self.rows[np.asarray(indices, dtype=np.int64)]
-        return np.asarray(self._memory[rows]) if len(rows) else np.empty((0, *self.shape), dtype=np.uint8)
+        rows = self._input_rows[np.asarray(inputs, dtype=np.int64)]
+        depth = () if self.windows is None else self.windows[:1]
+        if not len(rows):
+            return np.empty((0, *depth, *self.shape), dtype=np.uint8)
+        if not depth:
+            return np.asarray(self._memory[rows])
+        return np.stack([self._memory[row : row + depth[0]] for row in rows])
+
+    @cached_property
+    def counts(self) -> NDArray[np.int64]:
+        """(N,) how many inputs each image is."""
+        if self.slices is None:
+            return np.ones(len(self.rows), dtype=np.int64)
+        return np.array([len(starts) for starts in self.starts], dtype=np.int64)
+
+    @cached_property
+    def first_inputs(self) -> NDArray[np.int64]:
+        """(N,) the number of each image's first input."""
+        return np.cumsum(self.counts) - self.counts
+
+    @cached_property
+    def starts(self) -> list[NDArray[np.int64]]:
+        """The first slice of each window, of each study."""
+        assert self.slices is not None and self.windows is not None
+        depth, stride = self.windows
+        return [window_starts(int(slices), depth, stride) for slices in self.slices]
+
+    @cached_property
+    def _input_rows(self) -> NDArray[np.int64]:
+        """(M,) the first row of each input."""
+        if self.slices is None or not len(self.rows):
+            return self.rows
+        return np.concatenate([row + starts for row, starts in zip(self.rows, self.starts, strict=True)])
+
+    def _whole(self, position: int) -> NDArray[np.uint8]:
+        """All rows of an image."""
+        row = int(self.rows[position])
+        return self._memory[row : row + (1 if self.slices is None else int(self.slices[position]))]
 
     def constant(self) -> NDArray[np.bool_]:
         """(N,) whether all pixels of an image are the same.
@@ -94,9 +141,9 @@ class Cached:
         first = memory[self.rows, *(0,) * axes]
         found = (first == memory[self.rows, *middle]).all(axis=1)
         found &= (first == memory[self.rows, *(-1,) * axes]).all(axis=1)
-        for position in np.flatnonzero(found):
-            image = memory[self.rows[position]]
-            found[position] = (image == image[(0,) * axes]).all()
+        for position in np.flatnonzero(found).tolist():
+            image = self._whole(position)
+            found[position] = (image == image[0, *(0,) * axes]).all()
         return np.asarray(found)
 
     def contents(self) -> tuple[str, ...]:
@@ -109,20 +156,21 @@ class Cached:
         """
         sampled = tuple(slice(None, None, max(1, length // _SAMPLED)) for length in self.shape[:-1])
         alike: dict[bytes, dict[str, int]] = defaultdict(dict)
-        for position in np.flatnonzero(~self.constant()):
+        for position in np.flatnonzero(~self.constant()).tolist():
             sample = self._memory[self.rows[position], *sampled].tobytes()
-            alike[sample].setdefault(self.digests[position], int(self.rows[position]))
+            alike[sample].setdefault(self.digests[position], position)
         same: dict[str, str] = {}
-        for rows in alike.values():
+        for positions in alike.values():
             first: dict[bytes, str] = {}
-            for digest, row in sorted(rows.items()) if len(rows) > 1 else ():
-                same[digest] = first.setdefault(hashlib.sha256(self._memory[row].tobytes()).digest(), digest)
+            for digest, position in sorted(positions.items()) if len(positions) > 1 else ():
+                same[digest] = first.setdefault(hashlib.sha256(self._whole(position).tobytes()).digest(), digest)
         return tuple(same.get(digest, digest) for digest in self.digests)
 
     @cached_property
     def _memory(self) -> NDArray[np.uint8]:
         try:
-            return np.memmap(self.path, dtype=np.uint8, mode="r", shape=(int(self.rows.max()) + 1, *self.shape))
+            end = int((self.rows + (1 if self.slices is None else self.slices)).max())
+            return np.memmap(self.path, dtype=np.uint8, mode="r", shape=(end, *self.shape))
         except (OSError, ValueError) as error:
             raise IntegrityError("the pixel cache changed while in use", where=self.path, fix="run again") from error
 
@@ -143,6 +191,8 @@ class PixelCache:
         self.folder = (folder or default_folder()) / (spec.pixel_digest()[:16] + ("-masks" if masks else ""))
         self._spec = spec
         self._shape = (*spec.input.size, 1) if masks else spec.input.array_shape
+        if spec.windows is not None:
+            self._shape = self._shape[1:]
         self._row_bytes = prod(self._shape)
         self._pixels = self.folder / "pixels.u8"
         self._index = self.folder / "index.sqlite"
@@ -189,6 +239,8 @@ class PixelCache:
             np.array(found.rows, dtype=np.int64),
             tuple(found.digests),
             tuple(found.unreadable),
+            None if self._spec.windows is None else np.array(found.slices, dtype=np.int64),
+            self._spec.windows,
         )
 
     @contextmanager
@@ -228,7 +280,9 @@ class PixelCache:
 
     def _fill(self, items: Sequence[Item], threads: int, reporter: Reporter) -> _Found:
         found = _Found()
-        step = max(threads, min(_BATCH, _BATCH_BYTES // self._row_bytes))
+        # How large a study in windows is, its file alone says.
+        most = _BATCH_BYTES // self._row_bytes if self._spec.windows is None else threads
+        step = max(threads, min(_BATCH, most))
         with (
             closing(CacheIndex(self._index)) as index,
             ThreadPoolExecutor(threads) as pool,
@@ -254,7 +308,7 @@ class PixelCache:
         missing = {
             digest: item.source
             for item, digest in zip(batch, digests, strict=True)
-            if isinstance(digest, str) and index.row(digest) is None
+            if isinstance(digest, str) and self._place(index, digest) is None
         }
         failures = self._decode(index, pool, missing, seen)
         for position, (item, digest) in enumerate(zip(batch, digests, strict=True), start):
@@ -262,7 +316,7 @@ class PixelCache:
             if problem is not None:
                 found.unreadable.append(f"{item.source.where}: {_what(problem)}")
             else:
-                found.add(position, index, str(digest))
+                found.add(position, self._place(index, str(digest)), str(digest))
         return len(missing)
 
     def _decode(
@@ -284,8 +338,24 @@ class PixelCache:
         if images or seen:
             first = index.next_row()
             self._append(first, images.values())
-            index.commit({digest: first + offset for offset, digest in enumerate(images)}, seen)
+            index.commit(self._named(first, images), seen)
         return failures
+
+    def _named(self, first: int, images: Mapping[str, NDArray[np.uint8]]) -> dict[str, int]:
+        """What the index says of images that lie in the file from a row on."""
+        if self._spec.windows is None:
+            return {digest: first + offset for offset, digest in enumerate(images)}
+        rows = {}
+        for digest, slices in images.items():
+            rows[digest], rows[digest + _LAST] = first, first + len(slices) - 1
+            first += len(slices)
+        return rows
+
+    def _place(self, index: CacheIndex, digest: str) -> tuple[int, int] | None:
+        """The first row of an image and how many it has, if it is there."""
+        first = index.row(digest)
+        last = first if self._spec.windows is None else index.row(digest + _LAST)
+        return None if first is None or last is None else (first, last - first + 1)
 
     def _append(self, row: int, images: Iterable[NDArray[np.uint8]]) -> None:
         """Writes rows and waits until they are on disk; what a killed process left there is overwritten."""
@@ -303,14 +373,15 @@ class _Found:
 
     kept: list[int] = field(default_factory=list)
     rows: list[int] = field(default_factory=list)
+    slices: list[int] = field(default_factory=list)
     digests: list[str] = field(default_factory=list)
     unreadable: list[str] = field(default_factory=list)
 
-    def add(self, position: int, index: CacheIndex, digest: str) -> None:
-        row = index.row(digest)
-        assert row is not None
+    def add(self, position: int, place: tuple[int, int] | None, digest: str) -> None:
+        assert place is not None
         self.kept.append(position)
-        self.rows.append(row)
+        self.rows.append(place[0])
+        self.slices.append(place[1])
         self.digests.append(digest)
 
 

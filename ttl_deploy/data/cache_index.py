@@ -79,9 +79,12 @@ class CacheIndex:
         return 0 if found[0] is None else int(found[0]) + 1
 
     def commit(self, rows: Mapping[str, int], files: Iterable[tuple[str, str, str]]) -> None:
-        """Adds rows by digest, and files as (path, stamp, digest), all or none of them."""
+        """Adds rows by digest, and files as (path, stamp, digest), all or none of them.
+
+        Of a study whose end was lost, the beginning may be named still: it is named anew.
+        """
         with self._told(), self._connection:
-            self._connection.executemany("INSERT INTO pixels VALUES (?, ?)", rows.items())
+            self._connection.executemany("INSERT OR REPLACE INTO pixels VALUES (?, ?)", rows.items())
             stored = ((_stored(path), stamp, digest) for path, stamp, digest in files)
             self._connection.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?)", stored)
 

@@ -28,8 +28,9 @@ NAMES: Mapping[str, frozenset[str]] = {
     "label": frozenset({"label"}),
     "patient": PATIENT_NAMES,
     "split": frozenset({"split"}),
+    "slices": frozenset(),
 }
-"""What a column of each role is called."""
+"""What a column of each role is called; of slices it is what the user says."""
 
 REQUIRED = ("path", "label")
 
@@ -46,6 +47,7 @@ class Columns:
         labels: The columns of single classes, in place of one for all.
         separator: What stands between the labels of a cell; None: `|`, or what the classes leave no doubt of.
         template: Where the image of a cell lies; see `ttl_deploy.data.image_paths`.
+        slices: Which slices of a study are positive.
     """
 
     path: str | None = None
@@ -55,6 +57,7 @@ class Columns:
     labels: tuple[str, ...] | None = None
     separator: str | None = None
     template: str | None = None
+    slices: str | None = None
 
     @property
     def of_tables(self) -> list[str]:

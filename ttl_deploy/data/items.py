@@ -210,6 +210,7 @@ class Item:
         split: `train`, `val` or `test` where the set says so.
         source: Its pixels.
         mask: Where its label is a mask, that.
+        slices: Of a positive study its positive slices, from 0, where somebody said them.
     """
 
     id: str
@@ -218,6 +219,7 @@ class Item:
     split: str | None
     source: ImageSource
     mask: MaskSource | None = None
+    slices: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)

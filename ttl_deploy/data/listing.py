@@ -35,7 +35,7 @@ class Entry:
     """An image as a reader found it.
 
     Attributes:
-        id, patient, split, source: See `ttl_deploy.data.items.Item`.
+        id, patient, split, source, slices: See `ttl_deploy.data.items.Item`.
         label: Class name; of a task with several, their names as `ttl_deploy.tasks.multilabel` writes them.
         place: What an error about the label names: a file and line, or the image.
         mask: Where its label is a mask, that.
@@ -48,6 +48,7 @@ class Entry:
     source: ImageSource
     place: str
     mask: MaskSource | None = None
+    slices: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 from ttl_deploy.data.columns import Columns
 from ttl_deploy.data.h5_arrays import H5Arrays, is_h5
 from ttl_deploy.data.image_paths import refuse_no_template
@@ -28,7 +30,7 @@ from ttl_deploy.errors import BadInputError, near
 from ttl_deploy.files import exists, is_file, is_folder
 from ttl_deploy.inputs.reading import READERS
 from ttl_deploy.spec import Data, Reading, TaskSpec
-from ttl_deploy.tasks import TASKS
+from ttl_deploy.tasks import TASKS, Label, Task
 
 __all__ = [
     "ArraySource",
@@ -111,8 +113,10 @@ def read_dataset(
     if patient_pattern is not None and not columns.patient:
         entries = _with_patients(path, listing, entries, patient_pattern)
     items = tuple(
-        Item(e.id, label, e.patient, e.split, e.source, e.mask) for e, label in zip(entries, found.labels, strict=True)
+        Item(e.id, label, e.patient, e.split, e.source, e.mask, e.slices)
+        for e, label in zip(entries, found.labels, strict=True)
     )
+    _refuse_slices(path, found.task, entries, found.labels)
     reading = Interpretation(
         columns=listing.columns,
         unused=listing.unused,
@@ -158,6 +162,7 @@ def columns_of(reading: Reading) -> Columns:
         labels=reading.label_columns,
         separator=reading.labels_separator,
         template=reading.path_template,
+        slices=reading.slices_column,
     )
 
 
@@ -250,6 +255,21 @@ def _tables(
         return read_csv(table, alike, options=options, classes=classes, several=several)
 
     return with_own_sides(path, listing, sides, read) if sides else listing
+
+
+def _refuse_slices(path: Path, task: Task, entries: Sequence[Entry], labels: Sequence[Label]) -> None:
+    """Raises `BadInputError` where slices are named that no label makes positive."""
+    named = [(entry, label) for entry, label in zip(entries, labels, strict=True) if entry.slices is not None]
+    if not named:
+        return
+    if len(task.telling) != 1:
+        what = f"positive slices are of one label or the second of two classes, not of {', '.join(task.classes)}"
+        raise BadInputError(what, where=path, fix="leave --slices-column out")
+    yes = task.members(np.array([label for _entry, label in named]))[:, task.classes.index(task.telling[0])]
+    wrong = next((entry for (entry, _label), right in zip(named, yes, strict=True) if not right), None)
+    if wrong is not None:
+        what = f"names positive slices of {wrong.id}, which is not {task.telling[0]}"
+        raise BadInputError(what, where=wrong.place, fix="correct the label, or leave the cell of slices blank")
 
 
 def _with_folders(entries: Sequence[Entry], kind: str) -> list[Entry]:

@@ -11,6 +11,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,6 +30,8 @@ from ttl_deploy.spec import PreprocessSpec, SplitSpec
 from ttl_deploy.tasks import Labels, Task
 
 _COLUMNS = ("id", "label", "patient_id", "split", "sha256")
+LEAST_SLICES = 4
+"""Positive slices of a positive window (Huang 2020)."""
 _SHOWN = 5
 """How many images an error names."""
 
@@ -47,6 +50,7 @@ class Prepared:
         cached: The pixels.
         masks: Those of the masks, where labels are masks.
         understood: What was understood, where the data was read anew.
+        slices: See `Item`.
     """
 
     task: Task
@@ -58,6 +62,7 @@ class Prepared:
     cached: Cached
     masks: Cached | None = None
     understood: Understood | None = None
+    slices: tuple[tuple[int, ...] | None, ...] = ()
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -78,15 +83,64 @@ class Prepared:
         place = {image: i for i, image in enumerate(self.ids)}
         return np.array([place[image] for image in ids], dtype=np.int64)
 
+    def inputs(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The numbers of the network's inputs, see `Cached`, of the images at some positions: all of each, in order."""
+        first, counts = self.cached.first_inputs[indices], self.counts(indices)
+        within = np.arange(int(counts.sum())) - np.repeat(np.cumsum(counts) - counts, counts)
+        return np.repeat(first, counts) + within
+
+    def counts(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
+        """How many inputs each of the images at some positions is: one, or the windows of a study."""
+        return self.cached.counts[indices]
+
+    def shown(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
+        """One input for each of the images at some positions: of a study in windows the middle one."""
+        return self.cached.first_inputs[indices] + self.counts(indices) // 2
+
+    def images_of(self, inputs: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The positions of the images that some inputs are of."""
+        return np.searchsorted(self.cached.first_inputs, inputs, side="right").astype(np.int64) - 1
+
+    def input_pixels(self, inputs: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """(M, H, W, C) uint8, or (M, D, H, W, C), of some inputs."""
+        return self.cached.read(inputs)
+
     def pixels(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """(M, H, W, C) uint8 of the images at some positions."""
-        return self.cached.read(indices)
+        """The same of the images at some positions, one input of each; see `shown`."""
+        return self.cached.read(self.shown(indices))
 
     def targets(self, indices: NDArray[np.int64]) -> NDArray[Any]:
         """What a model is to say of the images at some positions: their labels, or masks (M, 1, H, W) of 0 and 1."""
         if self.masks is None:
             return self.labels[indices]
         return np.moveaxis(self.masks.read(indices), -1, 1)
+
+    def input_targets(self, inputs: NDArray[np.int64]) -> NDArray[Any]:
+        """What a model is to say of some inputs: their labels, or the masks of their images."""
+        return self.input_labels(inputs) if self.masks is None else self.targets(self.images_of(inputs))
+
+    def input_labels(self, inputs: NDArray[np.int64]) -> Labels:
+        """The labels of some inputs: those of their images, but of windows that are negative.
+
+        A window of a positive study is negative where it has fewer than `LEAST_SLICES` of the slices that are said to
+        be positive (Huang 2020); where nobody said which they are, it is as its study.
+        """
+        labels = self.labels[self.images_of(inputs)]
+        if self._negative is not None:
+            labels[self._negative[inputs]] = 0
+        return labels
+
+    @cached_property
+    def _negative(self) -> NDArray[np.bool_] | None:
+        """(M,) whether each input is a negative window of a positive study; None where nobody says."""
+        if not any(said is not None for said in self.slices) or self.cached.windows is None:
+            return None
+        depth, found = self.cached.windows[0], []
+        for said, count, starts in zip(self.slices, self.cached.counts, self.cached.starts, strict=True):
+            slices = np.array(() if said is None else said, dtype=np.int64)
+            within = (slices >= starts[:, None]) & (slices < starts[:, None] + depth)
+            found.append(np.zeros(count, bool) if said is None else within.sum(axis=1) < LEAST_SLICES)
+        return np.concatenate(found)
 
     def data_digest(self) -> str:
         """Hex SHA-256 over id, content, class and patient of all images; their order and division do not matter."""
@@ -236,7 +290,12 @@ def read_split(path: Path) -> tuple[SplitRow, ...]:
 def assemble(
     task: Task, items: Sequence[Item], sides: Sequence[str], cached: Cached, masks: Cached | None = None
 ) -> Prepared:
-    """Puts together what belongs to the same images: their facts, sides and pixels."""
+    """Puts together what belongs to the same images: their facts, sides and pixels.
+
+    Raises:
+        BadInputError: A slice is named that a study in windows has not.
+    """
+    _refuse_beyond(items, cached)
     return Prepared(
         task=task,
         ids=tuple(item.id for item in items),
@@ -246,7 +305,15 @@ def assemble(
         sides=np.array(sides, dtype="<U5"),
         cached=cached,
         masks=masks,
+        slices=tuple(item.slices for item in items),
     )
+
+
+def _refuse_beyond(items: Sequence[Item], cached: Cached) -> None:
+    for item, slices in zip(items, () if cached.slices is None else cached.slices.tolist(), strict=False):
+        if item.slices is not None and item.slices[-1] >= slices:
+            what = f"slice {item.slices[-1] + 1} is named as positive, and the study has {slices}"
+            raise BadInputError(what, where=item.source.where, fix="correct the cell of slices")
 
 
 def _matched(dataset: Dataset, rows: Sequence[SplitRow], fix: str) -> list[Item]:

@@ -337,7 +337,28 @@ def _entry(table: Path, line: int, cells: dict[str, str], endings: Endings) -> E
     path = endings.complete(short, place)
     name = name.removesuffix(short.name) + path.name
     split = side_in(cells.get("split", ""), place)
-    return Entry(name, tidy(cells["label"]), patient_of(cells.get("patient", "")), split, FileSource(path), place)
+    patient, slices = patient_of(cells.get("patient", "")), slices_in(cells.get("slices", ""), place)
+    return Entry(name, tidy(cells["label"]), patient, split, FileSource(path), place, slices=slices)
+
+
+def slices_in(cell: str, place: str) -> tuple[int, ...] | None:
+    """The slices of a cell such as `12-31;40`, from 0 where the cell counts from 1; None where it is blank.
+
+    Raises:
+        BadInputError: It is no list of slices.
+    """
+    if is_missing(cell):
+        return None
+    fix = "write numbers and ranges from 1 on, as in 12-31;40"
+    found: set[int] = set()
+    for part in cell.split(";"):
+        bounds = re.fullmatch(r"\s*([0-9]{1,5})\s*(?:-\s*([0-9]{1,5})\s*)?", part)
+        first = int(bounds[1]) if bounds else 0
+        last = int(bounds[2] or first) if bounds else 0
+        if not 1 <= first <= last:
+            raise BadInputError(f"{part.strip()!r:.80} names no slices", where=place, fix=fix)
+        found.update(range(first - 1, last))
+    return tuple(sorted(found))
 
 
 def side_in(word: str, place: str) -> str | None:

@@ -25,11 +25,11 @@ Batch = tuple[Tensor, Tensor]
 
 
 class ImageBatches(Dataset[Batch]):
-    """Some of the prepared images, fetched a batch at a time.
+    """Some of the inputs that the prepared images are, fetched a batch at a time.
 
     Args:
         prepared: The images.
-        indices: Which of them.
+        inputs: Which; `Prepared.inputs` and `Prepared.shown` give their numbers.
         preprocess: Normalisation.
         augment: Training-time augmentation, or None.
         seed: Seed of the augmentation.
@@ -38,25 +38,26 @@ class ImageBatches(Dataset[Batch]):
     def __init__(
         self,
         prepared: Prepared,
-        indices: NDArray[np.int64],
+        inputs: NDArray[np.int64],
         preprocess: PreprocessSpec,
         augment: AugmentSpec | None = None,
         seed: int = 0,
     ) -> None:
         self._prepared = prepared
-        self._indices = indices
+        self._inputs = inputs
         self._preprocess = preprocess
         self._transform = augmentation(augment, preprocess.input.size[-2:]) if augment else None
         self._seed = seed
         self.epoch = 0
 
     def __len__(self) -> int:
-        return len(self._indices)
+        return len(self._inputs)
 
     def __getitems__(self, positions: Sequence[int]) -> Batch:
         """A whole batch at once; PyTorch's loader calls this instead of one item at a time."""
-        rows = self._indices[np.asarray(positions)]
-        pixels, targets = self._prepared.pixels(rows), self._prepared.targets(rows)
+        rows = self._inputs[np.asarray(positions)]
+        pixels = self._prepared.input_pixels(rows)
+        targets = self._prepared.input_targets(rows)
         if self._transform is not None:
             masks = targets if self._prepared.masks is not None else [None] * len(rows)
             changed = [self._augmented(*one) for one in zip(pixels, masks, rows.tolist(), strict=True)]

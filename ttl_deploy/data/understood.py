@@ -44,7 +44,7 @@ class _Columns(Record):
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
-    columns: dict[Literal["path", "label", "patient", "split"], str]
+    columns: dict[Literal["path", "label", "patient", "split", "slices"], str]
 
 
 @dataclass(frozen=True)

@@ -93,6 +93,7 @@ def export_run(
     chosen_options = make_options(exporter, given)
     exporter.check(chosen, chosen_options)
     _refuse_activation(source, chosen_options)
+    _refuse_windows(source, chosen_options, defer_build=defer_build)
     place = Path(out) if out is not None else source.run.folder / f"{exporter.name}-{chosen}"
     files.refuse_existing(place, overwrite=overwrite)
     artifacts.refuse_foreign(place)
@@ -110,6 +111,15 @@ def _refuse_maps(task: Task, exporter: Exporter, settings: ExportOptions) -> Non
     for name, option in (("int8_auto", "--int8-auto"), ("qat", "--qat")):
         if getattr(settings, name, None):
             raise BadInputError(f"{option} weighs classes, and a {task.KIND} model has none", fix=f"leave {option} out")
+
+
+def _refuse_windows(source: Exported, settings: ExportOptions, *, defer_build: bool) -> None:
+    """Raises `BadInputError` for what judges each input by itself, where those of a study belong together."""
+    asked = {"--int8-auto": bool(getattr(settings, "int8_auto", None)), "--defer-build": defer_build}
+    option = next((name for name, given in asked.items() if given), None)
+    if source.run.config.preprocess.windows is not None and option is not None:
+        what = "judges windows by themselves, and the run says something of studies"
+        raise BadInputError(what, where=option, fix="leave it out")
 
 
 def _refuse_activation(source: Exported, settings: ExportOptions) -> None:

@@ -75,7 +75,7 @@ def finetuned(job: ExportJob, epochs: int, calibration: Iterable[NDArray[np.floa
 def _train(model: TransferModel, job: ExportJob, epochs: int, validation: Sample) -> None:
     """Keeps the epoch that diverges least from the job's model on validation images, the start included."""
     prepared = job.run_images().prepared
-    training = ImageBatches(prepared, prepared.indices("train"), job.preprocess, AugmentSpec(), _SEED)
+    training = ImageBatches(prepared, prepared.inputs(prepared.indices("train")), job.preprocess, AugmentSpec(), _SEED)
     optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], LEARNING_RATE)
     # Near its optimum every step is mostly noise, which a rate that goes to zero lets settle.
     decay = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs * math.ceil(len(training) / BATCH))

@@ -20,7 +20,7 @@ class Load(Protocol):
     """Reads one input."""
 
     def __call__(self, source: Path | bytes, spec: PreprocessSpec, *, where: str | None = None) -> Pixels:
-        """The pixels, of the shape `spec.input.array_shape`."""
+        """The pixels; see `load_input`."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,8 @@ def load_input(source: Path | bytes, spec: PreprocessSpec, *, where: str | None 
         where: What an error calls it; default the path.
 
     Returns:
-        `spec.input.array_shape`, uint8.
+        `spec.input.array_shape`, uint8; of a study read in windows, all its slices, which
+        `ttl_deploy.inputs.windows.inputs_of` divides.
 
     Raises:
         UnreadableImageError: It cannot be read.

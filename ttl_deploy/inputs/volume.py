@@ -15,7 +15,9 @@ The rule, in order:
 5. In the plane, slice after slice. With a spacing: as many pixels as the millimetres are, then the centre, with black
    around where the slice is smaller. Without: the crop of `ttl_deploy.inputs.image`, then H x W. Both by Pillow's
    bilinear filter over real numbers, which averages where it makes smaller.
-6. Along the slices likewise: with a spacing the central D, else all of them become D.
+6. Along the slices likewise: with a spacing the central D, else all of them become D. Read as windows of D slices, a
+   study keeps all its slices, with a spacing as many as the millimetres are, with black before and after where they are
+   fewer than D; its windows are cut from the result of step 7 as `ttl_deploy.inputs.windows` says.
 7. Rounded to whole numbers, half up. Grey is repeated for 3 channels; other numbers are those of an array.
 
 The network's input is then what step 10 of `ttl_deploy.inputs.image` makes of it.
@@ -46,7 +48,7 @@ def load_volume(source: Path | bytes, spec: PreprocessSpec, *, where: str | None
         where: What an error calls it; default the path.
 
     Returns:
-        (D, H, W, C) uint8.
+        (D, H, W, C) uint8; read in windows, with all slices of the study, at least D.
 
     Raises:
         UnreadableImageError: It is no study, damaged, too large, or step 1 refuses it.
@@ -65,7 +67,7 @@ def array_pixels(array: NDArray[Any], spec: PreprocessSpec, where: str) -> NDArr
         where: What an error calls it.
 
     Returns:
-        (D, H, W, C) uint8.
+        As `load_volume`.
 
     Raises:
         UnreadableImageError: Another shape or type, or too many voxels.
@@ -89,7 +91,7 @@ def study_pixels(study: Study, spec: PreprocessSpec, where: str) -> NDArray[np.u
     planes = study.values if study.values.ndim == 4 else study.values[..., None]
     made = [_channel(planes[..., c], study, spec, rule, where) for c in range(planes.shape[-1])]
     pixels = np.floor(np.stack(made, axis=-1) + 0.5).astype(np.uint8)
-    return np.ascontiguousarray(np.broadcast_to(pixels, spec.input.array_shape))
+    return np.ascontiguousarray(np.broadcast_to(pixels, (len(pixels), *spec.input.array_shape[1:])))
 
 
 def shape_problem(shape: Sequence[int], channels: int) -> tuple[str, str] | None:
@@ -124,9 +126,13 @@ def _channel(
             shown[row] = np.asarray(_resized(cropped, height, width))
     # Slices are rows here, so that the same filter works along them.
     flat = Image.fromarray(shown.reshape(len(shown), height * width))
-    wanted = depth if steps is None else _scaled(values.shape[:1], steps[:1])[0]
+    if steps is not None:
+        wanted = _scaled(values.shape[:1], steps[:1])[0]
+    else:
+        wanted = depth if rule.slice_stride is None else len(shown)
+    kept = depth if rule.slice_stride is None else max(depth, wanted)
     along = np.asarray(_resized(flat, wanted, height * width)).reshape(wanted, height, width)
-    return np.clip(_centred(along, (depth, height, width)), 0, 255)
+    return np.clip(_centred(along, (kept, height, width)), 0, 255)
 
 
 def _windowed(plane: NDArray[Any], window: tuple[float, float], where: str) -> NDArray[np.float32]:

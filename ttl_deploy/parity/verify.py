@@ -288,8 +288,10 @@ def _said(session: Session, prepared: Prepared, ids: Sequence[str], preprocess: 
     """What a session says of some images."""
     if prepared.task.DENSE:
         return masks_said(session, prepared, ids, preprocess)
-    logits = logits_of(session, _batches(prepared, ids), preprocess)
-    return Predictions(tuple(ids), ("test",) * len(ids), prepared.labels[prepared.positions(ids)], logits)
+    indices = prepared.positions(ids)
+    each = logits_of(session, _batches(prepared, indices), preprocess)
+    logits = prepared.task.gather(each, prepared.counts(indices))
+    return Predictions(tuple(ids), ("test",) * len(ids), prepared.labels[indices], logits)
 
 
 def _with_preprocessing(result: Check, differences: tuple[str, ...], *, meant: bool) -> Check:
@@ -516,7 +518,7 @@ def _example(position: int, reference: Predictions, candidate: Predictions, task
     )
 
 
-def _batches(prepared: Prepared, ids: Sequence[str]) -> Iterator[NDArray[np.uint8]]:
-    indices = prepared.positions(ids)
-    for start in range(0, len(indices), BATCH):
-        yield prepared.pixels(indices[start : start + BATCH])
+def _batches(prepared: Prepared, indices: NDArray[np.int64]) -> Iterator[NDArray[np.uint8]]:
+    inputs = prepared.inputs(indices)
+    for start in range(0, len(inputs), BATCH):
+        yield prepared.input_pixels(inputs[start : start + BATCH])

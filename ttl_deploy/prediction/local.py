@@ -59,10 +59,15 @@ class LocalPredictor:
         with self.reporter.task("predicting", total) as advance:
             wanted = still_wanted(images, done, summary, advance)
             with closing(self._decoded(wanted)) as decoded:
-                for group in _grouped(decoded, self.stream.batch_size):
+                for group in _grouped(decoded, self._together):
                     yield from self._run(self._readable(group, summary))
                     advance(len(group), "")
         summary.tell_undecoded(self.reporter)
+
+    @property
+    def _together(self) -> int:
+        """Images of one run; the windows of a study are several batches."""
+        return self.stream.batch_size if self.spec.windows is None else 1
 
     def _decoded(self, images: Iterable[ImageRef]) -> Generator[_Decoding, None, None]:
         """Images with their pixels, decoded ahead on threads; no more than two batches wait."""
@@ -72,7 +77,7 @@ class LocalPredictor:
         try:
             for image in images:
                 waiting.append((image, pool.submit(load_input, Path(image.path), self.spec)))
-                if len(waiting) > 2 * self.stream.batch_size + workers:
+                if len(waiting) > 2 * self._together + workers:
                     yield waiting.popleft()
             yield from waiting
         except BaseException:
@@ -98,7 +103,7 @@ class LocalPredictor:
         if not images:
             return
         classes = self.session.classes
-        rows = self.session.probabilities(self.session.run(self.session.prepare(np.stack(pixels), self.spec)))
+        rows = self.session.probabilities(self.session.run_images(pixels, self.spec))
         if self.session.task.DENSE:
             assert self.stream.masks is not None
             writer = MaskWriter(self.stream.masks, self.spec, self.session.task, self.stream.overlays)

@@ -9,6 +9,7 @@ from typing import overload
 
 from ttl_deploy import runtime as runtimes
 from ttl_deploy.artifact import open_artifact
+from ttl_deploy.errors import BadInputError
 from ttl_deploy.prediction.local import LocalPredictor
 from ttl_deploy.prediction.masks import refuse_masks
 from ttl_deploy.prediction.predictor import (
@@ -104,6 +105,9 @@ def predict(
     opened = open_artifact(Path(artifact), trust=trust)
     task = possible_task(opened.manifest.model, opened.manifest.operating_point)
     refuse_masks(task, stream)
+    if opened.manifest.preprocess.windows is not None and stream.engine != "local":
+        what = "studies read in windows are not predicted over a cluster"
+        raise BadInputError(what, where="--engine", fix="pass --engine local")
     chosen = placement.replace(runtime=runtimes.runtime_for(opened, placement).name)
 
     @contextmanager

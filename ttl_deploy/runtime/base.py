@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -18,12 +18,16 @@ from numpy.typing import NDArray
 from ttl_deploy import aliases, hardware
 from ttl_deploy.artifact import Artifact
 from ttl_deploy.closing import Closing
-from ttl_deploy.errors import BadInputError, IntegrityError, MissingDependencyError, near
+from ttl_deploy.errors import BadInputError, DamagedError, IntegrityError, MissingDependencyError, near
 from ttl_deploy.inputs.image import normalise
+from ttl_deploy.inputs.windows import inputs_of
 from ttl_deploy.registry import Registry
 from ttl_deploy.runtime.native import refuse_native
 from ttl_deploy.spec import ArtifactManifest, Placement, PreprocessSpec
 from ttl_deploy.tasks import Task, task_of
+
+_WINDOWS = 4
+"""Windows of a study that run together: features of a volume take hundreds of mebibytes."""
 
 
 @dataclass(frozen=True)
@@ -129,6 +133,21 @@ class Session(Closing):
             raise IntegrityError(f"{self.runtime} gave logits of shape {logits.shape}, expected {expected}")
         return logits.astype(np.float32, copy=False)
 
+    def run_images(self, images: Sequence[NDArray[np.uint8]], preprocess: PreprocessSpec) -> NDArray[np.float32]:
+        """The same of images as they were loaded, in one batch; of studies in windows what the task gathers of them.
+
+        Args:
+            images: Each as `ttl_deploy.inputs.reading.load_input` gives it, at least one.
+            preprocess: The rule that they were loaded by.
+        """
+        if preprocess.windows is None:
+            return self.run(self.prepare(np.stack(images), preprocess))
+        inputs = [inputs_of(pixels, preprocess) for pixels in images]
+        flat = [window for windows in inputs for window in windows]
+        batches = (np.stack(flat[start : start + _WINDOWS]) for start in range(0, len(flat), _WINDOWS))
+        outputs = np.concatenate([self.run(self.prepare(batch, preprocess)) for batch in batches])
+        return self.task.gather(outputs, np.array([len(windows) for windows in inputs], dtype=np.int64))
+
     def stages(self) -> Stages | None:
         """Where the last run's time went, by the GPU's clock; None where the engine does not tell."""
         return None
@@ -162,9 +181,16 @@ class Session(Closing):
 
 
 def of_manifest(manifest: ArtifactManifest) -> dict[str, Any]:
-    """The arguments of `Session` that an artifact's manifest decides."""
+    """The arguments of `Session` that an artifact's manifest decides.
+
+    Raises:
+        DamagedError: Its preprocessing makes windows, over which its task has no maximum.
+    """
+    task = task_of(manifest.model, manifest.operating_point)
+    if manifest.preprocess.windows is not None and task.ungathered is not None:
+        raise DamagedError(f"is no possible manifest: {task.ungathered[0]}", fix="export the run again")
     return {
-        "task": task_of(manifest.model, manifest.operating_point),
+        "task": task,
         "input_shape": manifest.input_shape,
         "input_type": manifest.input_type,
         "activation": manifest.activation,

@@ -2,7 +2,7 @@
 
 Each process is `python -m ttl_deploy.serve.decoders SPEC`: it reads images from its stdin and writes pixels or an error
 to its stdout. A kernel timer ends one that takes too long, a limit bounds its memory, and another takes its place. The
-image goes through a pipe once, the pixels, which have the network's size, once back.
+image goes through a pipe once, the pixels, which have the network's size or are the slices of one study, once back.
 """
 
 from __future__ import annotations
@@ -35,6 +35,8 @@ _QUESTION = struct.Struct("<dIQ")
 _ANSWER = struct.Struct("<?I")
 """Whether pixels follow, or an error; bytes of it."""
 _MOST_ERROR = 2**12
+_MOST_SLICES = 2**12
+"""Of a study read in windows."""
 _READY = b"+"
 """What a process says first."""
 
@@ -76,7 +78,7 @@ class Decoders(Closing):
             where: What an error calls the image.
 
         Returns:
-            (H, W, C) uint8.
+            As `ttl_deploy.inputs.reading.load_input`.
 
         Raises:
             RequestError: The image cannot be read, or its decoder crashed, took too long or was interrupted.
@@ -131,6 +133,8 @@ class _Decoder:
             self._send(_QUESTION.pack(seconds, len(name), len(content)) + name, content)
             good, length = _ANSWER.unpack(self._receive(_ANSWER.size))
             shape = self._spec.input.array_shape
+            if self._spec.windows is not None:
+                shape = (_MOST_SLICES, *shape[1:])
             if length > (int(np.prod(shape)) if good else _MOST_ERROR):
                 raise _EndedError("its decoder gave no valid answer")
             answer = self._receive(length)
@@ -140,7 +144,8 @@ class _Decoder:
             self._busy = False
         if not good:
             raise RequestError(answer.decode("utf-8", "replace"))
-        return np.frombuffer(answer, dtype=np.uint8).reshape(shape)
+        read = shape if self._spec.windows is None else (-1, *shape[1:])
+        return np.frombuffer(answer, dtype=np.uint8).reshape(read)
 
     def interrupt(self) -> None:
         """Ends the process if it has an image."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import queue
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -135,9 +135,9 @@ class ServedModel(Closing):
         self._refuse_many(len(images))
         begin = time.perf_counter()
         pixels = [self._decoders.pixels(content, f"image {i}") for i, content in enumerate(images)]
-        batch = self._open[0].prepare(np.stack(pixels), self.artifact.manifest.preprocess)
         self.statistics.record("compute_input", time.perf_counter() - begin)
-        return self._run(batch)
+        preprocess = self.artifact.manifest.preprocess
+        return self._answer(len(pixels), lambda session: session.run_images(pixels, preprocess))
 
     def of_tensor(self, batch: NDArray[Any]) -> Answer:
         """Answers for a batch that the client preprocessed, or of pixels where the model does that itself.
@@ -146,15 +146,18 @@ class ServedModel(Closing):
             batch: (N, *input_shape) of `input_type`.
 
         Raises:
-            RequestError: Another shape, too many images, or values that are no numbers.
+            RequestError: Another shape, too many images, values that are no numbers, or a model that reads studies in
+                windows: whose a window is, a tensor does not say.
         """
+        if self.artifact.manifest.preprocess.windows is not None:
+            raise RequestError(f"{self.input_name}: studies are read in windows here; send the content of their files")
         if batch.shape[1:] != self.input_shape:
             shape = ", ".join(["N", *map(str, self.input_shape)])
             raise RequestError(f"{self.input_name} has the shape {list(batch.shape)}, expected [{shape}]")
         self._refuse_many(len(batch))
         if not np.isfinite(batch).all():
             raise RequestError(f"{self.input_name} holds values that are not finite numbers")
-        return self._run(batch)
+        return self._answer(len(batch), lambda session: session.run(batch))
 
     def interrupt(self) -> None:
         """Ends the decoding that is under way; its requests fail, others go on."""
@@ -171,14 +174,14 @@ class ServedModel(Closing):
         if not 1 <= images <= self.max_batch:
             raise RequestError(f"{images} images in one request; give 1 to {self.max_batch}")
 
-    def _run(self, batch: NDArray[Any]) -> Answer:
+    def _answer(self, images: int, run: Callable[[Session], NDArray[np.float32]]) -> Answer:
         session = self._free.get()
         begin = time.perf_counter()
         try:
-            outputs = session.run(batch)
+            outputs = run(session)
         finally:
             self._free.put(session)
-        self.statistics.record_run(len(batch), time.perf_counter() - begin)
+        self.statistics.record_run(images, time.perf_counter() - begin)
         probabilities = session.probabilities(outputs)
         return Answer(
             outputs if self.gives_logits else None, probabilities.astype(np.float32), session.task.said(probabilities)

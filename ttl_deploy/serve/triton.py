@@ -17,6 +17,7 @@ from ttl_deploy.artifact import MANIFEST, Artifact
 from ttl_deploy.errors import BadInputError
 from ttl_deploy.runtime import refuse_unbound
 from ttl_deploy.serve.model import VERSION, served_name
+from ttl_deploy.spec import PreprocessSpec
 from ttl_deploy.tasks import task_of
 
 MAX_BATCH = 64
@@ -28,6 +29,18 @@ _BACKENDS = {"onnx": ("onnxruntime", "model.onnx"), "openvino": ("openvino", "mo
 
 
 _TAKEN = "choose another --triton, or pass --overwrite to replace it"
+
+
+def refuse_windows(preprocess: PreprocessSpec, where: str | Path) -> None:
+    """Raises `BadInputError` for what reads studies in windows: Triton answers for each window alone.
+
+    Args:
+        preprocess: Of a run or of an artifact.
+        where: Its folder.
+    """
+    if preprocess.windows is not None:
+        what = "reads studies in windows, over which Triton takes no maximum"
+        raise BadInputError(what, where=where, fix="leave --triton out: serve it with `ttl-deploy serve`")
 
 
 def write_repository(artifact: Artifact, folder: Path, *, name: str | None = None, overwrite: bool = False) -> Path:
@@ -48,6 +61,7 @@ def write_repository(artifact: Artifact, folder: Path, *, name: str | None = Non
         StorageError: The disk is full, read-only or failing; what was there is still there.
     """
     refuse_unbound(artifact)
+    refuse_windows(artifact.manifest.preprocess, artifact.folder)
     chosen = served_name(artifact, name)
     place = folder / chosen
     content = config(artifact, chosen)

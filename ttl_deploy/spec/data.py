@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from ttl_deploy.spec.inputs import DEFAULT_WINDOW, Crop, HighBitDepth, Spacing, Window
+from ttl_deploy.spec.inputs import DEFAULT_WINDOW, Crop, HighBitDepth, SliceStride, Spacing, Window
 from ttl_deploy.spec.record import Fraction, Record
 from ttl_deploy.spec.said import Said
 from ttl_deploy.spec.table import PathColumn, PathTemplate
@@ -168,6 +168,15 @@ class Reading(Record):
         ),
         Said(text=True),
     ] = None
+    slices_column: Annotated[
+        str | None,
+        Field(
+            min_length=1,
+            description="CSV, with --slice-stride: the column with the positive slices of a study, as in 12-31;40, the "
+            "first being 1; in training a window with fewer than 4 of them is a negative one.",
+            exclude_if=lambda said: said is None,
+        ),
+    ] = None
     unknown: Annotated[
         Literal["ignore", "zeros", "ones"],
         Field(
@@ -226,6 +235,7 @@ class Data(Reading):
     spacing: Annotated[
         Spacing, Field(exclude_if=lambda spacing: spacing is None), Said(text=True, default="the whole study")
     ] = None
+    slice_stride: SliceStride = None
     cache: Annotated[
         Path | None, Field(description="Folder of the pixel cache."), Said(default="the user's cache folder")
     ] = None

@@ -80,6 +80,15 @@ Spacing = Annotated[
         "brought to, and its centre taken. Without: the whole study becomes the input's size."
     ),
 ]
+SliceStride = Annotated[
+    int | None,
+    Field(
+        ge=1,
+        description="Volumes: read a study as windows of the input's depth, so many slices from one to the next; what "
+        "is said of the study is the maximum over its windows. Without: a study is one input.",
+        exclude_if=lambda stride: stride is None,
+    ),
+]
 DEFAULT_WINDOW = (-100.0, 900.0)
 """What PENet clips to (Huang 2020): contrast in vessels."""
 
@@ -193,10 +202,12 @@ class VolumeSpec(Record):
     Attributes:
         window: The values that become 0 and 255.
         spacing: Millimetres of a voxel: depth, height, width; None: the study becomes the input's size.
+        slice_stride: Slices from one window of the input's depth to the next; None: a study is one input.
     """
 
     window: Window = DEFAULT_WINDOW
     spacing: Spacing = None
+    slice_stride: SliceStride = None
 
     @model_validator(mode="after")
     def _can_be(self) -> Self:
@@ -238,7 +249,19 @@ class PreprocessSpec(OfInput):
         if (self.volume is None) != (self.input.kind == "image"):
             said = "missing" if self.volume is None else "given"
             raise ValueError(f"volume is {said}, and the input is of kind {self.input.kind}")
+        if self.windows is not None and self.windows[1] > self.windows[0]:
+            depth, stride = self.windows
+            raise ValueError(
+                f"windows of {depth} slices, one every {stride}, leave slices out: slice_stride is too large"
+            )
         return self
+
+    @property
+    def windows(self) -> tuple[int, int] | None:
+        """Slices of a window, and from one to the next, where a study is read as several inputs; else None."""
+        if self.volume is None or self.volume.slice_stride is None:
+            return None
+        return self.input.size[0], self.volume.slice_stride
 
     @classmethod
     def of(cls, given: InputSpec, **more: Any) -> Self:

@@ -66,7 +66,7 @@ def asked_of_run(config: TrainConfig) -> Fields:
     parts = {"split": (split.train, split.val, split.test), "split_seed": split.seed}
     parts |= {"image_size": size if len(set(size)) > 1 else size[0], "channels": channels}
     if (rule := config.preprocess.volume) is not None:
-        parts |= {"hu_window": rule.window, "spacing": rule.spacing}
+        parts |= {"hu_window": rule.window, "spacing": rule.spacing, "slice_stride": rule.slice_stride}
     parts |= {"task": task.kind, "positive_from": task.positive_from}
     named = {**parts, "path": config.data, "device": config.accelerator}
     # The record of the reading lists them too, but not in runs of earlier versions.

@@ -37,6 +37,22 @@ class Multiclass(Exclusive):
         """Each class against the rest."""
         return self.classes
 
+    @property
+    def ungathered(self) -> tuple[str, str] | None:
+        """Of two classes the second has a maximum; of more, none comes first."""
+        if len(self.classes) == 2:
+            return None
+        return (
+            f"of {len(self.classes)} exclusive classes there is no maximum over the windows of a study",
+            "pass --task multilabel, or leave --slice-stride out",
+        )
+
+    def _maximum(self, outputs: NDArray[np.float32], first: NDArray[np.int64]) -> NDArray[np.float32]:
+        """The outputs of the window that says most for the second of two classes."""
+        lead = np.split(outputs[:, 1].astype(np.float64) - outputs[:, 0], first[1:])
+        speaks = first + np.array([int(windows.argmax()) for windows in lead])
+        return np.asarray(outputs[speaks])
+
     def decide(self, probabilities: NDArray[np.floating[Any]]) -> Labels:
         """(N,) the number of the class said of each image."""
         if self.threshold is None:

@@ -156,6 +156,36 @@ class Task(ABC):
         """The same of logits (N, K)."""
         return self.decide(self.probabilities(logits))
 
+    @property
+    def ungathered(self) -> tuple[str, str] | None:
+        """Why there is no maximum over the windows of a study, and the way out; None where there is one."""
+        return f"task {self.KIND} has no maximum over the windows of a study", "leave --slice-stride out"
+
+    def gather(self, outputs: NDArray[np.float32], counts: NDArray[np.int64]) -> NDArray[np.float32]:
+        """What is said of studies, of what was said of each of their windows: the maximum (Huang 2020).
+
+        Args:
+            outputs: (M, K) logits, or what the model's own activation makes of them: it keeps their order.
+            counts: (N,) how many windows each study has, at least 1, one study after the other.
+
+        Returns:
+            (N, K); the outputs as they are where each is of a study of its own.
+
+        Raises:
+            ValueError: The counts are not those of the outputs, or the task has no maximum.
+        """
+        if int(counts.sum()) != len(outputs):
+            raise ValueError(f"{len(outputs)} outputs are not those of {int(counts.sum())} windows")
+        if len(outputs) == len(counts):
+            return outputs
+        if self.ungathered is not None:
+            raise ValueError(self.ungathered[0])
+        return self._maximum(outputs, np.cumsum(counts) - counts)
+
+    def _maximum(self, outputs: NDArray[np.float32], first: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Of a task with a maximum: `gather`, where the windows of each study begin at `first`."""
+        raise NotImplementedError
+
     def said(self, probabilities: NDArray[np.floating[Any]]) -> tuple[str, ...]:
         """What is said of each image, in words.
 

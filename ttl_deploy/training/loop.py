@@ -106,14 +106,14 @@ class Trainer:
         self._judge = judge
         self._folder = folder
         self._reporter = reporter
-        self._train = ImageBatches(
-            prepared, prepared.indices("train"), config.preprocess, config.augment, mix_seeds(config.seed, 1)
-        )
-        self._val = ImageBatches(prepared, prepared.indices("val"), config.preprocess)
+        train, val = (prepared.inputs(prepared.indices(side)) for side in ("train", "val"))
+        self._train = ImageBatches(prepared, train, config.preprocess, config.augment, mix_seeds(config.seed, 1))
+        self._val = ImageBatches(prepared, val, config.preprocess)
         self._task = prepared.task
         self._val_labels = prepared.labels[prepared.indices("val")]
+        self._val_counts = prepared.counts(prepared.indices("val"))
         self._watched = config.schedule.monitor or self._task.SELECTS
-        loss = training_loss(prepared.task, config, prepared.labels[prepared.indices("train")])
+        loss = training_loss(prepared.task, config, prepared.input_labels(train))
         self._state = _set_up(fabric, config, model, loss, "min" if self._watched == LOSS else "max")
         if config.cache_features:
             sides = {
@@ -254,6 +254,7 @@ class Trainer:
         said, _masks = predict(
             state.fabric, state.forward, self._val, self._config.batch_size, task, self._laid_out, self._in_time
         )
+        said = task.gather(said, self._val_counts)
         loss = measure_of(task).loss(said)
         if loss is None:
             loss = float(plain_loss(task)(torch.from_numpy(said), torch.from_numpy(self._val_labels)))
@@ -380,7 +381,7 @@ def predict(
     lay_out: Any = None,
     watch: Callable[[], None] | None = None,
 ) -> tuple[Rows, NDArray[np.uint8] | None]:
-    """What the task's measure keeps of all images, in order, in the precision of `fabric`: rows, and packed masks.
+    """What the task's measure keeps of all inputs, in order, in the precision of `fabric`: rows, and packed masks.
 
     `watch` is called at every batch.
     """

@@ -210,10 +210,28 @@ def check(data: Data, model: Model, protocol: Protocol) -> None:
     model_spec, preprocess = specs(model, data, ("a", "b"))
     _configure(data, model, protocol, model_spec, preprocess, data.division, "")
     _refuse_task(data, protocol)
+    if data.classes is not None:
+        refuse_windows(data.task, data.classes, preprocess)
+    _refuse_slices(data, preprocess)
+    if preprocess.windows is not None and protocol.cache_features:
+        what = "the features of a study's windows are not kept"
+        raise BadInputError(what, where="--cache-features", fix="leave it out, or --slice-stride")
     refuse_augment(protocol.augment, model.channels)
     if _start(model)[0] not in _NAMED_WEIGHTS:
         weights_file(Path(model.weights))
     refuse_misreading(data)
+
+
+def _refuse_slices(data: Data, preprocess: PreprocessSpec) -> None:
+    """Refuses positive slices where there are no windows, or where they would not be those of the file."""
+    if data.slices_column is None:
+        return
+    if preprocess.windows is None:
+        what, fix = "names slices of windows, and a study is one input", "pass --slice-stride, or leave it out"
+        raise BadInputError(what, where="--slices-column", fix=fix)
+    if data.spacing is not None:
+        what, fix = "counts the slices that are scanned, and --spacing makes others", "leave one of them out"
+        raise BadInputError(what, where="--slices-column", fix=fix)
 
 
 def _refuse_task(data: Data, protocol: Protocol) -> None:
@@ -266,6 +284,7 @@ def specs(model: Model, data: Data, classes: Sequence[str]) -> tuple[ModelSpec, 
         **_normalisation(backbone, model.channels),
         **_rule(backbone, data),
     )
+    refuse_windows(data.task, classes, preprocess)
     return resolve(record).spec, preprocess
 
 
@@ -284,12 +303,24 @@ def _rule(backbone: Backbone, data: Data) -> dict[str, VolumeSpec]:
     if volumes and TASKS.get(data.task).DENSE:
         what = f"backbone {backbone.name} reads volumes, and task {data.task} is of images"
         raise BadInputError(what, fix="choose a backbone that reads images")
-    needless = {"high_bit_depth"} if volumes else {"hu_window", "spacing"}
+    needless = {"high_bit_depth"} if volumes else {"hu_window", "spacing", "slice_stride"}
     said = sorted(needless & data.model_fields_set)
     if said and getattr(data, said[0]) != type(data).model_fields[said[0]].default:
         what = f"backbone {backbone.name} reads {backbone.kind}s, and this is not of them"
         raise BadInputError(what, where=f"--{said[0].replace('_', '-')}", fix="leave it out")
-    return {"volume": make_record(VolumeSpec, window=data.hu_window, spacing=data.spacing)} if volumes else {}
+    if not volumes:
+        return {}
+    rule = make_record(VolumeSpec, window=data.hu_window, spacing=data.spacing, slice_stride=data.slice_stride)
+    return {"volume": rule}
+
+
+def refuse_windows(kind: str, classes: Sequence[str], preprocess: PreprocessSpec) -> None:
+    """Raises `BadInputError` where a study is read in windows and its task knows no maximum over them."""
+    if preprocess.windows is None:
+        return
+    problem = TASKS.get(kind)(tuple(classes)).ungathered
+    if problem is not None:
+        raise BadInputError(problem[0], where="--slice-stride", fix=problem[1])
 
 
 def with_head(network: AnyNetwork, data: Data) -> AnyNetwork:
@@ -346,11 +377,12 @@ def starting_model(run: Run) -> TransferModel:
 def predict_fp32(model: TransferModel, prepared: Prepared, side: str, config: TrainConfig) -> Predictions:
     """What is said of one side in fp32, whatever precision it was trained in: this is the model that gets exported."""
     indices = prepared.indices(side)
-    images = ImageBatches(prepared, indices, config.preprocess)
+    images = ImageBatches(prepared, prepared.inputs(indices), config.preprocess)
     fabric = Fabric(accelerator=config.accelerator, devices=1, precision="32-true")
     module = fabric.setup_module(model)
     with _without_tf32():
         said, masks = predict(fabric, module, images, config.batch_size, prepared.task)
+    said = prepared.task.gather(said, prepared.counts(indices))
     ids = tuple(prepared.ids[i] for i in indices)
     return Predictions(ids, (side,) * len(ids), prepared.labels[indices], said, masks)
 

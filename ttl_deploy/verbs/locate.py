@@ -35,7 +35,7 @@ from ttl_deploy.parity.verify import (
 )
 from ttl_deploy.progress import SILENT, Reporter
 from ttl_deploy.spec import Placement, PreprocessSpec, Reading, Trust
-from ttl_deploy.tasks import task_of
+from ttl_deploy.tasks import Task, task_of
 from ttl_deploy.training.run import Run, read_predictions
 
 if TYPE_CHECKING:
@@ -59,12 +59,17 @@ class _Link:
 
 @dataclass(frozen=True)
 class _Shown:
-    """What every stage is shown: the reference's preprocessing on both sides."""
+    """What every stage is shown: the reference's preprocessing on both sides; of a study in windows all of them."""
 
     ids: tuple[str, ...]
     pixels: NDArray[np.uint8]
     preprocess: PreprocessSpec
     inputs: NDArray[np.float32]
+    counts: NDArray[np.int64]
+
+    def gathered(self, link: _Link, task: Task) -> _Link:
+        """A stage that saw the inputs, with what it says of each image."""
+        return replace(link, stage=replace(link.stage, logits=task.gather(link.stage.logits, self.counts)))
 
 
 def locate(
@@ -114,11 +119,14 @@ def locate(
     shown = _shown(pictures, source, ids, files.as_path(cache), reporter)
     with reporter.task("running the chain", None):
         recorded = _recorded(source, shown.ids) if pictures.run is not None else None
-        links = [*_reference_links(source, shown, recorded, placement.threads)]
+        task = task_of(opened.manifest.model, opened.manifest.operating_point)
+        links = [*_reference_links(source, shown, placement.threads)]
         links += _artifact_links(opened, shown, placement, "artifact")
+        links = [shown.gathered(link, task) for link in links]
+        if recorded is not None:
+            links.insert(0, _Link(Stage("PyTorch when the run was evaluated", "fp32", recorded)))
         if getattr(opened.manifest, "activation", "none") == "softmax":
             links = [_centred(link) for link in links]
-        task = task_of(opened.manifest.model, opened.manifest.operating_point)
         steps = steps_of([link.stage for link in links], task, max_logit_difference)
         position = first_exceeding(steps)
         found = Location(kind="nowhere", sentence=_unmoved(len(steps)), images=len(shown.ids), steps=steps)
@@ -151,9 +159,14 @@ def _beyond(found: Location) -> str:
 def _shown(pictures: Pictures, source: Source, ids: Sequence[str], cache: Path | None, reporter: Reporter) -> _Shown:
     prepared: Prepared = pictures.prepared(source.preprocess, cache=cache, reporter=reporter)
     places = {prepared.ids[i]: int(i) for i in prepared.indices("test")}
-    chosen = (tuple(image for image in ids if image in places) or tuple(places))[:IMAGES]
-    pixels = prepared.pixels(np.array([places[image] for image in chosen], dtype=np.int64))
-    return _Shown(chosen, pixels, source.preprocess, normalise(pixels, source.preprocess))
+    wanted = (tuple(image for image in ids if image in places) or tuple(places))[:IMAGES]
+    indices = np.array([places[image] for image in wanted], dtype=np.int64)
+    # As many studies as have few enough windows together, and one whatever it has.
+    kept = max(1, int((np.cumsum(prepared.counts(indices)) <= IMAGES).sum()))
+    chosen, indices = wanted[:kept], indices[:kept]
+    pixels = prepared.input_pixels(prepared.inputs(indices))
+    inputs = normalise(pixels, source.preprocess)
+    return _Shown(chosen, pixels, source.preprocess, inputs, prepared.counts(indices))
 
 
 def _centred(link: _Link) -> _Link:
@@ -171,11 +184,7 @@ def _recorded(source: Source, ids: Sequence[str]) -> NDArray[np.float32] | None:
     return said.logits[[place[image] for image in ids]]
 
 
-def _reference_links(
-    source: Source, shown: _Shown, recorded: NDArray[np.float32] | None, threads: int | None
-) -> Iterator[_Link]:
-    if recorded is not None:
-        yield _Link(Stage("PyTorch when the run was evaluated", "fp32", recorded))
+def _reference_links(source: Source, shown: _Shown, threads: int | None) -> Iterator[_Link]:
     if source.artifact is not None:
         yield from _artifact_links(source.artifact, shown, Placement(threads=threads), "reference")[::-1]
     elif source.run is not None:

@@ -83,6 +83,11 @@ def run(
     if precision is not None:
         precision = meant(precision, PRECISIONS, PRECISIONS.values())
     reporter = console.ConsoleReporter(quiet=as_json)
+    if triton is not None:
+        from ttl_deploy.serve.triton import refuse_windows
+        from ttl_deploy.training.run import open_run
+
+        refuse_windows(open_run(run).config.preprocess, run)
     if format.strip().casefold() == AUTO:
         _refuse_options(precision, {"defer_build": defer_build or None, **options})
         made, rows = export_auto(
