@@ -442,7 +442,7 @@ def quiet_readers() -> Iterator[None]:
     with _Quiet.lock:
         if _Quiet.depth == 0:
             _Quiet.filters.enter_context(warnings.catch_warnings())
-            warnings.filterwarnings("ignore", module=r"(PIL|pydicom|nibabel|ttl_deploy\.inputs\.dicom)\b")
+            warnings.filterwarnings("ignore", module=r"(PIL|pydicom|highdicom|nibabel|ttl_deploy\.inputs\.dicom)\b")
         _Quiet.depth += 1
     try:
         yield
