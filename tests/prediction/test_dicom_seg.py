@@ -1,4 +1,4 @@
-"""`predict --masks` of DICOM: an object beside the PNG, read back by pydicom and highdicom, or a line that says why not."""
+"""`predict --masks` of DICOM: an object beside the PNG, read back by pydicom and highdicom, or a line that says why."""
 
 from __future__ import annotations
 
