@@ -15,7 +15,7 @@ from pydantic import BaseModel
 import ttl_deploy
 
 OPTIONAL = (
-    *("tensorrt", "torch_tensorrt", "pydicom", "nibabel", "h5py", "ray"),
+    *("tensorrt", "torch_tensorrt", "pydicom", "highdicom", "nibabel", "h5py", "ray"),
     *("fastapi", "starlette", "uvicorn", "prometheus_client", "hypothesis", "pytest"),
     *("model_signing", "sigstore", "OpenSSL"),
 )

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import segmentation_models_pytorch as smp
 import torch
+from outlined import BRIEF, NETWORK, disc, train_masks, write_pairs
 from PIL import Image
 from sklearn.metrics import f1_score, jaccard_score
 
@@ -33,8 +34,6 @@ from ttl_deploy.transfer import build
 MASKS = TaskSpec(kind="segmentation")
 LUNG = make_task(MASKS, ("lung",))
 SMALL = PreprocessSpec.of(InputSpec.image(32, 1))
-BRIEF = ("--epochs", "3", "--batch-size", "8", "--lr", "3e-3", "--device", "cpu", "--precision", "fp32")
-NETWORK = ("--backbone", "resnet18", "--weights", "random", "--image-size", "32", "--channels", "1")
 
 
 def unet(cut: str | None, size: int = 224, channels: int = 1, backbone: str = "resnet34") -> ModelSpec:
@@ -49,35 +48,14 @@ def unet(cut: str | None, size: int = 224, channels: int = 1, backbone: str = "r
     )
 
 
-def disc(size: tuple[int, int], centre: tuple[float, float], radius: float) -> np.ndarray:
-    rows, columns = np.mgrid[: size[0], : size[1]]
-    return np.asarray((rows - centre[0]) ** 2 + (columns - centre[1]) ** 2 <= radius**2)
-
-
 @pytest.fixture(scope="module")
 def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Noise with a bright disc, and the disc as a mask; two images of every patient, not square."""
-    folder = tmp_path_factory.mktemp("pairs")
-    generator = np.random.default_rng(0)
-    for name in ("images", "masks"):
-        (folder / name).mkdir()
-    lines = ["image,mask,patient_id"]
-    for number in range(48):
-        inside = disc((40, 48), tuple(generator.uniform(14, 26, 2)), generator.uniform(6, 11))
-        pixels = generator.normal(80, 15, inside.shape) + 110 * inside
-        Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8)).save(folder / "images" / f"{number}.png")
-        Image.fromarray(inside.astype(np.uint8) * 255).save(folder / "masks" / f"{number}_mask.png")
-        lines.append(f"images/{number}.png,masks/{number}_mask.png,p{number // 2}")
-    (folder / "pairs.csv").write_text("\n".join(lines) + "\n")
-    return folder
+    return write_pairs(tmp_path_factory.mktemp("pairs"))
 
 
 @pytest.fixture(scope="module")
 def run(pairs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("masks") / "run"
-    asked = ("--task", "segmentation", "--classes", "lung", "--cut", "layer2.0")
-    assert call(["train", str(pairs / "pairs.csv"), *asked, *NETWORK, *BRIEF, "--out", str(out)]) == 0
-    return out
+    return train_masks(pairs, tmp_path_factory.mktemp("masks") / "run")
 
 
 @pytest.mark.parametrize(
@@ -285,7 +263,6 @@ def test_a_mask_that_moved_fails() -> None:
     ("command", "what"),
     [
         (["predict", "ARTIFACT", "IMAGE"], "pass --masks FOLDER"),
-        (["serve", "ARTIFACT"], "masks are not served"),
         (["verify", "ARTIFACT", "--locate"], "leave --locate out"),
         (["export", "RUN", "--format", "trt", "--defer-build"], "pass --format onnx"),
         (["export", "RUN", "--precision", "int8", "--int8-auto"], "leave --int8-auto out"),

@@ -150,11 +150,11 @@ def read_dicom(source: Path | bytes, where: str, max_pixels: int, *, own_range: 
         raise _damaged(error, where) from error
 
 
-def read_header(path: Path, where: str, tags: Sequence[str]) -> Dataset:
+def read_header(source: Path | bytes, where: str, tags: Sequence[str]) -> Dataset:
     """What a file says of itself before its pixels.
 
     Args:
-        path: The file.
+        source: A file, or the content of one.
         where: What an error calls it.
         tags: What to read besides its size, by keyword.
 
@@ -166,7 +166,7 @@ def read_header(path: Path, where: str, tags: Sequence[str]) -> Dataset:
 
     wanted: list[Any] = [Tag(name) for name in ("Rows", "Columns", "SpecificCharacterSet", *tags)]
     try:
-        with path.open("rb") as stream:
+        with io.BytesIO(source) if isinstance(source, bytes) else source.open("rb") as stream:
             bare = _BARE.match(stream.read(HEAD)) is not None
             counted: Any = _Counted(stream)
             _refuse_deflated(counted, bare, where)

@@ -80,8 +80,8 @@ _TURNS = {
 }
 """What brings an image upright, by its EXIF orientation."""
 
-_BITS, _PHOTOMETRIC, _LARGEST = 258, 262, (281, 341)
-"""Tags of TIFF: BitsPerSample, PhotometricInterpretation, MaxSampleValue and SMaxSampleValue."""
+_WIDTH, _LENGTH, _BITS, _PHOTOMETRIC, _LARGEST = 256, 257, 258, 262, (281, 341)
+"""Tags of TIFF: ImageWidth, ImageLength, BitsPerSample, PhotometricInterpretation, MaxSampleValue, SMaxSampleValue."""
 
 # Without a handler of its own, Pillow's log records of damaged files would reach stderr beside our error.
 logging.getLogger("PIL").addHandler(logging.NullHandler())
@@ -122,13 +122,17 @@ def load_pixels(source: Path | bytes, spec: PreprocessSpec, *, where: str | None
         raise _unreadable(error, place, source) from error
 
 
-def decoded(source: Path) -> Image.Image:
+def decoded(source: Path | bytes, where: str | None = None) -> Image.Image:
     """An image of full size, upright, mode `L` or `RGB` (steps 1 to 6).
+
+    Args:
+        source: A file, or the content of one.
+        where: What an error calls the image; default the path.
 
     Raises:
         UnreadableImageError: As `load_pixels`; it is DICOM or an array too.
     """
-    place = str(source)
+    place = where or (str(source) if isinstance(source, Path) else "image data")
     try:
         _refuse_empty(source, place)
         Image.preinit()
@@ -140,31 +144,36 @@ def decoded(source: Path) -> Image.Image:
         raise _unreadable(error, place, source) from error
 
 
-def image_size(source: Path) -> tuple[int, int]:
+def image_size(source: Path | bytes, where: str | None = None) -> tuple[int, int]:
     """(width, height) of an image as it is shown; one that does not tell it otherwise is decoded.
+
+    Args:
+        source: A file that `load_pixels` reads, or the content of one.
+        where: What an error calls the image; default the path.
 
     Raises:
         UnreadableImageError: As `load_pixels`.
     """
-    size = upright_size(source)
-    if size is not None:
-        return size
-    place = str(source)
+    place = where or (str(source) if isinstance(source, Path) else "image data")
     if image_kinds.is_dicom(source):
         with quiet_readers():
-            shape = dicom.read_dicom(source, place, MAX_PIXELS, own_range=True).shape
-    else:
-        shape = _array(source, place).shape
-    return shape[1], shape[0]
+            header = dicom.read_header(source, place, ())
+        return header.Columns, header.Rows
+    if image_kinds.is_array(source):
+        height, width = _array(source, place).shape[:2]
+        return width, height
+    return upright_size(source) or decoded(source, place).size
 
 
-def upright_size(source: Path) -> tuple[int, int] | None:
+def upright_size(source: Path | bytes) -> tuple[int, int] | None:
     """(width, height) of an image as it is shown, from its header; None where that is not told without decoding it."""
     Image.preinit()
     try:
-        with quiet_readers(), Image.open(source, formats=_FORMATS) as image:
+        with _stream(source) as stream, quiet_readers(), Image.open(stream, formats=_FORMATS) as image:
             orientation = image.getexif().get(ExifTags.Base.Orientation)
-            return image.size[::-1] if orientation in (5, 6, 7, 8) else image.size
+            # Pillow 13 gives the size of TIFF that lies on its side already turned, older ones as it is stored.
+            stored = (_tags(image).get(_WIDTH, image.width), _tags(image).get(_LENGTH, image.height))
+            return stored[::-1] if orientation in (5, 6, 7, 8) else stored
     except Exception:
         return None
 
@@ -252,11 +261,15 @@ def _planes(array: NDArray[Any], spec: PreprocessSpec, where: str) -> list[NDArr
     return [_eight_bit_array(array[..., channel], spec, where) for channel in range(array.shape[2])]
 
 
+def _stream(source: Path | bytes) -> IO[bytes]:
+    return io.BytesIO(source) if isinstance(source, bytes) else source.open("rb")
+
+
 def _decoded(source: Path | bytes, spec: PreprocessSpec, where: str) -> Image.Image:
     """Steps 1 to 6; a file that Pillow refuses is tried without its metadata, or as samples of a depth of its own."""
     try:
         # Never by its path: given one, Pillow 13 turns TIFF of EXIF orientations 5 to 8 otherwise than from a stream.
-        with io.BytesIO(source) if isinstance(source, bytes) else source.open("rb") as stream:
+        with _stream(source) as stream:
             return _opened(stream, spec, where)
     except (TtlDeployError, Image.DecompressionBombError, FileNotFoundError, PermissionError, IsADirectoryError):
         raise
@@ -429,7 +442,7 @@ def quiet_readers() -> Iterator[None]:
     with _Quiet.lock:
         if _Quiet.depth == 0:
             _Quiet.filters.enter_context(warnings.catch_warnings())
-            warnings.filterwarnings("ignore", module=r"(PIL|pydicom|nibabel|ttl_deploy\.inputs\.dicom)\b")
+            warnings.filterwarnings("ignore", module=r"(PIL|pydicom|highdicom|nibabel|ttl_deploy\.inputs\.dicom)\b")
         _Quiet.depth += 1
     try:
         yield

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,6 +43,13 @@ def rim(mask: NDArray[np.uint8]) -> NDArray[np.bool_]:
     return np.asarray(inside[1:-1, 1:-1] & ~around)
 
 
-def write_mask(path: Path, mask: NDArray[np.uint8]) -> None:
+def mask_file(mask: NDArray[np.uint8]) -> bytes:
+    """The content of the file that `write_mask` writes."""
+    stream = io.BytesIO()
+    write_mask(stream, mask)
+    return stream.getvalue()
+
+
+def write_mask(place: Path | IO[bytes], mask: NDArray[np.uint8]) -> None:
     """Writes a mask of 0 and 1 as PNG of 0 and 255."""
-    Image.fromarray((mask > 0).astype(np.uint8) * np.uint8(255)).save(path, format="PNG")
+    Image.fromarray((mask > 0).astype(np.uint8) * np.uint8(255)).save(place, format="PNG")

@@ -10,6 +10,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 from ttl_deploy import hardware
 from ttl_deploy.errors import UndecodedImageError, UnreadableImageError
 from ttl_deploy.inputs.reading import load_input
+from ttl_deploy.prediction.dicom_seg import Algorithm, SegmentationWriter
 from ttl_deploy.prediction.masks import MaskWriter
 from ttl_deploy.prediction.predictor import Prediction, Summary, still_wanted
 from ttl_deploy.prediction.sources import ImageRef
@@ -41,12 +43,14 @@ class LocalPredictor:
         session: Open.
         stream: How images go through it.
         reporter: Told of progress.
+        algorithm: What draws masks, where the model says them.
     """
 
     spec: PreprocessSpec
     session: Session
     stream: Stream
     reporter: Reporter
+    algorithm: Algorithm
 
     def predictions(
         self,
@@ -68,6 +72,13 @@ class LocalPredictor:
     def _together(self) -> int:
         """Images of one run; the windows of a study are several batches."""
         return self.stream.batch_size if self.spec.windows is None else 1
+
+    @cached_property
+    def _masks(self) -> MaskWriter:
+        assert self.stream.masks is not None
+        task = self.session.task
+        segmentations = SegmentationWriter(self.algorithm, task.classes[0], self.reporter)
+        return MaskWriter(self.stream.masks, self.spec, task, self.stream.overlays, segmentations)
 
     def _decoded(self, images: Iterable[ImageRef]) -> Generator[_Decoding, None, None]:
         """Images with their pixels, decoded ahead on threads; no more than two batches wait."""
@@ -105,9 +116,7 @@ class LocalPredictor:
         classes = self.session.classes
         rows = self.session.probabilities(self.session.run_images(pixels, self.spec))
         if self.session.task.DENSE:
-            assert self.stream.masks is not None
-            writer = MaskWriter(self.stream.masks, self.spec, self.session.task, self.stream.overlays)
-            yield from writer.predictions(images, pixels, rows)
+            yield from self._masks.predictions(images, pixels, rows)
             return
         for image, row, label in zip(images, rows, self.session.task.said(rows), strict=True):
             yield Prediction(image.path, label, dict(zip(classes, map(float, row), strict=True)), image.id)

@@ -1,5 +1,7 @@
 """The masks that a prediction writes: a PNG for each image, as large as the image itself, and where asked an overlay.
 
+Beside the PNG of a DICOM image lies a DICOM Segmentation where one can be made; see `ttl_deploy.prediction.dicom_seg`.
+
 A mask's name follows its image's path, so that a command that was interrupted and goes on gives the same names.
 """
 
@@ -15,8 +17,10 @@ from numpy.typing import NDArray
 from ttl_deploy import files
 from ttl_deploy.errors import BadInputError
 from ttl_deploy.inputs.image import image_size
+from ttl_deploy.inputs.image_kinds import is_dicom
 from ttl_deploy.inputs.mask import whole_mask
 from ttl_deploy.inputs.overlay import overlay, write_mask
+from ttl_deploy.prediction.dicom_seg import SUFFIX, SegmentationWriter
 from ttl_deploy.prediction.predictor import Prediction
 from ttl_deploy.prediction.sources import ImageRef
 from ttl_deploy.spec import PreprocessSpec, Stream
@@ -45,12 +49,14 @@ class MaskWriter:
         spec: The geometry of the masks.
         task: What is outlined.
         overlays: Whether a picture of the image with its mask is written beside each.
+        segmentations: Writes those of DICOM images.
     """
 
     folder: Path
     spec: PreprocessSpec
     task: Task
-    overlays: bool = False
+    overlays: bool
+    segmentations: SegmentationWriter
 
     def predictions(
         self, images: Sequence[ImageRef], pixels: Sequence[NDArray[np.uint8]], probabilities: NDArray[np.float64]
@@ -76,6 +82,8 @@ class MaskWriter:
                 if self.overlays:
                     with files.atomic_path(path.with_suffix(".overlay.png")) as place:
                         overlay(shown, [(mask, _DRAWN)]).save(place, format="PNG")
+            if is_dicom(Path(image.path)):
+                self.segmentations.write(path.with_suffix(SUFFIX), Path(image.path), whole)
             yield Prediction(image.path, str(path), {self.task.classes[0]: float(whole.mean())}, image.id)
 
 

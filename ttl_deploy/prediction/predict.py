@@ -10,6 +10,7 @@ from typing import overload
 from ttl_deploy import runtime as runtimes
 from ttl_deploy.artifact import open_artifact
 from ttl_deploy.errors import BadInputError
+from ttl_deploy.prediction.dicom_seg import Algorithm
 from ttl_deploy.prediction.local import LocalPredictor
 from ttl_deploy.prediction.masks import refuse_masks
 from ttl_deploy.prediction.predictor import (
@@ -113,7 +114,7 @@ def predict(
     @contextmanager
     def here() -> Iterator[Predictor]:
         with runtimes.load(opened, chosen) as session:
-            yield LocalPredictor(opened.manifest.preprocess, session, stream, reporter)
+            yield LocalPredictor(opened.manifest.preprocess, session, stream, reporter, Algorithm.of(opened))
 
     def there() -> AbstractContextManager[Predictor]:
         from ttl_deploy.prediction.cluster import RayPredictor

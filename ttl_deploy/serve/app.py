@@ -7,6 +7,7 @@ No postponed annotations in this module: FastAPI reads the annotations of the ha
 imported inside functions, because the extra `serve` may be missing.
 """
 
+import base64
 import json
 import logging
 import time
@@ -14,11 +15,12 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from ttl_deploy import __version__
+from ttl_deploy.inputs.overlay import mask_file
 from ttl_deploy.serve import encoding, kserve
 from ttl_deploy.serve.access import OPEN_PATHS, Token
 from ttl_deploy.serve.gate import Gate, Reply
 from ttl_deploy.serve.metrics import ServerMetrics
-from ttl_deploy.serve.model import VERSION, ServedModel
+from ttl_deploy.serve.model import VERSION, Answer, ServedModel
 from ttl_deploy.serve.multipart import file_of
 from ttl_deploy.serve.request_error import RequestError
 
@@ -30,7 +32,9 @@ _LOG = logging.getLogger("ttl_deploy.serve")
 _EXTENSIONS = ["binary_tensor_data", "model_configuration", "statistics"]
 
 _PREDICT = """One image: its bytes as the body, or one file in a `multipart/form-data` body. A form with several files
-is refused with 400; send several images to `/v2/models/NAME/infer`. `Content-Encoding` may be `gzip` or `deflate`."""
+is refused with 400; send several images to `/v2/models/NAME/infer`. `Content-Encoding` may be `gzip` or `deflate`.
+A model of masks answers with `mask`, a PNG of 0 and 255 as large as the image in base64, and `inside`, the share of the
+image that is inside; its `label` says the share of what the network saw of it."""
 _INFER = """KServe v2 inference, JSON or with Triton's binary tensors: give the preprocessed tensor, or `image`, the
 contents of image files (base64 in JSON). `Content-Encoding` may be `gzip` or `deflate`."""
 _METRICS = "Prometheus' text format. Where the server was started with a token, this needs it too."
@@ -162,9 +166,17 @@ class Application:
     def _predict(self, body: bytes, kind: str) -> Reply:
         image = file_of(body, kind) if kind.lower().startswith("multipart/form-data") else body
         answer = self.model.of_images([image])
-        probabilities = dict(zip(self.model.classes, answer.probabilities[0].tolist(), strict=True))
-        content = {"model": self.model.name, "label": answer.labels[0], "probabilities": probabilities}
-        return Reply(json.dumps(content).encode())
+        said = self._mask(answer) if self.model.gives_masks else self._probabilities(answer)
+        return Reply(json.dumps({"model": self.model.name, "label": answer.labels[0], **said}).encode())
+
+    def _probabilities(self, answer: Answer) -> dict[str, Any]:
+        return {"probabilities": dict(zip(self.model.classes, answer.probabilities[0].tolist(), strict=True))}
+
+    def _mask(self, answer: Answer) -> dict[str, Any]:
+        """The mask in the image's own size, and the share of that image that is inside."""
+        (mask,) = self.model.whole_masks(answer)
+        inside = dict.fromkeys(self.model.classes, float(mask.mean()))
+        return {"inside": inside, "mask": base64.b64encode(mask_file(mask)).decode()}
 
     async def _answer(self, request: "Request", endpoint: str, compute: Callable[[bytes], Reply]) -> Any:
         from fastapi import Response

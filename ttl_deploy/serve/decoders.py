@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from ttl_deploy.closing import Closing
 from ttl_deploy.errors import TtlDeployError
+from ttl_deploy.inputs.image import image_size
 from ttl_deploy.inputs.reading import load_input
 from ttl_deploy.serve.request_error import RequestError
 from ttl_deploy.spec import PreprocessSpec
@@ -30,10 +31,11 @@ from ttl_deploy.spec import PreprocessSpec
 MEMORY_BYTES = 3 * 2**30
 """What one process may hold: the largest image that is allowed, in float64 and three copies, is 2.2 GiB."""
 
-_QUESTION = struct.Struct("<dIQ")
-"""Seconds allowed, bytes of the image's name, bytes of the image."""
-_ANSWER = struct.Struct("<?I")
-"""Whether pixels follow, or an error; bytes of it."""
+_QUESTION = struct.Struct("<dIQ?")
+"""Seconds allowed, bytes of the image's name, bytes of the image, whether its own size is asked for."""
+_ANSWER = struct.Struct("<?III")
+"""Whether pixels follow, or an error; bytes of it; the image's own width and height where asked for, or 0."""
+_NO_SIZE = (0, 0)
 _MOST_ERROR = 2**12
 _MOST_SLICES = 2**12
 """Of a study read in windows."""
@@ -83,9 +85,16 @@ class Decoders(Closing):
         Raises:
             RequestError: The image cannot be read, or its decoder crashed, took too long or was interrupted.
         """
+        return self._read(content, where, sized=False)[0]
+
+    def sized(self, content: bytes, where: str) -> tuple[NDArray[np.uint8], tuple[int, int]]:
+        """The same, and the (width, height) of the image as it is shown."""
+        return self._read(content, where, sized=True)
+
+    def _read(self, content: bytes, where: str, *, sized: bool) -> tuple[NDArray[np.uint8], tuple[int, int]]:
         decoder = self._free.get()
         try:
-            return decoder.pixels(content, where, self._seconds)
+            return decoder.read(content, where, self._seconds, sized)
         except _EndedError as error:
             decoder.restart()
             raise RequestError(f"{where}: {error}") from error
@@ -124,14 +133,16 @@ class _Decoder:
             self._receive(len(_READY))
             self._ready = True
 
-    def pixels(self, content: bytes, where: str, seconds: float) -> NDArray[np.uint8]:
-        """See `Decoders.pixels`."""
+    def read(
+        self, content: bytes, where: str, seconds: float, sized: bool
+    ) -> tuple[NDArray[np.uint8], tuple[int, int]]:
+        """See `Decoders.sized`; the size is (0, 0) where it is not asked for."""
         name = where.encode("utf-8", "replace")
         self._busy = True
         try:
             self.wait()
-            self._send(_QUESTION.pack(seconds, len(name), len(content)) + name, content)
-            good, length = _ANSWER.unpack(self._receive(_ANSWER.size))
+            self._send(_QUESTION.pack(seconds, len(name), len(content), sized) + name, content)
+            good, length, *size = _ANSWER.unpack(self._receive(_ANSWER.size))
             shape = self._spec.input.array_shape
             if self._spec.windows is not None:
                 shape = (_MOST_SLICES, *shape[1:])
@@ -145,7 +156,7 @@ class _Decoder:
         if not good:
             raise RequestError(answer.decode("utf-8", "replace"))
         read = shape if self._spec.windows is None else (-1, *shape[1:])
-        return np.frombuffer(answer, dtype=np.uint8).reshape(read)
+        return np.frombuffer(answer, dtype=np.uint8).reshape(read), (size[0], size[1])
 
     def interrupt(self) -> None:
         """Ends the process if it has an image."""
@@ -222,22 +233,24 @@ def _serve(spec: PreprocessSpec, incoming: IO[bytes], outgoing: IO[bytes]) -> No
     outgoing.write(_READY)
     outgoing.flush()
     while head := incoming.read(_QUESTION.size):
-        seconds, name_length, length = _QUESTION.unpack(head)
+        seconds, name_length, length, sized = _QUESTION.unpack(head)
         where, content = incoming.read(name_length).decode(), incoming.read(length)
         signal.setitimer(signal.ITIMER_REAL, seconds)
-        good, answer = _answer(content, spec, where)
+        good, answer, size = _answer(content, spec, where, sized)
         signal.setitimer(signal.ITIMER_REAL, 0)
-        outgoing.write(_ANSWER.pack(good, len(answer)) + answer)
+        outgoing.write(_ANSWER.pack(good, len(answer), *size) + answer)
         outgoing.flush()
 
 
-def _answer(content: bytes, spec: PreprocessSpec, where: str) -> tuple[bool, bytes]:
+def _answer(content: bytes, spec: PreprocessSpec, where: str, sized: bool) -> tuple[bool, bytes, tuple[int, int]]:
     try:
-        return True, load_input(content, spec, where=where).tobytes()
+        pixels = load_input(content, spec, where=where).tobytes()
+        return True, pixels, image_size(content, where) if sized else _NO_SIZE
     except TtlDeployError as error:
-        return False, str(error).encode("utf-8", "replace")[:_MOST_ERROR]
+        return False, str(error).encode("utf-8", "replace")[:_MOST_ERROR], _NO_SIZE
     except MemoryError:
-        return False, f"{where}: needs more memory than the limit of {MEMORY_BYTES:,} bytes".encode()
+        what = f"{where}: needs more memory than the limit of {MEMORY_BYTES:,} bytes"
+        return False, what.encode(), _NO_SIZE
 
 
 def _limit_memory() -> None:

@@ -4,6 +4,13 @@ Bytes in, bytes out, no web framework. Inputs: the tensor (N, *shape) under the 
 FP32, or pixels, UINT8, where the graph preprocesses; or `image`, BYTES (N), the contents of image files. Outputs:
 `logits`, unless the graph has an activation, and `probabilities`, FP32 (N, classes), `label`, BYTES (N), and
 `classes`, BYTES (classes).
+
+Of a model that says masks, logits and probabilities are (N, 1, H, W) in the network's size, and there are two more
+outputs. `mask`, UINT8 (N, 1, H, W), is 0 and 1, 1 from a probability of one half on. `mask_png`, BYTES (N), base64 in
+JSON, is of `image` only: each mask in the size of the image itself, upright, as the PNG of 0 and 255 that
+`predict --masks` writes. It is `mask` laid back by the rule of the preprocessing (steps 8 and 9 of
+`ttl_deploy.inputs.image`): with the crop `center` enlarged to the largest centred part with the proportions of H x W,
+outside of which nothing is inside, with `none` to the whole image, each time by the nearest pixel.
 """
 
 from __future__ import annotations
@@ -23,12 +30,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ttl_deploy.inputs.overlay import mask_file
 from ttl_deploy.serve.bounded_json import JsonLimits, parse_object
 from ttl_deploy.serve.model import VERSION, Answer, ServedModel
 from ttl_deploy.serve.request_error import RequestError
 
 IMAGE_INPUT = "image"
-OUTPUTS = ("probabilities", "label", "classes")
+WHOLE_MASKS = "mask_png"
 LENGTH_HEADER = "Inference-Header-Content-Length"
 
 _SPARE_VALUES = 4096
@@ -37,6 +45,7 @@ _SPARE_VALUES = 4096
 _DATATYPES = {"float32": "FP32", "uint8": "UINT8"}
 
 _Values = NDArray[Any] | list[bytes]
+_Output = NDArray[Any] | Sequence[str] | Sequence[bytes]
 
 
 @dataclass(frozen=True)
@@ -58,7 +67,6 @@ class InferRequest:
 
 def model_metadata(model: ServedModel) -> dict[str, Any]:
     """What `/v2/models/NAME` says."""
-    classes = len(model.classes)
     return {
         "name": model.name,
         "versions": [VERSION],
@@ -68,10 +76,7 @@ def model_metadata(model: ServedModel) -> dict[str, Any]:
             {"name": IMAGE_INPUT, "datatype": "BYTES", "shape": [-1]},
         ],
         "outputs": [
-            *({"name": name, "datatype": "FP32", "shape": [-1, classes]} for name in _logits(model)),
-            {"name": "probabilities", "datatype": "FP32", "shape": [-1, classes]},
-            {"name": "label", "datatype": "BYTES", "shape": [-1]},
-            {"name": "classes", "datatype": "BYTES", "shape": [classes]},
+            {"name": name, "datatype": datatype, "shape": shape} for name, (datatype, shape) in _outputs(model).items()
         ],
     }
 
@@ -136,8 +141,16 @@ def _config_tensor(tensor: dict[str, Any]) -> dict[str, Any]:
     return {"name": tensor["name"], "data_type": f"TYPE_{kind}", "dims": tensor["shape"]}
 
 
-def _logits(model: ServedModel) -> tuple[str, ...]:
-    return ("logits",) if model.gives_logits else ()
+def _outputs(model: ServedModel) -> dict[str, tuple[str, list[int]]]:
+    """Datatype and shape of each output, -1 for the number of images."""
+    of_one = [-1, *model.output_shape]
+    return {
+        **({"logits": ("FP32", of_one)} if model.gives_logits else {}),
+        "probabilities": ("FP32", of_one),
+        **({"mask": ("UINT8", of_one), WHOLE_MASKS: ("BYTES", [-1])} if model.gives_masks else {}),
+        "label": ("BYTES", [-1]),
+        "classes": ("BYTES", [len(model.classes)]),
+    }
 
 
 def read_request(body: bytes, header_length: str | None, model: ServedModel) -> InferRequest:
@@ -168,7 +181,7 @@ def read_request(body: bytes, header_length: str | None, model: ServedModel) -> 
     if position != len(tail):
         raise RequestError(f"{len(tail) - position} bytes follow that no input announces")
     (given,) = values.values()
-    known = (*_logits(model), *OUTPUTS)
+    known = [name for name in _outputs(model) if name != WHOLE_MASKS or isinstance(given, list)]
     request_id = content.get("id")
     if request_id is not None and not isinstance(request_id, str):
         raise RequestError("id is not a string")
@@ -179,15 +192,9 @@ def read_request(body: bytes, header_length: str | None, model: ServedModel) -> 
 
 def write_answer(request: InferRequest, answer: Answer, model: ServedModel) -> tuple[bytes, int | None]:
     """The answer's body, and the length of its JSON part where binary tensors follow it."""
-    tensors: dict[str, NDArray[np.float32] | Sequence[str]] = {
-        **({} if answer.logits is None else {"logits": answer.logits}),
-        "probabilities": answer.probabilities,
-        "label": answer.labels,
-        "classes": model.classes,
-    }
     outputs, tail = [], []
     for name, as_binary in request.outputs.items():
-        entry, binary = _output(name, tensors[name], as_binary)
+        entry, binary = _output(name, _value(name, answer, model), as_binary)
         outputs.append(entry)
         tail += [binary] if as_binary else []
     first = {"id": request.id} if request.id is not None else {}
@@ -195,6 +202,21 @@ def write_answer(request: InferRequest, answer: Answer, model: ServedModel) -> t
         {"model_name": model.name, "model_version": VERSION, **first, "outputs": outputs}, separators=(",", ":")
     ).encode()
     return b"".join([head, *tail]), len(head) if tail else None
+
+
+def _value(name: str, answer: Answer, model: ServedModel) -> _Output:
+    if name == WHOLE_MASKS:
+        return [mask_file(mask) for mask in model.whole_masks(answer)]
+    found: dict[str, _Output | None] = {
+        "logits": answer.logits,
+        "probabilities": answer.probabilities,
+        "mask": answer.masks,
+        "label": answer.labels,
+        "classes": model.classes,
+    }
+    value = found[name]
+    assert value is not None
+    return value
 
 
 def _divide(body: bytes, header_length: str | None) -> tuple[bytes, bytes]:
@@ -348,6 +370,10 @@ def _wanted(content: dict[str, Any], known: Sequence[str]) -> dict[str, bool]:
     wanted: dict[str, bool] = {}
     for entry in _objects(content, "outputs"):
         name, parameters = _text(entry, "name"), _parameters(entry)
+        if name == WHOLE_MASKS and "mask" in known and name not in known:
+            raise RequestError(
+                f"{name} has the size of an encoded image; give the input {IMAGE_INPUT}, or ask for mask"
+            )
         if name not in known:
             raise RequestError(f"unknown output {name!r:.80}; valid: {', '.join(known)}")
         if parameters.get("classification"):
@@ -368,16 +394,27 @@ def _shown(value: Any) -> str:
     return f"{reprlib.repr(value):.60}"
 
 
-def _output(name: str, values: NDArray[np.float32] | Sequence[str], as_binary: bool) -> tuple[dict[str, Any], bytes]:
-    plain: list[Any]
-    if isinstance(values, np.ndarray):
-        datatype, shape, plain = "FP32", list(values.shape), values.ravel().tolist()
-        binary = values.astype("<f4").tobytes()
-    else:
-        datatype, shape, plain = "BYTES", [len(values)], list(values)
-        encoded = [value.encode() for value in values]
-        binary = b"".join(struct.pack("<I", len(value)) + value for value in encoded)
+def _output(name: str, values: _Output, as_binary: bool) -> tuple[dict[str, Any], bytes]:
+    """An output's entry, and its bytes where they follow the JSON."""
+    datatype = _DATATYPES[values.dtype.name] if isinstance(values, np.ndarray) else "BYTES"
+    shape = list(values.shape) if isinstance(values, np.ndarray) else [len(values)]
     entry: dict[str, Any] = {"name": name, "datatype": datatype, "shape": shape}
-    if as_binary:
-        return {**entry, "parameters": {"binary_data_size": len(binary)}}, binary
-    return {**entry, "data": plain}, b""
+    if not as_binary:
+        return {**entry, "data": _json_values(values)}, b""
+    binary = _binary_values(values)
+    return {**entry, "parameters": {"binary_data_size": len(binary)}}, binary
+
+
+def _json_values(values: _Output) -> list[Any]:
+    if isinstance(values, np.ndarray):
+        found: list[Any] = values.ravel().tolist()
+        return found
+    return [value if isinstance(value, str) else base64.b64encode(value).decode() for value in values]
+
+
+def _binary_values(values: _Output) -> bytes:
+    """Little-endian numbers, or elements as `_lengths` reads them."""
+    if isinstance(values, np.ndarray):
+        return values.astype(values.dtype.newbyteorder("<"), copy=False).tobytes()
+    encoded = [value.encode() if isinstance(value, str) else value for value in values]
+    return b"".join(struct.pack("<I", len(value)) + value for value in encoded)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import queue
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +19,13 @@ from ttl_deploy import runtime as runtimes
 from ttl_deploy.artifact import Artifact, open_artifact
 from ttl_deploy.closing import Closing
 from ttl_deploy.errors import BadInputError
+from ttl_deploy.inputs.mask import whole_mask
 from ttl_deploy.runtime import Session
 from ttl_deploy.runtime.base import default_threads
 from ttl_deploy.serve.decoders import Decoders
 from ttl_deploy.serve.request_error import RequestError
 from ttl_deploy.serve.statistics import Statistics
 from ttl_deploy.spec import Placement, Trust
-from ttl_deploy.tasks import possible_task
 
 VERSION = "1"
 """The only version a server or a Triton repository holds of a model."""
@@ -43,22 +43,20 @@ class Answer:
     """What the model says of a batch.
 
     Attributes:
-        logits: (N, classes) float32; None where the model's own activation has replaced them.
-        probabilities: (N, classes) float32: their softmax, or what the activation gives.
-        labels: The class said of each image: the most probable, or what the operating point makes of the two.
+        logits: (N, classes), or (N, 1, H, W) of masks, float32; None where the model's own activation has replaced
+            them.
+        probabilities: Of the same shape, float32: their softmax or sigmoid, or what the activation gives.
+        labels: What is said of each image: the most probable class, what the operating point makes of the two, or
+            which share of it is inside.
+        masks: (N, 1, H, W) uint8 of 0 and 1, in the network's size; None of a model that says none.
+        sizes: (width, height) of each image, where encoded images got masks.
     """
 
     logits: NDArray[np.float32] | None
     probabilities: NDArray[np.float32]
     labels: tuple[str, ...]
-
-
-def refuse_masks(artifact: Artifact) -> None:
-    """Raises `BadInputError` for a model that says masks, for which no protocol here has an answer."""
-    task = possible_task(artifact.manifest.model)
-    if task.DENSE:
-        what = f"is a {task.KIND} model, and masks are not served"
-        raise BadInputError(what, where=artifact.folder, fix="write them with `ttl-deploy predict --masks FOLDER`")
+    masks: NDArray[np.uint8] | None = None
+    sizes: tuple[tuple[int, int], ...] = ()
 
 
 class ServedModel(Closing):
@@ -94,7 +92,6 @@ class ServedModel(Closing):
         trust: Trust = Trust(),
     ) -> None:
         self.artifact = open_artifact(Path(artifact), trust=trust)
-        refuse_masks(self.artifact)
         runtimes.runtime_for(self.artifact, placement)
         self.name = served_name(self.artifact, name)
         self.max_batch = max_batch
@@ -118,6 +115,8 @@ class ServedModel(Closing):
         self.classes = self._open[0].classes
         self.input_shape = self._open[0].input_shape
         self.input_type = self._open[0].input_type
+        self.output_shape = self._open[0].task.outputs(self.artifact.manifest.model.input.size)
+        self.gives_masks = self._open[0].task.DENSE
         self.gives_logits = self._open[0].activation == "none"
         self.input_name = self.artifact.manifest.input_name
         self.runtime = self._open[0].runtime
@@ -134,10 +133,14 @@ class ServedModel(Closing):
         """
         self._refuse_many(len(images))
         begin = time.perf_counter()
-        pixels = [self._decoders.pixels(content, f"image {i}") for i, content in enumerate(images)]
-        self.statistics.record("compute_input", time.perf_counter() - begin)
+        pixels, sizes = self._decoded(images)
         preprocess = self.artifact.manifest.preprocess
-        return self._answer(len(pixels), lambda session: session.run_images(pixels, preprocess))
+        if preprocess.windows is not None:
+            self.statistics.record("compute_input", time.perf_counter() - begin)
+            return self._answer(len(pixels), lambda session: session.run_images(pixels, preprocess))
+        batch = self._open[0].prepare(np.stack(pixels), preprocess)
+        self.statistics.record("compute_input", time.perf_counter() - begin)
+        return replace(self._answer(len(pixels), lambda session: session.run(batch)), sizes=sizes)
 
     def of_tensor(self, batch: NDArray[Any]) -> Answer:
         """Answers for a batch that the client preprocessed, or of pixels where the model does that itself.
@@ -159,6 +162,15 @@ class ServedModel(Closing):
             raise RequestError(f"{self.input_name} holds values that are not finite numbers")
         return self._answer(len(batch), lambda session: session.run(batch))
 
+    def whole_masks(self, answer: Answer) -> Iterator[NDArray[np.uint8]]:
+        """The masks of encoded images, one after the other: (height, width) of each image itself, 0 and 1.
+
+        A mask of the network's size is laid where the preprocessing took its pixels from; see
+        `ttl_deploy.inputs.mask.whole_mask`.
+        """
+        for (mask,), size in zip(() if answer.masks is None else answer.masks, answer.sizes, strict=False):
+            yield whole_mask(mask, self.artifact.manifest.preprocess, size)
+
     def interrupt(self) -> None:
         """Ends the decoding that is under way; its requests fail, others go on."""
         self._decoders.interrupt()
@@ -174,6 +186,14 @@ class ServedModel(Closing):
         if not 1 <= images <= self.max_batch:
             raise RequestError(f"{images} images in one request; give 1 to {self.max_batch}")
 
+    def _decoded(self, images: Sequence[bytes]) -> tuple[list[NDArray[np.uint8]], tuple[tuple[int, int], ...]]:
+        """The pixels, and where they get masks their sizes."""
+        named = [(content, f"image {i}") for i, content in enumerate(images)]
+        if not self.gives_masks:
+            return [self._decoders.pixels(*image) for image in named], ()
+        pixels, sizes = zip(*(self._decoders.sized(*image) for image in named), strict=True)
+        return list(pixels), sizes
+
     def _answer(self, images: int, run: Callable[[Session], NDArray[np.float32]]) -> Answer:
         session = self._free.get()
         begin = time.perf_counter()
@@ -184,7 +204,10 @@ class ServedModel(Closing):
         self.statistics.record_run(images, time.perf_counter() - begin)
         probabilities = session.probabilities(outputs)
         return Answer(
-            outputs if self.gives_logits else None, probabilities.astype(np.float32), session.task.said(probabilities)
+            outputs if self.gives_logits else None,
+            probabilities.astype(np.float32),
+            session.task.said(probabilities),
+            session.task.decide(probabilities).astype(np.uint8) if self.gives_masks else None,
         )
 
 

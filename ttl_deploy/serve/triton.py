@@ -1,9 +1,9 @@
 """A Triton model repository of an artifact: what NVIDIA's inference server needs to serve it.
 
 `DIR/NAME/config.pbtxt`, `DIR/NAME/labels.txt`, `DIR/NAME/1/` with the model, and a copy of the manifest, which tells a
-client how to preprocess. The server runs the model only; its input is the preprocessed tensor, its output the logits.
-An operating point is told among the parameters, for the client to decide by: Triton's own labels are of the largest
-logit.
+client how to preprocess. The server runs the model only; its input is the preprocessed tensor, its output the logits,
+of masks (1, H, W) and without labels, as Triton's classification is of vectors. An operating point is told among the
+parameters, for the client to decide by: Triton's own labels are of the largest logit.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from ttl_deploy.serve.model import VERSION, served_name
 from ttl_deploy.spec import PreprocessSpec
 from ttl_deploy.tasks import task_of
 
+LABELS = "labels.txt"
 MAX_BATCH = 64
 MAX_DELAY_MICROSECONDS = 500
 """How long Triton holds a request back to run it together with others."""
@@ -73,7 +74,8 @@ def write_repository(artifact: Artifact, folder: Path, *, name: str | None = Non
             target = version / source
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(artifact.folder / source, target)
-        files.write_text(temporary / "labels.txt", "".join(f"{label}\n" for label in artifact.manifest.model.classes))
+        if not task_of(artifact.manifest.model).DENSE:
+            files.write_text(temporary / LABELS, "".join(f"{label}\n" for label in artifact.manifest.model.classes))
         files.write_text(temporary / "config.pbtxt", content)
         shutil.copyfile(artifact.folder / MANIFEST, temporary / MANIFEST)
     return place
@@ -92,6 +94,7 @@ def config(artifact: Artifact, name: str) -> str:
             where=artifact.folder,
             fix=f"export with --format {' or '.join(_BACKENDS)}",
         )
+    task = task_of(manifest.model)
     if any("\n" in label or "\r" in label for label in manifest.model.classes):
         raise BadInputError("a class name holds a line break, which a labels file cannot", where=artifact.folder)
     backend, usual_file = _BACKENDS[manifest.format]
@@ -105,8 +108,8 @@ def config(artifact: Artifact, name: str) -> str:
         *_tensor(
             "output",
             manifest.output_name,
-            task_of(manifest.model).outputs(manifest.model.input.size),
-            label_filename="labels.txt",
+            task.outputs(manifest.model.input.size),
+            **({} if task.DENSE else {"label_filename": LABELS}),
         ),
         "dynamic_batching {",
         f"  max_queue_delay_microseconds: {MAX_DELAY_MICROSECONDS}",

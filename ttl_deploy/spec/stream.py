@@ -29,7 +29,11 @@ class Stream(Record):
     ] = None
     skip_unreadable: Annotated[bool, Field(description="Leave out unreadable images, with a warning.")] = False
     masks: Annotated[
-        Path | None, Field(description="Segmentation: folder for the masks, PNG of 0 and 255, as large as the images.")
+        Path | None,
+        Field(
+            description="Segmentation: folder for the masks, PNG of 0 and 255, as large as the images; of DICOM also a "
+            "DICOM Segmentation (extra medical)."
+        ),
     ] = None
     overlays: Annotated[bool, Field(description="Segmentation: beside each mask a picture of the image with it.")] = (
         False
