@@ -47,6 +47,8 @@ INITS = ("weights", "random", "stats")
 METHODS = ("ttl", "lwft", "tf")
 SEEDS = (0, 1, 2)
 RESAMPLES = 2000
+NEAR = 0.05
+"""Of AUROC: a cut is called level where the interval of its difference lies above minus this."""
 
 
 @dataclass(frozen=True)
@@ -212,6 +214,41 @@ def _place(entry: tuple[tuple[str, str, str | None], Any]) -> tuple[int, int, st
     return ("ftl", *METHODS).index(method), INITS.index(init), cut or ""
 
 
+def answers(table: Table) -> Iterator[str]:
+    """What the table says, in words: whether truncation costs, and what the pretrained weights bring at each cut."""
+    whole = table.get(("weights", "ftl", None))
+    cuts = {cut: runs for (init, method, cut), runs in table.items() if (init, method) == ("weights", "ttl")}
+    if whole and cuts:
+        level = [cut for cut, runs in cuts.items() if difference(runs, whole)[1] > -NEAR]
+        least = min(level, key=lambda cut: _parameters(cuts[cut]), default=None)
+        if least is None:
+            yield f"- No cut's AUROC is shown to be less than {NEAR} below that of FTL."
+        else:
+            share = _parameters(cuts[least]) / _parameters(whole)
+            yield (
+                f"- The smallest cut whose AUROC is shown to be less than {NEAR} below that of FTL is after {least}: "
+                f"{_mean_auroc(cuts[least]):.3f} against {_mean_auroc(whole):.3f} with {share:.1%} of the parameters."
+            )
+    for other, words in (("random", "random values"), ("stats", "values with the weights' mean and deviation")):
+        pairs = [
+            (cut or "the whole network", _mean_auroc(runs) - _mean_auroc(table[other, method, cut]))
+            for (init, method, cut), runs in sorted(table.items(), key=_place)
+            if init == "weights" and method in ("ftl", "ttl") and (other, method, cut) in table
+        ]
+        if pairs:
+            told = ", ".join(f"{cut} {gain:+.3f}" for cut, gain in pairs)
+            yield f"- The weights bring, against {words}, this much AUROC: {told}."
+
+
+def _mean_auroc(runs: Sequence[Run]) -> float:
+    return mean(run.metrics()["test"]["auroc"] for run in runs)
+
+
+def _parameters(runs: Sequence[Run]) -> int:
+    spec = runs[0].config.model
+    return count(build(spec), spec.input_shape).parameters
+
+
 def report(table: Table, given: argparse.Namespace, missing: int) -> str:
     """The text."""
     first = next(iter(table.values()))[0]
@@ -235,6 +272,8 @@ def report(table: Table, given: argparse.Namespace, missing: int) -> str:
         "| | cut after | start | seeds | AUROC | AUPRC | against FTL | parameters | MACs | latency | training |",
         "|---|---|---|---|---|---|---|---|---|---|---|",
         *rows_of(table, given.seconds),
+        "",
+        *answers(table),
         "",
         "![AUROC over the cut](transfer.png)",
         "",

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
+from undecoded import hide_decoders
 
 from ttl_deploy.errors import MissingDependencyError, UnreadableImageError
 from ttl_deploy.inputs.image import load_pixels
@@ -394,8 +395,7 @@ def test_colour_of_another_depth_is_scaled_to_its_own_range() -> None:
 )
 def test_a_missing_decoder_is_a_missing_dependency(name: str, package: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The decoder that is there says of 12-bit JPEG that it cannot; another one can."""
-    for decoder in ("pylibjpeg", "pyjpegls", "gdcm"):
-        monkeypatch.setattr(f"pydicom.pixels.decoders.{decoder}.is_available", lambda uid: False)
+    hide_decoders(monkeypatch)
     folder = Path(str(pydicom.__file__)).parent / "data" / "test_files"
     with pytest.raises(MissingDependencyError, match=package) as caught:
         load_pixels(folder / f"{name}.dcm", SPEC)

@@ -11,6 +11,7 @@ import numpy as np
 import pydicom
 import pytest
 from PIL import Image
+from undecoded import hide_decoders
 
 from ttl_deploy.artifact import Artifact
 from ttl_deploy.cli.main import run
@@ -25,8 +26,7 @@ SPEC = PreprocessSpec(image_size=8)
 @pytest.fixture
 def mixed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Two pictures around two files of each of two compressions that nothing decodes."""
-    for decoder in ("pylibjpeg", "pyjpegls", "gdcm"):
-        monkeypatch.setattr(f"pydicom.pixels.decoders.{decoder}.is_available", lambda uid: False)
+    hide_decoders(monkeypatch)
     archive, folder = Path(str(pydicom.__file__)).parent / "data" / "test_files", tmp_path / "mixed"
     folder.mkdir()
     for number, name in enumerate(("JPEG-lossy", "JPEG-lossy", "MR_small_jpeg_ls_lossless")):

@@ -26,7 +26,7 @@ from ttl_deploy.serve.request_error import RequestError
 from ttl_deploy.serve.triton import write_repository
 from ttl_deploy.spec import Data, Model, PreprocessSpec, Protocol, Stream, VolumeSpec
 from ttl_deploy.training.run import open_run, read_predictions
-from ttl_deploy.training.train import train
+from ttl_deploy.training.train import resume, train
 from ttl_deploy.verbs.locate import locate
 
 SIZE, STRIDE = (8, 32, 32), 6
@@ -267,6 +267,10 @@ def test_named_slices_change_what_training_is_told_and_not_what_studies_are(
     said = read_predictions(named)
     assert (said.logits[:, 0] > said.logits[:, 1]).all()
     assert set(said.labels.tolist()) == {0, 1}
+    assert len(resume(named.folder, epochs=4, cache=windowed.parent / "cache").history()) == 4
+    (tmp_path / "named.csv").write_text((tmp_path / "named.csv").read_text().replace("1-3", "1-4"))
+    with pytest.raises(BadInputError, match=r"not the positive slices that .* is trained with; restore the table"):
+        resume(named.folder, epochs=5, cache=windowed.parent / "cache")
 
 
 def test_one_label_has_the_maximum_of_its_probabilities_and_a_point_chosen_on_studies(

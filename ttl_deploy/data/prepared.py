@@ -143,10 +143,14 @@ class Prepared:
         return np.concatenate(found)
 
     def data_digest(self) -> str:
-        """Hex SHA-256 over id, content, class and patient of all images; their order and division do not matter."""
+        """Hex SHA-256 over id, content, class, patient and positive slices of all images.
+
+        Their order and division do not matter.
+        """
         whole = hashlib.sha256()
-        for facts in sorted(zip(self.ids, self.digests, self.words, self.patients, strict=True)):
-            whole.update(json.dumps(facts).encode() + b"\n")
+        slices = self.slices or (None,) * len(self.ids)
+        for *facts, said in sorted(zip(self.ids, self.digests, self.words, self.patients, slices, strict=True)):
+            whole.update(json.dumps(facts if said is None else [*facts, said]).encode() + b"\n")
         return whole.hexdigest()
 
 

@@ -183,6 +183,9 @@ def resume(
         )
     fabric = make_fabric(resolve_device(config.accelerator), config.precision)
     prepared = _on_first(fabric, lambda: folders.run_data(run, data=data, cache=cache, reporter=reporter))
+    if any(said is not None for said in prepared.slices) and prepared.data_digest() != config.data_digest:
+        what = f"not the positive slices that {folder} is trained with"
+        raise BadInputError(what, where=config.data, fix="restore the table, or train a new run")
     if config != run.config:
         folders.write_config(folder, config)
     files.remove_leftovers(folder)
@@ -304,10 +307,12 @@ def _rule(backbone: Backbone, data: Data) -> dict[str, VolumeSpec]:
         what = f"backbone {backbone.name} reads volumes, and task {data.task} is of images"
         raise BadInputError(what, fix="choose a backbone that reads images")
     needless = {"high_bit_depth"} if volumes else {"hu_window", "spacing", "slice_stride"}
-    said = sorted(needless & data.model_fields_set)
-    if said and getattr(data, said[0]) != type(data).model_fields[said[0]].default:
+    fields = type(data).model_fields
+    said = sorted(name for name in needless if getattr(data, name) != fields[name].default)
+    if said:
         what = f"backbone {backbone.name} reads {backbone.kind}s, and this is not of them"
-        raise BadInputError(what, where=f"--{said[0].replace('_', '-')}", fix="leave it out")
+        other = f"or choose a backbone that reads {'image' if volumes else 'volume'}s"
+        raise BadInputError(what, where=f"--{said[0].replace('_', '-')}", fix=f"leave it out, {other}")
     if not volumes:
         return {}
     rule = make_record(VolumeSpec, window=data.hu_window, spacing=data.spacing, slice_stride=data.slice_stride)
