@@ -79,8 +79,11 @@ def written(backbone: str, folder: Path) -> Path:
 
 
 def step(model: TransferModel, images: Tensor) -> None:
-    """One of training."""
-    optimizer = torch.optim.SGD(model.parameter_groups(1e-2))
+    """One of training; norms keep its statistics alone, as those of random weights double layer by layer otherwise."""
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.momentum = 1.0
+    optimizer = torch.optim.SGD(model.parameter_groups(1e-3))
     loss = nn.functional.cross_entropy(model.train()(images), torch.arange(len(images)) % 2)
     loss.backward()
     optimizer.step()

@@ -29,11 +29,14 @@ class Smooth:
         self.images = (255 * fine).to(torch.uint8).expand(-1, 3, -1, -1).permute(0, 2, 3, 1).numpy()
         self.labels = np.zeros(count, dtype=np.int64)
 
-    def pixels(self, rows: Any) -> Any:
-        return self.images[rows]
+    def shown(self, indices: Any) -> Any:
+        return indices
 
-    def targets(self, rows: Any) -> Any:
-        return self.labels[rows]
+    def input_pixels(self, inputs: Any) -> Any:
+        return self.images[inputs]
+
+    def input_targets(self, inputs: Any) -> Any:
+        return self.labels[inputs]
 
 
 def random_network(seed: int) -> TransferModel:
