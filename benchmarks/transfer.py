@@ -287,16 +287,18 @@ def picture(table: Table, path: Path) -> None:
     ends = [point.name for point in BACKBONES.get(BACKBONE).cut_points if point.ends_block]
     figure = Figure(figsize=(7.5, 4), dpi=110, layout="constrained")
     axes = figure.subplots()
+    colours = {init: f"C{place}" for place, init in enumerate(INITS)}
+    marks = dict(zip(METHODS, ("o-", "s:", "^-."), strict=True))
     for init, method in itertools.product(INITS, METHODS):
         points = [(i + 1, table[init, method, cut]) for i, cut in enumerate(ends) if (init, method, cut) in table]
         if points:
-            values = [mean(run.metrics()["test"]["auroc"] for run in runs) for _, runs in points]
-            axes.plot([x for x, _ in points], values, marker="o", label=f"{method.upper()} from {init}")
+            values = [_mean_auroc(runs) for _, runs in points]
+            label = f"{method.upper()} from {init}"
+            axes.plot([x for x, _ in points], values, marks[method], color=colours[init], label=label)
     for init in INITS:
         if whole := table.get((init, "ftl", None)):
-            value = mean(run.metrics()["test"]["auroc"] for run in whole)
-            axes.axhline(value, linestyle="--", linewidth=1, color="0.4")
-            axes.annotate(f"FTL from {init}", (0.75, value), fontsize=8, va="bottom")
+            label = f"FTL from {init}"
+            axes.axhline(_mean_auroc(whole), linestyle="--", linewidth=1, color=colours[init], label=label)
     axes.set_xlabel("cut after block")
     axes.set_ylabel("AUROC, test")
     axes.spines[["top", "right"]].set_visible(False)
