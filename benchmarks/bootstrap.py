@@ -95,48 +95,29 @@ def sample(sizes: Sizes) -> Sample:
     return Sample(task, labels, activation(logits), activation(moved), groups)
 
 
+def asked(given: Sample, sizes: Sizes) -> dict[str, Any]:
+    """What every one of our sides is asked for."""
+    return {"groups": given.groups, "bootstrap": sizes.resamples, "seed": sizes.seed}
+
+
 def whole_evaluation(sizes: Sizes) -> Floats:
     """`evaluate`, with its intervals."""
     given = sample(sizes)
-    found, took = timed(
-        lambda: evaluate(
-            given.labels, given.first, given.task, groups=given.groups, bootstrap=sizes.resamples, seed=sizes.seed
-        )
-    )
+    found, took = timed(lambda: evaluate(given.labels, given.first, given.task, **asked(given, sizes)))
     return np.array([took, found.bootstrap])
 
 
 def whole_change(sizes: Sizes) -> Floats:
     """`changes`, with its intervals."""
     given = sample(sizes)
-    found, took = timed(
-        lambda: changes(
-            given.labels,
-            given.first,
-            given.second,
-            given.task,
-            groups=given.groups,
-            bootstrap=sizes.resamples,
-            seed=sizes.seed,
-        )
-    )
+    found, took = timed(lambda: changes(given.labels, given.first, given.second, given.task, **asked(given, sizes)))
     return np.array([took, found.bootstrap])
 
 
 def our_areas(sizes: Sizes) -> Floats:
     """Both areas of every column on all resamples, of which the headline's average precision is kept."""
     given = sample(sizes)
-    values, took = timed(
-        lambda: resampled(
-            given.labels,
-            given.first,
-            given.task,
-            "auprc",
-            groups=given.groups,
-            bootstrap=sizes.resamples,
-            seed=sizes.seed,
-        )
-    )
+    values, took = timed(lambda: resampled(given.labels, given.first, given.task, "auprc", **asked(given, sizes)))
     return np.append(took, values)
 
 

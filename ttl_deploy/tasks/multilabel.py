@@ -81,10 +81,6 @@ class Multilabel(Task):
     def ungathered(self) -> None:
         """Each label has its maximum."""
 
-    def _maximum(self, outputs: NDArray[np.float32], first: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Each label's own."""
-        return np.asarray(np.maximum.reduceat(outputs, first, axis=0), dtype=np.float32)
-
     def decide(self, probabilities: NDArray[np.floating[Any]]) -> Labels:
         """(N, K) of 0 and 1."""
         return np.asarray(probabilities >= (0.5 if self.threshold is None else self.threshold), dtype=np.int64)

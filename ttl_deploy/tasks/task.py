@@ -183,8 +183,8 @@ class Task(ABC):
         return self._maximum(outputs, np.cumsum(counts) - counts)
 
     def _maximum(self, outputs: NDArray[np.float32], first: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Of a task with a maximum: `gather`, where the windows of each study begin at `first`."""
-        raise NotImplementedError
+        """`gather`, where the windows of each study begin at `first`: each column's own maximum."""
+        return np.asarray(np.maximum.reduceat(outputs, first, axis=0), dtype=np.float32)
 
     def said(self, probabilities: NDArray[np.floating[Any]]) -> tuple[str, ...]:
         """What is said of each image, in words.
