@@ -46,6 +46,7 @@ CLASSES = ("no_finding", "pneumonia")
 INITS = ("weights", "random", "stats")
 METHODS = ("ttl", "lwft", "tf")
 SEEDS = (0, 1, 2)
+WHOLE = ("weights", "ftl", None)
 RESAMPLES = 2000
 NEAR = 0.05
 """Of AUROC: a cut is called level where the interval of its difference lies above minus this."""
@@ -164,6 +165,16 @@ Table = dict[tuple[str, str, str | None], list[Run]]
 """Runs of all seeds by (initialisation, method, cut)."""
 
 
+Differences = dict[tuple[str, str, str | None], tuple[float, float, float]]
+"""AUROC less that of FTL from the weights, with its interval, by the same key."""
+
+
+def differences(table: Table) -> Differences:
+    """Those of all but FTL from the weights; none where that is not there."""
+    whole = table.get(WHOLE)
+    return {key: difference(runs, whole) for key, runs in table.items() if whole and key != WHOLE}
+
+
 def table_of(runs: dict[Training, Run]) -> Table:
     """The runs of each training's seeds."""
     found: Table = {}
@@ -185,9 +196,8 @@ def accuracy(runs: Sequence[Run]) -> tuple[str, str]:
     return cells[0], cells[1]
 
 
-def rows_of(table: Table, seconds: float) -> Iterator[str]:
+def rows_of(table: Table, moved: Differences, seconds: float) -> Iterator[str]:
     """The rows of the report, one for each method and cut and initialisation that is there."""
-    whole = {init: table.get((init, "ftl", None)) for init in INITS}
     times: dict[tuple[str, str | None], float] = {}
     for (init, method, cut), runs in sorted(table.items(), key=_place):
         shape = (method if method == "tf" else "ftl" if method in ("ftl", "lwft") else "ttl", cut)
@@ -197,10 +207,9 @@ def rows_of(table: Table, seconds: float) -> Iterator[str]:
         spec = runs[0].config.model
         cost = count(build(spec), spec.input_shape)
         minutes = mean(run.metrics()["seconds"] for run in runs) / 60
-        baseline = whole["weights"]
         apart = ""
-        if baseline and runs is not baseline:
-            value, low, high = difference(runs, baseline)
+        if (init, method, cut) in moved:
+            value, low, high = moved[init, method, cut]
             apart = f"{value:+.3f} [{low:+.3f}, {high:+.3f}]"
         auroc, auprc = accuracy(runs)
         yield (
@@ -214,12 +223,12 @@ def _place(entry: tuple[tuple[str, str, str | None], Any]) -> tuple[int, int, st
     return ("ftl", *METHODS).index(method), INITS.index(init), cut or ""
 
 
-def answers(table: Table) -> Iterator[str]:
+def answers(table: Table, moved: Differences) -> Iterator[str]:
     """What the table says, in words: whether truncation costs, and what the pretrained weights bring at each cut."""
-    whole = table.get(("weights", "ftl", None))
+    whole = table.get(WHOLE)
     cuts = {cut: runs for (init, method, cut), runs in table.items() if (init, method) == ("weights", "ttl")}
     if whole and cuts:
-        level = [cut for cut, runs in cuts.items() if difference(runs, whole)[1] > -NEAR]
+        level = [cut for cut in cuts if moved["weights", "ttl", cut][1] > -NEAR]
         least = min(level, key=lambda cut: _parameters(cuts[cut]), default=None)
         if least is None:
             yield f"- No cut's AUROC is shown to be less than {NEAR} below that of FTL."
@@ -251,7 +260,7 @@ def _parameters(runs: Sequence[Run]) -> int:
 
 def report(table: Table, given: argparse.Namespace, missing: int) -> str:
     """The text."""
-    first = next(iter(table.values()))[0]
+    first, moved = next(iter(table.values()))[0], differences(table)
     sides = first.metrics()["images"]
     machine, versions = hardware.describe(), hardware.library_versions()
     done = len(trainings()) - missing
@@ -271,9 +280,9 @@ def report(table: Table, given: argparse.Namespace, missing: int) -> str:
         "",
         "| | cut after | start | seeds | AUROC | AUPRC | against FTL | parameters | MACs | latency | training |",
         "|---|---|---|---|---|---|---|---|---|---|---|",
-        *rows_of(table, given.seconds),
+        *rows_of(table, moved, given.seconds),
         "",
-        *answers(table),
+        *answers(table, moved),
         "",
         "![AUROC over the cut](transfer.png)",
         "",
