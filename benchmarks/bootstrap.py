@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import multiprocessing
-import resource
 import sys
 import time
 from collections.abc import Callable
@@ -28,6 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ttl_deploy import files, hardware
+from ttl_deploy.latency.measure import peak_rss_mib
 from ttl_deploy.parity.paired import changes
 from ttl_deploy.spec import TaskSpec
 from ttl_deploy.tasks import Task, make_task, sigmoid, softmax
@@ -162,13 +162,7 @@ def timed(work: Callable[[], T]) -> tuple[T, float]:
 def alone(work: Callable[[Sizes], Floats], sizes: Sizes) -> tuple[Floats, float]:
     """What a side says, and the peak memory in MiB, in a new process that does nothing else."""
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(work, sizes).result(), pool.submit(peak_mib).result()
-
-
-def peak_mib() -> float:
-    """Of this process; the system counts KiB, on macOS bytes."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (2**20 if sys.platform == "darwin" else 2**10)
+        return pool.submit(work, sizes).result(), pool.submit(peak_rss_mib).result()
 
 
 def measure(sizes: Sizes) -> dict[str, Any]:

@@ -78,9 +78,13 @@ def trainings() -> list[Training]:
     """All of them, what matters most first."""
     ends = [point.name for point in BACKBONES.get(BACKBONE).cut_points if point.ends_block]
     plans = [("ftl", None), *itertools.product(METHODS, ends)]
-    order = {name: place for place, name in enumerate(("ftl", *METHODS))}
     every = [Training(init, method, cut, seed) for seed in SEEDS for init in INITS for method, cut in plans]
-    return sorted(every, key=lambda one: (one.seed, order[one.method] > 1, INITS.index(one.init), order[one.method]))
+    return sorted(every, key=_turn)
+
+
+def _turn(one: Training) -> tuple[int, int, int]:
+    """The claim first (truncation from the weights, on every seed), then what differs in one thing, then in two."""
+    return (one.method in ("lwft", "tf")) + (one.init != "weights"), one.seed, INITS.index(one.init)
 
 
 def trained(one: Training, given: argparse.Namespace) -> Run:
