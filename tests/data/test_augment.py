@@ -13,7 +13,8 @@ from torch import Tensor
 from torchvision.transforms import v2
 
 from ttl_deploy.cli.main import run as cli
-from ttl_deploy.data.augment import AUGMENTS, augmentation
+from ttl_deploy.data.augment import AUGMENTS, Augmentation
+from ttl_deploy.data.movement import moved, movement
 from ttl_deploy.errors import BadInputError
 from ttl_deploy.spec import AugmentSpec, Data
 from ttl_deploy.training.run import open_run
@@ -23,10 +24,8 @@ SIZE = (64, 64)
 
 
 def changed(steps: str, image: Tensor, seed: int = 0, border: str = "black") -> Tensor:
-    transform = augmentation(AugmentSpec(steps=steps, border=border), tuple(image.shape[1:]))  # type: ignore[arg-type]
-    assert transform is not None
-    torch.manual_seed(seed)
-    result: Tensor = transform(image)
+    spec = AugmentSpec(steps=steps, border=border)  # type: ignore[arg-type]
+    (result,), _ = Augmentation(spec, image.shape[1:])(image[None], [seed])
     assert result.shape == image.shape
     assert result.dtype == torch.uint8
     return result
@@ -52,14 +51,90 @@ def some_pixels(channels: int = 3) -> Tensor:
     return torch.from_numpy(np.random.default_rng(1).integers(0, 256, (channels, *SIZE), dtype=np.uint8))
 
 
+def smooth(size: tuple[int, int]) -> Tensor:
+    """Waves, of which two ways to interpolate differ little."""
+    rows, columns = np.mgrid[0 : size[0], 0 : size[1]]
+    planes = [128 + 100 * np.sin(rows / a + columns / b) for a, b in ((9, 7), (5, 11), (13, -6))]
+    return torch.from_numpy(np.stack(planes).astype(np.uint8))
+
+
 def test_the_papers_two_are_the_default_in_both_ways_of_saying_it() -> None:
     image = some_pixels()
-    said = augmentation(AugmentSpec(), SIZE)
-    assert said is not None
-    torch.manual_seed(4)
-    assert torch.equal(said(image), changed("rotation=10,crop=0.8", image, 4))
+    said, _ = Augmentation(AugmentSpec(), SIZE)(image[None], [4])
+    assert torch.equal(said[0], changed("rotation=10,crop=0.8", image, 4))
     assert AugmentSpec().words == ("rotation=10.0", "crop=0.8")
     assert AugmentSpec(flip=0.5, rotation=0).words == ("crop=0.8", "hflip=0.5")
+
+
+MOVES = {
+    "rotation=30": v2.RandomAffine(30),
+    "shift=0.2": v2.RandomAffine(0, translate=(0.2, 0.2)),
+    "shear=25": v2.RandomAffine(0, shear=25),
+    "zoom=0.3": v2.RandomAffine(0, scale=(0.7, 1.3)),
+}
+
+
+@pytest.mark.parametrize("step", MOVES)
+@pytest.mark.parametrize("size", [(64, 64), (40, 72)])
+def test_a_step_moves_an_image_as_torchvision_does_for_the_same_numbers(step: str, size: tuple[int, int]) -> None:
+    image = smooth(size)
+    for seed in range(5):
+        torch.manual_seed(seed)
+        drawn = MOVES[step].make_params([image])
+        expected = v2.functional.affine(image, **drawn, interpolation=v2.InterpolationMode.BILINEAR)
+        assert (changed(step, image, seed).int() - expected.int()).abs().max() <= 1
+
+
+@pytest.mark.parametrize("size", [(64, 64), (40, 72)])
+def test_a_crop_is_torchvisions_but_for_the_outermost_pixels(size: tuple[int, int]) -> None:
+    image = smooth(size)
+    for seed in range(5):
+        torch.manual_seed(seed)
+        part = v2.RandomResizedCrop(list(size), scale=(0.5, 1), ratio=(size[1] / size[0],) * 2).make_params([image])
+        expected = v2.functional.resized_crop(image, **part, size=list(size), antialias=True)
+        apart = (changed("crop=0.5", image, seed).int() - expected.int()).abs()
+        assert apart[:, 1:-1, 1:-1].max() <= 1
+        assert part["width"] < size[1]
+
+
+def test_several_moves_are_one_in_the_order_in_which_they_are_said() -> None:
+    """A quarter turn and then a shift, and the reverse, which lose nothing; and a shift out of sight and back."""
+    disc = a_disc((0, 0.5))[None]
+    turn, right = movement([(0, 1, 0), (-1, 0, 0)]), movement([(1, 0, -5), (0, 1, 0)])
+    for first, second in ((turn, right), (right, turn)):
+        assert torch.equal(moved(disc, [first @ second]), moved(moved(disc, [first]), [second]))
+    assert not torch.equal(moved(disc, [turn @ right]), moved(disc, [right @ turn]))
+    out, back = movement([(1, 0, -50), (0, 1, 0)]), movement([(1, 0, 50), (0, 1, 0)])
+    assert torch.equal(moved(disc, [out @ back]), disc)
+    mirrored = changed("zoom=0.2,hflip=1", disc[0], 2)
+    assert (mirrored.int() - changed("zoom=0.2", disc[0], 2).flip(2).int()).abs().max() <= 1
+
+
+def test_images_are_changed_alike_whatever_is_beside_them() -> None:
+    images = torch.stack([smooth(SIZE), some_pixels(), smooth(SIZE).flip(1)])
+    whole = Augmentation(AugmentSpec(steps="rotation=20,crop=0.7,jitter=0.3"), SIZE)  # type: ignore[arg-type]
+    together, _ = whole(images, [5, 6, 7])
+    for place_, seed in enumerate((5, 6, 7)):
+        alone, _ = whole(images[place_ : place_ + 1], [seed])
+        assert torch.equal(alone[0], together[place_])
+
+
+def test_masks_and_slices_move_with_their_image() -> None:
+    """A mask that is its image is its image moved; both slices of a volume are where the image alone is."""
+    disc = a_disc((0.2, -0.3))
+    whole = Augmentation(AugmentSpec(steps="rotation=40,crop=0.6,hflip=0.5,grey=1"), SIZE)  # type: ignore[arg-type]
+    for seed in range(4):
+        images, masks = whole(disc.expand(3, *SIZE)[None], [seed], disc[None] // 255)
+        assert masks is not None and set(masks.unique().tolist()) == {0, 1}
+        assert ((images[0, 0] > 127) == (masks[0, 0] > 0)).float().mean() > 0.995
+        slices, _ = whole(torch.stack([disc.expand(3, *SIZE)] * 2)[None], [seed])
+        assert torch.equal(slices[0, 0], images[0]) and torch.equal(slices[0, 1], images[0])
+
+
+def test_the_global_generator_is_as_before() -> None:
+    before = torch.get_rng_state()
+    changed("rotation=10,jitter=0.2", some_pixels(), 9)
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_flips_mirror_as_often_as_they_should() -> None:
@@ -118,7 +193,7 @@ def test_grey_is_the_luminance_in_every_channel() -> None:
 
 def test_jitter_is_torchvisions_with_its_numbers_in_order() -> None:
     image = some_pixels()
-    torch.manual_seed(0)
+    torch.manual_seed(0 ^ 1)
     expected = v2.RandomApply([v2.ColorJitter(0.2, 0.1, 0.3, 0.05)], p=1.0)(image)
     assert torch.equal(changed("jitter=0.2:0.1:0.3:0.05", image), expected)
     assert torch.equal(changed("jitter=0.9:0:0:0:0", image), image), "never"

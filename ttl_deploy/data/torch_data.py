@@ -13,9 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, Dataset, DistributedSampler, SequentialSampler
-from torchvision import tv_tensors
 
-from ttl_deploy.data.augment import augmentation
+from ttl_deploy.data.augment import Augmentation
 from ttl_deploy.data.prepared import Prepared
 from ttl_deploy.inputs.image import normalise
 from ttl_deploy.spec import AugmentSpec, PreprocessSpec
@@ -46,7 +45,7 @@ class ImageBatches(Dataset[Batch]):
         self._prepared = prepared
         self._inputs = inputs
         self._preprocess = preprocess
-        self._transform = augmentation(augment, preprocess.input.size[-2:]) if augment else None
+        self._augmentation = Augmentation(augment, preprocess.input.size[-2:]) if augment else None
         self._seed = seed
         self.epoch = 0
 
@@ -58,31 +57,21 @@ class ImageBatches(Dataset[Batch]):
         rows = self._inputs[np.asarray(positions)]
         pixels = self._prepared.input_pixels(rows)
         targets = self._prepared.input_targets(rows)
-        if self._transform is not None:
-            masks = targets if self._prepared.masks is not None else [None] * len(rows)
-            changed = [self._augmented(*one) for one in zip(pixels, masks, rows.tolist(), strict=True)]
-            pixels = np.stack([image for image, _mask in changed])
-            targets = np.stack([mask for _image, mask in changed]) if self._prepared.masks is not None else targets
+        if self._augmentation:
+            pixels, targets = self._augmented(pixels, targets, rows)
         images = torch.from_numpy(normalise(pixels, self._preprocess))
         return images, torch.from_numpy(np.ascontiguousarray(targets))
 
     def _augmented(
-        self, image: NDArray[np.uint8], mask: NDArray[np.uint8] | None, row: int
-    ) -> tuple[NDArray[np.uint8], Any]:
-        """An image, and its mask by the same geometry, each of whose pixels is the nearest one.
-
-        The slices of a volume move all alike, within their plane.
-        """
-        assert self._transform is not None
-        whole = torch.from_numpy(image.copy()).movedim(-1, -3)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(mix_seeds(self._seed, self.epoch, row))
-            if mask is None:
-                changed: Tensor = self._transform(whole)
-            else:
-                both = tv_tensors.Image(whole), tv_tensors.Mask(torch.from_numpy(mask.copy()))
-                changed, drawn = self._transform(*both)
-        return changed.movedim(-3, -1).numpy(), None if mask is None else drawn.numpy()
+        self, pixels: NDArray[np.uint8], targets: NDArray[Any], rows: NDArray[np.int64]
+    ) -> tuple[NDArray[np.uint8], NDArray[Any]]:
+        """Both of them changed; targets only where they are masks."""
+        assert self._augmentation is not None
+        images = torch.from_numpy(np.moveaxis(pixels, -1, -3).copy())
+        masks = None if self._prepared.masks is None else torch.from_numpy(targets.copy())
+        seeds = [mix_seeds(self._seed, self.epoch, row) for row in rows.tolist()]
+        images, masks = self._augmentation(images, seeds, masks)
+        return images.movedim(-3, -1).numpy(), targets if masks is None else masks.numpy()
 
 
 def mix_seeds(*numbers: int) -> int:

@@ -46,8 +46,8 @@ class AugmentSpec(Record):
         BeforeValidator(_steps),
         Field(
             description="All steps, in order, in place of --rotation, --crop-scale and --flip: rotation=DEGREES, "
-            "crop=AREA, hflip=P, vflip=P, jitter=B:C:S:H:P (brightness, contrast, saturation, hue, how often), "
-            "grey=P, shift=PART, shear=DEGREES, zoom=PART; '' for none.",
+            "crop=AREA, hflip=P, vflip=P, shift=PART, shear=DEGREES, zoom=PART, which are one movement, then "
+            "jitter=B:C:S:H:P (brightness, contrast, saturation, hue, how often), grey=P; '' for none.",
             exclude_if=lambda steps: steps is None,
         ),
         Said(("--augment",), text=True, default="rotation=10,crop=0.8"),

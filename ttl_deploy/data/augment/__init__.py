@@ -1,6 +1,8 @@
 """Training-time augmentation as steps, a file for each kind: `crop=0.8,hflip=0.5,jitter=0.2:0.2:0.1:0.1:0.2`.
 
-A step is a transform of torchvision's v2, which moves masks along with their image where it gets both as tv_tensors.
+Steps that move an image (crop, flip, rotation, shift, shear, zoom) are one movement, in the order in which they are
+said: each pixel is interpolated once from the image as it was, so what one step moves out of sight a later one brings
+back. Every other step is a transform of torchvision's v2 and follows, in order.
 """
 
 from __future__ import annotations
@@ -8,45 +10,87 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import torch
+from torch import Tensor
 from torchvision.transforms import v2
 
+from ttl_deploy.data.movement import STILL, Draw, Movement, moved
 from ttl_deploy.errors import BadInputError
 from ttl_deploy.registry import Registry
 from ttl_deploy.spec import AugmentSpec
 
-Border = str
-"""`black`, or `edge`: what is seen where an image was moved away."""
-
 
 @dataclass(frozen=True)
 class Step:
-    """A kind of step.
+    """A kind of step; one of `move` and `change` is there.
 
     Attributes:
-        make: The transform for its numbers, the size (height, width) of the images and their border.
         ranges: Of each number, least and most; the first must be given.
         defaults: Of the numbers after the first.
         channels: Numbers of channels that it can take; empty: any.
+        move: For its numbers and the size (height, width) of the images, what draws a movement.
+        change: For its numbers, a transform of images (C, H, W) uint8 that leaves each pixel where it is.
     """
 
-    make: Callable[[Sequence[float], Sequence[int], Border], v2.Transform]
     ranges: tuple[tuple[float, float], ...]
     defaults: tuple[float, ...] = ()
     channels: tuple[int, ...] = ()
+    move: Callable[[Sequence[float], Sequence[int]], Draw] | None = None
+    change: Callable[[Sequence[float]], v2.Transform] | None = None
 
 
 AUGMENTS: Registry[Step] = Registry("augmentation", "ttl_deploy.data.augment", entry_points="ttl_deploy.augmentations")
 
 
-def augmentation(spec: AugmentSpec, size: Sequence[int]) -> v2.Transform | None:
-    """The steps, one after the other, of an image (C, H, W) uint8; None where there are none.
+class Augmentation:
+    """Some steps of images of one size.
 
     Args:
         spec: Which steps and how much of each.
         size: (height, width) of the images.
     """
-    steps = [step.make(numbers, size, spec.border) for step, numbers in map(_read, spec.words)]
-    return v2.Compose(steps) if steps else None
+
+    def __init__(self, spec: AugmentSpec, size: Sequence[int]) -> None:
+        steps = [_read(word) for word in spec.words]
+        self._draws = [step.move(numbers, size) for step, numbers in steps if step.move]
+        self._changes = [step.change(numbers) for step, numbers in steps if step.change]
+        self._edge = spec.border == "edge"
+
+    def __bool__(self) -> bool:
+        return bool(self._draws or self._changes)
+
+    def __call__(
+        self, images: Tensor, seeds: Sequence[int], masks: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Images changed, each by what its own seed draws, and their masks by the same movement.
+
+        Args:
+            images: (N, C, H, W) uint8, or volumes (N, D, C, H, W), whose slices change all alike.
+            seeds: N of 63 bits.
+            masks: (N, 1, H, W) uint8; each pixel becomes the nearest one.
+        """
+        with torch.random.fork_rng(devices=[]):
+            if self._draws:
+                drawn = [self._drawn(seed) for seed in seeds]
+                images = moved(images, drawn, edge=self._edge)
+                masks = None if masks is None else moved(masks, drawn, edge=self._edge, nearest=True)
+            if self._changes:
+                images = torch.stack([self._changed(image, seed) for image, seed in zip(images, seeds, strict=True)])
+        return images, masks
+
+    def _drawn(self, seed: int) -> Movement:
+        torch.default_generator.manual_seed(seed)
+        whole = STILL
+        for draw in self._draws:
+            whole = whole @ draw()
+        return whole
+
+    def _changed(self, image: Tensor, seed: int) -> Tensor:
+        # Not the movement's numbers once more, which would tie how bright an image is to how far it is turned.
+        torch.default_generator.manual_seed(seed ^ 1)
+        for change in self._changes:
+            image = change(image)
+        return image
 
 
 def refuse_augment(spec: AugmentSpec, channels: int) -> None:

@@ -8,49 +8,49 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import torch
 from torchvision.transforms import v2
 
-from ttl_deploy.data.augment import AUGMENTS, Border, Step
+from ttl_deploy.data.augment import AUGMENTS, Step
+from ttl_deploy.data.movement import Draw, Movement, movement
 
-_BILINEAR = v2.InterpolationMode.BILINEAR
 
-
-def rotation(numbers: Sequence[float], size: Sequence[int], border: Border) -> v2.Transform:
+def rotation(numbers: Sequence[float], size: Sequence[int]) -> Draw:
     """By at most so many degrees to either side."""
-    return _within(v2.RandomRotation(numbers[0], interpolation=_BILINEAR), size, border)
+    return _affine(v2.RandomAffine(numbers[0]), size)
 
 
-def shift(numbers: Sequence[float], size: Sequence[int], border: Border) -> v2.Transform:
-    """By at most so large a part of the height and the width."""
-    # A part of what the transform sees.
-    whole = [(length + 2 * pad) / length for length, pad in zip(size, _pads(size, border), strict=True)]
-    translate = (numbers[0] / whole[1], numbers[0] / whole[0])
-    return _within(v2.RandomAffine(0, translate=translate, interpolation=_BILINEAR), size, border)
+def shift(numbers: Sequence[float], size: Sequence[int]) -> Draw:
+    """By at most so large a part of the height and the width, in whole pixels."""
+    return _affine(v2.RandomAffine(0, translate=(numbers[0], numbers[0])), size)
 
 
-def shear(numbers: Sequence[float], size: Sequence[int], border: Border) -> v2.Transform:
+def shear(numbers: Sequence[float], size: Sequence[int]) -> Draw:
     """Along the rows, by at most so many degrees to either side."""
-    return _within(v2.RandomAffine(0, shear=numbers[0], interpolation=_BILINEAR), size, border)
+    return _affine(v2.RandomAffine(0, shear=numbers[0]), size)
 
 
-def zoom(numbers: Sequence[float], size: Sequence[int], border: Border) -> v2.Transform:
+def zoom(numbers: Sequence[float], size: Sequence[int]) -> Draw:
     """To 1 less to 1 more so much of its size, both ways alike (Keras draws one number for each way)."""
-    scale = (1 - numbers[0], 1 + numbers[0])
-    return _within(v2.RandomAffine(0, scale=scale, interpolation=_BILINEAR), size, border)
+    return _affine(v2.RandomAffine(0, scale=(1 - numbers[0], 1 + numbers[0])), size)
 
 
-def _pads(size: Sequence[int], border: Border) -> list[int]:
-    return [math.ceil(length / 2) if border == "edge" else 0 for length in size]
+def _affine(drawn: v2.RandomAffine, size: Sequence[int]) -> Draw:
+    """The movement for what torchvision draws, as its own `affine` carries it out."""
+    blank = torch.empty(1, *size)
+
+    def draw() -> Movement:
+        found = drawn.make_params([blank])
+        turn, slant = math.radians(found["angle"]), math.tan(math.radians(found["shear"][0]))
+        sine, cosine = math.sin(turn) / found["scale"], math.cos(turn) / found["scale"]
+        across, down = found["translate"]
+        back = movement([(cosine - slant * sine, sine + slant * cosine, 0), (-sine, cosine, 0)])
+        return back @ movement([(1, 0, -across), (0, 1, -down)])
+
+    return draw
 
 
-def _within(moved: v2.Transform, size: Sequence[int], border: Border) -> v2.Transform:
-    if border != "edge":
-        return moved
-    high, wide = _pads(size, border)
-    return v2.Compose([v2.Pad([wide, high], padding_mode="edge"), moved, v2.CenterCrop(list(size))])
-
-
-AUGMENTS.register("rotation", Step(rotation, ((0, 180),)))
-AUGMENTS.register("shift", Step(shift, ((0, 0.5),)))
-AUGMENTS.register("shear", Step(shear, ((0, 60),)))
-AUGMENTS.register("zoom", Step(zoom, ((0, 0.9),)))
+AUGMENTS.register("rotation", Step(((0, 180),), move=rotation))
+AUGMENTS.register("shift", Step(((0, 0.5),), move=shift))
+AUGMENTS.register("shear", Step(((0, 60),), move=shear))
+AUGMENTS.register("zoom", Step(((0, 0.9),), move=zoom))
