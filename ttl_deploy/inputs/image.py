@@ -569,6 +569,9 @@ def _finish(image: Image.Image, spec: PreprocessSpec, where: str) -> NDArray[np.
     if channels not in PICTURE_CHANNELS:
         what, way = picture_problem(channels)
         raise UnreadableImageError(what, where=where, fix=way)
+    if channels == 3 and image.mode == "L":
+        # Pillow resizes each channel by itself, so that the same numbers come of a third of the work.
+        return np.repeat(_sized(image, spec)[..., None], 3, axis=-1)
     return _sized(image.convert("RGB" if channels == 3 else "L"), spec).reshape(spec.input.array_shape)
 
 
