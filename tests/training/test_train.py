@@ -1,14 +1,17 @@
 """Training end to end on a tiny synthetic set: protocol, files, resume, starting weights."""
 
 import csv
+import io
 import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,9 +23,17 @@ from safetensors.torch import load_file
 from small import MODEL, PROTOCOL, but
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
+from ttl_deploy import files
 from ttl_deploy.cli.main import run as cli
 from ttl_deploy.data.synthetic import write_synthetic
-from ttl_deploy.errors import BadInputError, IntegrityError, MissingDependencyError, TrainingError, WeightsError
+from ttl_deploy.errors import (
+    BadInputError,
+    IntegrityError,
+    MissingDependencyError,
+    StorageError,
+    TrainingError,
+    WeightsError,
+)
 from ttl_deploy.progress import SILENT
 from ttl_deploy.spec import Data, Protocol
 from ttl_deploy.training.engine import resolve_device, resolve_precision
@@ -88,6 +99,49 @@ def test_a_run_whose_folder_is_removed_meanwhile_ends_with_one_line_and_leaves_n
     with pytest.raises(TrainingError, match=r"run: was removed while it was trained; train it again"):
         train(data, MODEL, PROTOCOL, folder, judge=remove)
     assert not folder.exists()
+
+
+def test_an_epoch_is_trained_while_the_one_before_it_is_written(
+    data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first checkpoint is written once the second epoch has begun, and holds the first's weights all the same."""
+    begun, kept, write = threading.Event(), dict[int, bytes](), files.write_bytes
+
+    class Listener(type(SILENT)):  # type: ignore[misc]
+        @contextmanager
+        def task(self, description: str, total: float | None) -> Iterator[Any]:
+            if description == "epoch 2":
+                begun.set()
+            yield lambda _steps, _status: None
+
+    def late(path: Path, content: Any) -> None:
+        if path.name == "last.ckpt":
+            assert begun.wait(60)
+            kept[len(kept) + 1] = bytes(content)
+        write(path, content)
+
+    train(data, MODEL, but(PROTOCOL, epochs=1), tmp_path / "one")
+    monkeypatch.setattr(files, "write_bytes", late)
+    train(data, MODEL, but(PROTOCOL, epochs=2), tmp_path / "two", reporter=Listener())
+    one, first = torch.load(tmp_path / "one" / "last.ckpt"), torch.load(io.BytesIO(kept[1]))
+    assert one["model"].keys() == first["model"].keys()
+    assert all(torch.equal(tensor, first["model"][name]) for name, tensor in one["model"].items())
+
+
+def test_a_disk_that_is_full_after_the_last_epoch_is_told(
+    data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = files.write_bytes
+
+    def full(path: Path, content: Any) -> None:
+        if path.name == "last.ckpt":
+            raise StorageError("the disk is full", where=path)
+        write(path, content)
+
+    monkeypatch.setattr(files, "write_bytes", full)
+    with pytest.raises(StorageError, match=r"last\.ckpt: the disk is full"):
+        train(data, MODEL, but(PROTOCOL, epochs=1), tmp_path / "run")
+    assert not (tmp_path / "run" / "metrics.json").exists()
 
 
 def test_predictions_are_the_fp32_models_and_metrics_are_theirs(data: Data, tmp_path: Path) -> None:

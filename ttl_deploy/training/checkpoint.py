@@ -63,12 +63,17 @@ class Progress:
 _PROGRESS = TypeAdapter(Progress)
 
 
-def save_last(folder: Path, progress: Progress, states: dict[str, Any]) -> None:
-    """Writes `last.ckpt` atomically; `states` holds the state dicts of model, optimizer, scheduler and precision."""
+def last_content(progress: Progress, states: dict[str, Any]) -> memoryview:
+    """What `last.ckpt` holds; `states` are the state dicts of model, optimizer, scheduler and precision."""
     buffer = io.BytesIO()
     # Through memory, because PyTorch's own writer hides why the disk refused.
     torch.save({"progress": asdict(progress), **states}, buffer)
-    files.write_bytes(folder / LAST, buffer.getbuffer())
+    return buffer.getbuffer()
+
+
+def save_last(folder: Path, progress: Progress, states: dict[str, Any]) -> None:
+    """Writes `last.ckpt` atomically."""
+    files.write_bytes(folder / LAST, last_content(progress, states))
 
 
 def load_last(folder: Path) -> tuple[Progress, dict[str, Any]] | None:
@@ -173,11 +178,16 @@ def _refuse_contradictions(progress: Progress) -> None:
         raise ValueError("its epochs contradict each other")
 
 
-def save_best(folder: Path, model: TransferModel, epoch: int) -> None:
-    """Writes `best.safetensors` atomically, with the model's spec in its header."""
+def best_content(model: TransferModel, epoch: int) -> bytes:
+    """What `best.safetensors` holds, with the model's spec in its header."""
     tensors = {name: tensor.cpu().contiguous() for name, tensor in model.network_state().items()}
     header = {"epoch": str(epoch), "model": model.spec.model_dump_json(), "program": "ttl-deploy"}
-    files.write_bytes(folder / BEST, in_order(save(tensors, metadata=header)))
+    return in_order(save(tensors, metadata=header))
+
+
+def save_best(folder: Path, model: TransferModel, epoch: int) -> None:
+    """Writes `best.safetensors` atomically."""
+    files.write_bytes(folder / BEST, best_content(model, epoch))
 
 
 def in_order(content: bytes) -> bytes:

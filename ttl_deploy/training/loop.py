@@ -4,9 +4,11 @@ Validation is by what the protocol monitors, by default the metric that the task
 grades the quadratic kappa.
 
 An epoch is the unit of durability: everything a later epoch needs is in `last.ckpt`, so a killed run goes on as if
-nothing had happened. A limit of minutes is judged at every batch, of training and of validation, and the epoch in which
-it falls is dropped: the run is the one that the epochs before it give, bit for bit. Where not even one epoch fits, what
-was learnt until then is validated and evaluated, but no checkpoint is written: a resumed run starts at the first epoch.
+nothing had happened. It is written while the next epoch is trained, and whole before that one's is begun.
+
+A limit of minutes is judged at every batch, of training and of validation, and the epoch in which it falls is dropped:
+the run is the one that the epochs before it give, bit for bit. Where not even one epoch fits, what was learnt until
+then is validated and evaluated, but no checkpoint is written: a resumed run starts at the first epoch.
 """
 
 from __future__ import annotations
@@ -32,15 +34,17 @@ from ttl_deploy.errors import TrainingError
 from ttl_deploy.progress import Reporter
 from ttl_deploy.spec import TrainConfig
 from ttl_deploy.tasks import Task
+from ttl_deploy.training.beside import Beside
 from ttl_deploy.training.cached import UpperPart, cached_batches
 from ttl_deploy.training.checkpoint import (
     Progress,
+    best_content,
+    last_content,
     load_last,
     refuse_other_best,
     refuse_other_form,
     refuse_other_moments,
     save_best,
-    save_last,
     taking_up,
     written_row,
 )
@@ -50,7 +54,7 @@ from ttl_deploy.training.metrics import TITLES
 from ttl_deploy.training.monitor import LOSS
 from ttl_deploy.training.optimizers import OPTIMIZERS
 from ttl_deploy.training.pace import Pace, drop_before_last, drop_unit_gradients, hold_units
-from ttl_deploy.training.run import HISTORY, LAST, TIMING, still_there
+from ttl_deploy.training.run import BEST, HISTORY, LAST, TIMING, still_there
 from ttl_deploy.training.schedules import SCHEDULES, Better
 from ttl_deploy.transfer import TransferModel
 from ttl_deploy.transfer.initialise import RANDOM, started_anew
@@ -123,6 +127,7 @@ class Trainer:
             cached = cached_batches(fabric, config, model, folder, sides, reporter)
             self._train, self._val = cached["train"], cached["val"]
         self._progress = Progress(weights=weights)
+        self._beside = Beside()
         self._limit = math.inf if config.max_minutes is None else 60 * config.max_minutes
         self._started = time.monotonic()
 
@@ -171,15 +176,22 @@ class Trainer:
             StorageError: The disk is full; the last finished epoch is intact.
         """
         self._progress.stopped = self._reason_to_stop()
-        while self._progress.stopped is None:
-            try:
-                self._epoch(self._progress.epoch + 1)
-            except _TimeUp:
-                self._progress.stopped = (
-                    f"{self._minutes()}; epoch {self._progress.epoch + 1} was not finished and dropped"
-                )
+        try:
+            while self._progress.stopped is None:
+                self._progress.stopped = self._next_epoch()
+        finally:
+            self._beside.finish()
         self._reporter.info(f"training ended after epoch {self._progress.epoch}: {self._progress.stopped}")
         return self._progress
+
+    def _next_epoch(self) -> str | None:
+        """Why training ends with it, or None."""
+        epoch = self._progress.epoch + 1
+        try:
+            self._epoch(epoch)
+        except _TimeUp:
+            return f"{self._minutes()}; epoch {epoch} was not finished and dropped"
+        return self._progress.stopped
 
     def _epoch(self, epoch: int) -> None:
         begun = time.monotonic()
@@ -307,7 +319,6 @@ class Trainer:
         self._state.fabric.barrier()
 
     def _save(self, improved: bool, seconds: float) -> None:
-        still_there(self._folder)
         state, progress = self._state, self._progress
         states = {
             "model": state.module.state_dict(),
@@ -315,16 +326,26 @@ class Trainer:
             "scheduler": state.scheduler.state_dict(),
             "precision": state.fabric.strategy.precision.state_dict(),
         }
-        save_last(self._folder, progress, states)
-        if improved:
-            self._save_best()
-        self._write_history()
-        with files.disk_errors(self._folder / TIMING), (self._folder / TIMING).open("a") as handle:
-            handle.write(json.dumps({"epoch": progress.epoch, "seconds": round(seconds, 3)}) + "\n")
+        last = last_content(progress, states)
+        best = best_content(state.module, progress.best_epoch) if improved else None
+        history, timing = self._history(), {"epoch": progress.epoch, "seconds": round(seconds, 3)}
+
+        def write() -> None:
+            still_there(self._folder)
+            files.write_bytes(self._folder / LAST, last)
+            if best is not None:
+                files.write_bytes(self._folder / BEST, best)
+            files.write_text(self._folder / HISTORY, history)
+            with files.disk_errors(self._folder / TIMING), (self._folder / TIMING).open("a") as handle:
+                handle.write(json.dumps(timing) + "\n")
+
+        self._beside.start(write)
+
+    def _history(self) -> str:
+        return "".join(json.dumps(written_row(row)) + "\n" for row in self._progress.history)
 
     def _write_history(self) -> None:
-        rows = "".join(json.dumps(written_row(row)) + "\n" for row in self._progress.history)
-        files.write_text(self._folder / HISTORY, rows)
+        files.write_text(self._folder / HISTORY, self._history())
 
     def _save_best(self) -> None:
         save_best(self._folder, self._state.module, self._progress.best_epoch)
