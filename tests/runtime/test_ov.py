@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from ttl_deploy.artifact import Artifact, write_artifact
 from ttl_deploy.runtime import load
-from ttl_deploy.runtime.ov import settings
+from ttl_deploy.runtime.ov import OpenVinoSession, settings
 from ttl_deploy.runtime.ov_core import core
 from ttl_deploy.spec import InputSpec, ModelSpec, Placement, PreprocessSpec
 
@@ -103,3 +103,92 @@ os.kill(os.getpid(), signal.SIGUSR1)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, "taken\n")
+
+
+def convolutions(folder: Path, like: Artifact, *, joined: bool, precision: str) -> Artifact:
+    """Two convolutions, quantised where the precision says so, whose features are laid side by side or added up."""
+    generator = np.random.default_rng(5)
+    nodes, constants = [], []
+
+    def constant(name: str, values: Any) -> str:
+        constants.append(numpy_helper.from_array(np.asarray(values), name))
+        return name
+
+    def on_grid(name: str) -> str:
+        if precision != "int8":
+            return name
+        grid = [constant(f"{name}_scale", np.float32(0.05)), constant(f"{name}_zero", np.int8(0))]
+        nodes.append(helper.make_node("QuantizeLinear", [name, *grid], [f"{name}_q"]))
+        nodes.append(helper.make_node("DequantizeLinear", [f"{name}_q", *grid], [f"{name}_dq"]))
+        return f"{name}_dq"
+
+    source = on_grid("images")
+    for name in ("left", "right"):
+        weight = constant(f"{name}_weight", generator.normal(size=(8, 3, 3, 3)).astype(np.float32))
+        nodes.append(helper.make_node("Conv", [source, on_grid(weight)], [name], pads=[1, 1, 1, 1]))
+    kind = helper.make_node("Concat", ["left", "right"], ["both"], axis=1) if joined else None
+    nodes.append(kind or helper.make_node("Add", ["left", "right"], ["both"]))
+    nodes.append(helper.make_node("GlobalAveragePool", ["both"], ["pooled"]))
+    nodes.append(helper.make_node("Flatten", ["pooled"], ["flat"]))
+    last = generator.normal(size=(16 if joined else 8, 3)).astype(np.float32)
+    nodes.append(helper.make_node("MatMul", ["flat", constant("last", last)], ["logits"]))
+    graph = helper.make_graph(
+        nodes,
+        "convolutions",
+        [helper.make_tensor_value_info("images", TensorProto.FLOAT, ["batch", 3, 16, 16])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", 3])],
+        constants,
+    )
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.checker.check_model(proto)
+
+    def build(place: Path) -> str:
+        (place / "model.onnx").write_bytes(proto.SerializeToString())
+        return "model.onnx"
+
+    fields = like.manifest.model_dump(exclude={"files", "model_file", "model"})
+    given = InputSpec.image(16)
+    fields |= {"precision": precision, "preprocess": PreprocessSpec(input=given)}
+    fields["model"] = ModelSpec(backbone="wide", classes=like.manifest.model.classes, input=given)
+    return write_artifact(folder, fields, build)
+
+
+@pytest.mark.parametrize("joined", [False, True])
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_what_is_expected_changes_no_answer(tmp_path: Path, artifact: Artifact, joined: bool, precision: str) -> None:
+    """Every image's logits are the same bits alone, in a batch of any size, and whatever was expected before."""
+    graph = convolutions(tmp_path / "graph", artifact, joined=joined, precision=precision)
+    batch = np.random.default_rng(6).normal(size=(7, 3, 16, 16)).astype(np.float32)
+    with load(graph, Placement(runtime="openvino")) as session:
+        alone = np.concatenate([session.run(batch[i : i + 1]) for i in range(7)])
+        together = session.run(batch)
+    with load(graph, Placement(runtime="openvino")) as session:
+        for size in (3, 1, 7, 3):
+            session.expect(size)
+            np.testing.assert_array_equal(session.run(batch), alone)
+    np.testing.assert_array_equal(together, alone)
+    assert alone.std() > 0.1
+
+
+def test_a_graph_is_compiled_for_what_is_expected_unless_that_would_crash(tmp_path: Path, artifact: Artifact) -> None:
+    sizes = {(False, "fp32"): [4], (True, "fp32"): [4], (False, "int8"): [1, 4], (True, "int8"): []}
+    for (joined, precision), fixed in sizes.items():
+        graph = convolutions(tmp_path / f"{joined}-{precision}", artifact, joined=joined, precision=precision)
+        with load(graph, Placement(runtime="openvino")) as session:
+            session.expect(4)
+            session.expect(4)
+            assert isinstance(session, OpenVinoSession)
+            assert sorted(session._fixed) == fixed
+
+
+def test_a_batch_may_be_gone_once_it_was_run(artifact: Artifact, images: Any) -> None:
+    """The engine reads it where it lies, and no longer than the call."""
+    import gc
+
+    with load(artifact, Placement(runtime="openvino")) as session:
+        first = session.run(images.copy())
+        gc.collect()
+        kept = first.copy()
+        session.run(np.zeros_like(images))
+        np.testing.assert_array_equal(first, kept)
+        np.testing.assert_array_equal(session.run(images.copy()), kept)

@@ -107,6 +107,7 @@ def _opened(job: Job) -> Iterator[_Open]:
     with session:
         batch = standard_batch(session, job.batch)
         begin = time.perf_counter()
+        session.expect(job.batch)
         session.run(batch)
         cold_start = loaded + time.perf_counter() - begin
         yield _Open(session, artifact.manifest.precision if artifact is not None else job.precision, cold_start)

@@ -289,6 +289,8 @@ def _said(session: Session, prepared: Prepared, ids: Sequence[str], preprocess: 
     if prepared.task.DENSE:
         return masks_said(session, prepared, ids, preprocess)
     indices = prepared.positions(ids)
+    if len(indices) >= BATCH:
+        session.expect(BATCH)
     each = logits_of(session, _batches(prepared, indices), preprocess)
     logits = prepared.task.gather(each, prepared.counts(indices))
     return Predictions(tuple(ids), ("test",) * len(ids), prepared.labels[indices], logits)

@@ -26,9 +26,13 @@ from ttl_deploy.prediction.predictor import Prediction, Summary, still_wanted
 from ttl_deploy.prediction.sources import ImageRef
 from ttl_deploy.progress import Reporter
 from ttl_deploy.runtime import Session
+from ttl_deploy.runtime.base import WINDOWS
 from ttl_deploy.spec import PreprocessSpec, Stream
 
 _MOST_WORKERS = 8
+
+_MANY = 8
+"""Batches for which an engine is made ready."""
 
 _Decoding = tuple[ImageRef, Future[NDArray[np.uint8]]]
 """An image and its pixels to come."""
@@ -60,6 +64,8 @@ class LocalPredictor:
         done: Callable[[str], bool] | None = None,
     ) -> Iterator[Prediction]:
         """See `Predictor`."""
+        if total is None or total >= _MANY * self._together:
+            self.session.expect(self._together if self.spec.windows is None else WINDOWS)
         with self.reporter.task("predicting", total) as advance:
             wanted = still_wanted(images, done, summary, advance)
             with closing(self._decoded(wanted)) as decoded:

@@ -26,7 +26,7 @@ from ttl_deploy.runtime.native import refuse_native
 from ttl_deploy.spec import ArtifactManifest, Placement, PreprocessSpec
 from ttl_deploy.tasks import Task, task_of
 
-_WINDOWS = 4
+WINDOWS = 4
 """Windows of a study that run together: features of a volume take hundreds of mebibytes."""
 
 
@@ -133,6 +133,12 @@ class Session(Closing):
             raise IntegrityError(f"{self.runtime} gave logits of shape {logits.shape}, expected {expected}")
         return logits.astype(np.float32, copy=False)
 
+    def expect(self, images: int) -> None:
+        """Says that batches of so many inputs will come often: an engine may make itself ready for them.
+
+        What is answered does not depend on it.
+        """
+
     def run_images(self, images: Sequence[NDArray[np.uint8]], preprocess: PreprocessSpec) -> NDArray[np.float32]:
         """The same of images as they were loaded, in one batch; of studies in windows what the task gathers of them.
 
@@ -144,7 +150,7 @@ class Session(Closing):
             return self.run(self.prepare(np.stack(images), preprocess))
         inputs = [inputs_of(pixels, preprocess) for pixels in images]
         flat = [window for windows in inputs for window in windows]
-        batches = (np.stack(flat[start : start + _WINDOWS]) for start in range(0, len(flat), _WINDOWS))
+        batches = (np.stack(flat[start : start + WINDOWS]) for start in range(0, len(flat), WINDOWS))
         outputs = np.concatenate([self.run(self.prepare(batch, preprocess)) for batch in batches])
         return self.task.gather(outputs, np.array([len(windows) for windows in inputs], dtype=np.int64))
 

@@ -6,6 +6,7 @@ Imports openvino when a session is opened, and never torch; nothing is cached on
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -35,20 +36,63 @@ class OpenVinoSession(Session):
     def __init__(self, artifact: Artifact, *, threads: int, device: str) -> None:
         super().__init__(runtime="openvino", device=device, threads=threads, **of_manifest(artifact.manifest))
         self._model = artifact.model_path
-        compiled = _compile(artifact, threads, device)
-        self._output = next(put for put in compiled.outputs if artifact.manifest.output_name in put.get_names())
-        self._request = compiled.create_infer_request()
+        self._network = _read(artifact)
+        self._wanted = (device.upper(), settings(artifact.manifest.precision, threads))
+        self._name = artifact.manifest.output_name
+        quantised = artifact.manifest.precision == "int8"
+        self._fixable = not (quantised and _joins(self._network))
+        self._fixed: dict[int, tuple[Any, Any]] = {}
+        # A quantised graph rounds some values otherwise where its shape is not fixed: no answer may hang on how many
+        # images are asked for together.
+        self._any = None if quantised and self._fixable else self._request(self._network)
+        if self._any is None:
+            self.expect(1)
+
+    def expect(self, images: int) -> None:
+        """Compiles the graph for just so many inputs, which takes a fraction of a second; see `Session`."""
+        if self._fixable and images not in self._fixed:
+            network = self._network.clone()
+            network.reshape([images, *self.input_shape])
+            self._fixed[images] = self._request(network)
+
+    def _request(self, network: Any) -> tuple[Any, Any]:
+        """A compiled network's request, and which of its outputs holds the logits."""
+        try:
+            compiled = core().compile_model(network, *self._wanted)
+        except Exception as error:
+            raise IntegrityError(f"OpenVINO refuses it: {_last_line(error)}", where=self._model) from error
+        output = next(put for put in compiled.outputs if self._name in put.get_names())
+        return compiled.create_infer_request(), output
 
     def _run(self, batch: NDArray[Any]) -> NDArray[Any]:
-        # The request owns its output buffer and overwrites it in the next call.
+        if len(batch) in self._fixed:
+            return self._infer(*self._fixed[len(batch)], batch)
+        if self._any is not None:
+            return self._infer(*self._any, batch)
+        return np.concatenate(list(self._in_parts(batch)))
+
+    def _in_parts(self, batch: NDArray[Any]) -> Iterator[NDArray[Any]]:
+        """The outputs of a batch for whose size there is no graph, by the largest graphs that there are."""
+        start = 0
+        while start < len(batch):
+            size = max(size for size in self._fixed if size <= len(batch) - start)
+            yield self._infer(*self._fixed[size], batch[start : start + size])
+            start += size
+
+    def _infer(self, request: Any, output: Any, batch: NDArray[Any]) -> NDArray[Any]:
+        import openvino
+
         try:
-            results = self._request.infer([batch], share_inputs=True, share_outputs=True)
+            # Where the batch lies: the request neither copies it nor holds it longer than its next call.
+            request.set_input_tensor(openvino.Tensor(batch, shared_memory=True))
+            request.infer()
         except Exception as error:
             raise IntegrityError(f"OpenVINO cannot run it: {_last_line(error)}", where=self._model) from error
-        return np.array(results[self._output])
+        # The request owns its output buffer and overwrites it in the next call.
+        return np.array(request.get_tensor(output).data)
 
     def _close(self) -> None:
-        del self._request, self._output
+        del self._any, self._fixed, self._network
 
 
 def settings(precision: str, threads: int) -> dict[str, str]:
@@ -66,21 +110,28 @@ def settings(precision: str, threads: int) -> dict[str, str]:
     }
 
 
-def _compile(artifact: Artifact, threads: int, device: str) -> Any:
+def _read(artifact: Artifact) -> Any:
     try:
         if artifact.manifest.format == "onnx":
             refuse_oversized(artifact.model_path, quick=True)
-        model = core().read_model(artifact.model_path)
-        facts = of_openvino(model)
-        for put in (put for operation in model.get_ops() for put in operation.outputs()):
+        network = core().read_model(artifact.model_path)
+        facts = of_openvino(network)
+        for put in (put for operation in network.get_ops() for put in operation.outputs()):
             refuse_many(put.get_node().get_friendly_name(), openvino_bytes(put), artifact.model_path)
-        compiled = core().compile_model(model, device.upper(), settings(artifact.manifest.precision, threads))
     except TtlDeployError:
         raise
     except Exception as error:
         raise IntegrityError(f"OpenVINO refuses it: {_last_line(error)}", where=artifact.model_path) from error
     refuse(artifact, differences(artifact.manifest, facts))
-    return compiled
+    return network
+
+
+def _joins(network: Any) -> bool:
+    """Whether features are laid side by side, as in DenseNet.
+
+    OpenVINO 2026.4 crashes when it compiles such a quantised graph for a fixed shape.
+    """
+    return any(operation.get_type_name() == "Concat" for operation in network.get_ops())
 
 
 def _last_line(error: Exception) -> str:

@@ -107,6 +107,7 @@ class ServedModel(Closing):
                 session = runtimes.load(self.artifact, share)
                 undo.callback(session.close)
                 # The first run of an engine is slow; no client shall wait for it.
+                session.expect(1)
                 session.run(np.zeros((1, *session.input_shape), dtype=session.input_type))
                 self._open.append(session)
                 self._free.put(session)
