@@ -1,0 +1,61 @@
+"""The ways of each contest do the same work, and the table says how they stand."""
+
+from __future__ import annotations
+
+import time
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import speed
+from pytest import MonkeyPatch, approx
+
+from ttl_deploy.artifact import Artifact
+from ttl_deploy.inputs import image as rule
+from ttl_deploy.training.beside import Beside
+
+
+def test_a_slower_way_has_a_larger_time(monkeypatch: MonkeyPatch) -> None:
+    monkeypatch.setattr(speed, "SECONDS", 0.01)
+    row = speed.held(
+        speed.Contest("sleep", "call", lambda: time.sleep(0.002), {"longer": lambda: time.sleep(0.02)}, each=2), 6
+    )
+    taken, ratio, low, high = row.others["longer"]
+    assert taken == approx(10, rel=0.5)
+    assert low <= ratio <= high
+    assert ratio > 2
+    assert list(speed.table([row]))[2].startswith("| sleep | call | ")
+
+
+def test_the_ways_of_images_and_augmentation_do_the_same_work() -> None:
+    now = rule._finish
+    contest = next(speed.images())
+    assert np.shape(contest.others["Pillow and torchvision's transforms"]()) == (3, 224, 224)
+    assert rule._finish is now
+    contest = next(speed.augmentations())
+    images, _masks = contest.ours()  # type: ignore[misc]
+    assert all(np.shape(way()) == images.shape for way in contest.others.values())
+
+
+def test_files_in_line_are_written_before_the_next_epoch() -> None:
+    done: list[int] = []
+    beside = Beside()
+    with speed._in_line():
+        beside.start(lambda: (time.sleep(0.05), done.append(1))[1])
+        assert done == [1]
+
+
+def test_an_engines_ways_give_what_the_session_gives(artifact: Artifact) -> None:
+    (contest,) = islice(speed.engines([artifact.folder], [2]), 1)
+    said = contest.ours()
+    assert set(contest.others) == {"bare loop, any shape", "bare loop, this shape"}
+    for way in contest.others.values():
+        (logits,) = way().values()  # type: ignore[attr-defined]
+        np.testing.assert_array_equal(logits, said)
+
+
+def test_the_report_has_every_group(tmp_path: Path) -> None:
+    row = speed.Row("work", "image", 1500.0, {"before": (3000.0, 2.0, 1.9, 2.1)})
+    text = speed.report({"images": [row]})
+    assert "## Images" in text
+    assert "| work | image | 1.50 s | before | 3.00 s | 2.00 [1.90, 2.10] |" in text
