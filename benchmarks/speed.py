@@ -2,11 +2,13 @@
 
     python benchmarks/speed.py [--artifacts FOLDER ...] [--blocks 9] [--report reports/speed.md]
 
-Images: a grey JPEG decoded and resized as RGB by the preprocessing, by the order of steps that it had (three equal
-channels first, then the resize), and by torchvision's transforms. Augmentation: rotation and crop of one image, as one movement, as
-torchvision's two transforms with a seed for every image (what it was), and as they come without seeds. Training: an
-epoch whose files are written beside the next and one that waits for them. Engines: for each artifact, `Session.run`
-beside bare loops over the same file in OpenVINO, of the graph as it is and compiled for the batch's own shape.
+- Images: a grey JPEG decoded and resized as RGB by the preprocessing; by the order of steps that it had (three equal
+  channels first, then the resize); by Pillow and torchvision's transforms.
+- Augmentation: rotation and crop of an image as one movement; as torchvision's two transforms with a seed for every
+  image (what it was); as they come without seeds.
+- Training: epochs whose files are written beside the next one, and epochs that wait for them.
+- Engines: for each artifact, `Session.run` beside bare loops over the same file in OpenVINO, of the graph as it is and
+  compiled for the batch's own shape.
 
 Each time is the median of a block; the ratio of two sides is that of their blocks in turns, with its 95 % interval.
 """
