@@ -13,6 +13,7 @@ from pytest import MonkeyPatch, approx
 from ttl_deploy.artifact import Artifact
 from ttl_deploy.inputs import image as rule
 from ttl_deploy.training.beside import Beside
+from ttl_deploy.training.run import open_run
 
 
 def test_a_slower_way_has_a_larger_time(monkeypatch: MonkeyPatch) -> None:
@@ -59,3 +60,12 @@ def test_the_report_has_every_group(tmp_path: Path) -> None:
     text = speed.report({"images": [row]})
     assert "## Images" in text
     assert "| work | image | 1.50 s | before | 3.00 s | 2.00 [1.90, 2.10] |" in text
+
+
+def test_either_augmentation_trains(tmp_path: Path, synthetic: Path) -> None:
+    (one,) = speed.trained(synthetic / "labels.csv", tmp_path, epochs=1, seeds=(0,))
+    ours, before = (open_run(tmp_path / f"{name}0") for name in ("ours", "before"))
+    assert ours.config == before.config
+    assert ours.history()[0]["train_loss"] != before.history()[0]["train_loss"]
+    assert one.auroc == (ours.metrics()["test"]["auroc"], before.metrics()["test"]["auroc"])
+    assert "| 0 | " in speed.report({}, [one])
