@@ -6,7 +6,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from ttl_deploy.cut_search.curve import FEWEST, highest
 from ttl_deploy.cut_search.score import Score, choose, combine, metric_of, refuted
-from ttl_deploy.report.charts import Point, frontier
+from ttl_deploy.pages.charts import Point, frontier
 from ttl_deploy.tasks import Multiclass
 
 AB = Multiclass(("a", "b"))

@@ -14,8 +14,8 @@ from typing import Any
 from ttl_deploy import __version__, files, hardware
 from ttl_deploy.cut_search.settle import Settlement
 from ttl_deploy.cut_search.state import State
-from ttl_deploy.report.charts import Point, pareto_chart
-from ttl_deploy.report.html import render
+from ttl_deploy.pages.charts import Point, pareto_chart
+from ttl_deploy.pages.html import render
 from ttl_deploy.spec.beside import Beside
 from ttl_deploy.spec.search import SearchOptions
 from ttl_deploy.training.metrics import TITLES

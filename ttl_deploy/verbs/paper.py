@@ -10,9 +10,9 @@ from typing import Any
 from ttl_deploy import files
 from ttl_deploy.complexity import RowResult, load_tables, reproduce
 from ttl_deploy.complexity.describe import ModelCost
+from ttl_deploy.pages.complexity import complexity_document, summary
+from ttl_deploy.pages.document import to_html, to_markdown
 from ttl_deploy.progress import SILENT, Reporter
-from ttl_deploy.report.complexity import complexity_document, summary
-from ttl_deploy.report.document import to_html, to_markdown
 
 COMMAND = "ttl-deploy paper"
 FOLDER = Path("reports")

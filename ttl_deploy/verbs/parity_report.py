@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from ttl_deploy import __version__, files, hardware
 from ttl_deploy.inputs.overlay import Colour, overlay
 from ttl_deploy.inputs.reading import picture
+from ttl_deploy.pages.html import render
 from ttl_deploy.parity.location import Location
 from ttl_deploy.parity.paired import Change, Changes
 from ttl_deploy.parity.verify import Check
-from ttl_deploy.report.html import render
 from ttl_deploy.training.measures.overlap import unpacked
 from ttl_deploy.training.metrics import TITLES
 

@@ -24,9 +24,9 @@ from ttl_deploy.data.synthetic import write_synthetic
 from ttl_deploy.data.synthetic_ct import write_synthetic_ct
 from ttl_deploy.errors import BadInputError, CheckFailedError, near
 from ttl_deploy.formats.export_run import export_run
+from ttl_deploy.pages import charts
+from ttl_deploy.pages.html import render
 from ttl_deploy.progress import SILENT, Reporter
-from ttl_deploy.report import charts
-from ttl_deploy.report.html import render
 from ttl_deploy.spec import ArtifactManifest, Data, Model, Protocol
 from ttl_deploy.training.run import Run, read_predictions, run_data
 from ttl_deploy.training.train import train

@@ -106,7 +106,7 @@ def _times(options: dict[str, Any], as_json: bool, allow_inconclusive: bool) -> 
 
 
 def _print(results: list[RowResult]) -> None:
-    from ttl_deploy.report.complexity import cell_texts, explanation
+    from ttl_deploy.pages.complexity import cell_texts, explanation
 
     texts = list(dict.fromkeys(text for text in map(explanation, results) if text))
     console.table(

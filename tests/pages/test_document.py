@@ -2,7 +2,7 @@
 
 import pytest
 
-from ttl_deploy.report.document import Document, Section, Table, to_html, to_markdown
+from ttl_deploy.pages.document import Document, Section, Table, to_html, to_markdown
 
 
 @pytest.fixture

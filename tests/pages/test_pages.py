@@ -7,8 +7,8 @@ import pytest
 from jinja2 import UndefinedError
 from PIL import Image
 
-from ttl_deploy.report import charts
-from ttl_deploy.report.html import render
+from ttl_deploy.pages import charts
+from ttl_deploy.pages.html import render
 
 
 def picture(png: bytes) -> np.ndarray:

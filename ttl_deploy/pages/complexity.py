@@ -8,7 +8,7 @@ from ttl_deploy.complexity.counters import LIMIT, KindGap
 from ttl_deploy.complexity.describe import ModelCost
 from ttl_deploy.complexity.paper_tables import Quantity, RunTimeRatio, run_time_ratios
 from ttl_deploy.complexity.verdicts import TOLERANCE, RowResult, tally
-from ttl_deploy.report.document import Document, Section, Table
+from ttl_deploy.pages.document import Document, Section, Table
 
 _MIB = 2**20
 

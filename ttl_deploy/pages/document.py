@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ttl_deploy.report.html import render
+from ttl_deploy.pages.html import render
 
 
 @dataclass(frozen=True)

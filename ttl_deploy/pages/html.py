@@ -10,14 +10,14 @@ from markupsafe import Markup
 
 
 def render(template: str, **facts: Any) -> str:
-    """Fills a template of `ttl_deploy/report/templates`.
+    """Fills a template of `ttl_deploy/pages/templates`.
 
     Args:
         template: File name.
         facts: What the template names; a missing one is an error, not a blank.
     """
     environment = Environment(
-        loader=PackageLoader("ttl_deploy.report", "templates"),
+        loader=PackageLoader("ttl_deploy.pages", "templates"),
         autoescape=select_autoescape(default=True),
         undefined=StrictUndefined,
         trim_blocks=True,
