@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ttl_deploy.verbs.export import export
     from ttl_deploy.verbs.predict import predict
     from ttl_deploy.verbs.quickstart import quickstart
+    from ttl_deploy.verbs.report import report
     from ttl_deploy.verbs.search import search
     from ttl_deploy.verbs.train import resume, train
     from ttl_deploy.verbs.verify import verify
@@ -44,6 +45,7 @@ __all__ = [
     "open_run",
     "predict",
     "quickstart",
+    "report",
     "resume",
     "search",
     "sign",

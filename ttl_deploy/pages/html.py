@@ -1,4 +1,4 @@
-"""HTML pages from templates: one file each, pictures inside, no script, readable offline and in print."""
+"""HTML pages from templates: one file each, pictures inside, readable offline, in print and without script."""
 
 from __future__ import annotations
 
@@ -23,9 +23,15 @@ def render(template: str, **facts: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["png"] = _embedded
+    environment.filters |= {"png": _embedded, "csv": _table}
     return environment.get_template(template).render(**facts)
 
 
 def _embedded(png: bytes) -> Markup:
     return Markup("data:image/png;base64," + base64.b64encode(png).decode("ascii"))
+
+
+def _table(csv: str) -> Markup:
+    # Names of classes need not be Unicode.
+    content = base64.b64encode(csv.encode("utf-8", "replace")).decode("ascii")
+    return Markup("data:text/csv;charset=utf-8;base64," + content)

@@ -80,6 +80,12 @@ class ModelSpec(OfInput):
         """Shape of one input without the batch: (channels, height, width)."""
         return self.input.shape
 
+    @property
+    def words(self) -> str:
+        """It in words: `resnet50 TTL layer3.3`."""
+        where = self.cut or (f"top {self.layers}" if self.layers else "")
+        return " ".join(part for part in (self.backbone, self.method.upper(), where) if part)
+
 
 class Network(Record):
     """The model that a user asks for, but for where it is cut: what a search is given.

@@ -177,9 +177,8 @@ def provenance() -> dict[str, Any]:
 
 
 def describe(spec: ModelSpec) -> str:
-    """A model in words: `resnet50 TTL layer3.3`."""
-    where = spec.cut or (f"top {spec.layers}" if spec.layers else "")
-    return " ".join(part for part in (spec.backbone, spec.method.upper(), where) if part)
+    """A model in words; see `ModelSpec.words`."""
+    return spec.words
 
 
 def _artifact_at(path: Path, trust: Trust) -> Artifact | None:

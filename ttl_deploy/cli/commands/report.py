@@ -1,0 +1,45 @@
+"""`ttl-deploy report`: one file for who was not there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ttl_deploy.cli import console
+
+NAME = "report"
+ORDER = 15
+NEEDS_ARGUMENTS = True
+
+
+def run(
+    paths: Annotated[
+        list[Path],
+        typer.Argument(
+            help="Folders of runs or artifacts, folders of those, and files of ttl-deploy bench --out.",
+            metavar="RUN|ARTIFACT|FOLDER...",
+        ),
+    ],
+    out: Annotated[
+        Path, typer.Option(help="The file: a page where it ends in .html, Markdown where it ends in .md.")
+    ] = Path("report.html"),
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file at --out.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print what was reported as JSON.")] = False,
+) -> int:
+    """Tell models in one file: the answer first, then curves, decisions, speed, parity, data and commands.
+
+    The page needs no network and no other file, and every figure has its numbers as CSV in it. All of it comes from
+    the files of the runs and artifacts, which are held against their hashes first. Several models are set beside each
+    other.
+    """
+    from ttl_deploy.verbs.report import report
+
+    found = report(paths, out=out, overwrite=overwrite, reporter=console.ConsoleReporter(quiet=as_json))
+    if as_json:
+        console.print_json(found.as_dict())
+        return 0
+    console.line(found.lead)
+    console.line(f"report: {found.out}")
+    return 0
