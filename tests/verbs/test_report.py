@@ -216,14 +216,26 @@ def test_several_are_set_beside_each_other(tmp_path: Path, capsys: pytest.Captur
     assert all(f"m{k}-roc" in page for k in (1, 2, 3))
 
 
+@pytest.mark.parametrize("bound", [("MOST_TOLD", 1), ("LARGEST", 70_000)])
 def test_of_very_many_the_best_are_told_and_the_page_stays_small(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bound: tuple[str, int]
 ) -> None:
-    monkeypatch.setattr(verb, "MOST_TOLD", 1)
+    monkeypatch.setattr(verb, *bound)
     made = [write_run(tmp_path / f"seed{seed}", CLASSES, *two_classes(seed=seed)) for seed in range(2)]
     page = page_of(*made, out=tmp_path / "r.html")
-    assert "The 1 most accurate are told below" in page
+    assert "The most accurate is told below" in page
     assert len(re.findall(r'id="m\d-roc-title"', page)) == 1
+
+
+def test_two_hundred_classes_fit_into_a_page_that_opens_everywhere(tmp_path: Path) -> None:
+    classes, generator = tuple(f"class {k}" for k in range(200)), np.random.default_rng(0)
+    labels = np.arange(800) // 4
+    logits = generator.normal(size=(800, 200)).astype(np.float32)
+    made = write_run(tmp_path / "run", classes, labels, logits)
+    page = page_of(made, out=tmp_path / "r.html")
+    assert len(page.encode()) < 2_000_000
+    assert "Which classes are taken for which most often" in page
+    assert len({row[0] for row in tables_of(page, "m1-roc")[1:]}) == 200
 
 
 def broken_weights(folder: Path) -> None:

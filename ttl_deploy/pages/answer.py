@@ -70,15 +70,15 @@ def export_note(export: Export) -> str:
 
 def _accuracy(subject: Subject) -> str:
     name, test = headline(subject), subject.test
-    who = f"{subject.words}, which tells {_some(subject.task.classes)}"
+    who = f"{subject.words} ({_some(subject.task.classes)})"
     if name is None:
-        return f"{who}, comes without its run, so that its accuracy is not told but by the record of its export."
+        return f"{who} comes without its run, so that its accuracy is not told but by the record of its export."
     interval = test.get(f"{name}_interval")
     sure = f" (95 % interval {between(interval)})" if interval else ""
     title = title_of(name)
     article = "an" if title[0] in "AEIOU" else "a"
     where = of_patients(test["images"], test["patients"])
-    return f"{who}, reaches {article} {title} of {number(test[name])}{sure} on {where} that it was not trained on."
+    return f"{who} reaches {article} {title} of {number(test[name])}{sure} on {where} that it was not trained on."
 
 
 def _cost(subject: Subject) -> str:

@@ -13,11 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ttl_deploy.tasks import UNKNOWN, Labels, Task
-from ttl_deploy.tasks.operating_point import Share, share
+from ttl_deploy.tasks.operating_point import Reached, Share, measure, share
 from ttl_deploy.tasks.task import rankable
 
 BINS = 10
 """Of a reliability diagram, equal in width."""
+
+_HALF = 0.5
 
 Floats = NDArray[np.float64]
 
@@ -129,6 +131,16 @@ def answers(
     right, sure = task.right(labels, certain), task.confidence(probabilities, certain)
     known = right != UNKNOWN
     return sure[known], right[known] == 1, np.broadcast_to(patients[:, None], right.shape)[known]
+
+
+def reached(task: Task, labels: Labels, logits: NDArray[np.float32], patients: NDArray[np.int64]) -> Reached | None:
+    """What the decision between two sides gives, from one half on where no point is; None without two sides."""
+    if task.divided is None:
+        return None
+    truth, scores = task.truth(labels), task.scores(task.probabilities(logits))
+    column = _column(task.positive, truth[:, task.divided], scores[:, task.divided], patients)
+    threshold = _HALF if task.threshold is None else task.threshold
+    return measure(threshold, column.positive, column.scores, column.patients.astype(np.str_).tolist())
 
 
 def confusion(task: Task, labels: Labels, logits: NDArray[np.float32]) -> NDArray[np.int64]:

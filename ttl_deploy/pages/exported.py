@@ -12,9 +12,8 @@ from ttl_deploy.pages.words import NOTHING, megabytes, number
 
 _EXPORTS = ("artifact", "verdict", "format", "precision", "size", "largest logit difference", "same answer", "images")
 _SPEEDS = ("model", "engine", "batch", "threads", "median (ms)", "p90", "p95", "p99", "images/s", "samples", "speed-up")
-_BOXES = (
-    "Boxes reach from the 25th to the 75th percentile, whiskers from the 5th to the 95th; the thick line is the middle."
-)
+_SHARED = "Time belongs to network and machine: every run of this network has the same rows, whatever its weights."
+_BOXES = "Boxes: 25th to 75th percentile; whiskers: 5th to 95th; thick line: median."
 
 
 def exports(subject: Subject, level: int) -> Iterator[Section]:
@@ -77,7 +76,7 @@ def speeds(subject: Subject, prefix: str, level: int) -> Iterator[Section]:
     caption = f"Latency of a call on {', '.join(where)}; speed-up against the whole network in PyTorch"
     tables = (Table(_SPEEDS, rows, caption, (0, 1), sortable=True), *_noise(subject.speeds))
     figure = figures.latency_figure(f"{prefix}-latency", "Latency", _BOXES, subject.speeds)
-    yield Section("Speed", (), tables, (figure,), level=level)
+    yield Section("Speed", (_SHARED,), tables, (figure,), level=level)
 
 
 def _speed_row(row: Speed) -> tuple[str, ...]:

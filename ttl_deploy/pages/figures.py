@@ -23,8 +23,8 @@ _LONGEST = 26
 _SQUARE = (4.6, 4.4)
 MOST_CURVES = len(COLOURS)
 """More lines than that are not told apart."""
-_SAMPLES = 1000
-"""Latencies of a row in a picture's numbers; the file of `bench` has all."""
+_SAMPLES = 20_000
+"""Latencies in the numbers of a picture, of all its rows; the file of `bench` has all."""
 
 
 Mark = tuple[str, float, float]
@@ -129,6 +129,7 @@ def history_figure(name: str, title: str, says: str, history: Sequence[Mapping[s
         upper.set_ylabel("loss")
         lower.set_ylabel("validation")
         lower.set_xlabel(f"epoch (kept: {best})")
+        lower.set_xlim(0.5, len(history) + 0.5)
         lower.xaxis.set_major_locator(MaxNLocator(integer=True))
 
     keys = ("epoch", "learning_rate", "train_loss", "val_loss", *metrics)
@@ -169,8 +170,8 @@ def latency_figure(name: str, title: str, says: str, speeds: Sequence[Speed]) ->
         axes.set_xlabel("milliseconds of a call (logarithmic)")
         axes.xaxis.set_major_formatter("{x:g}")
 
-    header = ("model", "runtime", "precision", "batch", "threads", "milliseconds")
-    rows = ((*_row_facts(row), float(value)) for row in speeds for value in _some(row.measurement.samples_ms))
+    header, most = ("model", "runtime", "precision", "batch", "threads", "milliseconds"), _SAMPLES // len(speeds)
+    rows = ((*_row_facts(row), float(value)) for row in speeds for value in _some(row.measurement.samples_ms, most))
     height = 1.2 + 0.62 * len(speeds)
     return Figure(name, title, says, drawn(name, (4.9, height), draw), csv_of(header, rows))
 
@@ -185,10 +186,10 @@ def _row_facts(row: Speed) -> tuple[object, ...]:
     return row.model, m.runtime, m.precision, m.batch, m.threads
 
 
-def _some(samples: Sequence[float]) -> list[float]:
-    if len(samples) <= _SAMPLES:
+def _some(samples: Sequence[float], most: int) -> list[float]:
+    if len(samples) <= most:
         return list(samples)
-    return [samples[k] for k in np.linspace(0, len(samples) - 1, _SAMPLES).astype(int)]
+    return [samples[k] for k in np.linspace(0, len(samples) - 1, most).astype(int)]
 
 
 def pareto_figure(
@@ -236,6 +237,41 @@ def pareto_figure(
         for n, (p, interval) in enumerate(zip(points, intervals, strict=True), 1)
     ]
     return Figure(name, title, says, drawn(name, _SQUARE, draw), csv_of(header, rows))
+
+
+def groups_figure(
+    name: str,
+    title: str,
+    says: str,
+    groups: Sequence[tuple[str, float, tuple[float, float] | None]],
+    value: str,
+    whole: float,
+) -> Figure:
+    """A metric of every group with its interval, a row each.
+
+    Args:
+        name: See `Figure`.
+        title: Likewise.
+        says: Likewise.
+        groups: Name, value and interval.
+        value: Name of the metric.
+        whole: Of all groups together, a line.
+    """
+
+    def draw(figure: Drawing) -> None:
+        axes = figure.subplots()
+        for place, (_group, found, interval) in enumerate(groups):
+            if interval is not None:
+                axes.hlines(place, *interval, color=COLOURS[0], linewidth=1.4, alpha=0.7)
+            axes.plot(found, place, marker="o", color=COLOURS[0], linestyle="")
+        axes.axvline(whole, color=INK, linewidth=0.8, linestyle=":")
+        axes.set_yticks(range(len(groups)), [short(group) for group, _found, _interval in groups])
+        axes.set_ylim(len(groups) - 0.5, -0.5)
+        axes.set_xlabel(value)
+
+    rows = [(group, found, *(interval or ("", ""))) for group, found, interval in groups]
+    height = 1.0 + 0.4 * len(groups)
+    return Figure(name, title, says, drawn(name, (4.6, height), draw), csv_of(("group", value, "low", "high"), rows))
 
 
 def _unit_square(figure: Drawing, x: str, y: str) -> Axes:

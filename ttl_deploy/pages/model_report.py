@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,26 +11,34 @@ from numpy.typing import NDArray
 
 from ttl_deploy.pages import curves, exported, figures, origin
 from ttl_deploy.pages.document import Figure, Section, Table
+from ttl_deploy.pages.subgroups import subgroups
 from ttl_deploy.pages.subject import Evidence, Subject
 from ttl_deploy.pages.words import METRICS, NOTHING, between, number, with_interval
 from ttl_deploy.spec import OperatingPoint
-from ttl_deploy.tasks.operating_point import Reached, measure
+from ttl_deploy.tasks.operating_point import Reached
 from ttl_deploy.training.resampling import numbered
 
-_FEWEST_POINTS, _MOST_POINTS, _POINTS_OF_ALL = 40, 400, 4000
+_FEWEST_POINTS, _MOST_POINTS, _POINTS_OF_ALL = 12, 400, 16_000
 """Of one curve, and of all of a document: more are not seen, and the page has to stay small."""
 _MOST_CLASSES = 24
 """Of a confusion matrix: more columns are read by nobody."""
-_HALF = 0.5
 _RATES = {
-    "sensitivity": "of those that have it, are found",
-    "specificity": "of those without it, are let be",
-    "positive_predictive_value": "of those flagged, have it; holds where it is as frequent as here",
-    "negative_predictive_value": "of those let be, are without it; likewise",
+    "sensitivity": "of all that have it, so many are found",
+    "specificity": "of all without it, so many are let be",
+    "positive_predictive_value": "of all that are flagged, so many have it, where it is as frequent as here",
+    "negative_predictive_value": "of all that are let be, so many are without it, likewise",
 }
 
 
-def sections(subject: Subject, *, prefix: str, level: int, share: int = 1) -> Iterator[Section]:
+def sections(
+    subject: Subject,
+    *,
+    prefix: str,
+    level: int,
+    share: int = 1,
+    subgroup: Sequence[str] = (),
+    data: Path | None = None,
+) -> Iterator[Section]:
     """All that is known of a model; what is not known has no section.
 
     Args:
@@ -37,11 +46,17 @@ def sections(subject: Subject, *, prefix: str, level: int, share: int = 1) -> It
         prefix: Of its figures' names, which no other model of the document has.
         level: Of the headings.
         share: Among how many models the room of a page is divided.
+        subgroup: Columns of its table; see `subgroups`.
+        data: Where its table is now; None: where it was.
+
+    Raises:
+        BadInputError: The table has no such column, or cannot be read.
     """
     evidence = subject.evidence
     if evidence is not None:
         yield _accuracy(subject, evidence, level)
         yield from _of_columns(subject, evidence, prefix, level, share)
+    yield from subgroups(subject, subgroup, data, prefix, level)
     yield from exported.exports(subject, level)
     yield from exported.speeds(subject, prefix, level)
     if evidence is not None:
@@ -93,7 +108,7 @@ def _of_columns(subject: Subject, evidence: Evidence, prefix: str, level: int, s
         return
     patients = numbered(evidence.patients, len(test.ids))
     found = curves.columns(task, test.labels, test.logits, patients)
-    reached = _reached(subject, evidence, found)
+    reached = curves.reached(task, test.labels, test.logits, patients)
     if found:
         yield _curves(subject, evidence, found, reached, prefix, level, share)
     rates = [_rates(reached)] if reached is not None else []
@@ -165,19 +180,9 @@ def _reliability(prefix: str, subject: Subject, evidence: Evidence, found: Seque
     return figures.reliability_figure(f"{prefix}-calibration", "Calibration", says, bins, *names)
 
 
-def _reached(subject: Subject, evidence: Evidence, found: Sequence[curves.Column]) -> Reached | None:
-    """What the decision between two sides gives on the test side; None where there are not two."""
-    column = next((column for column in found if column.name == subject.task.positive), None)
-    if column is None:
-        return None
-    groups = None if evidence.patients is None else column.patients.astype(np.str_).tolist()
-    threshold = subject.task.threshold
-    return measure(_HALF if threshold is None else threshold, column.positive, column.scores, groups)
-
-
 def _rule(point: OperatingPoint | None, positive: str) -> str:
     if point is None:
-        return "What is more probable is said; no operating point was chosen."
+        return "The more probable answer is given; no operating point was chosen."
     return f"{positive} is said from a probability of {point.threshold:.4f} on ({point.rule}, on the validation side)."
 
 

@@ -81,6 +81,9 @@ def _oddities(evidence: Evidence) -> Iterator[str]:
     found = documents.read_object(path, "record of the data") if path.is_file() else {}
     if evidence.record.unreadable:
         yield f"{evidence.record.unreadable:,} images cannot be read and were left out."
+    unused = [str(name) for name in found.get("columns_not_used") or ()]
+    if unused:
+        yield f"Columns of the table that say more, and may tell groups apart (--subgroup): {', '.join(unused[:8])}."
     for key, words in _ODD.items():
         counted = found.get(key)
         if isinstance(counted, dict) and counted.get("images"):
@@ -96,9 +99,9 @@ def training(evidence: Evidence, prefix: str, level: int) -> Section:
         level: Of the heading.
     """
     record, config = evidence.record, evidence.run.config
-    ended = record.stopped or "ended"
+    count = f"{record.epochs} epoch{'' if record.epochs == 1 else 's'}"
     text = (
-        f"{record.epochs} epochs in {record.seconds / 60:.1f} minutes, seed {config.seed} ({ended}); "
+        f"{count} in {record.seconds / 60:.1f} minutes, seed {config.seed} ({record.stopped or 'ended'}); "
         f"the weights of epoch {record.best_epoch} were kept, the best on the validation side."
     )
     facts = (

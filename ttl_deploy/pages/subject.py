@@ -20,7 +20,7 @@ from ttl_deploy.progress import Reporter
 from ttl_deploy.spec import ArtifactManifest, ModelSpec, OperatingPoint, Trust, read_record
 from ttl_deploy.tasks import Task, task_of
 from ttl_deploy.training.operation import patient_groups
-from ttl_deploy.training.run import CONFIG, METRICS, Predictions, Run, RunRecord, finished_run, read_predictions
+from ttl_deploy.training.run import CONFIG, METRICS, SERIES, Predictions, Run, RunRecord, finished_run, read_predictions
 
 
 @dataclass(frozen=True)
@@ -195,6 +195,8 @@ def _inside(folder: Path, reporter: Reporter) -> Iterator[Subject]:
             yield subject_of_artifact(entry)
         elif (entry / METRICS).is_file():
             yield subject_of_run(entry, reporter)
+        elif (entry / SERIES).is_file():
+            yield from _inside(entry, reporter)
         elif (entry / CONFIG).is_file():
             reporter.warn(f"left out: {entry} is not finished")
 

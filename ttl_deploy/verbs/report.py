@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ttl_deploy import __version__, files
+from ttl_deploy.artifact import MANIFEST
 from ttl_deploy.errors import BadInputError
 from ttl_deploy.pages import answer, comparison, model_report
 from ttl_deploy.pages.document import Document, Section, to_markdown, to_page
@@ -23,7 +24,9 @@ from ttl_deploy.progress import SILENT, Reporter
 
 OUT = Path("report.html")
 MOST_TOLD = 20
-"""Models that have a part of their own: a page of more would be too large to open everywhere."""
+"""Models that have a part of their own; of models with very many classes fewer."""
+LARGEST = 5_000_000
+"""Bytes of a file that opens everywhere."""
 _WRITERS: dict[str, Callable[[Document], str]] = {
     **dict.fromkeys((".html", ".htm"), to_page),
     **dict.fromkeys((".md", ".markdown"), to_markdown),
@@ -54,6 +57,8 @@ def report(
     paths: str | Path | Sequence[str | Path],
     *,
     out: str | Path = OUT,
+    subgroup: Sequence[str] = (),
+    data: str | Path | None = None,
     overwrite: bool = False,
     reporter: Reporter = SILENT,
 ) -> Reported:
@@ -63,6 +68,8 @@ def report(
         paths: Folders of runs or artifacts, folders of those, and files of `ttl-deploy bench --out`, whose latencies
             are told of the models that they are of.
         out: The file: a page that needs nothing else where it ends in `.html`, Markdown where it ends in `.md`.
+        subgroup: Columns of the table that the runs were read from, each of which divides their test side.
+        data: Where that table is now, or the folder that it lies in; None: where it was.
         overwrite: Replace it.
         reporter: Told what is left out.
 
@@ -76,8 +83,10 @@ def report(
     files.refuse_existing(place, overwrite=overwrite)
     given = [Path(path) for path in ([paths] if isinstance(paths, str | Path) else paths)]
     subjects = _subjects(given, reporter)
-    document = _document(subjects)
-    files.write_text(place, write(document))
+    _refuse_idle(subjects, subgroup, data)
+    asked = {"subgroup": tuple(subgroup), "data": files.as_path(data)}
+    document, text = _fitting(subjects, asked, write)
+    files.write_text(place, text)
     return Reported(place, document.lead, tuple(subjects))
 
 
@@ -88,7 +97,9 @@ def _writer(out: Path) -> Callable[[Document], str]:
 
 
 def _subjects(paths: Sequence[Path], reporter: Reporter) -> list[Subject]:
-    measured = [path for path in paths if path.suffix.lower() == ".json" and path.name != "manifest.json"]
+    measured = [
+        path for path in paths if path.suffix.lower() == ".json" and path.name != MANIFEST and not path.is_dir()
+    ]
     found = merged([subject for path in paths if path not in measured for subject in subjects_at(path, reporter)])
     if not found:
         raise BadInputError("nothing to report on", fix="pass a run, an artifact, or a folder of those")
@@ -106,34 +117,61 @@ def _with_speeds(subjects: Sequence[Subject], path: Path, speeds: Sequence[Speed
     return told
 
 
-def _document(subjects: Sequence[Subject]) -> Document:
+def _refuse_idle(subjects: Sequence[Subject], subgroup: Sequence[str], data: str | Path | None) -> None:
+    """What was said and would change nothing."""
+    if data is not None and not subgroup:
+        raise BadInputError("is read for --subgroup alone", where="--data", fix="name a column with --subgroup")
+    if subgroup and all(subject.evidence is None for subject in subjects):
+        raise BadInputError("needs a run, and none is here", where="--subgroup", fix="pass the run, or leave it out")
+
+
+def _fitting(
+    subjects: Sequence[Subject], asked: dict[str, Any], write: Callable[[Document], str]
+) -> tuple[Document, str]:
+    """The document with as many models told as a file may have, and its text."""
+    told = min(MOST_TOLD, len(subjects))
+    while True:
+        document = _document(subjects, asked, told)
+        text = write(document)
+        if told == 1 or len(text) <= LARGEST:
+            return document, text
+        told //= 2
+
+
+def _document(subjects: Sequence[Subject], asked: dict[str, Any], most: int) -> Document:
     one = subjects[0] if len(subjects) == 1 else None
     return Document(
         title=f"{one.name}: {one.words}" if one else f"{len(subjects)} models",
         lead=answer.lead(one) if one else comparison.lead(subjects),
         command="ttl-deploy " + shlex.join(sys.argv[1:]) if sys.argv[1:] else "ttl-deploy report",
         facts=f"ttl-deploy {__version__}, from the files of the runs and artifacts alone",
-        sections=tuple(model_report.sections(one, prefix="m1", level=2)) if one else _of_several(subjects),
+        sections=_of_one(one, asked) if one else _of_several(subjects, asked, most),
         cards=tuple(answer.cards(one)) if one else (),
     )
 
 
-def _of_several(subjects: Sequence[Subject]) -> tuple[Section, ...]:
-    told = _told(subjects)
+def _of_one(subject: Subject, asked: dict[str, Any]) -> tuple[Section, ...]:
+    return tuple(model_report.sections(subject, prefix="m1", level=2, **asked))
+
+
+def _of_several(subjects: Sequence[Subject], asked: dict[str, Any], most: int) -> tuple[Section, ...]:
+    told = _told(subjects, most)
     parts = [comparison.comparison(subjects)]
     if len(told) < len(subjects):
-        note = f"The {MOST_TOLD} most accurate are told below; pass fewer to have the others told."
+        which = "most accurate is" if most == 1 else f"{most} most accurate are"
+        note = f"The {which} told below; pass fewer to have the others told."
         parts[0] = replace(parts[0], paragraphs=(*parts[0].paragraphs, note))
     for place, subject in told:
         parts.append(Section(f"{place}. {subject.name}", (answer.lead(subject),)))
-        parts += model_report.sections(subject, prefix=f"m{place}", level=3, share=len(told))
+        parts += model_report.sections(subject, prefix=f"m{place}", level=3, share=len(told), **asked)
     return tuple(parts)
 
 
-def _told(subjects: Sequence[Subject]) -> list[tuple[int, Subject]]:
+def _told(subjects: Sequence[Subject], most: int) -> list[tuple[int, Subject]]:
+    """The most accurate with their places, in the order of the table."""
     metric = comparison.shared_metric(subjects) or ""
     ranked = sorted(enumerate(subjects, 1), key=lambda pair: -(pair[1].test.get(metric) or 0.0))
-    return sorted(ranked[:MOST_TOLD], key=lambda pair: pair[0])
+    return sorted(ranked[:most], key=lambda pair: pair[0])
 
 
 def _plain(subject: Subject) -> dict[str, Any]:

@@ -25,6 +25,18 @@ def run(
     out: Annotated[
         Path, typer.Option(help="The file: a page where it ends in .html, Markdown where it ends in .md.")
     ] = Path("report.html"),
+    subgroup: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A column of the runs' table whose values divide the test side, numbers in quarters; may be given "
+            "several times.",
+            metavar="COLUMN",
+        ),
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Where that table is now, or the folder it lies in.", show_default="where it was"),
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file at --out.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print what was reported as JSON.")] = False,
 ) -> int:
@@ -36,7 +48,14 @@ def run(
     """
     from ttl_deploy.verbs.report import report
 
-    found = report(paths, out=out, overwrite=overwrite, reporter=console.ConsoleReporter(quiet=as_json))
+    found = report(
+        paths,
+        out=out,
+        subgroup=subgroup or (),
+        data=data,
+        overwrite=overwrite,
+        reporter=console.ConsoleReporter(quiet=as_json),
+    )
     if as_json:
         console.print_json(found.as_dict())
         return 0
