@@ -151,6 +151,10 @@ def test_masks_are_told_without_what_ranks_images(tmp_path: Path) -> None:
     (tmp_path / "pairs").mkdir()
     page = page_of(train_masks(write_pairs(tmp_path / "pairs"), tmp_path / "masks"), out=tmp_path / "r.html")
     assert "reaches a Dice of" in page
+    values = [float(row[0]) for row in tables_of(page, "m1-dice")[1:]]
+    recorded = json.loads((tmp_path / "masks" / "metrics.json").read_text())["test"]
+    assert np.mean(values) == pytest.approx(recorded["dice"], abs=1e-5)
+    assert values[0] == pytest.approx(recorded["least_dice"], abs=1e-5)
     assert "m1-roc" not in page
 
 
@@ -171,7 +175,9 @@ def test_an_artifact_alone_says_what_its_manifest_says(
 ) -> None:
     alone = shutil.copytree(trained / "onnx-fp32", tmp_path / "alone")
     page = page_of(alone, out=tmp_path / "r.html")
-    assert "comes without its run" in page
+    (reference, artifact) = json.loads((alone / "manifest.json").read_text())["parity"]["auroc"]
+    assert f"comes without its run. By the record of its check the exported file reaches AUROC {artifact:.3f}" in page
+    assert f"{reference:.4f}</td>" in page
     assert "the validated model? Yes." in page
     assert "<figure" not in page
     never = make_artifact("never")

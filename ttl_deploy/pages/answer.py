@@ -72,13 +72,25 @@ def _accuracy(subject: Subject) -> str:
     name, test = headline(subject), subject.test
     who = f"{subject.words} ({_some(subject.task.classes)})"
     if name is None:
-        return f"{who} comes without its run, so that its accuracy is not told but by the record of its export."
+        return f"{who} comes without its run. {_recorded(best_export(subject))}"
     interval = test.get(f"{name}_interval")
     sure = f" (95 % interval {between(interval)})" if interval else ""
     title = title_of(name)
     article = "an" if title[0] in "AEIOU" else "a"
     where = of_patients(test["images"], test["patients"])
     return f"{who} reaches {article} {title} of {number(test[name])}{sure} on {where} that it was not trained on."
+
+
+def _recorded(export: Export | None) -> str:
+    """How accurate the exported file is, by the record of its check."""
+    parity = None if export is None else export.manifest.parity
+    found = {} if parity is None else {name: getattr(parity, name) for name in METRICS if hasattr(parity, name)}
+    known = {name: pair[1] for name, pair in found.items() if pair is not None and pair[1] is not None}
+    if parity is None or not known:
+        return "How accurate it is was not recorded with it."
+    name = next(iter(known))
+    images = f"{parity.images:,} images ({parity.split})"
+    return f"By the record of its check the exported file reaches {title_of(name)} {number(known[name])} on {images}."
 
 
 def _cost(subject: Subject) -> str:

@@ -8,7 +8,8 @@ from ttl_deploy.pages import figures
 from ttl_deploy.pages.document import Section, Table
 from ttl_deploy.pages.speeds import Speed
 from ttl_deploy.pages.subject import Export, Subject
-from ttl_deploy.pages.words import NOTHING, megabytes, number
+from ttl_deploy.pages.words import METRICS, NOTHING, megabytes, number, title_of
+from ttl_deploy.spec import ParityRecord
 
 _EXPORTS = ("artifact", "verdict", "format", "precision", "size", "largest logit difference", "same answer", "images")
 _SPEEDS = ("model", "engine", "batch", "threads", "median (ms)", "p90", "p95", "p99", "images/s", "samples", "speed-up")
@@ -24,6 +25,7 @@ def exports(subject: Subject, level: int) -> Iterator[Section]:
     reasons = tuple((export.name, reason) for export in subject.exports for reason in _reasons(export))
     tables = (
         Table(_EXPORTS, found, "Exported files beside the validated model", (0, 1, 2, 3), sortable=True),
+        *_measures(subject.exports),
         Table(("artifact", "why"), reasons, "What the verdict stands on", (0, 1)),
         _hashes(subject.exports),
     )
@@ -49,6 +51,24 @@ def _reasons(export: Export) -> Iterator[str]:
         yield f"against {parity.reference}, {parity.images} images ({parity.split}): {parity.reason}"
         yield from parity.preprocessing
     yield from export.notes
+
+
+def _measures(found: Sequence[Export]) -> Iterator[Table]:
+    rows = tuple(
+        (export.name, title_of(name), number(pair[0], 4), number(pair[1], 4), _change(parity, name))
+        for export in found
+        if (parity := export.manifest.parity) is not None
+        for name in METRICS
+        if (pair := getattr(parity, name, None)) is not None and None not in pair
+    )
+    if rows:
+        columns = ("artifact", "measure", "validated model", "exported file", "interval of the change")
+        yield Table(columns, rows, "Measures of both on the same images", (0, 1))
+
+
+def _change(parity: ParityRecord, name: str) -> str:
+    interval = getattr(parity, f"{name}_interval", None)
+    return NOTHING if interval is None else f"{interval[0]:+.4f} to {interval[1]:+.4f}"
 
 
 def _hashes(found: Sequence[Export]) -> Table:

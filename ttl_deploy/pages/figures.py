@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Drawing
 from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
 
 from ttl_deploy import files
 from ttl_deploy.errors import printable
@@ -237,6 +238,26 @@ def pareto_figure(
         for n, (p, interval) in enumerate(zip(points, intervals, strict=True), 1)
     ]
     return Figure(name, title, says, drawn(name, _SQUARE, draw), csv_of(header, rows))
+
+
+def spread_figure(name: str, title: str, says: str, values: NDArray[np.float64], value: str) -> Figure:
+    """How many images have which score between 0 and 1.
+
+    Args:
+        name: See `Figure`.
+        title: Likewise.
+        says: Likewise.
+        values: (N,) the scores; whose they are is not told.
+        value: Name of the score.
+    """
+
+    def draw(figure: Drawing) -> None:
+        axes = figure.subplots()
+        axes.hist(values, bins=np.linspace(0, 1, 26).tolist(), color=COLOURS[0], alpha=0.8)
+        axes.set(xlim=(0, 1), xlabel=value, ylabel="images")
+        axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+
+    return Figure(name, title, says, drawn(name, (4.6, 3.2), draw), csv_of((value,), ([x] for x in values.tolist())))
 
 
 def groups_figure(

@@ -13,9 +13,10 @@ from ttl_deploy.pages import curves, exported, figures, origin
 from ttl_deploy.pages.document import Figure, Section, Table
 from ttl_deploy.pages.subgroups import subgroups
 from ttl_deploy.pages.subject import Evidence, Subject
-from ttl_deploy.pages.words import METRICS, NOTHING, between, number, with_interval
+from ttl_deploy.pages.words import METRICS, NOTHING, between, number, title_of, with_interval
 from ttl_deploy.spec import OperatingPoint
 from ttl_deploy.tasks.operating_point import Reached
+from ttl_deploy.training.measures import measure_of
 from ttl_deploy.training.resampling import numbered
 
 _FEWEST_POINTS, _MOST_POINTS, _POINTS_OF_ALL = 12, 400, 16_000
@@ -54,7 +55,7 @@ def sections(
     """
     evidence = subject.evidence
     if evidence is not None:
-        yield _accuracy(subject, evidence, level)
+        yield _accuracy(subject, evidence, prefix, level)
         yield from _of_columns(subject, evidence, prefix, level, share)
     yield from subgroups(subject, subgroup, data, prefix, level)
     yield from exported.exports(subject, level)
@@ -66,7 +67,7 @@ def sections(
     yield origin.machines(subject, level)
 
 
-def _accuracy(subject: Subject, evidence: Evidence, level: int) -> Section:
+def _accuracy(subject: Subject, evidence: Evidence, prefix: str, level: int) -> Section:
     test, val = subject.test, evidence.record.val.model_dump()
     rows = tuple(
         (title, number(test[name]), between(test.get(f"{name}_interval")), number(val.get(name)), says)
@@ -77,7 +78,17 @@ def _accuracy(subject: Subject, evidence: Evidence, level: int) -> Section:
     table = Table(columns, rows, f"On {test['images']:,} test images", words=(0, 4))
     classes = [_per_class(test["per_class"])] if len(test.get("per_class", ())) > 1 else []
     caution = [f"Caution: {test['caution']}."] if test.get("caution") else []
-    return Section("Accuracy", (*caution, _intervals(test)), (table, *classes), level=level)
+    drawn = tuple(_each(subject, evidence, prefix))
+    return Section("Accuracy", (*caution, _intervals(test)), (table, *classes), drawn, level=level)
+
+
+def _each(subject: Subject, evidence: Evidence, prefix: str) -> Iterator[Figure]:
+    """How the scores of single images are spread, where an image has one."""
+    for metric, values in measure_of(subject.task).each(evidence.test.logits).items():
+        low, middle, high = np.percentile(values, (5, 50, 95))
+        title = f"{title_of(metric)} of single images"
+        says = f"Median {middle:.3f}, 5th percentile {low:.3f}, 95th {high:.3f}, worst {values.min():.3f}."
+        yield figures.spread_figure(f"{prefix}-{metric}", title, says, np.sort(values), title_of(metric))
 
 
 def _intervals(test: Mapping[str, Any]) -> str:

@@ -54,6 +54,10 @@ class Measure(ABC):
     def quick(self, task: Task, labels: Labels, rows: Rows) -> dict[str, float]:
         """The task's metrics by name, of an epoch."""
 
+    def each(self, rows: Rows) -> dict[str, NDArray[np.float64]]:
+        """(N,) scores of single images by name, where an image has one by itself."""
+        return {}
+
     @abstractmethod
     def evaluate(
         self, task: Task, labels: Labels, rows: Rows, *, groups: Sequence[str] | None = None, bootstrap: int = 1000

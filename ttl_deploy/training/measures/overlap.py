@@ -141,6 +141,10 @@ class Overlap(Measure):
         """See `Measure.quick`."""
         return {name: float(values.mean()) for name, values in _overlaps(rows).items()}
 
+    def each(self, rows: Rows) -> dict[str, Floats]:
+        """Dice and Jaccard."""
+        return _overlaps(rows)
+
     def evaluate(
         self, task: Task, labels: Labels, rows: Rows, *, groups: Sequence[str] | None = None, bootstrap: int = 1000
     ) -> MaskMetrics:
