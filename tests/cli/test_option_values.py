@@ -62,6 +62,7 @@ def refused(
         "cuts": ["resnet18"],
         "synthetic": [out],
         "quickstart": ["--keep", out],
+        "report": [str(trained), "--out", f"{out}.html"],
         "sign": [artifact],
     }
 
