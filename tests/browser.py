@@ -45,6 +45,8 @@ addEventListener("load", () => {
   }
   const found = {
     width: innerWidth, scrolled: root.scrollWidth, told: window.told, outside, cut: texts, sorted,
+    hidden: [...document.querySelectorAll(".scroll")].filter(part => part.scrollWidth > part.clientWidth)
+      .map(part => part.getAttribute("aria-label")),
     asked: performance.getEntriesByType("resource").map(entry => entry.name),
     ground: getComputedStyle(document.body).backgroundColor,
   };

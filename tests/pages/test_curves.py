@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy.stats import binomtest
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import roc_auc_score
 from written_run import two_classes
@@ -63,6 +64,15 @@ def test_an_answer_that_is_not_known_counts_in_no_curve_and_no_matrix() -> None:
     probabilities, right, _patients = curves.answers(task, labels, logits, np.arange(4))
     assert len(probabilities) == 6
     assert right.sum() == 4
+
+
+def test_the_interval_of_the_accuracy_is_that_of_a_share_of_as_many_patients() -> None:
+    labels, logits = two_classes(200)
+    task = Multiclass(("healthy", "ill"))
+    interval = curves.accuracy(task, labels, logits, np.arange(200))["accuracy_interval"]
+    right = int((logits.argmax(axis=1) == labels).sum())
+    exact = binomtest(right, 200).proportion_ci(0.95, method="exact")
+    assert interval == pytest.approx((exact.low, exact.high))
 
 
 def test_the_operating_point_decides_the_matrix() -> None:

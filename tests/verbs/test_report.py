@@ -316,3 +316,14 @@ def test_it_needs_no_torch(made: Path, tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_the_papers_rows_stand_beside_the_runs(tmp_path: Path) -> None:
+    row = {"table": "TTL 1", "row": "TTL-2", "network": "resnet18 ttl", "metric": "auroc", "printed": "0.912 ± 0.01"}
+    numbers = {"value": 0.912, "spread": 0.01, "ours": 0.8765, "interval": (0.8, 0.95), "slip": "sums to 101 %"}
+    beside = {"recipe": "ttl", "rows": [{**row, **numbers}], "differs": "there: other images"}
+    made = write_run(tmp_path / "made", CLASSES, *two_classes(), paper=beside)
+    page = page_of(made, out=tmp_path / "r.md")
+    assert "| TTL 1: TTL-2 | AUROC | 0.912 ± 0.01* | 0.8765 [0.8000, 0.9500] |" in page
+    assert "There: other images." in page
+    assert "* TTL 1: TTL-2: sums to 101 %" in page

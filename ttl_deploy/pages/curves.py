@@ -133,6 +133,16 @@ def answers(
     return sure[known], right[known] == 1, np.broadcast_to(patients[:, None], right.shape)[known]
 
 
+def accuracy(
+    task: Task, labels: Labels, logits: NDArray[np.float32], patients: NDArray[np.int64]
+) -> dict[str, tuple[float, float] | None]:
+    """The interval of the recorded accuracy by its name, as a share of answers by patient; nothing of masks."""
+    if not task.columns:
+        return {}
+    _sure, right, owners = answers(task, labels, logits, patients)
+    return {"accuracy_interval": share(right, owners).interval}
+
+
 def reached(task: Task, labels: Labels, logits: NDArray[np.float32], patients: NDArray[np.int64]) -> Reached | None:
     """What the decision between two sides gives, from one half on where no point is; None without two sides."""
     if task.divided is None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import base64
+import re
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 
 def render(template: str, **facts: Any) -> str:
@@ -23,12 +24,17 @@ def render(template: str, **facts: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"png": _embedded, "csv": _table}
+    environment.filters |= {"png": _embedded, "csv": _table, "kept": _kept}
     return environment.get_template(template).render(**facts)
 
 
 def _embedded(png: bytes) -> Markup:
     return Markup("data:image/png;base64," + base64.b64encode(png).decode("ascii"))
+
+
+def _kept(text: str) -> Markup:
+    """A cell whose interval in parentheses stays on one line."""
+    return Markup(re.sub(r"\([-+.\d]+ to [-+.\d]+\)", r'<span class="kept">\g<0></span>', str(escape(text))))
 
 
 def _table(csv: str) -> Markup:

@@ -149,9 +149,11 @@ def _measured(subject: Subject, evidence: Evidence, part: Part) -> dict[str, Any
     test, task = evidence.test, subject.task
     groups = None if evidence.patients is None else [evidence.patients[k] for k in part.places]
     labels, rows = test.labels[part.places], test.logits[part.places]
+    patients = numbered(groups, len(rows))
     found = measure_of(task).evaluate(task, labels, rows, groups=groups).model_dump()
-    reached = None if task.divided is None else curves.reached(task, labels, rows, numbered(groups, len(rows)))
-    return found if reached is None else {**found, **reached.model_dump()}
+    reached = curves.reached(task, labels, rows, patients)
+    rates = {} if reached is None else reached.model_dump()
+    return {**found, **curves.accuracy(task, labels, rows, patients), **rates}
 
 
 def _warning(found: Sequence[tuple[Part, Mapping[str, Any]]]) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 from ttl_deploy.artifact import MANIFEST, Artifact, open_artifact
 from ttl_deploy.data.prepared import SplitRow, read_split
 from ttl_deploy.errors import BadInputError, IntegrityError, TtlDeployError
+from ttl_deploy.pages.curves import accuracy
 from ttl_deploy.pages.speeds import Speed
 from ttl_deploy.parity.evidence import refuse_other_run, unrecorded
 from ttl_deploy.parity.verify import source_folder
@@ -20,6 +21,7 @@ from ttl_deploy.progress import Reporter
 from ttl_deploy.spec import ArtifactManifest, ModelSpec, OperatingPoint, Trust, read_record
 from ttl_deploy.tasks import Task, task_of
 from ttl_deploy.training.operation import patient_groups
+from ttl_deploy.training.resampling import numbered
 from ttl_deploy.training.run import CONFIG, METRICS, SERIES, Predictions, Run, RunRecord, finished_run, read_predictions
 
 
@@ -33,6 +35,7 @@ class Evidence:
         test: What was said of the test side.
         patients: The patient of each of its images; None where none is known.
         division: Its `split.csv`.
+        intervals: Those of 95 % that `metrics.json` has not, by name.
     """
 
     run: Run
@@ -40,6 +43,7 @@ class Evidence:
     test: Predictions
     patients: list[str] | None
     division: tuple[SplitRow, ...]
+    intervals: dict[str, tuple[float, float] | None]
 
 
 @dataclass(frozen=True)
@@ -115,8 +119,9 @@ class Subject:
 
     @property
     def test(self) -> dict[str, Any]:
-        """The metrics of its test side by name; empty without a run."""
-        return {} if self.evidence is None else self.evidence.record.test.model_dump()
+        """The metrics of its test side and their intervals by name; empty without a run."""
+        found = self.evidence
+        return {} if found is None else {**found.record.test.model_dump(), **found.intervals}
 
     def with_speeds(self, speeds: Sequence[Speed]) -> Subject:
         """With the rows of this very model, and those of the whole network that they stand beside."""
@@ -222,13 +227,14 @@ def _of_run(run: Run) -> Subject:
     record = read_record(RunRecord, run.metrics(), run.folder / METRICS)
     division, test = read_split(run.split), read_predictions(run).side("test")
     patients = patient_groups({row.id: row.patient for row in division}, test.ids)
+    intervals = accuracy(run.task, test.labels, test.logits, numbered(patients, len(test.ids)))
     return Subject(
         name=run.name,
         spec=run.config.model,
         point=run.operating_point,
         parameters=record.parameters,
         macs=record.macs,
-        evidence=Evidence(run, record, test, patients, division),
+        evidence=Evidence(run, record, test, patients, division, intervals),
     )
 
 

@@ -19,7 +19,7 @@ def run(
         list[Path],
         typer.Argument(
             help="Folders of runs or artifacts, folders of those, and files of ttl-deploy bench --out.",
-            metavar="RUN|ARTIFACT|FOLDER...",
+            metavar="RUN|ARTIFACT|FOLDER",
         ),
     ],
     out: Annotated[
@@ -40,11 +40,11 @@ def run(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file at --out.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print what was reported as JSON.")] = False,
 ) -> int:
-    """Tell models in one file: the answer first, then curves, decisions, speed, parity, data and commands.
+    """Write one file that says what a model is worth: the answer first, then what it stands on.
 
-    The page needs no network and no other file, and every figure has its numbers as CSV in it. All of it comes from
-    the files of the runs and artifacts, which are held against their hashes first. Several models are set beside each
-    other.
+    Accuracy with intervals, curves, decisions, parity, latencies, data and commands, all from the files of runs and
+    artifacts, which are held against their hashes first. The page needs no network and no other file, and every
+    figure has its numbers as CSV in it. Several models are set beside each other.
     """
     from ttl_deploy.verbs.report import report
 
