@@ -129,7 +129,10 @@ def convolutions(folder: Path, like: Artifact, *, joined: bool, precision: str) 
     kind = helper.make_node("Concat", ["left", "right"], ["both"], axis=1) if joined else None
     nodes.append(kind or helper.make_node("Add", ["left", "right"], ["both"]))
     nodes.append(helper.make_node("GlobalAveragePool", ["both"], ["pooled"]))
-    nodes.append(helper.make_node("Flatten", ["pooled"], ["flat"]))
+    # As exporters write it: the shape is put together of numbers, which is no joining of features.
+    nodes.append(helper.make_node("Shape", ["pooled"], ["count"], start=0, end=1))
+    nodes.append(helper.make_node("Concat", ["count", constant("rest", np.array([-1]))], ["flat_shape"], axis=0))
+    nodes.append(helper.make_node("Reshape", ["pooled", "flat_shape"], ["flat"]))
     last = generator.normal(size=(16 if joined else 8, 3)).astype(np.float32)
     nodes.append(helper.make_node("MatMul", ["flat", constant("last", last)], ["logits"]))
     graph = helper.make_graph(

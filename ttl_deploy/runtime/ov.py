@@ -131,7 +131,11 @@ def _joins(network: Any) -> bool:
 
     OpenVINO 2026.4 crashes when it compiles such a quantised graph for a fixed shape.
     """
-    return any(operation.get_type_name() == "Concat" for operation in network.get_ops())
+    rank = len(network.input(0).partial_shape)
+    return any(
+        operation.get_type_name() == "Concat" and len(operation.output(0).partial_shape) == rank
+        for operation in network.get_ops()
+    )
 
 
 def _last_line(error: Exception) -> str:
