@@ -58,7 +58,11 @@ def test_an_engines_ways_give_what_the_session_gives(artifact: Artifact) -> None
 def test_the_report_has_every_group(tmp_path: Path) -> None:
     row = speed.Row("work", "image", 1500.0, {"before": (3000.0, 2.0, 1.9, 2.1)})
     text = speed.report({"images": [row]})
-    assert "## Images" in text
+    assert text.startswith(
+        "<!-- made by `python benchmarks/speed.py --report reports/speed.md` -->\n# Speed\n\nEach way is"
+    )
+    assert "compared, and are equal;\neither augmentation" in text
+    assert "compiles one.\n\n## Images" in text
     assert "| work | image | 1.50 s | before | 3.00 s | 2.00 [1.90, 2.10] |" in text
 
 
