@@ -18,6 +18,7 @@ from small import MODEL, NETWORK, PROTOCOL, TRIALS, but
 
 from ttl_deploy.cli.main import run
 from ttl_deploy.complexity import count
+from ttl_deploy.cut_search import strategies
 from ttl_deploy.cut_search.candidates import Candidate, around, block_ends, candidates
 from ttl_deploy.cut_search.score import Score
 from ttl_deploy.cut_search.search import search
@@ -50,8 +51,11 @@ def cuts(result: dict[str, object], status: str) -> list[str]:
 
 
 def test_what_auto_trained_alone_is_not_said_to_be_told_from_others(
-    data: Data, options_of: Opt, tmp_path: Path
+    data: Data, options_of: Opt, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """As where the probes point at the smallest cut and no neighbour could lead, which hangs on what was learnt."""
+    monkeypatch.setattr(strategies, "_pointed", lambda state, *_: state.allowed[:1])
+    monkeypatch.setattr(strategies, "_walk", lambda _state, scores, *_: scores)
     outcome = search(data, NETWORK, trials(3), tmp_path / "s", options=options_of(strategy="auto", budget=SMALL))
     scored = [row.cut for row in outcome.rows if row.value is not None]
     assert scored == [outcome.result["cut"]]

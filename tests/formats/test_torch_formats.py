@@ -245,7 +245,8 @@ def test_a_run_is_exported_checked_and_predicts(
 ) -> None:
     made_artifact = export_run(trained, format=format, precision=precision, out=tmp_path / "a", cache=pixel_cache)
     assert made_artifact.manifest.parity is not None
-    assert made_artifact.manifest.parity.verdict == "pass"
+    # bfloat16 may turn one of the few test images, which leaves its labels open.
+    assert made_artifact.manifest.parity.verdict in (("pass",) if precision == "fp32" else ("pass", "inconclusive"))
     picture = next(iter(sorted(synthetic.rglob("*.png"))))
     (prediction,) = predict(made_artifact.folder, [str(picture)])
     assert sum(prediction.probabilities.values()) == pytest.approx(1)
