@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +25,24 @@ def wide_linear(folder: Path, like: Artifact) -> tuple[Artifact, Callable[[Any],
         helper.make_node("Flatten", ["images"], ["flat"]),
         helper.make_node("MatMul", ["flat", "weight"], ["logits"]),
     ]
+    wide = written(folder, like, nodes, [numpy_helper.from_array(weight, "weight")])
+    return wide, lambda batch: batch.reshape(len(batch), -1).astype(float) @ weight
+
+
+def written(
+    folder: Path,
+    like: Artifact,
+    nodes: Sequence[onnx.NodeProto],
+    constants: Sequence[onnx.TensorProto],
+    precision: str = "fp32",
+) -> Artifact:
+    """An artifact of a graph from images of 16 pixels to three logits."""
     graph = helper.make_graph(
         nodes,
-        "wide",
+        "graph",
         [helper.make_tensor_value_info("images", TensorProto.FLOAT, ["batch", 3, 16, 16])],
         [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", 3])],
-        [numpy_helper.from_array(weight, "weight")],
+        constants,
     )
     proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     onnx.checker.check_model(proto)
@@ -41,9 +53,9 @@ def wide_linear(folder: Path, like: Artifact) -> tuple[Artifact, Callable[[Any],
 
     fields = like.manifest.model_dump(exclude={"files", "model_file", "model"})
     given = InputSpec.image(16)
+    fields |= {"precision": precision, "preprocess": PreprocessSpec(input=given)}
     fields["model"] = ModelSpec(backbone="wide", classes=like.manifest.model.classes, input=given)
-    fields["preprocess"] = PreprocessSpec(input=given)
-    return write_artifact(folder, fields, build), lambda batch: batch.reshape(len(batch), -1).astype(float) @ weight
+    return write_artifact(folder, fields, build)
 
 
 def test_a_fp32_artifact_is_computed_in_fp32(tmp_path: Path, artifact: Artifact) -> None:
@@ -135,25 +147,7 @@ def convolutions(folder: Path, like: Artifact, *, joined: bool, precision: str) 
     nodes.append(helper.make_node("Reshape", ["pooled", "flat_shape"], ["flat"]))
     last = generator.normal(size=(16 if joined else 8, 3)).astype(np.float32)
     nodes.append(helper.make_node("MatMul", ["flat", constant("last", last)], ["logits"]))
-    graph = helper.make_graph(
-        nodes,
-        "convolutions",
-        [helper.make_tensor_value_info("images", TensorProto.FLOAT, ["batch", 3, 16, 16])],
-        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", 3])],
-        constants,
-    )
-    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    onnx.checker.check_model(proto)
-
-    def build(place: Path) -> str:
-        (place / "model.onnx").write_bytes(proto.SerializeToString())
-        return "model.onnx"
-
-    fields = like.manifest.model_dump(exclude={"files", "model_file", "model"})
-    given = InputSpec.image(16)
-    fields |= {"precision": precision, "preprocess": PreprocessSpec(input=given)}
-    fields["model"] = ModelSpec(backbone="wide", classes=like.manifest.model.classes, input=given)
-    return write_artifact(folder, fields, build)
+    return written(folder, like, nodes, constants, precision)
 
 
 @pytest.mark.parametrize("joined", [False, True])

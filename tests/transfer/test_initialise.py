@@ -157,7 +157,7 @@ def test_eight_bit_and_half_precision_weights_are_looked_at_too(tmp_path: Path) 
 def test_a_run_whose_weights_became_no_numbers_is_refused(tmp_path: Path) -> None:
     """At the start of another training, at its export, and when it is resumed."""
     from ttl_deploy.errors import IntegrityError
-    from ttl_deploy.training.checkpoint import Progress, load_best, load_last, save_best, save_last
+    from ttl_deploy.training.checkpoint import Progress, last_content, load_best, load_last, save_best
 
     model = build(ModelSpec(backbone="resnet18", method="ttl", cut="layer1.1", classes=("a", "b"), image_size=32))
     with torch.no_grad():
@@ -167,6 +167,6 @@ def test_a_run_whose_weights_became_no_numbers_is_refused(tmp_path: Path) -> Non
         read_weights(tmp_path)
     with pytest.raises(IntegrityError, match=r"best\.safetensors: holds values that are not finite"):
         load_best(tmp_path, model)
-    save_last(tmp_path, Progress(), {"model": model.state_dict()})
+    (tmp_path / "last.ckpt").write_bytes(last_content(Progress(), {"model": model.state_dict()}))
     with pytest.raises(IntegrityError, match=r"last\.ckpt: holds values that are not finite"):
         load_last(tmp_path)

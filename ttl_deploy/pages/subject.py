@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -107,7 +108,7 @@ class Subject:
     exports: tuple[Export, ...] = ()
     speeds: tuple[Speed, ...] = ()
 
-    @property
+    @cached_property
     def task(self) -> Task:
         """What its outputs mean, with the operating point."""
         return task_of(self.spec, self.point)
@@ -117,7 +118,7 @@ class Subject:
         """The model in words."""
         return self.spec.words
 
-    @property
+    @cached_property
     def test(self) -> dict[str, Any]:
         """The metrics of its test side and their intervals by name; empty without a run."""
         found = self.evidence

@@ -35,6 +35,9 @@ class OpenVinoSession(Session):
 
     def __init__(self, artifact: Artifact, *, threads: int, device: str) -> None:
         super().__init__(runtime="openvino", device=device, threads=threads, **of_manifest(artifact.manifest))
+        import openvino
+
+        self._tensor = openvino.Tensor
         self._model = artifact.model_path
         self._network = _read(artifact)
         self._wanted = (device.upper(), settings(artifact.manifest.precision, threads))
@@ -80,11 +83,9 @@ class OpenVinoSession(Session):
             start += size
 
     def _infer(self, request: Any, output: Any, batch: NDArray[Any]) -> NDArray[Any]:
-        import openvino
-
         try:
             # Where the batch lies: the request neither copies it nor holds it longer than its next call.
-            request.set_input_tensor(openvino.Tensor(batch, shared_memory=True))
+            request.set_input_tensor(self._tensor(batch, shared_memory=True))
             request.infer()
         except Exception as error:
             raise IntegrityError(f"OpenVINO cannot run it: {_last_line(error)}", where=self._model) from error

@@ -71,16 +71,11 @@ def last_content(progress: Progress, states: dict[str, Any]) -> memoryview:
     return buffer.getbuffer()
 
 
-def save_last(folder: Path, progress: Progress, states: dict[str, Any]) -> None:
-    """Writes `last.ckpt` atomically."""
-    files.write_bytes(folder / LAST, last_content(progress, states))
-
-
 def load_last(folder: Path) -> tuple[Progress, dict[str, Any]] | None:
     """Reads `last.ckpt`; None where no epoch was finished.
 
     Returns:
-        How far the training is, and the state dicts of `save_last`; what is in these is for `taken_up` to check.
+        How far the training is, and the state dicts of `last_content`; what is in these is for `taken_up` to check.
 
     Raises:
         DamagedError: It is damaged, or holds weights that are not finite numbers.
