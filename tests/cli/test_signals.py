@@ -74,6 +74,22 @@ def test_what_a_library_makes_of_a_signal_is_still_the_signal() -> None:
     assert (process.returncode, said) == (143, "error: ended by SIGTERM; nothing was left half done\n")
 
 
+def test_a_signal_that_a_finaliser_swallows_comes_again() -> None:
+    body = f"""
+    class Held:
+        def __del__(self):
+            {IN}
+            time.sleep(60)
+    held = Held()
+    del held
+    time.sleep(60)
+    """
+    process = stuck(body.strip())
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=30)
+    assert (process.returncode, said) == (143, "error: ended by SIGTERM; nothing was left half done\n")
+
+
 def test_a_second_signal_ends_a_command_that_tidies_up_forever_but_not_the_one_that_timeout_doubles() -> None:
     body = f"""
     try:

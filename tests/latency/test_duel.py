@@ -1,6 +1,7 @@
 """Ratios with intervals, against constructed blocks; and workers that stay, wait and leave nothing behind."""
 
 import os
+import threading
 import time
 from pathlib import Path
 
@@ -125,6 +126,21 @@ def test_workers_take_turns_and_are_gone_afterwards(artifact: Artifact, monkeypa
     assert not any(psutil.pid_exists(pid) for pid in pids)
     assert (len(one.rounds), len(other.rounds)) == (3, 3)
     assert one.runtime == "onnxruntime"
+
+
+def test_an_interruption_while_the_clock_is_started_leaves_nothing_to_wait_for(
+    artifact: Artifact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain, before = threading.Timer.start, set(threading.enumerate())
+
+    def interrupted(self: threading.Timer) -> None:
+        plain(self)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(threading.Timer, "start", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        PersistentWorker(Job(label="mine", artifact=str(artifact.folder)))
+    assert all(thread.daemon for thread in set(threading.enumerate()) - before)
 
 
 def test_a_worker_that_dies_or_hangs_is_one_line(artifact: Artifact) -> None:

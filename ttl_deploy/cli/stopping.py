@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,11 +21,16 @@ _ONE_CALL_S = 1.0
 """Seconds in which signals count as one: `timeout` sends its own to the process and once more to the group."""
 
 
+_AGAIN_S = 0.05
+"""Seconds until an interruption that was swallowed is raised once more: the finaliser it met is over by then."""
+
+
 class _Came:
-    """The first signal and when it came, on the monotonic clock."""
+    """The first signal, when it came on the monotonic clock, and whether what it raised was swallowed."""
 
     number: int | None = None
     at = 0.0
+    lost = False
 
 
 @contextmanager
@@ -39,10 +46,11 @@ def by_signals(line: Callable[[], str]) -> Iterator[None]:
 
     def stop(number: int, frame: FrameType | None) -> None:
         now = time.monotonic()
-        if os.getpid() != owner or (_Came.number is not None and now - _Came.at > _ONE_CALL_S):
+        again = _Came.number is not None and not _Came.lost
+        if os.getpid() != owner or (again and now - _Came.at > _ONE_CALL_S):
             _end_by(number)
-        if _Came.number is None:
-            _Came.number, _Came.at = number, now
+        if not again:
+            _Came.number, _Came.at, _Came.lost = number, now, False
             if _imports(frame):
                 os.write(2, f"{line()}\n".encode(errors="backslashreplace"))
                 os._exit(exit_code())
@@ -51,11 +59,24 @@ def by_signals(line: Callable[[], str]) -> Iterator[None]:
     heard = [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
     for number in heard:
         signal.signal(number, stop)
+    before, sys.unraisablehook = sys.unraisablehook, _raise_again
     try:
         yield
     finally:
+        sys.unraisablehook = before
         for number in heard:
             signal.signal(number, signal.SIG_DFL)
+
+
+def _raise_again(lost: sys.UnraisableHookArgs) -> None:
+    """Sends the signal anew where Python swallowed the interruption, as it does in a finaliser or a C callback."""
+    if not (came() and isinstance(lost.exc_value, KeyboardInterrupt)):
+        sys.__unraisablehook__(lost)
+        return
+    _Came.lost = True
+    timer = threading.Timer(_AGAIN_S, os.kill, (os.getpid(), _Came.number))
+    timer.daemon = True
+    timer.start()
 
 
 def _imports(frame: FrameType | None) -> bool:

@@ -97,8 +97,10 @@ class PersistentWorker(Closing):
             self._process.kill()
 
         timer = threading.Timer(self.job.timeout_s, stop)
-        timer.start()
+        # An interruption in `start` itself must not leave a thread for whose end the program would wait.
+        timer.daemon = True
         try:
+            timer.start()
             stdin.write(to_line(question) + "\n")
             stdin.flush()
             line = stdout.readline()
