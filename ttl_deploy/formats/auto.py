@@ -173,7 +173,8 @@ def _try(
             yield replace(candidate, reason=error.what), None
             continue
         judged = replace(candidate, verdict=result.verdict.result, reason=result.verdict.reason)
-        yield judged, made if result.acceptable else None
+        of_engine = replace(made, manifest=made.manifest.model_copy(update={"parity": result.record}))
+        yield judged, of_engine if result.acceptable else None
 
 
 def _no_engine(format: str, precision: str, device: str) -> str | None:

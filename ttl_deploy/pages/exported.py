@@ -48,7 +48,8 @@ def _reasons(export: Export) -> Iterator[str]:
     elif parity is None:
         yield "was never held against the validated model; ttl-deploy verify does"
     else:
-        yield f"against {parity.reference}, {parity.images} images ({parity.split}): {parity.reason}"
+        engine = f" in {parity.runtime}" if parity.runtime else ""
+        yield f"against {parity.reference}{engine}, {parity.images} images ({parity.split}): {parity.reason}"
         yield from parity.preprocessing
     yield from export.notes
 

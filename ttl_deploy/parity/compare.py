@@ -206,6 +206,7 @@ def to_record(
     split: str,
     worst: Sequence[str] = (),
     precision: str | None = None,
+    runtime: str | None = None,
 ) -> ParityRecord:
     """The form that travels in an artifact's manifest.
 
@@ -216,6 +217,7 @@ def to_record(
         split: Which images, such as `test`.
         worst: Ids of the images on which the two differ most.
         precision: Whose bounds it was judged by; None: bounds of no precision.
+        runtime: The engine that was judged; None: the format's first.
     """
     measured, similarity, moved = comparison.changes, comparison.similarity, comparison.shift
     kappa = measured.quadratic_kappa
@@ -247,6 +249,7 @@ def to_record(
         mask_overlap=comparison.overlap,
         dice=None if measured.dice is None else (measured.dice.reference, measured.dice.candidate),
         dice_interval=None if measured.dice is None else measured.dice.interval,
+        runtime=runtime,
     )
 
 

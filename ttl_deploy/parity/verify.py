@@ -259,7 +259,10 @@ def check(
     if note is not None:
         judged = judged.model_copy(update={"reason": f"{judged.reason}; {note}"})
     worst = tuple(reference.ids[i] for i in comparison.worst)
-    record = to_record(comparison, judged, reference=reference_name, split=split, worst=worst, precision=precision)
+    engine = None if runtimes.is_first(session, artifact) else session.runtime
+    record = to_record(
+        comparison, judged, reference=reference_name, split=split, worst=worst, precision=precision, runtime=engine
+    )
     show = _mask_example if prepared.task.DENSE else _example
     examples = tuple(show(i, reference, said, session.task) for i in comparison.worst)
     notes = () if note is None else (note,)

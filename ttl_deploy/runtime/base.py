@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import os
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -228,6 +228,8 @@ class Runtime:
         rank: Where several engines run a format, the lowest is the default.
         lacks: Device and precision of artifacts that it reads and has no kernels for: never the default for them.
         part: What it runs of an artifact, in the manifest's details; None: the model file.
+        quick: Precisions that it computes faster than engines of lower rank, each where the processor has any of these
+            instruction sets, as `Hardware.isa` names them.
     """
 
     name: str
@@ -238,6 +240,7 @@ class Runtime:
     rank: int = 100
     lacks: tuple[tuple[str, str], ...] = ()
     part: str | None = None
+    quick: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
     def suits(self, format: str, precision: str, device: str) -> bool:
         """Whether it runs such artifacts, if it can be used here."""
@@ -246,6 +249,10 @@ class Runtime:
     def has_its_part(self, manifest: ArtifactManifest) -> bool:
         """Whether an artifact of a format that it runs holds what it runs."""
         return self.part is None or bool(manifest.details.get(self.part))
+
+    def is_quick(self, precision: str) -> bool:
+        """Whether it is faster here than engines of lower rank."""
+        return bool(self.quick.get(precision, frozenset()) & set(hardware.describe().isa))
 
     def load(self, artifact: Artifact, placement: Placement = Placement()) -> Session:
         """Opens an artifact.
@@ -287,7 +294,7 @@ RUNTIMES: Registry[Runtime] = Registry("runtime", "ttl_deploy.runtime", "ttl_dep
 
 
 def load(artifact: Artifact, placement: Placement = Placement()) -> Session:
-    """Opens an artifact in the named runtime, or in the first available one that runs its format on the device.
+    """Opens an artifact in the named runtime, or in that of `runtime_for`.
 
     Args:
         artifact: What to run.
@@ -302,7 +309,9 @@ def load(artifact: Artifact, placement: Placement = Placement()) -> Session:
 
 
 def runtime_for(artifact: Artifact, placement: Placement = Placement()) -> Runtime:
-    """The named runtime, or the best-ranked available one that runs the artifact's format on the device.
+    """The named runtime, or that in which parity was judged, or the best-ranked of those that run it on the device.
+
+    Each only where it can be used here.
 
     Raises:
         BadInputError: Unknown runtime.
@@ -318,6 +327,21 @@ def runtime_for(artifact: Artifact, placement: Placement = Placement()) -> Runti
 def suitable(format: str, precision: str, device: str) -> list[Runtime]:
     """The runtimes that can be used here for such artifacts, the default first."""
     return [engine for engine in _by_rank() if engine.suits(format, precision, device) and engine.available() is None]
+
+
+def quickest(artifact: Artifact, device: str) -> str | None:
+    """The engine in which an artifact is fast on this machine, if that is not the first of its format."""
+    able = suitable(artifact.manifest.format, artifact.manifest.precision, device)
+    quick = [engine.name for engine in able[1:] if engine.is_quick(artifact.manifest.precision)]
+    return quick[0] if quick else None
+
+
+def is_first(session: Session, artifact: Artifact) -> bool:
+    """Whether a session's engine is the default of an artifact of which nothing was judged."""
+    manifest = artifact.manifest
+    able = (each for each in _by_rank() if each.suits(manifest.format, manifest.precision, session.device))
+    first = next((each for each in able if each.has_its_part(manifest)), None)
+    return first is not None and first.name == session.runtime
 
 
 def home_device(artifact: Artifact) -> str:
@@ -341,7 +365,9 @@ def _first_available(artifact: Artifact, device: str) -> Runtime:
     name, precision = artifact.manifest.format, artifact.manifest.precision
     able = [engine for engine in suitable(name, precision, device) if engine.has_its_part(artifact.manifest)]
     if able:
-        return able[0]
+        parity = artifact.manifest.parity
+        judged = [engine for engine in able if parity is not None and engine.name == parity.runtime]
+        return [*judged, *able][0]
     reasons = [f"{engine.name}: {engine.available()}" for engine in _by_rank() if engine.suits(name, precision, device)]
     raise MissingDependencyError(
         f"no runtime here runs {name} {precision} on {device} ({'; '.join(reasons) or 'none is known'})",

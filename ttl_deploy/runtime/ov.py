@@ -151,4 +151,16 @@ def _available() -> str | None:
     return None
 
 
-RUNTIMES.register("openvino", Runtime("openvino", ("openvino", "onnx"), ("cpu",), _available, OpenVinoSession, rank=20))
+_INT8 = frozenset({"avx512_vnni", "avx_vnni", "amx_int8"})
+RUNTIMES.register(
+    "openvino",
+    Runtime(
+        "openvino",
+        ("openvino", "onnx"),
+        ("cpu",),
+        _available,
+        OpenVinoSession,
+        rank=20,
+        quick={"int8": _INT8},
+    ),
+)

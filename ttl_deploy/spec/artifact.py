@@ -70,6 +70,7 @@ class ParityRecord(Record):
         mask_overlap: Of masks, Dice of the two: the mean over the images and the least.
         dice: Of masks, (reference, artifact) with the drawn ones.
         dice_interval: 95 % interval of artifact minus reference (bootstrap by patient).
+        runtime: The engine that was judged, where that is not the format's first; None, and not written, where it is.
     """
 
     reference: str
@@ -102,6 +103,7 @@ class ParityRecord(Record):
     mask_overlap: tuple[float, float] | None = Field(default=None, exclude_if=lambda pair: pair is None)
     dice: tuple[float | None, float | None] | None = Field(default=None, exclude_if=lambda pair: pair is None)
     dice_interval: tuple[float, float] | None = Field(default=None, exclude_if=lambda pair: pair is None)
+    runtime: str | None = Field(default=None, exclude_if=lambda name: name is None)
 
 
 class ArtifactManifest(OneInput):

@@ -19,6 +19,7 @@ from ttl_deploy.spec.options import Offered
 from ttl_deploy.spec.said import Without
 
 if TYPE_CHECKING:
+    from ttl_deploy.artifact import Artifact
     from ttl_deploy.formats.auto import Contender
 
 NAME = "export"
@@ -140,12 +141,15 @@ def run(
     if manifest.operating_point is not None:
         facts.append((f"{task_of(manifest.model).positive} from", str(manifest.operating_point)))
     if manifest.parity:
-        facts.append(("parity", f"{manifest.parity.verdict} on {manifest.parity.images} test images"))
+        engine = f" in {manifest.parity.runtime}" if manifest.parity.runtime else ""
+        facts.append(("parity", f"{manifest.parity.verdict} on {manifest.parity.images} test images{engine}"))
         facts += [("", part) for part in manifest.parity.reason.split("; ")]
     if "quantisation" in manifest.details:
         kept = manifest.details["quantisation"]["float_layers"]
         facts.append(("layers in float", ", ".join(kept) or "none"))
         facts.append(("MACs in int8", f"{manifest.details['quantisation']['int8_macs']:.0%}"))
+    if manifest.precision == "int8" and format.strip().casefold() != AUTO:
+        facts += _int8_speed(run, made, data, cache)
     if DETAILS in manifest.details:
         engines = manifest.details[DETAILS]["engines"].values()
         facts.append(("engines", ", ".join(engine["file"] for engine in engines)))
@@ -156,6 +160,16 @@ def run(
     against = "" if made.folder.resolve().parent == run.resolve() else f" --against {quote(str(run))}"
     folder = quote(str(made.folder))
     console.line(f"next: ttl-deploy verify {folder}{against}; ttl-deploy bench {folder}")
+
+
+def _int8_speed(run: Path, made: Artifact, data: Path | None, cache: Path | None) -> list[tuple[str, str]]:
+    """Whether int8 is the faster one here, where that can be measured."""
+    from ttl_deploy.formats.int8_speed import against_float
+
+    found = against_float(run, made, data=data, cache=cache)
+    return (
+        [] if found is None else [("speed" if i == 0 else "", part) for i, part in enumerate(found.words.split("; "))]
+    )
 
 
 def _refuse_options(precision: str | None, options: Mapping[str, Any]) -> None:
