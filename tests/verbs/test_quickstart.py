@@ -91,7 +91,7 @@ def test_what_it_gives_outlives_the_runs_it_removes(
 
 @pytest.mark.slow
 def test_studies_of_slices_from_end_to_end(tmp_path: Path, brief: None) -> None:
-    outcome = quickstart(report=tmp_path / "report.html", task="ct")
+    outcome = quickstart(report=tmp_path / "report.html", task="ct", images=90)
     assert outcome.small["test"]["auroc_interval"][0] > 0.5
     assert outcome.manifest.model.input.kind == "volume"
     page = (tmp_path / "report.html").read_text()

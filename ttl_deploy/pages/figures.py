@@ -22,6 +22,8 @@ from ttl_deploy.pages.svg import COLOURS, INK, STYLES, drawn
 _LONGEST = 26
 """Letters of a name in a picture."""
 _SQUARE = (4.6, 4.4)
+_LABEL = 0.03
+"""Share of a picture that a point's number takes."""
 MOST_CURVES = len(COLOURS)
 """More lines than that are not told apart."""
 _SAMPLES = 20_000
@@ -218,17 +220,19 @@ def pareto_figure(
     def draw(figure: Drawing) -> None:
         axes = figure.subplots()
         axes.step([p.cost for p in best], [p.value for p in best], where="post", color=COLOURS[0], alpha=0.6)
-        for number, (point, interval) in enumerate(zip(points, intervals, strict=True), 1):
+        for point, interval in zip(points, intervals, strict=True):
             if interval is not None:
                 axes.vlines(point.cost, *interval, color=INK, linewidth=0.8, alpha=0.35)
             inside = COLOURS[0] if point in best else "none"
             axes.plot(point.cost, point.value, marker="o", color=COLOURS[0], markerfacecolor=inside, linestyle="")
-            axes.annotate(str(number), (point.cost, point.value), xytext=(5, 4), textcoords="offset points")
         costs = [point.cost for point in points]
         if min(costs) > 0 and max(costs) > 20 * min(costs):
             axes.set_xscale("log")
             axes.xaxis.set_major_formatter("{x:g}")
         axes.margins(x=0.1, y=0.1)
+        places = axes.transAxes.inverted().transform(axes.transData.transform([(p.cost, p.value) for p in points]))
+        for place, label in labels(places).items():
+            axes.annotate(label, (points[place].cost, points[place].value), xytext=(5, 4), textcoords="offset points")
         axes.set_xlabel(cost)
         axes.set_ylabel(value)
 
@@ -238,6 +242,20 @@ def pareto_figure(
         for n, (p, interval) in enumerate(zip(points, intervals, strict=True), 1)
     ]
     return Figure(name, title, says, drawn(name, _SQUARE, draw), csv_of(header, rows))
+
+
+def labels(places: NDArray[np.float64]) -> dict[int, str]:
+    """A label for each group of points whose numbers would be written over each other: by its first, all of them.
+
+    Args:
+        places: (N, 2) where the points are drawn, in shares of the picture.
+    """
+    left, found = list(range(len(places))), {}
+    while left:
+        near = [i for i in left if np.abs(places[i] - places[left[0]]).max() < _LABEL]
+        found[left[0]] = ", ".join(str(i + 1) for i in near)
+        left = [i for i in left if i not in near]
+    return found
 
 
 def spread_figure(name: str, title: str, says: str, values: NDArray[np.float64], value: str) -> Figure:
