@@ -9,8 +9,9 @@
 - With a set of images: ResNet-18, cut after its second block, trained at 28 pixels with three seeds by either
   augmentation: seconds, and AUROC on the set's test side.
 - Training: epochs whose files are written beside the next one, and epochs that wait for them.
+- Precision: epochs of small images in float32 beside bfloat16.
 - Engines: for each artifact, `Session.run` beside bare loops over the same file in OpenVINO, of the graph as it is and
-  compiled for the batch's own shape.
+  compiled for the batch's own shape, and beside ONNX Runtime where that reads it.
 
 Each time is the median of a block; the ratio of two sides is that of their blocks in turns, with its 95 % interval.
 """
@@ -25,6 +26,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import median
 from unittest import mock
@@ -60,6 +62,15 @@ the program did until then, kept in the benchmark. The pixels of both orders of 
 either augmentation is judged by what it trains. Of a quantised graph that lays features side by side, as DenseNet's,
 there is none of a fixed shape: OpenVINO crashes when it compiles one.
 """
+
+_PRECISIONS = (
+    ("resnet18", "layer2.1", 32),
+    ("resnet18", "layer2.1", 112),
+    ("efficientnet_b0", "blocks.2.1", 56),
+    ("efficientnet_b0", "blocks.2.1", 112),
+    ("resnet50", "layer2.3", 112),
+)
+"""Backbone, cut and pixels of the epochs in either precision."""
 
 SECONDS = 0.4
 """Least length of a block."""
@@ -270,6 +281,21 @@ def epochs(folder: Path) -> Iterator[Contest]:
     yield Contest("training of 3 epochs of ResNet-50, 48 images", "training", ours, {"files in line (before)": waiting})
 
 
+def precisions(folder: Path) -> Iterator[Contest]:
+    """An epoch of 64 images in either precision."""
+    for backbone, cut, side in _PRECISIONS:
+        labels = write_synthetic(folder / f"{backbone}-{side}", images=96, size=side, seed=0) / "labels.csv"
+        data = Data(path=labels, cache=folder / "cache")
+        model = Model(backbone=backbone, method="ttl", cut=cut, weights="random", image_size=side)
+
+        def epoch(precision: str, data: Data = data, model: Model = model) -> object:
+            protocol = Protocol(epochs=1, batch_size=32, device="cpu", precision=precision, learning_rate=1e-3)
+            return train(data, model, protocol, folder / "precision", overwrite=True, finish=False)
+
+        what = f"an epoch of {backbone} {cut}, {side} pixels"
+        yield Contest(what, "epoch in bf16", partial(epoch, "bf16"), {"in fp32": partial(epoch, "fp32")})
+
+
 @contextmanager
 def _in_line() -> Iterator[None]:
     """Every epoch's files are written before the next begins."""
@@ -295,6 +321,9 @@ def engines(artifacts: Sequence[Path], batches: Sequence[int]) -> Iterator[Conte
             others = {"bare loop, any shape": _bare(artifact, batch, None)}
             if session._fixed:  # type: ignore[attr-defined]
                 others["bare loop, this shape"] = _bare(artifact, batch, shape)
+            if artifact.manifest.format == "onnx":
+                plain = load(artifact, Placement(runtime="onnxruntime"))
+                others["ONNX Runtime"] = partial(plain.run, batch)
             what = f"{artifact.manifest.model.words} {artifact.manifest.precision}, batch {count}"
             yield Contest(what, "call", lambda s=session, b=batch: s.run(b), others)  # type: ignore[misc]
 
@@ -337,7 +366,7 @@ def main() -> int:
     parser.add_argument("--artifacts", nargs="*", type=Path, default=[], help="exports for OpenVINO")
     parser.add_argument("--batches", nargs="+", type=int, default=[1, 32], help="of the artifacts")
     parser.add_argument("--blocks", type=int, default=9, help=f"of each way, at least {LEAST_BLOCKS}")
-    parser.add_argument("--without", nargs="*", default=[], choices=["images", "augmentation", "training"])
+    parser.add_argument("--without", nargs="*", default=[], choices=["images", "augmentation", "training", "precision"])
     parser.add_argument("--report", type=Path, help="where the tables go")
     given = parser.parse_args()
     torch.set_num_threads(default_threads())
@@ -348,6 +377,7 @@ def main() -> int:
             "images": images(),
             "augmentation": augmentations(),
             "training": epochs(Path(folder)),
+            "precision": precisions(Path(folder)),
             "engines": engines(given.artifacts, given.batches),
         }
         for name, some in contests.items():

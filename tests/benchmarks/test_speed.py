@@ -46,11 +46,21 @@ def test_files_in_line_are_written_before_the_next_epoch() -> None:
         assert done == [1]
 
 
+def test_either_precision_trains_the_same_images(tmp_path: Path) -> None:
+    contest = next(speed.precisions(tmp_path))
+    assert (contest.what, contest.unit) == ("an epoch of resnet18 layer2.1, 32 pixels", "epoch in bf16")
+    runs = [contest.ours(), contest.others["in fp32"]()]
+    for run, precision in zip(runs, ("bf16", "fp32"), strict=True):
+        assert run.config.precision == precision  # type: ignore[attr-defined]
+
+
 def test_an_engines_ways_give_what_the_session_gives(artifact: Artifact) -> None:
     (contest,) = islice(speed.engines([artifact.folder], [2]), 1)
     said = contest.ours()
-    assert set(contest.others) == {"bare loop, any shape", "bare loop, this shape"}
-    for way in contest.others.values():
+    others = dict(contest.others)
+    np.testing.assert_allclose(others.pop("ONNX Runtime")(), said, atol=1e-5)  # type: ignore[arg-type]
+    assert set(others) == {"bare loop, any shape", "bare loop, this shape"}
+    for way in others.values():
         (logits,) = way().values()  # type: ignore[attr-defined]
         np.testing.assert_array_equal(logits, said)
 
