@@ -15,6 +15,9 @@ Matrix = NDArray[np.float64]
 BATCH = 64
 """Images of a batch (Matsoukas 2022)."""
 
+_ROUNDING = 1e-12
+"""Of the largest inner product: what is smaller is none, so that features that do not vary have no CKA."""
+
 LEAST = 4
 """Images below which the unbiased estimate does not exist."""
 
@@ -35,6 +38,7 @@ def u_centred(gram: NDArray[np.floating]) -> Matrix:
     means = plain.sum(axis=1) / (count - 2)
     centred = plain - means[:, None] - means[None, :] + means.sum() / (count - 1)
     np.fill_diagonal(centred, 0.0)
+    centred[np.abs(centred) < _ROUNDING * np.abs(plain).max()] = 0.0
     return np.asarray(centred)
 
 

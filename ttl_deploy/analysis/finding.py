@@ -123,15 +123,17 @@ class Map:
 
     Attributes:
         title: What it shows.
-        rows: Names of the rows; the first is drawn lowest where `upward`.
+        rows: Names of the rows, the lowest first.
         columns: Names of the columns.
         values: (rows, columns); NaN where there is none.
+        across: Label of the horizontal axis.
     """
 
     title: str
     rows: tuple[str, ...]
     columns: tuple[str, ...]
     values: NDArray[np.float64]
+    across: str = ""
 
 
 @dataclass(frozen=True)
@@ -140,14 +142,12 @@ class Maps:
 
     Attributes:
         maps: Each.
-        across: Label of the horizontal axes.
         upward: Label of the vertical axes.
         written: Whether the numbers stand in the cells.
     """
 
     maps: tuple[Map, ...]
-    across: str
-    upward: str
+    upward: str = ""
     written: bool = False
 
 

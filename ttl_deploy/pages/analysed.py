@@ -108,7 +108,7 @@ def _maps(figure: Maps) -> Figure:
         axes.tick_params(labelsize=small)
         axes.grid(False)
         axes.set_title(one.title, fontsize=10)
-        axes.set_xlabel(figure.across)
+        axes.set_xlabel(one.across)
         if figure.written:
             _write(axes, one.values)
     row[0].set_ylabel(figure.upward)

@@ -191,7 +191,7 @@ def _written(
         key = _key(job)
         if key not in left:
             try:
-                found[key] = job.analysis.look(job.subjects)
+                found[key] = _looked(job)
             except BadInputError as error:
                 if not tolerant:
                     raise
@@ -201,6 +201,21 @@ def _written(
             job.subjects[0].reporter.info(f"{key} left out: {left[key]}")
     files.write_text(folder / PAGE, _page(jobs, told, subjects))
     return Analysed(place, found, left)
+
+
+def _looked(job: Job) -> Finding:
+    """What is found.
+
+    Raises:
+        BadInputError: The runs allow no such number, as features that are all alike or not finite do.
+    """
+    first = job.subjects[0]
+    first.reporter.info(f"{job.name} of {', '.join(subject.run.name for subject in job.subjects)}")
+    try:
+        return job.analysis.look(job.subjects)
+    except ValueError as error:
+        what = f"{job.name} finds no number: {error}"
+        raise BadInputError(what, where=first.run.folder, fix="look at another run") from error
 
 
 def _files(folder: Path, job: Job, finding: Finding) -> Told:

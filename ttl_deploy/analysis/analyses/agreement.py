@@ -64,7 +64,7 @@ def _accuracy(decided: Labels, labels: Labels) -> float:
 
 def _maps(names: tuple[str, ...], equal: NDArray[np.float64], chance: NDArray[np.float64]) -> Maps:
     maps = (Map("equal predictions", names, names, equal), Map("if they were independent", names, names, chance))
-    return Maps(maps, across="", upward="", written=True)
+    return Maps(maps, written=True)
 
 
 ANALYSES.register("agreement", of_all_runs(look, SEVERAL, ANSWERS, SAME_SIDE))

@@ -7,7 +7,7 @@ curve is to be read against that of two random networks.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,6 @@ from ttl_deploy.analysis.reuse import ROWS_PER_COMPONENT
 from ttl_deploy.analysis.subject import Subject
 from ttl_deploy.analysis.svcca import cca
 from ttl_deploy.data.torch_data import ImageBatches
-from ttl_deploy.progress import SILENT, Reporter
 from ttl_deploy.transfer import TransferModel
 
 ROWS = 20_000
@@ -30,55 +29,65 @@ CHANNELS = 64
 DRAWS = 5
 
 
-@dataclass
-class Draw:
-    """Channels and numbers of images by cut; the same for every network.
+@dataclass(frozen=True)
+class Sample:
+    """What is taken at a cut.
 
     Attributes:
-        channels: Which, by cut.
-        images: How many, by cut: the first of the pass.
-        left: Of these, how many are still to come.
+        channels: Which.
+        images: Which of the pass, in order; of each all positions.
     """
 
-    channels: Mapping[str, NDArray[np.int64]]
-    images: Mapping[str, int]
-    left: dict[str, int] = field(default_factory=dict)
+    channels: NDArray[np.int64]
+    images: NDArray[np.int64]
 
-    def begin(self) -> None:
-        """Before a pass."""
-        self.left = dict(self.images)
-
-    def reduce(self, cut: str, features: Tensor) -> Floats:
-        """(rows, channels) of the images of a batch that are wanted."""
-        taken = features[: self.left[cut]].flatten(2)
-        self.left[cut] -= len(taken)
-        return numbers(taken[:, self.channels[cut].tolist()].transpose(1, 2).flatten(0, 1))
+    def of(self, features: Tensor, begin: int) -> Floats:
+        """(rows, channels) of features (N, C, *positions) whose first image is the `begin`-th of the pass."""
+        inside = self.images[(self.images >= begin) & (self.images < begin + len(features))] - begin
+        taken = features.flatten(2)[inside[:, None], self.channels]
+        return numbers(taken.transpose(1, 2).flatten(0, 1))
 
 
-def drawn(shapes: Mapping[str, tuple[int, ...]], images: int, generator: np.random.Generator, rows: int = ROWS) -> Draw:
-    """Channels and images for features (C, *positions) by cut.
+def samples(
+    shapes: Mapping[str, tuple[int, ...]], images: int, seed: int, rows: int = ROWS
+) -> dict[str, tuple[Sample, ...]]:
+    """`DRAWS` samples by cut, each of as many images as have so many positions together, and of at least one.
 
     Args:
-        shapes: Of one image's features.
+        shapes: (C, *positions) of one image's features by cut.
         images: How many there are.
-        generator: Draws the channels.
-        rows: Positions of all images together; at least one image is taken.
+        seed: Of the draws.
+        rows: Positions of a sample.
     """
-    channels = {c: np.sort(generator.permutation(shape[0])[:CHANNELS]) for c, shape in shapes.items()}
-    counts = {c: min(images, max(1, rows // int(np.prod(shape[1:])))) for c, shape in shapes.items()}
-    return Draw(channels, counts)
+    generator = np.random.default_rng(seed)
+
+    def draw(channels: int, positions: int) -> Sample:
+        count = min(images, max(1, rows // positions))
+        return Sample(_some(generator, channels, min(channels, CHANNELS)), _some(generator, images, count))
+
+    places = {cut: int(np.prod(shape[1:])) for cut, shape in shapes.items()}
+    return {cut: tuple(draw(shape[0], places[cut]) for _ in range(DRAWS)) for cut, shape in shapes.items()}
 
 
-def gathered(
-    model: TransferModel, draw: Draw, images: ImageBatches, subject: Subject, reporter: Reporter = SILENT
-) -> dict[str, Floats]:
-    """(rows, channels) by cut."""
-    draw.begin()
-    parts: dict[str, list[Floats]] = {cut: [] for cut in draw.images}
-    for found in Pass(model, list(draw.images), images, subject.config, draw.reduce, reporter=reporter):
-        for cut, rows in found.items():
-            parts[cut].append(rows)
-    return {cut: np.concatenate(rows) for cut, rows in parts.items()}
+def _some(generator: np.random.Generator, of: int, count: int) -> NDArray[np.int64]:
+    return np.sort(generator.permutation(of)[:count]).astype(np.int64)
+
+
+def gathered(subject: Subject, model: TransferModel, taken: Mapping[str, Sequence[Sample]]) -> dict[str, list[Floats]]:
+    """(rows, channels) of each sample by cut, of the images on which networks are compared."""
+    rows = subject.seen
+    images = ImageBatches(subject.prepared, subject.prepared.shown(rows), subject.config.preprocess)
+    parts: dict[str, list[list[Floats]]] = {cut: [[] for _ in own] for cut, own in taken.items()}
+    begun = dict.fromkeys(taken, 0)
+
+    def reduce(cut: str, features: Tensor) -> None:
+        for part, sample in zip(parts[cut], taken[cut], strict=True):
+            part.append(sample.of(features, begun[cut]))
+        begun[cut] += len(features)
+
+    for _nothing in Pass(model, list(taken), images, subject.config, reduce, reporter=subject.reporter):
+        pass
+    return {cut: [np.concatenate(part) for part in lists] for cut, lists in parts.items()}
 
 
 def mean_cca(x: NDArray[np.floating], y: NDArray[np.floating]) -> float:
@@ -105,22 +114,19 @@ def look(subject: Subject) -> Finding:
 
 
 def _values(subject: Subject) -> tuple[dict[str, list[float]], dict[str, list[float]], dict[str, int]]:
-    shapes, available = shapes_at(subject.trained, subject.cuts), subject.seen
-    models = [subject.start, subject.trained, *unrelated(subject.run)]
-    own: dict[str, list[float]] = {cut: [] for cut in subject.cuts}
-    null: dict[str, list[float]] = {cut: [] for cut in subject.cuts}
-    rows = dict.fromkeys(subject.cuts, 0)
-    for number in range(DRAWS):
-        generator = np.random.default_rng((subject.asked.seed, number))
-        draw = drawn(shapes, len(available), generator)
-        order = generator.permutation(available)[: max(draw.images.values())]
-        images = ImageBatches(subject.prepared, subject.prepared.shown(order), subject.config.preprocess)
-        before, after, one, another = (gathered(model, draw, images, subject, subject.reporter) for model in models)
-        for cut in subject.cuts:
-            own[cut].append(mean_cca(before[cut], after[cut]))
-            null[cut].append(mean_cca(one[cut], another[cut]))
-            rows[cut] = len(before[cut])
+    taken = samples(shapes_at(subject.trained, subject.cuts), len(subject.seen), subject.asked.seed)
+    own, rows = _compared(subject, subject.start, subject.trained, taken)
+    null, _same = _compared(subject, *unrelated(subject.run), taken)
     return own, null, rows
+
+
+def _compared(
+    subject: Subject, first: TransferModel, second: TransferModel, taken: Mapping[str, Sequence[Sample]]
+) -> tuple[dict[str, list[float]], dict[str, int]]:
+    """Mean CCA of each sample, and the rows of one, by cut."""
+    one, other = gathered(subject, first, taken), gathered(subject, second, taken)
+    values = {cut: [mean_cca(x, y) for x, y in zip(one[cut], other[cut], strict=True)] for cut in taken}
+    return values, {cut: len(one[cut][0]) for cut in taken}
 
 
 def _sentence(series: Sequence[Series], cuts: Sequence[str]) -> str:

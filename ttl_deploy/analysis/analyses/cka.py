@@ -85,10 +85,10 @@ def _least(series: Sequence[Series]) -> float:
 def _maps(cuts: Sequence[str], across: Alignment, within: Alignment) -> Maps:
     names = tuple(cuts)
     maps = (
-        Map("before and after training", names, names, across.ratio_of_means),
-        Map("before and before", names, names, within.ratio_of_means),
+        Map("before and after training", names, names, across.ratio_of_means, "after training"),
+        Map("before and before", names, names, within.ratio_of_means, "before training"),
     )
-    return Maps(maps, across="second", upward="before training")
+    return Maps(maps, upward="before training")
 
 
 def _sentence(cuts: Sequence[str], diagonal: NDArray[np.float64]) -> str:
