@@ -66,6 +66,17 @@ def test_several_runs_have_a_folder_each_and_are_compared(trained: Path, run_cop
     whole(found)
 
 
+def test_two_runs_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    for place, count in (("a", 0), ("b", 1)):
+        (tmp_path / place).mkdir()
+        write_run(tmp_path / place / "run", ("healthy", "ill"), two_classes()[0], two_classes(seed=count)[1])
+    found = analyze([tmp_path / "a" / "run", tmp_path / "b" / "run"], what="agreement,convergence", out=tmp_path / "c")
+    (row,) = found.found["agreement"].tables[""].as_dicts()
+    assert (row["first"], row["second"]) == ("1-run", "2-run")
+    assert {row["run"] for row in found.found["convergence"].tables[""].as_dicts()} == {"1-run", "2-run"}
+    whole(found)
+
+
 def test_the_same_command_gives_the_same_numbers(trained: Path, pixel_cache: Path, tmp_path: Path) -> None:
     for name in ("a", "b"):
         analyze(trained, what=["svcca", "cca"], out=tmp_path / name, cache=pixel_cache, images=20, seed=3)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ttl_deploy.analysis.networks import start_of_run
-from ttl_deploy.data.prepared import Prepared
+from ttl_deploy.data.prepared import Prepared, read_split
 from ttl_deploy.progress import SILENT, Reporter
 from ttl_deploy.spec import TrainConfig
 from ttl_deploy.training.engine import Accelerator
@@ -52,11 +52,18 @@ class Subject:
         run: Finished.
         asked: How it is looked at.
         reporter: Told of long work.
+        alias: What it is called where another run has its name too; empty: its name.
     """
 
     run: Run
     asked: Asked = Asked()
     reporter: Reporter = SILENT
+    alias: str = ""
+
+    @property
+    def name(self) -> str:
+        """What it is called."""
+        return self.alias or self.run.name
 
     @cached_property
     def config(self) -> TrainConfig:
@@ -93,6 +100,11 @@ class Subject:
         backbone = BACKBONES.get(self.config.model.backbone).at(self.config.model.input.size)
         held = {unit.name for unit in self.trained.chain}
         return tuple((point.name, point.ends_block) for point in backbone.cut_points if point.name in held)
+
+    @cached_property
+    def test_side(self) -> dict[str, tuple[str, str]]:
+        """Label and content digest of the images of the test side, by id."""
+        return {row.id: (row.label, row.digest) for row in read_split(self.run.split) if row.side == "test"}
 
     @cached_property
     def predictions(self) -> Predictions:

@@ -14,7 +14,8 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 from numpy.typing import NDArray
 
 from ttl_deploy.analysis.finding import Curves, Grids, Lines, Maps, Panels, Series
@@ -55,12 +56,20 @@ def _lines(figure: Lines) -> Figure:
     axes.set_xticks(range(count), figure.places, rotation=60, ha="right", rotation_mode="anchor", fontsize=small)
     axes.set_xlim(-0.5, count - 0.5)
     if figure.logarithmic and any(value for series in figure.series for value in series.values):
-        axes.set_yscale("log")
+        _logarithmic(axes)
     if figure.span is not None:
         axes.set_ylim(*figure.span)
     axes.set_ylabel(figure.label)
     _legend(drawn, axes)
     return drawn
+
+
+def _logarithmic(axes: Axes) -> None:
+    """With numbers as text: a page's charts write no formulas."""
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
 
 
 @_drawn.register
@@ -104,7 +113,8 @@ def _maps(figure: Maps) -> Figure:
         shown = axes.imshow(one.values, vmin=0, vmax=1, cmap="viridis", origin="lower", interpolation="nearest")
         small = 7.0 if len(one.columns) > _CROWDED else 8.5
         axes.set_xticks(range(len(one.columns)), one.columns, rotation=60, ha="right", rotation_mode="anchor")
-        axes.set_yticks(range(len(one.rows)), one.rows)
+        said = axes is row[0] or one.rows != figure.maps[0].rows
+        axes.set_yticks(range(len(one.rows)), one.rows if said else [""] * len(one.rows))
         axes.tick_params(labelsize=small)
         axes.grid(False)
         axes.set_title(one.title, fontsize=10)
@@ -125,7 +135,8 @@ def _write(axes: Axes, values: NDArray[np.float64]) -> None:
 
 @_drawn.register
 def _grids(figure: Grids) -> Figure:
-    drawn = Figure(figsize=(4.2 * len(figure.grids), 4.5), dpi=_DPI, layout="constrained")
+    layout = ConstrainedLayoutEngine(wspace=0.06)
+    drawn = Figure(figsize=(4.4 * len(figure.grids), 4.5), dpi=_DPI, layout=layout)
     for axes, (title, pictures) in zip(
         drawn.subplots(1, len(figure.grids), squeeze=False)[0], figure.grids, strict=True
     ):

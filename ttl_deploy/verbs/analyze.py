@@ -107,7 +107,9 @@ def analyze(
     given = [runs] if isinstance(runs, str | Path) else runs
     if not given:
         raise BadInputError("no run to look at", fix="pass a folder made by `ttl-deploy train`")
-    subjects = [Subject(finished_run(Path(run)), asked, reporter) for run in given]
+    opened = [finished_run(Path(run)) for run in given]
+    names = _names([run.name for run in opened])
+    subjects = [Subject(run, asked, reporter, name) for run, name in zip(opened, names, strict=True)]
     jobs = _jobs(chosen or ANALYSES.names(), subjects)
     unfit = _unfit(jobs, tolerant=not chosen)
     with files.atomic_folder(place, overwrite=overwrite) as folder:
@@ -128,23 +130,19 @@ def _chosen(what: Sequence[str]) -> list[str]:
 
 
 def _jobs(names: Sequence[str], subjects: Sequence[Subject]) -> list[Job]:
-    folders = _folders(subjects)
     jobs = []
     for name in names:
         analysis = ANALYSES.get(name)
         if analysis.together:
             jobs.append(Job(name, analysis, tuple(subjects)))
         else:
-            pairs = zip(subjects, folders, strict=True)
-            jobs += [Job(name, analysis, (subject,), folder) for subject, folder in pairs]
+            several = len(subjects) > 1
+            jobs += [Job(name, analysis, (subject,), subject.name if several else "") for subject in subjects]
     return jobs
 
 
-def _folders(subjects: Sequence[Subject]) -> list[str]:
-    """A folder for each of several runs; numbered where two have one name."""
-    if len(subjects) == 1:
-        return [""]
-    names = [subject.run.name for subject in subjects]
+def _names(names: Sequence[str]) -> list[str]:
+    """A name for each of several runs; numbered where two have the same."""
     return [name if names.count(name) == 1 else f"{number}-{name}" for number, name in enumerate(names, 1)]
 
 
@@ -210,7 +208,7 @@ def _looked(job: Job) -> Finding:
         BadInputError: The runs allow no such number, as features that are all alike or not finite do.
     """
     first = job.subjects[0]
-    first.reporter.info(f"{job.name} of {', '.join(subject.run.name for subject in job.subjects)}")
+    first.reporter.info(f"{job.name} of {', '.join(subject.name for subject in job.subjects)}")
     try:
         return job.analysis.look(job.subjects)
     except ValueError as error:
@@ -247,9 +245,9 @@ def _named(name: str, part: str, ending: str) -> str:
 
 def _page(jobs: Sequence[Job], told: dict[str, Told], subjects: Sequence[Subject]) -> str:
     asked = subjects[0].asked
-    names = ", ".join(subject.run.name for subject in subjects)
+    names = ", ".join(subject.name for subject in subjects)
     facts = [
-        *(f"{subject.run.name}: {subject.run.config.model.backbone}, {_kept(subject)}" for subject in subjects),
+        *(f"{subject.name}: {subject.run.config.model.backbone}, {_kept(subject)}" for subject in subjects),
         f"At most {asked.images} images of a side or of a comparison, drawn with seed {asked.seed}.",
         f"ttl-deploy {__version__} on {hardware.describe().name}: `ttl-deploy {shlex.join(sys.argv[1:])}`",
     ]

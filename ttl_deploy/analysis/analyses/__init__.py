@@ -35,9 +35,8 @@ def _several(subjects: Sequence[Subject]) -> None:
 def _same_side(subjects: Sequence[Subject]) -> None:
     first, *others = subjects
     for subject in others:
-        same = set(subject.predictions.ids) == set(first.predictions.ids)
-        if not same or subject.run.config.model.classes != first.run.config.model.classes:
-            what = f"has another test side than {first.run.name}, or other classes"
+        if subject.test_side != first.test_side or subject.run.config.model.classes != first.run.config.model.classes:
+            what = f"has another test side than {first.name}, or other classes"
             raise BadInputError(what, where=subject.run.folder, fix="pass runs of one division of the same data")
 
 

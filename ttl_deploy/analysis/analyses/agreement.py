@@ -42,7 +42,7 @@ def look(subjects: Sequence[Subject]) -> Finding:
     equal = np.array([[float((a == b).mean()) for b, _l in told] for a, _k in told])
     chance = np.array([[independent(a, b) for b in accuracies] for a in accuracies])
     np.fill_diagonal(chance, 1.0)
-    names = tuple(subject.run.name for subject in subjects)
+    names = tuple(subject.name for subject in subjects)
     pairs = list(itertools.combinations(range(count), 2))
     rows = [(names[i], names[k], equal[i, k], chance[i, k], accuracies[i], accuracies[k]) for i, k in pairs]
     least = min(pairs, key=lambda pair: equal[pair])

@@ -116,7 +116,8 @@ def look(subject: Subject) -> Finding:
 def _values(subject: Subject) -> tuple[dict[str, list[float]], dict[str, list[float]], dict[str, int]]:
     taken = samples(shapes_at(subject.trained, subject.cuts), len(subject.seen), subject.asked.seed)
     own, rows = _compared(subject, subject.start, subject.trained, taken)
-    null, _same = _compared(subject, *unrelated(subject.run), taken)
+    one, another = unrelated(subject.run)
+    null, _same = _compared(subject, one, another, taken)
     return own, null, rows
 
 

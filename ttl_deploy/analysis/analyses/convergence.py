@@ -38,28 +38,28 @@ def steps_of(subject: Subject) -> int | None:
 
 def look(subjects: Sequence[Subject]) -> Finding:
     """The speed-up is of epochs, against the first run; a rate that falls over the epochs decides part of it."""
-    metrics = {subject.run.name: monitored(subject) for subject in subjects}
+    metrics = {subject.name: monitored(subject) for subject in subjects}
     columns = ("run", "metric", "threshold", "value", "epochs", "steps", "epochs_trained", "speed_up")
     rows: list[tuple[object, ...]] = []
     for name, metric, thresholds in _asked(subjects, metrics):
-        reached = [first_reached(_values(subject, metric), thresholds[subject.run.name]) for subject in subjects]
+        reached = [first_reached(_values(subject, metric), thresholds[subject.name]) for subject in subjects]
         for subject, epochs in zip(subjects, reached, strict=True):
             steps, base = steps_of(subject), reached[0]
             done = None if epochs is None or steps is None else epochs * steps
             faster = None if epochs is None or base is None else base / epochs
             count = len(subject.run.history())
-            rows.append((subject.run.name, metric, name, thresholds[subject.run.name], epochs, done, count, faster))
+            rows.append((subject.name, metric, name, thresholds[subject.name], epochs, done, count, faster))
     return Finding(_sentence(rows, subjects), {"": Table.of(columns, rows)}, {"": _curves(subjects, metrics)})
 
 
 def _asked(subjects: Sequence[Subject], metrics: Mapping[str, str]) -> list[tuple[str, str, dict[str, float]]]:
     """(words, metric, threshold by run); a metric that the runs do not share gives no threshold."""
-    found, names = [], [subject.run.name for subject in subjects]
+    found, names = [], [subject.name for subject in subjects]
     if all(any(value is not None for value in _values(subject, AUROC)) for subject in subjects):
         found.append((f"{ENOUGH:.0%} AUROC", AUROC, dict.fromkeys(names, ENOUGH)))
     if len(set(metrics.values())) == 1:
         metric = metrics[names[0]]
-        bests = {subject.run.name: _best(subject, metric) for subject in subjects}
+        bests = {subject.name: _best(subject, metric) for subject in subjects}
         found.append((f"{SHARE:.0%} of its best", metric, {name: SHARE * best for name, best in bests.items()}))
         if len(subjects) > 1:
             found.append((f"{SHARE:.0%} of the best of all", metric, dict.fromkeys(names, SHARE * max(bests.values()))))
@@ -77,8 +77,8 @@ def _best(subject: Subject, metric: str) -> float:
 def _curves(subjects: Sequence[Subject], metrics: Mapping[str, str]) -> Curves:
     series = []
     for subject in subjects:
-        values = _values(subject, metrics[subject.run.name])
-        series.append((Series.of(subject.run.name, values), tuple(float(k) for k in range(1, len(values) + 1))))
+        values = _values(subject, metrics[subject.name])
+        series.append((Series.of(subject.name, values), tuple(float(k) for k in range(1, len(values) + 1))))
     words = " or ".join(dict.fromkeys(metrics.values()))
     levels = {f"{ENOUGH:.0%}": ENOUGH} if words == AUROC else {}
     return Curves(tuple(series), "epoch", f"{words} on the validation side", levels)

@@ -29,7 +29,7 @@ def distance(before: nn.Module, after: nn.Module) -> tuple[float, int]:
     """Mean over the tensors of ||w - w0||_2 / number of elements, NaN of none; and how many tensors there are."""
     old, new = weights(before), weights(after)
     with torch.no_grad():
-        each = [float((new[name].double() - old[name].double()).norm()) / old[name].numel() for name in old]
+        each = [float((new[name].cpu().double() - old[name].cpu().double()).norm()) / old[name].numel() for name in old]
     return (float(np.mean(each)) if each else float("nan")), len(each)
 
 

@@ -29,7 +29,11 @@ def look(subject: Subject) -> Finding:
         found = probe(train, images.labels[fitted], groups, test, subject.run.task, seed=subject.asked.seed)
         return scores(subject, judged, found)
 
-    found = {cut: scored(known[cut], asked[cut]) for cut in subject.cuts}
+    found = {}
+    with subject.reporter.task("linear probes", len(subject.cuts)) as advance:
+        for cut in subject.cuts:
+            found[cut] = scored(known[cut], asked[cut])
+            advance(1, cut)
     metric, metrics = subject.run.task.SELECTS, subject.run.task.METRICS
     values = {cut: one[metric] for cut, one in found.items()}
     best, top = max(values, key=lambda cut: values[cut]), subject.cuts[-1]
