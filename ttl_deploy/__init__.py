@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ttl_deploy.artifact import open_artifact, sign
     from ttl_deploy.spec import Bounds, Data, Model, Placement, Protocol, Reading, Scenario, Stream, Table, Trust
     from ttl_deploy.training.run import open_run
+    from ttl_deploy.verbs.analyze import analyze
     from ttl_deploy.verbs.bench import bench
     from ttl_deploy.verbs.ceiling import ceiling
     from ttl_deploy.verbs.compare import compare
@@ -37,6 +38,7 @@ __all__ = [
     "Stream",
     "Table",
     "Trust",
+    "analyze",
     "bench",
     "ceiling",
     "compare",

@@ -18,7 +18,9 @@ from ttl_deploy.cli.main import run
 from ttl_deploy.errors import StorageError
 
 WORK = ("train", "search", "export", "verify", "bench", "predict", "serve")
-COMMANDS = (*WORK, "report", "compare", "ceiling", "gate", "paper", "cuts", "doctor", "sign", "synthetic", "quickstart")
+MEASURES = ("report", "analyze", "compare", "ceiling", "gate", "paper")
+OTHERS = (*MEASURES, "cuts", "doctor", "sign", "synthetic", "quickstart")
+COMMANDS = (*WORK, *OTHERS)
 HEAVY = ("torch", "numpy", "fastapi", "pydicom", "onnx", "onnxruntime", "openvino", "sklearn", "matplotlib", "PIL")
 
 

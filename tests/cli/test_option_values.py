@@ -64,6 +64,7 @@ def refused(
         "quickstart": ["--keep", out],
         "report": [str(trained), "--out", f"{out}.html"],
         "sign": [artifact],
+        "analyze": [str(trained), "--out", out],
     }
 
     def reached(*_: object, **__: object) -> None:

@@ -49,6 +49,14 @@ def probe(
     return np.stack([_of_label(train, column, groups, test, seed) for column in labels.T], axis=1)
 
 
+def probing(labels: NDArray[np.int64], groups: Sequence[str]) -> bool:
+    """Whether there is a fold in which `probe` can be fitted; labels of images that may have several can always be."""
+    if labels.ndim > 1:
+        return True
+    sides = [set(np.asarray(groups)[labels == label].tolist()) for label in np.unique(labels)]
+    return len(sides) > 1 and min(map(len, sides)) >= _FOLDS
+
+
 def _of_label(
     train: NDArray[np.floating],
     column: NDArray[np.int64],

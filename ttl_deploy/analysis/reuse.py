@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ttl_deploy.analysis.svcca import components, random_coefficients, svcca
 from ttl_deploy.spec.strategies import REUSE_ENDS
 
 ROWS_PER_COMPONENT = 3
@@ -63,6 +64,25 @@ class Reuse:
     def tells(self) -> bool:
         """Whether there are images enough to tell reuse from none."""
         return self.rows >= ROWS_PER_COMPONENT * self.components
+
+
+def reuse_of(cut: str, features: Sequence[NDArray[np.float32]], seed: int) -> Reuse:
+    """The comparison at a cut.
+
+    Args:
+        cut: Its name.
+        features: (images, channels) before and after training, and of two unrelated networks; see `sampled_features`.
+        seed: Of the Gaussian features.
+    """
+    before, after, one, another = features
+    return Reuse(
+        cut=cut,
+        coefficients=tuple(svcca(before, after).tolist()),
+        unrelated=tuple(svcca(one, another).tolist()),
+        gaussian=tuple(random_coefficients(len(before), (before.shape[1], after.shape[1]), seed=seed).tolist()),
+        rows=len(before),
+        components=max(components(each) for each in features),
+    )
 
 
 def overlap(coefficients: NDArray[np.float64], random: NDArray[np.float64]) -> float:

@@ -6,36 +6,30 @@ import contextlib
 import itertools
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from ttl_deploy import files
 from ttl_deploy.analysis.features import pooled_features, sampled_features
+from ttl_deploy.analysis.networks import UNRELATED, unrelated
 from ttl_deploy.analysis.probe import probe
-from ttl_deploy.analysis.reuse import Reuse
-from ttl_deploy.analysis.svcca import components, random_coefficients, svcca
+from ttl_deploy.analysis.reuse import Reuse, reuse_of
 from ttl_deploy.complexity import count
 from ttl_deploy.cut_search.candidates import weightless
 from ttl_deploy.cut_search.score import metric_of
 from ttl_deploy.cut_search.trial import limited_threads, patients_of
 from ttl_deploy.data.prepared import read_split
-from ttl_deploy.data.torch_data import mix_seeds
 from ttl_deploy.documents import read_json
 from ttl_deploy.spec import Record
-from ttl_deploy.training.run import Run, open_run, run_data
+from ttl_deploy.training.run import open_run, run_data
 from ttl_deploy.training.train import load_model, starting_model
-from ttl_deploy.transfer import TransferModel, build
 
 _MOST_IMAGES = 8000
 """SVCCA looks at one place of each image; so many are several times the channels of the widest networks' top."""
-
-_UNRELATED = (101, 102)
-"""Seeds of the two random networks, added to the run's."""
 
 
 class ProbeRecord(Record):
@@ -133,7 +127,7 @@ def _work(inquiry: Inquiry) -> float:
     """Of the whole network's passes: one over training and validation images, or one in each of four networks."""
     run = open_run(inquiry.run)
     images = sum(row.side != "test" for row in read_split(run.split))
-    networks = 1 if inquiry.kind == "probes" else 2 + len(_UNRELATED)
+    networks = 1 if inquiry.kind == "probes" else 2 + len(UNRELATED)
     macs = count(weightless(run.config.model), run.config.model.input_shape).macs
     return float(networks * min(images, _MOST_IMAGES if networks > 1 else images) * macs)
 
@@ -165,7 +159,7 @@ def _reuses(inquiry: Inquiry) -> tuple[ReuseRecord, ...]:
     rows = np.flatnonzero(prepared.sides != "test")
     if len(rows) > _MOST_IMAGES:
         rows = np.sort(np.random.default_rng(run.config.seed).choice(rows, _MOST_IMAGES, replace=False))
-    models = [starting_model(run), load_model(run), *(_random_model(run, seed) for seed in _UNRELATED)]
+    models = [starting_model(run), load_model(run), *unrelated(run)]
     found = []
     for _block, group in itertools.groupby(zip(inquiry.blocks, inquiry.cuts, strict=True), key=lambda pair: pair[0]):
         cuts = [cut for _number, cut in group]
@@ -176,18 +170,4 @@ def _reuses(inquiry: Inquiry) -> tuple[ReuseRecord, ...]:
 
 def _reuse(cut: str, features: Sequence[NDArray[np.float32]], seed: int) -> ReuseRecord:
     """Of the features at a cut before and after training, and of two unrelated networks."""
-    before, after, one, another = features
-    return ReuseRecord(
-        cut=cut,
-        coefficients=tuple(svcca(before, after).tolist()),
-        unrelated=tuple(svcca(one, another).tolist()),
-        gaussian=tuple(random_coefficients(len(before), (before.shape[1], after.shape[1]), seed=seed).tolist()),
-        rows=len(before),
-        components=max(components(each) for each in features),
-    )
-
-
-def _random_model(run: Run, seed: int) -> TransferModel:
-    """The run's network as drawn from another seed."""
-    torch.manual_seed(mix_seeds(run.config.seed, seed))
-    return build(run.config.model).eval()
+    return ReuseRecord(**asdict(reuse_of(cut, features, seed)))

@@ -58,7 +58,7 @@ def latency_chart(bars: Sequence[Bar], whole: str, small: str, title: str) -> by
     axes.spines[["top", "right"]].set_visible(False)
     axes.margins(x=0.15)
     _legend(axes, whole, small)
-    return _png(figure)
+    return png(figure)
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ def pareto_chart(panels: Sequence[tuple[str, Sequence[Point]]], metric: str) -> 
         axes.margins(x=0.12, y=0.12)
     figure.axes[0].set_ylabel(metric)
     _candidate_legend(figure)
-    return _png(figure)
+    return png(figure)
 
 
 def _candidate(axes: Axes, point: Point) -> None:
@@ -168,7 +168,7 @@ def roc_chart(curves: Sequence[tuple[str, NDArray[np.float64], NDArray[np.float6
     axes.set_aspect("equal")
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, loc="lower right", fontsize=9)
-    return _png(figure)
+    return png(figure)
 
 
 def image_grid(rows: Sequence[tuple[str, NDArray[np.uint8]]]) -> bytes:
@@ -187,7 +187,7 @@ def image_grid(rows: Sequence[tuple[str, NDArray[np.uint8]]]) -> bytes:
             axes.set_xticks([])
             axes.set_yticks([])
         line[0].set_ylabel(name, fontsize=9)
-    return _png(figure)
+    return png(figure)
 
 
 def _legend(axes: Axes, whole: str, small: str) -> None:
@@ -197,7 +197,8 @@ def _legend(axes: Axes, whole: str, small: str) -> None:
     axes.legend(handles=handles, frameon=False, loc="lower right", fontsize=9)
 
 
-def _png(figure: Figure) -> bytes:
+def png(figure: Figure) -> bytes:
+    """A figure's bytes; the same figure gives the same."""
     buffer = io.BytesIO()
     FigureCanvasAgg(figure)
     figure.savefig(buffer, format="png", metadata={"Software": "ttl-deploy"})

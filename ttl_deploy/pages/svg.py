@@ -24,7 +24,7 @@ STYLES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)), (0, (3, 3)
 """Of series too, for who sees no colours or prints in grey."""
 
 _NOTHING = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-_STYLE: dict[Any, Any] = {
+STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "text.parse_math": False,
     "font.family": "sans-serif",
@@ -40,6 +40,7 @@ _STYLE: dict[Any, Any] = {
     "lines.linewidth": 1.8,
     **dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), INK),
 }
+"""Of matplotlib, for every chart of a page."""
 
 
 def drawn(name: str, size: tuple[float, float], draw: Callable[[Figure], None]) -> str:
@@ -50,7 +51,7 @@ def drawn(name: str, size: tuple[float, float], draw: Callable[[Figure], None]) 
         size: Inches, in which a letter is as large as in a text.
         draw: Fills the figure.
     """
-    with mpl.rc_context({**_STYLE, "svg.hashsalt": name}):
+    with mpl.rc_context({**STYLE, "svg.hashsalt": name}):
         figure = Figure(figsize=size, layout="constrained", facecolor="none")
         FigureCanvasSVG(figure)
         draw(figure)

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 from lightning_fabric import Fabric
+from numpy.typing import NDArray
 
 from ttl_deploy import __version__, files, hardware
 from ttl_deploy.complexity import count
@@ -379,9 +380,23 @@ def starting_model(run: Run) -> TransferModel:
     return model.eval()
 
 
-def predict_fp32(model: TransferModel, prepared: Prepared, side: str, config: TrainConfig) -> Predictions:
-    """What is said of one side in fp32, whatever precision it was trained in: this is the model that gets exported."""
-    indices = prepared.indices(side)
+def predict_fp32(
+    model: TransferModel,
+    prepared: Prepared,
+    side: str,
+    config: TrainConfig,
+    indices: NDArray[np.int64] | None = None,
+) -> Predictions:
+    """What is said of one side in fp32, whatever precision it was trained in: this is the model that gets exported.
+
+    Args:
+        model: Says it.
+        prepared: The images.
+        side: Of the division.
+        config: Preprocessing, batch size and device.
+        indices: Which images of the side; None: all.
+    """
+    indices = prepared.indices(side) if indices is None else indices
     images = ImageBatches(prepared, prepared.inputs(indices), config.preprocess)
     fabric = Fabric(accelerator=config.accelerator, devices=1, precision="32-true")
     module = fabric.setup_module(model)
