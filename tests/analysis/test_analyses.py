@@ -170,7 +170,7 @@ def test_cca_takes_as_many_images_as_have_so_many_positions_and_the_same_channel
         for sample, rows in zip(own["layer1.0"], kept, strict=True):
             whole = features(model, batch_of(subject, subject.seen[sample.images]), "layer1.0")
             flat = whole[:, sample.channels].permute(0, 2, 3, 1).reshape(-1, len(sample.channels))
-            assert rows == pytest.approx(flat.numpy(), abs=1e-4)
+            assert np.allclose(rows, flat.numpy(), atol=1e-4)
 
 
 def test_mean_cca_sees_no_invertible_map_and_tells_where_rows_are_too_few() -> None:
