@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ttl_deploy.pages import curves, exported, figures, origin
+from ttl_deploy.pages import curves, exported, figures, looks, origin
 from ttl_deploy.pages.document import Figure, Section, Table
 from ttl_deploy.pages.subgroups import subgroups
 from ttl_deploy.pages.subject import Evidence, Subject
@@ -64,6 +64,7 @@ def sections(
         yield from origin.paper(evidence, level)
         yield origin.data(evidence, level)
         yield origin.training(evidence, prefix, level)
+    yield from looks.section(subject.looks, "What training did to its layers", prefix, level)
     yield origin.machines(subject, level)
 
 

@@ -15,6 +15,7 @@ from ttl_deploy.artifact import MANIFEST, Artifact, open_artifact
 from ttl_deploy.data.prepared import SplitRow, read_split
 from ttl_deploy.errors import BadInputError, IntegrityError, TtlDeployError
 from ttl_deploy.pages.curves import accuracy
+from ttl_deploy.pages.looks import Look
 from ttl_deploy.pages.speeds import Speed
 from ttl_deploy.parity.evidence import refuse_other_run, unrecorded
 from ttl_deploy.parity.verify import source_folder
@@ -97,6 +98,7 @@ class Subject:
         evidence: Of its run; None where only an artifact is there.
         exports: The artifacts.
         speeds: What was measured of it, and of the whole network beside it.
+        looks: What was found of it by analysis.
     """
 
     name: str
@@ -107,6 +109,7 @@ class Subject:
     evidence: Evidence | None
     exports: tuple[Export, ...] = ()
     speeds: tuple[Speed, ...] = ()
+    looks: tuple[Look, ...] = ()
 
     @cached_property
     def task(self) -> Task:
@@ -129,6 +132,16 @@ class Subject:
         own = [row for row in speeds if row.role == "own" and self._is_of(row)]
         whole = [row for row in speeds if row.role != "own" and row.model.startswith(f"{self.spec.backbone} ")]
         return replace(self, speeds=(*self.speeds, *own, *whole)) if own else self
+
+    @property
+    def weights(self) -> str | None:
+        """SHA-256 of the run's weights; None where only an artifact is there."""
+        return None if self.evidence is None else self.evidence.record.weights_sha256
+
+    def with_looks(self, looks: Sequence[Look]) -> Subject:
+        """With the analyses of this very model alone."""
+        own = tuple(look for look in looks if look.found.weights == (self.weights,))
+        return replace(self, looks=(*self.looks, *own))
 
     def _is_of(self, row: Speed) -> bool:
         return (row.model, row.parameters, row.macs) == (self.words, self.parameters, self.macs)

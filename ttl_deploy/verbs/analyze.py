@@ -19,13 +19,13 @@ from ttl_deploy.analysis.finding import Finding
 from ttl_deploy.analysis.subject import IMAGES, Asked, Subject
 from ttl_deploy.errors import BadInputError, StorageError, TtlDeployError
 from ttl_deploy.pages.analysed import Told, page, picture
+from ttl_deploy.pages.looks import PAGE
 from ttl_deploy.progress import SILENT, Reporter
 from ttl_deploy.training.engine import resolve_device
 from ttl_deploy.training.run import finished_run
 
 OUT = Path("analysis")
 ALL = "all"
-PAGE = "analysis.md"
 
 
 @dataclass(frozen=True)
@@ -222,21 +222,29 @@ def _files(folder: Path, job: Job, finding: Finding) -> Told:
     tables = {_named(job.name, part, "csv"): table for part, table in finding.tables.items()}
     for file, table in tables.items():
         files.write_text(inside / file, "".join(map(files.csv_row, (table.columns, *table.rows))))
+    pictures = {_named(job.name, part, "png"): picture(figure) for part, figure in finding.figures.items()}
     record = {
         "analysis": job.name,
         "runs": [str(subject.run.folder) for subject in job.subjects],
+        "weights": [subject.run.metrics()["weights_sha256"] for subject in job.subjects],
+        "pictures": {name: _numbers_of(name, list(tables)) for name in pictures},
         "sentence": finding.sentence,
         "seed": job.subjects[0].asked.seed,
         **finding.facts,
         "tables": {file.removesuffix(".csv"): table.as_dicts() for file, table in tables.items()},
     }
     files.write_json(inside / f"{job.name}.json", record)
-    pictures = {_named(job.name, part, "png"): picture(figure) for part, figure in finding.figures.items()}
     for file, content in pictures.items():
         files.write_bytes(inside / file, content)
     before = f"{job.folder}/" if job.folder else ""
     numbers = (*tables, f"{job.name}.json")
     return Told(job.name, finding.sentence, tuple(before + f for f in pictures), tuple(before + f for f in numbers))
+
+
+def _numbers_of(picture: str, tables: Sequence[str]) -> str:
+    """The table of a picture's name, else the analysis' first."""
+    own = str(Path(picture).with_suffix(".csv"))
+    return own if own in tables else tables[0]
 
 
 def _named(name: str, part: str, ending: str) -> str:

@@ -18,6 +18,7 @@ from ttl_deploy.artifact import MANIFEST
 from ttl_deploy.errors import BadInputError
 from ttl_deploy.pages import answer, comparison, model_report
 from ttl_deploy.pages.document import Document, Section, to_markdown, to_page
+from ttl_deploy.pages.looks import Look, is_analysis, read_looks, section
 from ttl_deploy.pages.speeds import Speed, read_speeds
 from ttl_deploy.pages.subject import Subject, merged, subjects_at
 from ttl_deploy.progress import SILENT, Reporter
@@ -65,8 +66,8 @@ def report(
     """Writes the report.
 
     Args:
-        paths: Folders of runs or artifacts, folders of those, and files of `ttl-deploy bench --out`, whose latencies
-            are told of the models that they are of.
+        paths: Folders of runs or artifacts, folders of those, and files of `ttl-deploy bench --out` and folders of
+            `ttl-deploy analyze`, whose latencies and analyses are told of the models that they are of.
         out: The file: a page that needs nothing else where it ends in `.html`, Markdown where it ends in `.md`.
         subgroup: Columns of the table that the runs were read from, each of which divides their test side.
         data: Where that table is now, or the folder that it lies in; None: where it was.
@@ -82,10 +83,12 @@ def report(
     write = _writer(place)
     files.refuse_existing(place, overwrite=overwrite)
     given = [Path(path) for path in ([paths] if isinstance(paths, str | Path) else paths)]
-    subjects = _subjects(given, reporter)
+    looked = [path for path in given if is_analysis(path)]
+    subjects = _subjects([path for path in given if path not in looked], reporter)
+    subjects, between = _with_looks(subjects, looked)
     _refuse_idle(subjects, subgroup, data)
     asked = {"subgroup": tuple(subgroup), "data": files.as_path(data)}
-    document, text = _fitting(subjects, asked, write)
+    document, text = _fitting(subjects, between, asked, write)
     files.write_text(place, text)
     return Reported(place, document.lead, tuple(subjects))
 
@@ -117,6 +120,19 @@ def _with_speeds(subjects: Sequence[Subject], path: Path, speeds: Sequence[Speed
     return told
 
 
+def _with_looks(subjects: Sequence[Subject], folders: Sequence[Path]) -> tuple[list[Subject], list[Look]]:
+    """The models with what was found of each, and what was found of several of them together."""
+    told, between, known = list(subjects), list[Look](), {subject.weights for subject in subjects}
+    for folder in folders:
+        looks = read_looks(folder)
+        if not any(set(look.found.weights) <= known for look in looks):
+            way_out = "pass the runs that were analysed, or analyse these again"
+            raise BadInputError("looked at none of these models", where=folder, fix=way_out)
+        told = [subject.with_looks(looks) for subject in told]
+        between += [look for look in looks if len(look.found.weights) > 1 and set(look.found.weights) <= known]
+    return told, between
+
+
 def _refuse_idle(subjects: Sequence[Subject], subgroup: Sequence[str], data: str | Path | None) -> None:
     """What was said and would change nothing."""
     if data is not None and not subgroup:
@@ -126,26 +142,26 @@ def _refuse_idle(subjects: Sequence[Subject], subgroup: Sequence[str], data: str
 
 
 def _fitting(
-    subjects: Sequence[Subject], asked: dict[str, Any], write: Callable[[Document], str]
+    subjects: Sequence[Subject], between: Sequence[Look], asked: dict[str, Any], write: Callable[[Document], str]
 ) -> tuple[Document, str]:
     """The document with as many models told as a file may have, and its text."""
     told = min(MOST_TOLD, len(subjects))
     while True:
-        document = _document(subjects, asked, told)
+        document = _document(subjects, between, asked, told)
         text = write(document)
         if told == 1 or len(text) <= LARGEST:
             return document, text
         told //= 2
 
 
-def _document(subjects: Sequence[Subject], asked: dict[str, Any], most: int) -> Document:
+def _document(subjects: Sequence[Subject], between: Sequence[Look], asked: dict[str, Any], most: int) -> Document:
     one = subjects[0] if len(subjects) == 1 else None
     return Document(
         title=f"{one.name}: {one.words}" if one else f"{len(subjects)} models",
         lead=answer.lead(one) if one else comparison.lead(subjects),
         command="ttl-deploy " + shlex.join(sys.argv[1:]) if sys.argv[1:] else "ttl-deploy report",
         facts=f"ttl-deploy {__version__}, from the files of the runs and artifacts alone",
-        sections=_of_one(one, asked) if one else _of_several(subjects, asked, most),
+        sections=_of_one(one, asked) if one else _of_several(subjects, between, asked, most),
         cards=tuple(answer.cards(one)) if one else (),
     )
 
@@ -154,13 +170,16 @@ def _of_one(subject: Subject, asked: dict[str, Any]) -> tuple[Section, ...]:
     return tuple(model_report.sections(subject, prefix="m1", level=2, **asked))
 
 
-def _of_several(subjects: Sequence[Subject], asked: dict[str, Any], most: int) -> tuple[Section, ...]:
+def _of_several(
+    subjects: Sequence[Subject], between: Sequence[Look], asked: dict[str, Any], most: int
+) -> tuple[Section, ...]:
     told = _told(subjects, most)
     parts = [comparison.comparison(subjects)]
     if len(told) < len(subjects):
         which = "most accurate is" if most == 1 else f"{most} most accurate are"
         note = f"The {which} told below; pass fewer to have the others told."
         parts[0] = replace(parts[0], paragraphs=(*parts[0].paragraphs, note))
+    parts += section(between, "How the models differ", "between", 2)
     for place, subject in told:
         parts.append(Section(f"{place}. {subject.name}", (answer.lead(subject),)))
         parts += model_report.sections(subject, prefix=f"m{place}", level=3, share=len(told), **asked)

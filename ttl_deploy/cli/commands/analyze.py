@@ -53,7 +53,8 @@ def run(
     An analysis that does not apply to a run is left out, with the reason; one that was named is refused before anything
     is computed.
     """
-    from ttl_deploy.verbs.analyze import ALL, PAGE, analyze
+    from ttl_deploy.pages.looks import PAGE
+    from ttl_deploy.verbs.analyze import ALL, analyze
 
     found = analyze(
         runs,

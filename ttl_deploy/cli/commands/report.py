@@ -18,7 +18,8 @@ def run(
     paths: Annotated[
         list[Path],
         typer.Argument(
-            help="Folders of runs or artifacts, folders of those, and files of ttl-deploy bench --out.",
+            help="Folders of runs or artifacts, folders of those, files of ttl-deploy bench --out, and folders of "
+            "ttl-deploy analyze.",
             metavar="RUN|ARTIFACT|FOLDER",
         ),
     ],

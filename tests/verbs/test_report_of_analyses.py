@@ -1,0 +1,76 @@
+"""What `analyze` found stands in the report of the very models that it looked at, and nowhere else."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from written_run import write_run
+
+from ttl_deploy.errors import BadInputError
+from ttl_deploy.training.run import finished_run
+from ttl_deploy.verbs.analyze import analyze
+from ttl_deploy.verbs.report import report
+
+
+@pytest.fixture(scope="module")
+def looked(trained: Path, pixel_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("looked") / "analysis"
+    return analyze(trained, what="convergence,filters", out=out, cache=pixel_cache).out
+
+
+@pytest.fixture
+def other(tmp_path: Path) -> Path:
+    """A run of other weights."""
+    labels = np.arange(40, dtype=np.int64) // 4 % 2
+    logits = np.random.default_rng(0).normal(size=(40, 2)).astype(np.float32)
+    return write_run(tmp_path / "other", ("a", "b"), labels, logits)
+
+
+def test_the_pictures_and_their_numbers_are_in_the_page(trained: Path, looked: Path, tmp_path: Path) -> None:
+    page = report([trained, looked], out=tmp_path / "page.html").out.read_text()
+    assert "What training did to its layers" in page
+    pictures = re.findall(r'<img alt="([^"]+)" src="data:image/png;base64,iVBOR', page)
+    assert pictures == ["convergence", "filters"]
+    record = json.loads((looked / "filters.json").read_text())
+    assert record["weights"] == [finished_run(trained).metrics()["weights_sha256"]]
+    words = report([trained, looked], out=tmp_path / "page.md").out.read_text()
+    assert record["sentence"] in words
+    assert (looked / "filters.csv").read_text().splitlines()[0] in words
+
+
+def test_what_is_of_several_models_is_told_once_of_them_all(
+    trained: Path, looked: Path, other: Path, tmp_path: Path
+) -> None:
+    both = tmp_path / "both"
+    shutil.copytree(looked, both)
+    record = json.loads((both / "filters.json").read_text())
+    weights = [finished_run(run).metrics()["weights_sha256"] for run in (trained, other)]
+    (both / "filters.json").write_text(json.dumps({**record, "weights": weights, "sentence": "both differ"}))
+    words = report([trained, other, both], out=tmp_path / "page.md").out.read_text()
+    assert words.index("How the models differ") < words.index("both differ")
+    assert words.count("both differ") == 1
+    assert "both differ" not in report([trained, both], out=tmp_path / "one.md").out.read_text()
+
+
+def test_an_analysis_of_other_models_is_refused(looked: Path, other: Path, tmp_path: Path) -> None:
+    with pytest.raises(BadInputError, match="analysis: looked at none of these models"):
+        report([other, looked], out=tmp_path / "page.html")
+
+
+@pytest.mark.parametrize("gone", ["filters.png", "filters.csv"])
+def test_a_file_that_is_gone_is_one_line(trained: Path, looked: Path, tmp_path: Path, gone: str) -> None:
+    folder = tmp_path / "analysis"
+    shutil.copytree(looked, folder)
+    (folder / gone).unlink()
+    with pytest.raises(BadInputError, match=f"filters.json: names a file that cannot be read: .*{gone}"):
+        report([trained, folder], out=tmp_path / "page.html")
+
+
+def test_a_folder_without_records_is_refused(trained: Path, tmp_path: Path) -> None:
+    (tmp_path / "analysis").mkdir()
+    (tmp_path / "analysis" / "analysis.md").touch()
+    with pytest.raises(BadInputError, match="holds no analysis"):
+        report([trained, tmp_path / "analysis"], out=tmp_path / "page.html")

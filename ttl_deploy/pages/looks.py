@@ -1,0 +1,102 @@
+"""What `ttl-deploy analyze` found, read back from its folder, as sections of a report. No torch."""
+
+from __future__ import annotations
+
+import base64
+import html
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import ConfigDict
+
+from ttl_deploy import documents
+from ttl_deploy.errors import BadInputError
+from ttl_deploy.pages.document import Figure, Section
+from ttl_deploy.spec import Record, read_record
+
+PAGE = "analysis.md"
+"""The page of an analysis' folder, by which it is known."""
+_AGAIN = "analyse again with `ttl-deploy analyze`"
+
+
+class Found(Record):
+    """The record of one analysis.
+
+    Attributes:
+        analysis: Its name.
+        sentence: What it shows.
+        weights: SHA-256 of the weights of the runs that it looked at.
+        pictures: Files beside the record, each with the file of its numbers.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    analysis: str
+    sentence: str
+    weights: tuple[str, ...]
+    pictures: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Look:
+    """An analysis with its files.
+
+    Attributes:
+        found: The record.
+        pictures: PNG by name.
+        numbers: CSV by the picture's name.
+    """
+
+    found: Found
+    pictures: dict[str, bytes]
+    numbers: dict[str, str]
+
+
+def is_analysis(path: Path) -> bool:
+    """Whether a path names what `ttl-deploy analyze` wrote."""
+    return (path / PAGE).is_file()
+
+
+def read_looks(folder: Path) -> tuple[Look, ...]:
+    """The analyses of a folder, of one run or of several.
+
+    Raises:
+        BadInputError: It holds none, or a file of one is gone.
+        DamagedError: A record is damaged.
+    """
+    found = tuple(map(_read, sorted((*folder.glob("*.json"), *folder.glob("*/*.json")))))
+    if not found:
+        raise BadInputError("holds no analysis", where=folder, fix=_AGAIN)
+    return found
+
+
+def _read(path: Path) -> Look:
+    found = read_record(Found, documents.read_object(path, "analysis", fix=_AGAIN), path, fix=_AGAIN)
+    try:
+        pictures = {_stem(name): (path.parent / name).read_bytes() for name in found.pictures}
+        numbers = {_stem(name): (path.parent / of).read_text("utf-8") for name, of in found.pictures.items()}
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInputError(f"names a file that cannot be read: {error}", where=path, fix=_AGAIN) from error
+    return Look(found, pictures, numbers)
+
+
+def _stem(name: str) -> str:
+    return Path(name).stem
+
+
+def section(looks: Sequence[Look], title: str, prefix: str, level: int) -> Iterator[Section]:
+    """What the analyses show, in one section; none where there are none."""
+    if looks:
+        bare = tuple(f"{look.found.analysis}: {look.found.sentence}" for look in looks if not look.pictures)
+        yield Section(title, bare, (), tuple(_figures(looks, prefix)), level=level)
+
+
+def _figures(looks: Sequence[Look], prefix: str) -> Iterator[Figure]:
+    for look in looks:
+        for place, (name, content) in enumerate(look.pictures.items()):
+            picture = (
+                f'<img alt="{html.escape(name)}" src="data:image/png;base64,{base64.b64encode(content).decode()}">'
+            )
+            says = f"Another picture of {look.found.analysis}." if place else look.found.sentence
+            yield Figure(f"{prefix}-{name}", name.replace("-", ", "), says, picture, look.numbers[name])
