@@ -18,7 +18,20 @@ from ttl_deploy.cli.main import run
 from ttl_deploy.errors import StorageError
 
 WORK = ("train", "search", "export", "verify", "bench", "predict", "serve")
-COMMANDS = (*WORK, "report", "compare", "ceiling", "gate", "paper", "cuts", "doctor", "sign", "synthetic", "quickstart")
+COMMANDS = (
+    *WORK,
+    "report",
+    "dossier",
+    "compare",
+    "ceiling",
+    "gate",
+    "paper",
+    "cuts",
+    "doctor",
+    "sign",
+    "synthetic",
+    "quickstart",
+)
 HEAVY = ("torch", "numpy", "fastapi", "pydicom", "onnx", "onnxruntime", "openvino", "sklearn", "matplotlib", "PIL")
 
 
