@@ -66,7 +66,7 @@ def test_an_option_may_repeat_the_file_and_not_contradict_it(path: Path) -> None
     refuse_other_bounds(Bounds(max_auroc_drop=0.01), file)
     with pytest.raises(BadInputError, match=r"--max-auroc-drop: contradicts .* says 0.01"):
         refuse_other_bounds(Bounds(max_auroc_drop=0.02), file)
-    with pytest.raises(BadInputError, match="--min-label-agreement: contradicts .* does not say it"):
+    with pytest.raises(BadInputError, match=r"--min-label-agreement: contradicts .* does not say it"):
         refuse_other_bounds(Bounds(min_label_agreement=0.5), file)
     with pytest.raises(BadInputError, match="--preset"):
         refuse_other_bounds(Bounds(preset="mlperf-99"), file)

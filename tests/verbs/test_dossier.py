@@ -22,7 +22,7 @@ from ttl_deploy.artifact import open_artifact, update_manifest
 from ttl_deploy.cli.main import run
 from ttl_deploy.errors import IntegrityError
 from ttl_deploy.pages.subject import subject_of_artifact
-from ttl_deploy.parity import compare
+from ttl_deploy.parity.compare import _BOUNDED, _criteria, against_bound
 from ttl_deploy.parity.verify import Check, verify
 from ttl_deploy.spec import Bounds, read_criteria
 from ttl_deploy.training.run import open_run, read_predictions
@@ -112,11 +112,11 @@ def test_size_and_cost_are_those_of_the_artifact(judge: Judge, trained: Path) ->
 
 
 def test_every_bound_has_a_measure_and_every_measure_a_bound(check: Check) -> None:
-    assert set(compare._BOUNDED) == set(Bounds.model_fields)
+    assert set(_BOUNDED) == set(Bounds.model_fields)
     bounds = Bounds().filled("fp32")
-    named = {measure for measures in compare._BOUNDED.values() for measure in measures}
-    assert {each.measure for each in compare._criteria(check.comparison, bounds)} <= named
-    (drop,) = compare.against_bound(check.comparison, bounds, "max_auroc_drop")
+    named = {measure for measures in _BOUNDED.values() for measure in measures}
+    assert {each.measure for each in _criteria(check.comparison, bounds)} <= named
+    (drop,) = against_bound(check.comparison, bounds, "max_auroc_drop")
     change = check.comparison.changes.auroc
     assert change.interval is not None and change.difference is not None
     assert drop.number == -change.difference
