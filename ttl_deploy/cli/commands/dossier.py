@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from ttl_deploy.cli import console
+from ttl_deploy.cli.criteria_table import print_criteria
 from ttl_deploy.cli.forms import form
 from ttl_deploy.cli.options import PixelCache
 from ttl_deploy.spec import Placement, Reading, Trust
@@ -54,7 +55,6 @@ def run(
     page and Markdown, the check, hashes of data, run and artifact, machine, versions, commands, the criteria and a bill
     of materials in CycloneDX 1.6. Needs the extra dossier, and with --sign-key the extra signing.
     """
-    from ttl_deploy.cli.commands.verify import print_acceptance
     from ttl_deploy.verbs.dossier import dossier
 
     made = dossier(
@@ -74,7 +74,7 @@ def run(
     if as_json:
         console.print_json(made.as_dict())
     else:
-        print_acceptance(made.acceptance)
+        print_criteria(made.acceptance)
         console.line(made.lead)
         console.line(f"dossier: {made.out}")
     return 0 if made.result in (("pass", "inconclusive") if allow_inconclusive else ("pass",)) else 1

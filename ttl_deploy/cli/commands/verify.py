@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ttl_deploy.cli import console
+from ttl_deploy.cli.criteria_table import print_criteria
 from ttl_deploy.cli.forms import form
 from ttl_deploy.cli.options import PixelCache
 from ttl_deploy.spec import Bounds, Placement, Reading, Trust
@@ -133,7 +134,7 @@ def run(
         console.print_json({**as_dict(result, location, accepted), "artifact": str(artifact)})
     else:
         _print(artifact, result, location, report)
-        print_acceptance(accepted)
+        print_criteria(accepted)
     allowed = ("pass", "inconclusive") if allow_inconclusive else ("pass",)
     return 0 if (result.verdict if accepted is None else accepted).result in allowed else 1
 
@@ -154,29 +155,6 @@ def _accepted(result: Check, fixed: CriteriaFile | None, shared: dict[str, Any])
     from ttl_deploy.verbs.acceptance import accept
 
     return accept(result, fixed, **{name: shared[name] for name in ("placement", "trust", "reporter")})
-
-
-def print_acceptance(found: Acceptance | None) -> None:
-    """The criteria as a table, and the answer; nothing where there are none."""
-    if found is None:
-        return
-    rows = [
-        (
-            row.criterion,
-            row.asked,
-            row.seen,
-            "{:.4f} to {:.4f}".format(*row.interval) if row.interval else "",
-            row.result,
-        )
-        for row in found.rows
-    ]
-    console.table(
-        f"criteria of {found.file}", ("criterion", "asked", "seen", "95 % interval", "result"), rows, right_from=5
-    )
-    for row in found.rows[1:]:
-        if row.result != "held":
-            console.line(f"{row.criterion} {row.result}: {row.why}")
-    console.line(f"criteria {found.lead}")
 
 
 def _locate(artifact: Path, result: Check, max_logit_difference: float | None, shared: dict[str, Any]) -> Location:
