@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
+from outlined import train_masks, write_pairs
 from sklearn.metrics import brier_score_loss, roc_auc_score
 
 from ttl_deploy import files, signing
@@ -260,3 +261,19 @@ def test_without_the_extra_one_line_says_how_to_get_it(
     assert run(command) == 2
     assert "pip install 'ttl-deploy[dossier]'" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_masks_are_held_against_the_drawn_ones(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "pairs").mkdir()
+    folder = train_masks(write_pairs(tmp_path / "pairs"), tmp_path / "masks")
+    run(["export", str(folder), "--out", str(folder / "onnx")])
+    recorded = json.loads((folder / "metrics.json").read_text())["test"]
+    criteria = tmp_path / "criteria.yaml"
+    criteria.write_text("by: value\nminimum: {dice: 0, auroc: 0}\nbounds: {max_dice_drop: 0.1}")
+    capsys.readouterr()
+    run(["dossier", str(folder / "onnx"), "--criteria", str(criteria), "--out", str(tmp_path / "out"), "--json"])
+    rows = {each["criterion"]: each for each in json.loads(capsys.readouterr().out)["criteria"]["rows"]}
+    assert float(rows["minimum.dice"]["seen"]) == pytest.approx(recorded["dice"], abs=1e-3)
+    assert rows["minimum.auroc"]["result"] == "cannot be judged"
+    assert "Dice" in rows["bounds.max_dice_drop"]["seen"]
+    assert "minimum.dice" in (tmp_path / "out" / "verify.html").read_text()
