@@ -30,7 +30,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name as canonical
 
 PROJECT = "ttl-deploy"
-EXTRAS = frozenset({"medical", "cluster", "quantise", "rtx", "serve"})
+EXTRAS = frozenset({"medical", "cluster", "quantise", "rtx", "serve", "dossier"})
 """All that the release offers but `trt`, whose packages depend on the GPU's driver and are not locked."""
 
 _SCHEMA = SchemaVersion.V1_6

@@ -18,7 +18,7 @@ from ttl_deploy.cli.main import run
 from ttl_deploy.errors import StorageError
 
 WORK = ("train", "search", "export", "verify", "bench", "predict", "serve")
-MEASURES = ("report", "analyze", "compare", "ceiling", "gate", "paper")
+MEASURES = ("report", "dossier", "analyze", "compare", "ceiling", "gate", "paper")
 OTHERS = (*MEASURES, "cuts", "doctor", "sign", "synthetic", "quickstart")
 COMMANDS = (*WORK, *OTHERS)
 HEAVY = ("torch", "numpy", "fastapi", "pydicom", "onnx", "onnxruntime", "openvino", "sklearn", "matplotlib", "PIL")

@@ -48,6 +48,8 @@ def refused(
 ) -> Any:
     """Runs a command with one more option; fails where it reads data, opens an engine or measures."""
     artifact, table, out = str(trained / "onnx-fp32"), str(synthetic / "labels.csv"), str(tmp_path / "out")
+    criteria = tmp_path / "criteria.yaml"
+    criteria.write_text("minimum: {auroc: 0.5}")
     network = ["--backbone", "resnet18", "--weights", "random", "--image-size", "32", "--out", out]
     given = {
         "train": [table, *network, "--cut", "layer1.0"],
@@ -63,6 +65,7 @@ def refused(
         "synthetic": [out],
         "quickstart": ["--keep", out],
         "report": [str(trained), "--out", f"{out}.html"],
+        "dossier": [artifact, "--criteria", str(criteria), "--out", out],
         "sign": [artifact],
         "analyze": [str(trained), "--out", out],
     }

@@ -46,6 +46,7 @@ CALLED_BY = {
     "ttl_deploy.parity.evidence": {"verify"},
     "ttl_deploy.prediction.masks": {"predict"},
     "ttl_deploy.parity.verify": {"verify"},
+    "ttl_deploy.pages.subgroups": {"report"},
     "ttl_deploy.runtime.native": RUNNING - {"export"},
     "ttl_deploy.runtime.ort": RUNNING,
     "ttl_deploy.runtime.ort_trt": RUNNING,

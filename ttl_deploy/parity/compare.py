@@ -265,6 +265,7 @@ class _Criterion:
     strain: float = 0.0
     within: bool = True
     needed: int | None = None
+    interval: tuple[float, float] | None = None
 
     def verdict(self, reason: str, within: bool, needed: int | None = None) -> Verdict:
         return Verdict(
@@ -276,6 +277,64 @@ class _Criterion:
             images_needed=needed,
             within=within,
         )
+
+
+_DROPS = tuple(f"{TITLES[name]} drop" for name in ("auroc", "auprc", KAPPA, "dice"))
+_BOUNDED: dict[str, tuple[str, ...]] = {
+    "preset": _DROPS,
+    "max_auroc_drop": (f"{TITLES['auroc']} drop",),
+    "max_auprc_drop": (f"{TITLES['auprc']} drop",),
+    "max_kappa_drop": (f"{TITLES[KAPPA]} drop",),
+    "max_dice_drop": (f"{TITLES['dice']} drop",),
+    "min_mask_overlap": ("mask overlap",),
+    "min_label_agreement": ("label agreement",),
+    "max_probability_difference": ("probability difference",),
+    "max_p99_difference": ("99th percentile",),
+    "max_mean_shift": ("mean shift",),
+    "max_scale_change": ("logit scale",),
+    "max_logit_offset": ("logit offset",),
+    "max_calibration_shift": ("calibration error shift", "Brier score rise"),
+    "max_logit_difference": ("logit difference",),
+    "max_typical_difference": ("rounding",),
+    "min_metric_ratio": _DROPS,
+}
+"""The measures that a bound is held against, by its name."""
+
+
+@dataclass(frozen=True)
+class Judged:
+    """One measure held against one bound.
+
+    Attributes:
+        measure: Which.
+        result: pass, fail or inconclusive.
+        number: What it came to; None where it cannot be had.
+        bound: What it was held against.
+        interval: 95 % interval of the number, where it is an estimate.
+        reason: One line.
+    """
+
+    measure: str
+    result: Result
+    number: float | None
+    bound: float
+    interval: tuple[float, float] | None
+    reason: str
+
+
+def against_bound(comparison: Comparison, bounds: Bounds, name: str) -> list[Judged]:
+    """What became of one bound; nothing where these images, or this task, have nothing that it bounds.
+
+    Args:
+        comparison: The facts.
+        bounds: All that is tolerated, with the defaults of the precision (`Bounds.filled`).
+        name: A field of `Bounds`.
+    """
+    return [
+        Judged(each.measure, each.result, each.number, each.bound, each.interval, each.reason)
+        for each in _criteria(comparison, bounds)
+        if each.measure in _BOUNDED[name]
+    ]
 
 
 def _most_needed(criteria: Sequence[_Criterion]) -> int | None:
@@ -417,14 +476,15 @@ def _moved(
     if way == "shift" and change.interval[0] < 0 < change.interval[1]:
         low = 0.0
     reason = f"{reason}, {way} {_range(low, high)} (at most {most:.4g})"
+    sure = (low, high)
     if high <= most + _EXACT:
-        return _Criterion(measure, "pass", number, most, reason, strain)
+        return _Criterion(measure, "pass", number, most, reason, strain, interval=sure)
     if low > most + _EXACT:
-        return _Criterion(measure, "fail", number, most, reason, strain, within=False)
+        return _Criterion(measure, "fail", number, most, reason, strain, within=False, interval=sure)
     within = inside or step > most
     needed = images_needed(images, number, high if inside else low, most)
     reason = f"{reason}: {_telling(needed)}, {images} are here"
-    return _Criterion(measure, "inconclusive", number, most, reason, strain, within, needed)
+    return _Criterion(measure, "inconclusive", number, most, reason, strain, within, needed, sure)
 
 
 _TURNS: dict[str, Callable[[float], float]] = {"drop": operator.neg, "rise": float, "shift": abs}

@@ -82,6 +82,7 @@ class Check:
         prepared: The images, in the artifact's preprocessing.
         masks: Of the same images where masks are said, packed: (reference, candidate).
         notes: What differs between the two sides, or between the graph and its manifest, before any number is computed.
+        said: What the artifact said of the images, as it was compared.
     """
 
     artifact: Artifact
@@ -94,6 +95,7 @@ class Check:
     prepared: Prepared
     notes: tuple[str, ...] = ()
     masks: tuple[NDArray[np.uint8], NDArray[np.uint8]] | None = None
+    said: Predictions | None = None
 
     @property
     def acceptable(self) -> bool:
@@ -269,7 +271,7 @@ def check(
     masks = None
     if reference.masks is not None and said.masks is not None:
         masks = reference.masks[list(comparison.worst)], said.masks[list(comparison.worst)]
-    return Check(artifact, session.runtime, comparison, judged, record, worst, examples, prepared, notes, masks)
+    return Check(artifact, session.runtime, comparison, judged, record, worst, examples, prepared, notes, masks, said)
 
 
 def _compared(

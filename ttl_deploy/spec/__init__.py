@@ -2,6 +2,7 @@
 
 from ttl_deploy.spec.artifact import ArtifactManifest, FileRecord, ParityRecord, SourceRun
 from ttl_deploy.spec.bounds import Bounds
+from ttl_deploy.spec.criteria import Criteria, CriteriaFile, read_criteria, refuse_other_bounds
 from ttl_deploy.spec.data import Data, Reading, SplitSpec
 from ttl_deploy.spec.inputs import InputSpec, PreprocessSpec, VolumeSpec, version_of
 from ttl_deploy.spec.limits import RequestLimits
@@ -34,6 +35,8 @@ __all__ = [
     "ArtifactManifest",
     "AugmentSpec",
     "Bounds",
+    "Criteria",
+    "CriteriaFile",
     "Data",
     "FileRecord",
     "InputSpec",
@@ -59,6 +62,8 @@ __all__ = [
     "Trust",
     "VolumeSpec",
     "make_record",
+    "read_criteria",
     "read_record",
+    "refuse_other_bounds",
     "version_of",
 ]

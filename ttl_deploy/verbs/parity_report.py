@@ -22,6 +22,7 @@ from ttl_deploy.parity.paired import Change, Changes
 from ttl_deploy.parity.verify import Check
 from ttl_deploy.training.measures.overlap import unpacked
 from ttl_deploy.training.metrics import TITLES
+from ttl_deploy.verbs.acceptance import Acceptance
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -31,19 +32,40 @@ _THUMBNAIL = 96
 _REFERENCE, _ARTIFACT = (40, 140, 240), (230, 60, 40)
 
 
-def write_report(check: Check, page: Path, location: Location | None = None) -> None:
+def write_report(
+    check: Check, page: Path, location: Location | None = None, acceptance: Acceptance | None = None
+) -> None:
     """Writes the page.
 
     Args:
         check: What was found.
         page: The file; replaced if it is there.
         location: Where the two part, if that was asked.
+        acceptance: What became of acceptance criteria, if there are any.
 
     Raises:
         StorageError: The disk is full, read-only or failing.
     """
     template = "parity.html.j2" if check.masks is None else "parity_masks.html.j2"
-    files.write_text(page, render(template, **_facts(check, location)))
+    files.write_text(page, render(template, **_facts(check, location), acceptance=acceptance))
+
+
+def as_dict(check: Check, location: Location | None = None, acceptance: Acceptance | None = None) -> dict[str, Any]:
+    """The comparison in plain types, for JSON; `criteria` is in it only where there are some."""
+    return {
+        "artifact": str(check.artifact.folder),
+        "reference": check.record.reference,
+        "images": check.record.split,
+        "runtime": check.runtime,
+        "precision": check.record.precision,
+        "verdict": check.verdict.model_dump(mode="json"),
+        "comparison": check.comparison.model_dump(mode="json"),
+        "worst": check.worst,
+        "examples": [example.__dict__ for example in check.examples],
+        "notes": check.notes,
+        "location": location.model_dump(mode="json") if location else None,
+        **({"criteria": acceptance.model_dump(mode="json")} if acceptance else {}),
+    }
 
 
 def _facts(check: Check, location: Location | None) -> dict[str, Any]:

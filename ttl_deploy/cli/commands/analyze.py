@@ -11,7 +11,7 @@ from ttl_deploy.cli import console
 from ttl_deploy.cli.options import PixelCache, device_word
 
 NAME = "analyze"
-ORDER = 16
+ORDER = 17
 NEEDS_ARGUMENTS = True
 
 

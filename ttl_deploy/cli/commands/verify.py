@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ttl_deploy.cli import console
+from ttl_deploy.cli.criteria_table import print_criteria
 from ttl_deploy.cli.forms import form
 from ttl_deploy.cli.options import PixelCache
 from ttl_deploy.spec import Bounds, Placement, Reading, Trust
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from ttl_deploy.parity.location import Location
     from ttl_deploy.parity.paired import Change
     from ttl_deploy.parity.verify import Check
+    from ttl_deploy.spec import CriteriaFile
+    from ttl_deploy.verbs.acceptance import Acceptance
 
 NAME = "verify"
 _SIDE_BY_SIDE = 4
@@ -73,6 +76,13 @@ def run(
             "precision and the engine, then the first tensor inside. Against a run this imports PyTorch.",
         ),
     ] = False,
+    criteria: Annotated[
+        Path | None,
+        typer.Option(
+            help="Acceptance criteria, fixed beforehand in a YAML file: bounds as below, minimum and maximum. Every "
+            "one gets a row and the exit code follows them; options that contradict the file are refused."
+        ),
+    ] = None,
     report: Annotated[Path | None, typer.Option(help="Write an HTML report, pictures inside, to this file.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file at --report.")] = False,
     cache: PixelCache = None,
@@ -91,6 +101,7 @@ def run(
     from ttl_deploy.errors import IntegrityError
     from ttl_deploy.verbs.verify import verify
 
+    fixed = _criteria(criteria, bounds)
     if report is not None:
         files.refuse_existing(report, overwrite=overwrite, option="--report")
     shared: dict[str, Any] = {
@@ -103,24 +114,47 @@ def run(
         "reporter": console.ConsoleReporter(quiet=as_json),
     }
     try:
-        result = verify(artifact, bounds=bounds, allow_other_preprocessing=allow_other_preprocessing, **shared)
+        judged_by = bounds if fixed is None else fixed.criteria.bounds
+        result = verify(artifact, bounds=judged_by, allow_other_preprocessing=allow_other_preprocessing, **shared)
     except IntegrityError:
         found = _records_only(artifact, shared) if locate else None
         if found is None:
             raise
         _print_location(found, as_json)
         return 1
-    location = _locate(artifact, result, bounds.max_logit_difference, shared) if locate else None
+    location = _locate(artifact, result, judged_by.max_logit_difference, shared) if locate else None
+    accepted = _accepted(result, fixed, shared)
     if report is not None:
         from ttl_deploy.verbs.parity_report import write_report
 
-        write_report(result, report, location)
+        write_report(result, report, location, accepted)
     if as_json:
-        console.print_json(_json(artifact, result, location))
+        from ttl_deploy.verbs.parity_report import as_dict
+
+        console.print_json({**as_dict(result, location, accepted), "artifact": str(artifact)})
     else:
         _print(artifact, result, location, report)
+        print_criteria(accepted)
     allowed = ("pass", "inconclusive") if allow_inconclusive else ("pass",)
-    return 0 if result.verdict.result in allowed else 1
+    return 0 if (result.verdict if accepted is None else accepted).result in allowed else 1
+
+
+def _criteria(path: Path | None, said: Bounds) -> CriteriaFile | None:
+    from ttl_deploy.spec import read_criteria, refuse_other_bounds
+
+    if path is None:
+        return None
+    found = read_criteria(path)
+    refuse_other_bounds(said, found)
+    return found
+
+
+def _accepted(result: Check, fixed: CriteriaFile | None, shared: dict[str, Any]) -> Acceptance | None:
+    if fixed is None:
+        return None
+    from ttl_deploy.verbs.acceptance import accept
+
+    return accept(result, fixed, **{name: shared[name] for name in ("placement", "trust", "reporter")})
 
 
 def _locate(artifact: Path, result: Check, max_logit_difference: float | None, shared: dict[str, Any]) -> Location:
@@ -137,22 +171,6 @@ def _records_only(artifact: Path, shared: dict[str, Any]) -> Location | None:
 
     opened = open_artifact(artifact, trust=shared["trust"])
     return of_classes(opened, open_source(opened, shared["against"], trust=shared["trust"]))
-
-
-def _json(artifact: Path, result: Check, location: Location | None) -> dict[str, Any]:
-    return {
-        "artifact": str(artifact),
-        "reference": result.record.reference,
-        "images": result.record.split,
-        "runtime": result.runtime,
-        "precision": result.record.precision,
-        "verdict": result.verdict.model_dump(mode="json"),
-        "comparison": result.comparison.model_dump(mode="json"),
-        "worst": result.worst,
-        "examples": [example.__dict__ for example in result.examples],
-        "notes": result.notes,
-        "location": location.model_dump(mode="json") if location else None,
-    }
 
 
 def _print(artifact: Path, result: Check, location: Location | None, report: Path | None) -> None:
