@@ -41,6 +41,9 @@ cautious = pocket.task
 [ttl_deploy.losses]
 cautious = pocket.loss
 
+[ttl_deploy.analyses]
+norms = pocket.analysis
+
 [ttl_deploy.strategies]
 lowest = pocket.strategy
 
@@ -113,6 +116,20 @@ def plan(backbone, spec):
     options = PinnedOptions(**spec.method_options)
     kept, _dropped = split_at(backbone, require_cut(spec))
     return Plan(reused=kept, frozen=kept[: options.pinned_units])
+""",
+    "analysis.py": """
+from ttl_deploy.analysis.analyses import ANALYSES, of_a_run
+from ttl_deploy.analysis.finding import Finding, Lines, Series, Table
+
+
+def look(subject):
+    state = subject.trained.network_state()
+    norms = {name: float(tensor.float().norm()) for name, tensor in state.items()}
+    figure = Lines(tuple(norms), (Series.of("norm", norms.values()),), "L2 norm")
+    return Finding("norms of the weights.", {"": Table.of(("tensor", "norm"), norms.items())}, {"": figure})
+
+
+ANALYSES.register("norms", of_a_run(look))
 """,
     "init.py": """
 import torch
@@ -316,6 +333,12 @@ def test_a_run_starts_as_another_package_says(outside: Outside, synthetic: Path,
     outside.made("train", str(synthetic), *TRAIN, *how)
     assert "init: flat:stem+random\n" in (run / "config.yaml").read_text()
     assert json.loads((run / "metrics.json").read_text())["weights"].endswith("flat:stem+random: 2 tensors drawn")
+
+
+def test_a_run_is_looked_at_as_another_package_says(outside: Outside, trained_outside: Path, tmp_path: Path) -> None:
+    outside.run("analyze", str(trained_outside), "--what", "norms,drift", "--out", str(tmp_path / "a"))
+    assert {path.name for path in (tmp_path / "a").glob("*.png")} == {"norms.png", "drift.png"}
+    assert "norms of the weights." in (tmp_path / "a" / "analysis.md").read_text()
 
 
 def test_a_search_follows_the_strategy_of_another_package(outside: Outside, synthetic: Path, tmp_path: Path) -> None:
