@@ -116,7 +116,7 @@ class Written:
         details: Facts for `ArtifactManifest.details`, plain JSON types: opset, calibration, layers left in float …
         fields: Further fields of `ArtifactManifest` that differ from their defaults, such as `input_type`, or `format`
             where what was written is to be run as another format (a build kit).
-        runtime: Engine that checks parity; None: the first that can.
+        runtime: Engine that checks parity; None: the fastest here of those that can (`quickest`).
     """
 
     model_file: str

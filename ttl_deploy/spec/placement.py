@@ -17,7 +17,7 @@ class Placement(Record):
     runtime: Annotated[
         str | None,
         Field(description="Engine, such as onnxruntime or openvino."),
-        Said(default="the first that can"),
+        Said(default="the one parity was judged in"),
     ] = None
     device: Annotated[
         str,
