@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from ttl_deploy.analysis.subject import Subject
 from ttl_deploy.errors import BadInputError
 from ttl_deploy.training.measures import measure_of
-from ttl_deploy.training.metrics import MEASURES
+from ttl_deploy.training.metrics import MEASURES, TITLES
 
 
 def refuse_untellable(subject: Subject, rows: NDArray[np.int64]) -> None:
@@ -29,3 +29,8 @@ def scores(subject: Subject, rows: NDArray[np.int64], probabilities: NDArray[np.
     """
     task = subject.run.task
     return {name: MEASURES[name](subject.prepared.labels[rows], probabilities, task) for name in task.METRICS}
+
+
+def title_of(metric: str) -> str:
+    """What people call a metric."""
+    return TITLES.get(metric, metric.replace("_", " "))

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from ttl_deploy.analysis.analyses import ANALYSES, HISTORY, of_all_runs
 from ttl_deploy.analysis.finding import Curves, Finding, Series, Table
+from ttl_deploy.analysis.scoring import title_of
 from ttl_deploy.analysis.subject import Subject
 
 AUROC = "auroc"
@@ -79,9 +80,9 @@ def _curves(subjects: Sequence[Subject], metrics: Mapping[str, str]) -> Curves:
     for subject in subjects:
         values = _values(subject, metrics[subject.name])
         series.append((Series.of(subject.name, values), tuple(float(k) for k in range(1, len(values) + 1))))
-    words = " or ".join(dict.fromkeys(metrics.values()))
-    levels = {f"{ENOUGH:.0%}": ENOUGH} if words == AUROC else {}
-    return Curves(tuple(series), "epoch", f"{words} on the validation side", levels)
+    found = list(dict.fromkeys(metrics.values()))
+    levels = {f"{ENOUGH:.0%}": ENOUGH} if found == [AUROC] else {}
+    return Curves(tuple(series), "epoch", f"{' or '.join(map(title_of, found))} on the validation side", levels)
 
 
 def _sentence(rows: Sequence[tuple[object, ...]], subjects: Sequence[Subject]) -> str:

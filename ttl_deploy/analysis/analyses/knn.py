@@ -12,7 +12,7 @@ from ttl_deploy.analysis.analyses import ANALYSES, ANSWERS, IMAGES, of_a_run
 from ttl_deploy.analysis.features import Floats, Pass, numbers
 from ttl_deploy.analysis.finding import Finding, Lines, Series, Table
 from ttl_deploy.analysis.knn import NEIGHBOURS, vote
-from ttl_deploy.analysis.scoring import refuse_untellable, scores
+from ttl_deploy.analysis.scoring import refuse_untellable, scores, title_of
 from ttl_deploy.analysis.subject import Subject
 from ttl_deploy.data.torch_data import ImageBatches
 from ttl_deploy.zoo import BACKBONES
@@ -76,7 +76,7 @@ def _table(subject: Subject, found: _Found) -> Table:
 def _lines(subject: Subject, found: _Found) -> Lines:
     metric = subject.run.task.SELECTS
     series = [Series.of(way, [ways[way][metric] for ways in found.values()]) for way in found[subject.cuts[0]]]
-    return Lines(subject.cuts, tuple(series), f"{metric} of nearest neighbours")
+    return Lines(subject.cuts, tuple(series), f"{title_of(metric)} of nearest neighbours")
 
 
 def _sentence(subject: Subject, found: _Found, k: int, bank: int) -> str:
@@ -87,8 +87,8 @@ def _sentence(subject: Subject, found: _Found, k: int, bank: int) -> str:
     fewer = f", {k} because the training side has no more" if k < NEIGHBOURS else ""
     first = max(found[subject.cuts[0]].values(), key=lambda m: m[metric])[metric]
     return (
-        f"{metric} of {k} nearest neighbours{fewer}: {first:.3f} at {subject.cuts[0]}, best {values[cut, way]:.3f} at "
-        f"{cut}{of}; {bank} images vote."
+        f"{title_of(metric)} of {k} nearest neighbours{fewer}: {first:.3f} at {subject.cuts[0]}, "
+        f"best {values[cut, way]:.3f} at {cut}{of}; {bank} images vote."
     )
 
 

@@ -6,7 +6,7 @@ from ttl_deploy.analysis.analyses import ANALYSES, ANSWERS, IMAGES, of_a_run
 from ttl_deploy.analysis.features import Floats, pooled_features
 from ttl_deploy.analysis.finding import Finding, Lines, Series, Table
 from ttl_deploy.analysis.probe import probe, probing
-from ttl_deploy.analysis.scoring import refuse_untellable, scores
+from ttl_deploy.analysis.scoring import refuse_untellable, scores, title_of
 from ttl_deploy.analysis.subject import Subject
 from ttl_deploy.errors import BadInputError
 
@@ -38,9 +38,14 @@ def look(subject: Subject) -> Finding:
     values = {cut: one[metric] for cut, one in found.items()}
     best, top = max(values, key=lambda cut: values[cut]), subject.cuts[-1]
     return Finding(
-        f"{metric} of a linear probe: best {values[best]:.3f} at {best}, {values[top]:.3f} at the top ({top}).",
+        f"{title_of(metric)} of a linear probe: best {values[best]:.3f} at {best}, "
+        f"{values[top]:.3f} at the top ({top}).",
         {"": Table.of(("cut", *metrics), [(cut, *(one[name] for name in metrics)) for cut, one in found.items()])},
-        {"": Lines(subject.cuts, (Series.of("linear probe", values.values()),), f"{metric} of a linear probe")},
+        {
+            "": Lines(
+                subject.cuts, (Series.of("linear probe", values.values()),), f"{title_of(metric)} of a linear probe"
+            )
+        },
         {"fitted": len(fitted), "judged": len(judged)},
     )
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from ttl_deploy.analysis.analyses import ANALYSES, IMAGES, START, of_a_run
 from ttl_deploy.analysis.finding import Finding, Lines, Series, Table
-from ttl_deploy.analysis.scoring import refuse_untellable
+from ttl_deploy.analysis.scoring import refuse_untellable, title_of
 from ttl_deploy.analysis.subject import Subject
 from ttl_deploy.training.measures import measure_of
 from ttl_deploy.training.train import predict_fp32
@@ -43,13 +43,13 @@ def look(subject: Subject) -> Finding:
     worst = min(values, key=lambda name: values[name])
     table = [(name, *(one[m] for m in metrics), one[metric] - whole[metric]) for name, one in found.items()]
     return Finding(
-        f"{metric} {whole[metric]:.3f} as trained; putting {worst} back costs most ({values[worst]:.3f}).",
+        f"{title_of(metric)} {whole[metric]:.3f} as trained; putting {worst} back costs most ({values[worst]:.3f}).",
         {"": Table.of(("layer", *metrics, f"{metric}_change"), table)},
         {
             "": Lines(
                 tuple(values),
                 (Series.of("one layer put back", values.values()),),
-                f"{metric} on the test side",
+                f"{title_of(metric)} on the test side",
                 levels={"as trained": whole[metric]},
             )
         },
