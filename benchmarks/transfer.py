@@ -27,7 +27,6 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from segmentation import milliseconds
-from sklearn.metrics import roc_auc_score
 
 from ttl_deploy import files, hardware
 from ttl_deploy.artifact import Artifact, open_artifact
@@ -36,6 +35,8 @@ from ttl_deploy.complexity import count
 from ttl_deploy.formats.export_run import export_run
 from ttl_deploy.runtime.base import default_threads
 from ttl_deploy.spec import Data, Model, Protocol
+from ttl_deploy.training.ranked import Ranked
+from ttl_deploy.training.resampling import Times, once
 from ttl_deploy.training.run import Run, finished_run, read_predictions
 from ttl_deploy.training.train import train
 from ttl_deploy.transfer import build
@@ -141,22 +142,28 @@ def side_of(run: Run) -> Side:
 
 def difference(runs: Sequence[Run], whole: Sequence[Run]) -> tuple[float, float, float]:
     """AUROC of some runs less that of others, means over their seeds, with a 95 % interval over patients."""
-    first, second = [side_of(run) for run in runs], [side_of(run) for run in whole]
-    labels, patients = first[0].labels, first[0].patients
-    rows_of = [np.flatnonzero(patients == patient) for patient in range(patients.max() + 1)]
+    sides = [[side_of(run) for run in some] for some in (runs, whole)]
+    labels, patients = sides[0][0].labels, sides[0][0].patients
+    times = np.hstack([once(patients), drawn(labels, patients)])
 
-    def apart(rows: NDArray[np.int64]) -> float:
-        values = [[float(roc_auc_score(labels[rows], side.scores[rows])) for side in some] for some in (first, second)]
-        return mean(values[0]) - mean(values[1])
+    def each(side: Side) -> NDArray[np.float64]:
+        return Ranked(side.labels == 1, side.scores, side.patients).areas(times)[0]
 
-    generator = np.random.default_rng(0)
-    drawn: list[float] = []
-    while len(drawn) < RESAMPLES:
-        chosen = np.concatenate([rows_of[i] for i in generator.integers(len(rows_of), size=len(rows_of))])
-        if 0 < labels[chosen].sum() < len(chosen):
-            drawn.append(apart(chosen))
-    low, high = np.percentile(drawn, [2.5, 97.5])
-    return apart(np.arange(len(labels))), float(low), float(high)
+    first, second = (np.mean([each(side) for side in some], axis=0) for some in sides)
+    apart = first - second
+    low, high = np.percentile(apart[1:], [2.5, 97.5])
+    return float(apart[0]), float(low), float(high)
+
+
+def drawn(labels: NDArray[np.int64], patients: NDArray[np.int64]) -> Times:
+    """(patients, `RESAMPLES`) how often each patient is in each resample; both classes are in all of them."""
+    generator, count = np.random.default_rng(0), int(patients.max()) + 1
+    found: list[NDArray[np.int64]] = []
+    while len(found) < RESAMPLES:
+        times = np.bincount(generator.integers(count, size=count), minlength=count)
+        if 0 < labels @ times[patients] < times[patients].sum():
+            found.append(times)
+    return np.stack(found, axis=1).astype(np.int32)
 
 
 def exported(run: Run) -> Artifact:
@@ -241,6 +248,15 @@ def answers(table: Table, moved: Differences) -> Iterator[str]:
             yield (
                 f"- The smallest cut whose AUROC is shown to be less than {NEAR} below that of FTL is after {least}: "
                 f"{_mean_auroc(cuts[least]):.3f} against {_mean_auroc(whole):.3f} with {share:.1%} of the parameters."
+            )
+    for method in ("lwft", "tf"):
+        others = {cut: runs for (init, name, cut), runs in table.items() if (init, name) == ("weights", method)}
+        if others and whole:
+            best = max(others, key=lambda cut: _mean_auroc(others[cut]))
+            told = ", ".join(f"{cut} {_mean_auroc(runs):.3f}" for cut, runs in sorted(others.items(), key=str))
+            yield (
+                f"- {method.upper()} from the weights is best at {best} ({_mean_auroc(others[best]):.3f}, "
+                f"{_parameters(others[best]) / _parameters(whole):.0%} of FTL's parameters): {told}."
             )
     for other, words in (("random", "random values"), ("stats", "values with the weights' mean and deviation")):
         pairs = [
