@@ -78,7 +78,9 @@ class Training:
 def trainings() -> list[Training]:
     """All of them, what matters most first."""
     ends = [point.name for point in BACKBONES.get(BACKBONE).cut_points if point.ends_block]
-    plans = [("ftl", None), *itertools.product(METHODS, ends)]
+    # Above the last block TF has nothing to slim.
+    pairs = [(method, cut) for method, cut in itertools.product(METHODS, ends) if (method, cut) != ("tf", ends[-1])]
+    plans = [("ftl", None), *pairs]
     every = [Training(init, method, cut, seed) for seed in SEEDS for init in INITS for method, cut in plans]
     return sorted(every, key=_turn)
 
