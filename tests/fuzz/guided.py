@@ -26,8 +26,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from ttl_deploy.spec import Placement
-
 sys.path.append(str(Path(__file__).parents[1] / "faults"))  # run as a program, only this file's folder is there
 
 if TYPE_CHECKING:
@@ -275,6 +273,7 @@ def inference(place: hostile.Place) -> Reader:
     """Requests of the inference protocol; the first line is the length of the JSON, where binary tensors follow."""
     from ttl_deploy.serve import kserve
     from ttl_deploy.serve.model import ServedModel
+    from ttl_deploy.spec import Placement
 
     model = ServedModel(place.artifacts["onnx"], max_batch=4, placement=Placement(threads=1))
     tensor = {"name": model.input_name, "datatype": "FP32", "shape": [1, *model.input_shape], "data": [0.5]}
