@@ -230,6 +230,7 @@ def pareto_figure(
             axes.set_xscale("log")
             axes.xaxis.set_major_formatter("{x:g}")
         axes.margins(x=0.1, y=0.1)
+        axes.autoscale_view()  # until then the limits are those of an empty picture
         places = axes.transAxes.inverted().transform(axes.transData.transform([(p.cost, p.value) for p in points]))
         for place, label in labels(places).items():
             axes.annotate(label, (points[place].cost, points[place].value), xytext=(5, 4), textcoords="offset points")
