@@ -11,7 +11,7 @@ import argparse
 import os
 import sys
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -26,8 +26,8 @@ from cyclonedx.validation.json import JsonStrictValidator
 from licences import UNKNOWN, Policy
 from lock import LOCK, ROOT, Locked, read_lock
 from packageurl import PackageURL
-from packaging.requirements import Requirement
-from packaging.utils import canonicalize_name as canonical
+
+from ttl_deploy.verbs.bom import closure
 
 PROJECT = "ttl-deploy"
 EXTRAS = frozenset({"medical", "cluster", "quantise", "rtx", "serve", "dossier"})
@@ -35,46 +35,6 @@ EXTRAS = frozenset({"medical", "cluster", "quantise", "rtx", "serve", "dossier"}
 
 _SCHEMA = SchemaVersion.V1_6
 _NAMESPACE = uuid.uuid5(uuid.NAMESPACE_OID, PROJECT)
-
-
-def closure(root: str, extras: frozenset[str]) -> dict[str, set[str]]:
-    """Every package that one needs, with those that it needs itself, by normalised name; what is not here is left out.
-
-    Raises:
-        PackageNotFoundError: The root is not installed.
-    """
-    needs: dict[str, set[str]] = {}
-    asked = {root: set(extras)}
-    metadata.distribution(root)
-    frontier = [root]
-    while frontier:
-        name = frontier.pop()
-        direct = list(_direct(name, asked[name]))
-        needs[name] = {requirement_name for requirement_name, _ in direct} - {name}
-        for other, more in direct:
-            if other not in asked or more - asked[other]:
-                asked[other] = asked.get(other, set()) | more
-                frontier.append(other)
-    return needs
-
-
-def _direct(name: str, extras: set[str]) -> Iterator[tuple[str, set[str]]]:
-    for line in metadata.requires(name) or []:
-        requirement = Requirement(line)
-        wanted = [{"extra": extra} for extra in sorted(extras | {""})]
-        if requirement.marker is not None and not any(requirement.marker.evaluate(extra) for extra in wanted):
-            continue
-        other = canonical(requirement.name)
-        if _here(other):
-            yield other, set(requirement.extras)
-
-
-def _here(name: str) -> bool:
-    try:
-        metadata.distribution(name)
-    except metadata.PackageNotFoundError:
-        return False
-    return True
 
 
 def bill(needs: Mapping[str, set[str]], lock: Mapping[str, Locked], policy: Policy) -> Bom:

@@ -63,6 +63,31 @@ class MissingDependencyError(TtlDeployError):
     """An optional package, a device or a runtime is not present."""
 
 
+@contextmanager
+def needing(package: str, what: str, extra: str) -> Iterator[None]:
+    """Turns an import that fails in the block into one line.
+
+    Args:
+        package: What cannot be imported.
+        what: What needs it.
+        extra: The extra of ttl-deploy that brings it.
+
+    Raises:
+        MissingDependencyError: It cannot be imported; the error says how it is installed.
+    """
+    try:
+        yield
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"{what} {package}, which cannot be imported ({one_line(error)})", fix=f"pip install 'ttl-deploy[{extra}]'"
+        ) from error
+
+
+def one_line(error: Exception) -> str:
+    """What an exception says, in one line that is not too long."""
+    return " ".join(str(error).split())[:300] or type(error).__name__
+
+
 class UndecodedImageError(UnreadableImageError, MissingDependencyError):
     """An image may be whole, and no package that decodes it is installed.
 

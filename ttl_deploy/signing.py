@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from ttl_deploy import files
-from ttl_deploy.errors import BadInputError, IntegrityError, MissingDependencyError
+from ttl_deploy.errors import BadInputError, IntegrityError, needing, one_line
 
 SIGNATURE = "model.sig"
 """The name that model-signing's own program takes by default."""
@@ -53,7 +53,7 @@ def new_key(path: Path) -> Path:
     for file in (path, public):
         if file.exists():
             raise BadInputError("exists already, and a key is never replaced", where=file, fix="choose another name")
-    with _packages():
+    with needing("model-signing", "signatures need", "signing"):
         from cryptography.hazmat.primitives import serialization as forms
         from cryptography.hazmat.primitives.asymmetric import ec
     key = ec.generate_private_key(ec.SECP256R1())
@@ -97,7 +97,7 @@ def sign(folder: Path, key: Path) -> Path:
         MissingDependencyError: The extra `signing` is not installed.
         StorageError: The disk is full, read-only or failing; the folder is as it was.
     """
-    with _packages():
+    with needing("model-signing", "signatures need", "signing"):
         from model_signing import signing
     signer = signing.Config()  # type: ignore[no-untyped-call]
     with _reading_key(key, "private"):
@@ -108,7 +108,7 @@ def sign(folder: Path, key: Path) -> Path:
         try:
             signer.sign(folder.resolve(), made)
         except (ValueError, OSError) as error:
-            raise BadInputError(f"cannot be signed: {_line(error)}", where=folder) from error
+            raise BadInputError(f"cannot be signed: {one_line(error)}", where=folder) from error
         files.write_bytes(folder / SIGNATURE, made.read_bytes())
     return folder / SIGNATURE
 
@@ -128,7 +128,7 @@ def signed_files(folder: Path, key: Path) -> dict[str, str]:
         IntegrityError: There is no signature, it is not by this key, or a file was changed, added or taken away.
         MissingDependencyError: The extra `signing` is not installed.
     """
-    with _packages():
+    with needing("model-signing", "signatures need", "signing"):
         from model_signing import verifying
     verifier = verifying.Config()  # type: ignore[no-untyped-call]
     with _reading_key(key, "public"):
@@ -183,7 +183,7 @@ def _all_files() -> Any:
 
 
 def _why(error: Exception, key: Path) -> str:
-    said = _line(error)
+    said = one_line(error)
     if "Signature mismatch" in said:
         return f"is not what was signed: {said.partition(': ')[2].strip('[]')}"
     if "Key mismatch" in said or type(error).__name__ == "InvalidSignature":
@@ -209,18 +209,3 @@ def _reading_key(path: Path, kind: str) -> Iterator[None]:
             where=path,
             fix=_NEW_KEY,
         ) from error
-
-
-@contextlib.contextmanager
-def _packages() -> Iterator[None]:
-    try:
-        yield
-    except ImportError as error:
-        raise MissingDependencyError(
-            f"signatures need model-signing, which cannot be imported ({_line(error)})",
-            fix="pip install 'ttl-deploy[signing]'",
-        ) from error
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300] or type(error).__name__

@@ -26,7 +26,7 @@ from ttl_deploy.latency.duel import block_medians, ratio_of_medians
 from ttl_deploy.parity.precision import STRICTEST_FIRST
 from ttl_deploy.parity.verify import verify
 from ttl_deploy.progress import SILENT, Reporter
-from ttl_deploy.runtime import suitable
+from ttl_deploy.runtime import able, suitable
 from ttl_deploy.spec import Bounds, Placement, Trust
 from ttl_deploy.training.run import finished_run
 
@@ -157,7 +157,7 @@ def _try(
         return
     size = sum(record.size for record in made.manifest.files.values()) / 1e6
     # An exporter's own engines: the graph inside another's artifact is a candidate of the format `onnx`.
-    for engine in (e for e in suitable(exporter.name, precision, device) if e.has_its_part(made.manifest)):
+    for engine in able(made, device):
         candidate = replace(base, runtime=engine.name, size_mb=size)
         try:
             result = verify(

@@ -82,13 +82,13 @@ def against_float(
 def _in_turns(made: Artifact, twin: Artifact) -> AgainstFloat:
     blocks: tuple[list[Measurement], list[Measurement]] = ([], [])
     with runtime.load(made, Placement()) as quantised, runtime.load(twin, Placement()) as plain:
-        for session in (quantised, plain):
+        sides = list(zip((quantised, plain), (made, twin), blocks, strict=True))
+        for session, artifact, _measured in sides:
             session.expect(1)
-        for turn in range(LEAST_BLOCKS + 1):
-            for session, artifact, measured in zip((quantised, plain), (made, twin), blocks, strict=True):
+            _block(session, artifact.manifest.precision)  # finds caches and clock as loading left them
+        for _turn in range(LEAST_BLOCKS):
+            for session, artifact, measured in sides:
                 measured.append(_block(session, artifact.manifest.precision))
-                if turn == 0:
-                    measured.clear()  # the first finds caches and clock as loading left them
     int8, other = (merge(measured) for measured in blocks)
     ratio = ratio_of_medians(block_medians(int8), block_medians(other))
     return AgainstFloat(int8, other, twin.manifest.precision, ratio)

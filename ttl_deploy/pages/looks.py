@@ -44,13 +44,11 @@ class Look:
 
     Attributes:
         found: The record.
-        pictures: PNG by name.
-        numbers: CSV by the picture's name.
+        pictures: PNG and its numbers as CSV, by name.
     """
 
     found: Found
-    pictures: dict[str, bytes]
-    numbers: dict[str, str]
+    pictures: dict[str, tuple[bytes, str]]
 
 
 def is_analysis(path: Path) -> bool:
@@ -74,15 +72,13 @@ def read_looks(folder: Path) -> tuple[Look, ...]:
 def _read(path: Path) -> Look:
     found = read_record(Found, documents.read_object(path, "analysis", fix=_AGAIN), path, fix=_AGAIN)
     try:
-        pictures = {_stem(name): (path.parent / name).read_bytes() for name in found.pictures}
-        numbers = {_stem(name): (path.parent / of).read_text("utf-8") for name, of in found.pictures.items()}
+        pictures = {
+            Path(name).stem: ((path.parent / name).read_bytes(), (path.parent / numbers).read_text("utf-8"))
+            for name, numbers in found.pictures.items()
+        }
     except (OSError, UnicodeDecodeError) as error:
         raise BadInputError(f"names a file that cannot be read: {error}", where=path, fix=_AGAIN) from error
-    return Look(found, pictures, numbers)
-
-
-def _stem(name: str) -> str:
-    return Path(name).stem
+    return Look(found, pictures)
 
 
 def section(looks: Sequence[Look], title: str, prefix: str, level: int) -> Iterator[Section]:
@@ -94,9 +90,9 @@ def section(looks: Sequence[Look], title: str, prefix: str, level: int) -> Itera
 
 def _figures(looks: Sequence[Look], prefix: str) -> Iterator[Figure]:
     for look in looks:
-        for place, (name, content) in enumerate(look.pictures.items()):
+        for place, (name, (content, numbers)) in enumerate(look.pictures.items()):
             picture = (
                 f'<img alt="{html.escape(name)}" src="data:image/png;base64,{base64.b64encode(content).decode()}">'
             )
             says = f"Another picture of {look.found.analysis}." if place else look.found.sentence
-            yield Figure(f"{prefix}-{name}", name.replace("-", ", "), says, picture, look.numbers[name])
+            yield Figure(f"{prefix}-{name}", name.replace("-", ", "), says, picture, numbers)

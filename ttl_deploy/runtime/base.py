@@ -331,17 +331,23 @@ def suitable(format: str, precision: str, device: str) -> list[Runtime]:
 
 def quickest(artifact: Artifact, device: str) -> str | None:
     """The engine in which an artifact is fast on this machine, if that is not the first of its format."""
-    able = suitable(artifact.manifest.format, artifact.manifest.precision, device)
-    quick = [engine.name for engine in able[1:] if engine.is_quick(artifact.manifest.precision)]
-    return quick[0] if quick else None
+    precision = artifact.manifest.precision
+    return next((engine.name for engine in able(artifact, device)[1:] if engine.is_quick(precision)), None)
 
 
 def is_first(session: Session, artifact: Artifact) -> bool:
     """Whether a session's engine is the default of an artifact of which nothing was judged."""
     manifest = artifact.manifest
-    able = (each for each in _by_rank() if each.suits(manifest.format, manifest.precision, session.device))
-    first = next((each for each in able if each.has_its_part(manifest)), None)
+    runs = (each for each in _by_rank() if each.suits(manifest.format, manifest.precision, session.device))
+    first = next((each for each in runs if each.has_its_part(manifest)), None)
     return first is not None and first.name == session.runtime
+
+
+def able(artifact: Artifact, device: str) -> list[Runtime]:
+    """The runtimes that can run an artifact here, the format's first before the others."""
+    manifest = artifact.manifest
+    found = suitable(manifest.format, manifest.precision, device)
+    return [engine for engine in found if engine.has_its_part(manifest)]
 
 
 def home_device(artifact: Artifact) -> str:
@@ -363,11 +369,9 @@ def _by_rank() -> list[Runtime]:
 
 def _first_available(artifact: Artifact, device: str) -> Runtime:
     name, precision = artifact.manifest.format, artifact.manifest.precision
-    able = [engine for engine in suitable(name, precision, device) if engine.has_its_part(artifact.manifest)]
-    if able:
-        parity = artifact.manifest.parity
-        judged = [engine for engine in able if parity is not None and engine.name == parity.runtime]
-        return [*judged, *able][0]
+    found, parity = able(artifact, device), artifact.manifest.parity
+    if found:
+        return next((engine for engine in found if parity is not None and engine.name == parity.runtime), found[0])
     reasons = [f"{engine.name}: {engine.available()}" for engine in _by_rank() if engine.suits(name, precision, device)]
     raise MissingDependencyError(
         f"no runtime here runs {name} {precision} on {device} ({'; '.join(reasons) or 'none is known'})",

@@ -20,7 +20,7 @@ from ttl_deploy.latency.ceiling import Ceiling, ceiling
 from ttl_deploy.latency.roofline import Work, floor
 from ttl_deploy.parity.verify import source_folder
 from ttl_deploy.progress import SILENT, Reporter
-from ttl_deploy.runtime import RUNTIMES, native_code, refuse_unbound, runtime_for, suitable, torch_variants
+from ttl_deploy.runtime import RUNTIMES, able, native_code, refuse_unbound, runtime_for, torch_variants
 from ttl_deploy.spec import ModelSpec, Placement, Scenario, Trust
 from ttl_deploy.training.run import finished_run
 
@@ -279,18 +279,17 @@ def opened_again(artifact: Artifact) -> dict[str, Any]:
 
 
 def _engines(artifact: Artifact, wanted: Sequence[str] | None, device: str, reporter: Reporter) -> list[str]:
-    able = {engine.name for engine in RUNTIMES if artifact.manifest.format in engine.formats}
+    valid = {engine.name for engine in RUNTIMES if artifact.manifest.format in engine.formats}
     for name in wanted or ():
-        if RUNTIMES.get(name).name not in able:
+        if RUNTIMES.get(name).name not in valid:
             raise BadInputError(
                 f"runtime {name} runs no {artifact.manifest.format}",
                 where=artifact.folder,
-                fix=f"valid: {', '.join(sorted(able))}; PyTorch is measured for an artifact in its run: --torch eager",
+                fix=f"valid: {', '.join(sorted(valid))}; PyTorch is measured for an artifact in its run: --torch eager",
             )
     if wanted is not None:
         return [runtime_for(artifact, Placement(runtime=name)).name for name in wanted]
-    found = suitable(artifact.manifest.format, artifact.manifest.precision, device)
-    here = [engine.name for engine in found if engine.has_its_part(artifact.manifest)]
+    here = [engine.name for engine in able(artifact, device)]
     refused = [] if artifact.trusted else [name for name in here if native_code(name)]
     kept = [name for name in here if name not in refused]
     if refused and not kept:

@@ -6,16 +6,14 @@ the schema describes it. The same model in the same environment gives the same b
 
 from __future__ import annotations
 
-import contextlib
 import json
-import re
 import uuid
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
-from ttl_deploy.errors import MissingDependencyError
+from ttl_deploy.errors import needing
 from ttl_deploy.pages.subject import Subject
 from ttl_deploy.pages.words import METRICS
 from ttl_deploy.spec import ArtifactManifest
@@ -32,7 +30,7 @@ _NAMESPACE = uuid.uuid5(uuid.NAMESPACE_OID, PROJECT)
 
 def refuse_missing() -> None:
     """Raises `MissingDependencyError` where the extra `dossier` is not installed."""
-    with _packages():
+    with needing("cyclonedx-python-lib", "a bill of materials needs", "dossier"):
         import cyclonedx.model.bom  # noqa: F401
         import packageurl  # noqa: F401
         import packaging.requirements  # noqa: F401
@@ -49,7 +47,7 @@ def model_bom(subject: Subject, facts: Mapping[str, str], *, now: datetime | Non
     Raises:
         MissingDependencyError: The extra `dossier` is not installed.
     """
-    with _packages():
+    with needing("cyclonedx-python-lib", "a bill of materials needs", "dossier"):
         from cyclonedx.model.bom import Bom
         from cyclonedx.output import make_outputter
         from cyclonedx.schema import OutputFormat, SchemaVersion
@@ -93,7 +91,7 @@ def _model(subject: Subject, facts: Mapping[str, str]) -> Component:
 
 def _depend(bom: Bom, model: Component) -> None:
     """What made it, as installed here, and what that needs."""
-    needs = _closure(PROJECT)
+    needs = closure(PROJECT) if _here(PROJECT) else {}
     found = {name: _package(name) for name in sorted(needs)}
     for name, component in found.items():
         bom.components.add(component)
@@ -101,25 +99,43 @@ def _depend(bom: Bom, model: Component) -> None:
     bom.register_dependency(model, [found[PROJECT]] if PROJECT in found else [])
 
 
-def _closure(root: str) -> dict[str, set[str]]:
-    """Every installed package that one needs without extras, with those that it needs itself."""
+def closure(root: str, extras: frozenset[str] = frozenset()) -> dict[str, set[str]]:
+    """Every package that one needs, with those that it needs itself, by normalised name; what is not here is left out.
+
+    Args:
+        root: An installed package.
+        extras: Of that one.
+
+    Raises:
+        PackageNotFoundError: The root is not installed.
+    """
     needs: dict[str, set[str]] = {}
+    asked = {root: set(extras)}
+    metadata.distribution(root)
     frontier = [root]
     while frontier:
         name = frontier.pop()
-        if name not in needs and _here(name):
-            needs[name] = {other for other in _direct(name) if _here(other)} - {name}
-            frontier += needs[name]
+        direct = list(_direct(name, asked[name]))
+        needs[name] = {requirement_name for requirement_name, _ in direct} - {name}
+        for other, more in direct:
+            if other not in asked or more - asked[other]:
+                asked[other] = asked.get(other, set()) | more
+                frontier.append(other)
     return needs
 
 
-def _direct(name: str) -> Iterator[str]:
+def _direct(name: str, extras: set[str]) -> Iterator[tuple[str, set[str]]]:
     from packaging.requirements import Requirement
+    from packaging.utils import canonicalize_name
 
     for line in metadata.requires(name) or []:
         requirement = Requirement(line)
-        if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
-            yield re.sub(r"[-_.]+", "-", requirement.name).lower()
+        wanted = [{"extra": extra} for extra in sorted(extras | {""})]
+        if requirement.marker is not None and not any(requirement.marker.evaluate(extra) for extra in wanted):
+            continue
+        other = canonicalize_name(requirement.name)
+        if _here(other):
+            yield other, set(requirement.extras)
 
 
 def _here(name: str) -> bool:
@@ -182,14 +198,3 @@ def _performance(test: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
                     zip(("lowerBound", "upperBound"), (f"{end:.6g}" for end in interval), strict=True)
                 )
             yield row
-
-
-@contextlib.contextmanager
-def _packages() -> Iterator[None]:
-    try:
-        yield
-    except ImportError as error:
-        raise MissingDependencyError(
-            f"a bill of materials needs cyclonedx-python-lib, which cannot be imported ({error})",
-            fix="pip install 'ttl-deploy[dossier]'",
-        ) from error
