@@ -66,3 +66,18 @@ def test_versions_are_those_installed() -> None:
     versions = hardware.library_versions()
     assert versions["numpy"] == numpy.__version__
     assert versions["onnx"] == onnx.__version__
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (["/opt/somewhere/bin/ttl-deploy", "train", "my x-rays"], "ttl-deploy train 'my x-rays'"),
+        (["/opt/somewhere/ttl_deploy/__main__.py", "report", "run"], "ttl-deploy report run"),
+        (["/home/me/study.py", "--seed", "1"], "study.py --seed 1"),
+    ],
+)
+def test_a_command_is_what_was_typed_and_not_where_its_program_lies(
+    argv: list[str], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", argv)
+    assert hardware.command() == said

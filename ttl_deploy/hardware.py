@@ -10,8 +10,10 @@ import importlib.metadata
 import os
 import platform
 import re
+import shlex
 import shutil
 import subprocess
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -125,6 +127,13 @@ def usable_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def command() -> str:
+    """The command of this process: `ttl-deploy` or another program, without its folder, and what was said to it."""
+    program = Path(sys.argv[0])
+    name = "ttl-deploy" if (program.stem, program.parent.name) == ("__main__", "ttl_deploy") else program.name
+    return shlex.join([name, *sys.argv[1:]])
 
 
 def library_versions() -> dict[str, str]:

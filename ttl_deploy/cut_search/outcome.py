@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -103,7 +101,7 @@ def conclude(state: State, winner: Run, rows: list[CandidateRow], verdict: Settl
         "notes": state.notes,
         "candidates": [asdict(row) for row in rows],
         "program": __version__,
-        "command": shlex.join(sys.argv),
+        "command": hardware.command(),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "hardware": hardware.describe().as_dict(),
         "libraries": hardware.library_versions(),

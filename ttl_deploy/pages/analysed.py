@@ -33,7 +33,7 @@ _MARK = "#6b7785"
 def picture(figure: Drawn) -> bytes:
     """A figure as PNG."""
     with mpl.rc_context(STYLE):
-        return png(_drawn(figure))
+        return png(_drawn(figure), drawn=not isinstance(figure, Grids))
 
 
 @singledispatch

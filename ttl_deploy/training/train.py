@@ -6,8 +6,6 @@ Everything that can be refused is refused before the run's folder is touched.
 from __future__ import annotations
 
 import contextlib
-import shlex
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -539,7 +537,7 @@ def _finish(run: Run, prepared: Prepared, progress: Progress, reporter: Reporter
         evidence.FILES: evidence.hashes(run.folder, folders.evidence_of(prepared.task)),
         "seed": config.seed,
         "program": __version__,
-        "command": shlex.join(sys.argv),
+        "command": hardware.command(),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "hardware": hardware.describe().as_dict(),
         "libraries": hardware.library_versions(),

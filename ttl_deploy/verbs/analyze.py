@@ -6,8 +6,6 @@ begins; the folder is there when all is in it.
 
 from __future__ import annotations
 
-import shlex
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -257,7 +255,7 @@ def _page(jobs: Sequence[Job], told: dict[str, Told], subjects: Sequence[Subject
     facts = [
         *(f"{subject.name}: {subject.run.config.model.backbone}, {_kept(subject)}" for subject in subjects),
         f"At most {asked.images} images of a side or of a comparison, drawn with seed {asked.seed}.",
-        f"ttl-deploy {__version__} on {hardware.describe().name}: `ttl-deploy {shlex.join(sys.argv[1:])}`",
+        f"ttl-deploy {__version__} on {hardware.describe().name}: `{hardware.command()}`",
     ]
     parts = [("", [told[_key(job)] for job in jobs if not job.folder])]
     folders = dict.fromkeys(job.folder for job in jobs if job.folder)

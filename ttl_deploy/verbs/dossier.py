@@ -5,8 +5,6 @@ The verdict comes first, whatever it is: a check that failed, or was never made,
 
 from __future__ import annotations
 
-import shlex
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -204,11 +202,7 @@ def _commands(subject: Subject) -> Iterator[tuple[str, str]]:
     if subject.evidence is not None:
         more = subject.evidence.record.model_extra or {}
         yield "train", str(more.get("command", "not recorded"))
-    yield "dossier", _command()
-
-
-def _command() -> str:
-    return "ttl-deploy " + shlex.join(sys.argv[1:]) if sys.argv[1:] else "ttl-deploy dossier"
+    yield "dossier", hardware.command()
 
 
 def _write(found: _Found, folder: Path) -> None:
@@ -239,7 +233,7 @@ def _document(found: _Found) -> Document:
     return Document(
         title=f"Dossier of {subject.name}: {subject.words}",
         lead=found.lead,
-        command=_command(),
+        command=hardware.command(),
         facts=f"ttl-deploy {__version__}, {hardware.library_words()}, on {hardware.describe().name}",
         sections=(
             section(found.acceptance),

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import io
-import shlex
-import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -91,7 +89,7 @@ def _facts(check: Check, location: Location | None) -> dict[str, Any]:
         "shown": task.telling,
         "examples": list(zip(check.examples, _thumbnails(check), strict=True)),
         "location": location,
-        "command": "ttl-deploy " + shlex.join(sys.argv[1:]) if sys.argv[1:] else "ttl-deploy verify",
+        "command": hardware.command(),
         "version": __version__,
         "machine": hardware.describe().name,
         "when": datetime.now(UTC).strftime("%Y-%m-%d"),

@@ -6,8 +6,6 @@ Everything a user later does with their own images, in a few minutes on two core
 from __future__ import annotations
 
 import contextlib
-import shlex
-import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -234,7 +232,7 @@ def _facts(
         "latency": charts.latency_chart(bars, names[False], names[True], title),
         "threads": rows[0].measurement.threads,
         "speeds": [_speed_facts(row) for row in rows],
-        "command": "ttl-deploy " + shlex.join(sys.argv[1:]) if sys.argv[1:] else "ttl-deploy quickstart",
+        "command": hardware.command(),
         "version": __version__,
         "machine": machine,
         "when": datetime.now(UTC).strftime("%Y-%m-%d"),

@@ -6,14 +6,12 @@ and artifacts, which are held against their hashes first. PyTorch is not needed.
 
 from __future__ import annotations
 
-import shlex
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ttl_deploy import __version__, files
+from ttl_deploy import __version__, files, hardware
 from ttl_deploy.artifact import MANIFEST
 from ttl_deploy.errors import BadInputError
 from ttl_deploy.pages import answer, comparison, model_report
@@ -159,7 +157,7 @@ def _document(subjects: Sequence[Subject], between: Sequence[Look], asked: dict[
     return Document(
         title=f"{one.name}: {one.words}" if one else f"{len(subjects)} models",
         lead=answer.lead(one) if one else comparison.lead(subjects),
-        command="ttl-deploy " + shlex.join(sys.argv[1:]) if sys.argv[1:] else "ttl-deploy report",
+        command=hardware.command(),
         facts=f"ttl-deploy {__version__}, from the files of the runs and artifacts alone",
         sections=_of_one(one, asked) if one else _of_several(subjects, between, asked, most),
         cards=tuple(answer.cards(one)) if one else (),
