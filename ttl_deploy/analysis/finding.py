@@ -109,12 +109,14 @@ class Curves:
         across: Label of the horizontal axis.
         label: Of the vertical axis.
         levels: Horizontal lines by name.
+        marked: Whether each value has a mark.
     """
 
     series: tuple[tuple[Series, tuple[float, ...]], ...]
     across: str
     label: str
     levels: Mapping[str, float] = field(default_factory=dict)
+    marked: bool = True
 
 
 @dataclass(frozen=True)
@@ -162,7 +164,41 @@ class Grids:
     grids: tuple[tuple[str, NDArray[np.float64]], ...]
 
 
-Figure = Lines | Panels | Curves | Maps | Grids
+@dataclass(frozen=True)
+class Tile:
+    """A picture of a sheet.
+
+    Attributes:
+        picture: (H, W, 1 or 3), 0 to 1.
+        heat: (H, W) 0 to 1, laid over it; None: nothing is.
+        words: Below it.
+    """
+
+    picture: NDArray[np.float64]
+    heat: NDArray[np.float64] | None = None
+    words: str = ""
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """Pictures in rows and columns.
+
+    Attributes:
+        columns: Titles of the columns.
+        rows: Titles of the rows, the uppermost first.
+        tiles: Row by row.
+        scale: What the colours of the heat mean.
+        note: What the words below the pictures mean.
+    """
+
+    columns: tuple[str, ...]
+    rows: tuple[str, ...]
+    tiles: tuple[tuple[Tile, ...], ...]
+    scale: str
+    note: str
+
+
+Figure = Lines | Panels | Curves | Maps | Grids | Sheet
 
 
 @dataclass(frozen=True)

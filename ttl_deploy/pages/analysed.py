@@ -6,6 +6,7 @@ Layers stand on the horizontal axis under the names of the cuts, so that every c
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import singledispatch
@@ -13,12 +14,14 @@ from functools import singledispatch
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 from numpy.typing import NDArray
 
-from ttl_deploy.analysis.finding import Curves, Grids, Lines, Maps, Panels, Series
+from ttl_deploy.analysis.finding import Curves, Grids, Lines, Maps, Panels, Series, Sheet, Tile
 from ttl_deploy.analysis.finding import Figure as Drawn
 from ttl_deploy.pages.charts import png
 from ttl_deploy.pages.svg import COLOURS, INK, STYLE, STYLES
@@ -28,6 +31,12 @@ _CROWDED = 20
 """Names of layers from which on they are written small."""
 _PANELS_A_ROW = 4
 _MARK = "#6b7785"
+_HEAT = "inferno"
+_TILE = 2.1
+"""Inches of a picture of a sheet."""
+_SHEET_DPI = 100
+_TITLE = 24
+"""Letters of a line above one."""
 
 
 def picture(figure: Drawn) -> bytes:
@@ -77,7 +86,7 @@ def _curves(figure: Curves) -> Figure:
     drawn = Figure(figsize=(7.0, 4.2), dpi=_DPI, layout="constrained")
     axes = drawn.subplots()
     for number, (series, across) in enumerate(figure.series):
-        _line(axes, np.asarray(across), series, number)
+        _line(axes, np.asarray(across), series, number, marker="o" if figure.marked else "")
     _levels(axes, figure.levels)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel(figure.across)
@@ -144,6 +153,37 @@ def _grids(figure: Grids) -> Figure:
         axes.set_axis_off()
         axes.set_title(title, fontsize=11)
     return drawn
+
+
+@_drawn.register
+def _sheet(figure: Sheet) -> Figure:
+    down, across = len(figure.rows), len(figure.columns)
+    titles = ["\n".join(textwrap.fill(line, _TITLE) for line in title.splitlines()) for title in figure.columns]
+    above = 0.16 * max(title.count("\n") + 1 for title in titles)
+    size = (_TILE * across + 1.3, (_TILE + 0.26) * down + above + 0.3)
+    drawn = Figure(figsize=size, dpi=_SHEET_DPI, layout=ConstrainedLayoutEngine(hspace=0.01, wspace=0.02))
+    grid = drawn.subplots(down, across, squeeze=False)
+    for line, title, tiles in zip(grid, figure.rows, figure.tiles, strict=True):
+        for axes, tile in zip(line, tiles, strict=True):
+            _tile(axes, tile)
+        line[0].set_ylabel(title, fontsize=8.5, linespacing=1.3)
+    for axes, title in zip(grid[0], titles, strict=True):
+        axes.set_title(title, fontsize=9)
+    drawn.supxlabel(figure.note, fontsize=8.5)
+    colours = ScalarMappable(Normalize(0, 1), _HEAT)
+    drawn.colorbar(colours, ax=grid.ravel().tolist(), shrink=0.6, aspect=30).set_label(figure.scale, fontsize=8.5)
+    return drawn
+
+
+def _tile(axes: Axes, tile: Tile) -> None:
+    axes.imshow(np.broadcast_to(tile.picture, (*tile.picture.shape[:2], 3)), vmin=0, vmax=1)
+    if tile.heat is not None:
+        # Where there is little, the picture shows through.
+        axes.imshow(tile.heat, vmin=0, vmax=1, cmap=_HEAT, alpha=0.8 * tile.heat**0.8)
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.spines[:].set_visible(False)
+    axes.set_xlabel(tile.words, fontsize=8)
 
 
 def _mosaic(pictures: NDArray[np.float64]) -> NDArray[np.float64]:
