@@ -121,7 +121,7 @@ class Curves:
 
 @dataclass(frozen=True)
 class Map:
-    """A matrix of numbers from 0 to 1 as colours.
+    """A matrix of numbers from 0 as colours.
 
     Attributes:
         title: What it shows.
@@ -146,11 +146,13 @@ class Maps:
         maps: Each.
         upward: Label of the vertical axes.
         written: Whether the numbers stand in the cells.
+        most: Of the scale, which begins at 0.
     """
 
     maps: tuple[Map, ...]
     upward: str = ""
     written: bool = False
+    most: float = 1.0
 
 
 @dataclass(frozen=True)

@@ -119,7 +119,9 @@ def _maps(figure: Maps) -> Figure:
     drawn = Figure(figsize=(side * len(figure.maps) + 0.8, side + 0.4), dpi=_DPI, layout="constrained")
     row = drawn.subplots(1, len(figure.maps), squeeze=False)[0]
     for axes, one in zip(row, figure.maps, strict=True):
-        shown = axes.imshow(one.values, vmin=0, vmax=1, cmap="viridis", origin="lower", interpolation="nearest")
+        shown = axes.imshow(
+            one.values, vmin=0, vmax=figure.most, cmap="viridis", origin="lower", interpolation="nearest"
+        )
         small = 7.0 if len(one.columns) > _CROWDED else 8.5
         axes.set_xticks(range(len(one.columns)), one.columns, rotation=60, ha="right", rotation_mode="anchor")
         said = axes is row[0] or one.rows != figure.maps[0].rows
@@ -129,17 +131,21 @@ def _maps(figure: Maps) -> Figure:
         axes.set_title(one.title, fontsize=10)
         axes.set_xlabel(one.across)
         if figure.written:
-            _write(axes, one.values)
+            _write(axes, one.values, figure.most)
     row[0].set_ylabel(figure.upward)
     drawn.colorbar(shown, ax=row.tolist(), shrink=0.8)
     return drawn
 
 
-def _write(axes: Axes, values: NDArray[np.float64]) -> None:
+def _write(axes: Axes, values: NDArray[np.float64], most: float) -> None:
     for (down, across), value in np.ndenumerate(values):
         if math.isfinite(value):
-            colour = "white" if value < 0.6 else INK
-            axes.text(across, down, f"{value:.2f}", ha="center", va="center", color=colour, fontsize=8.5)
+            colour = "white" if value < 0.6 * most else INK
+            axes.text(across, down, _number(value, most), ha="center", va="center", color=colour, fontsize=8.5)
+
+
+def _number(value: float, most: float) -> str:
+    return f"{value:.2f}" if most <= 1 else f"{value:.3g}"
 
 
 @_drawn.register
