@@ -144,8 +144,8 @@ def _sentence(
     return (
         f"Fréchet distance in the {features} features of {first.config.model.backbone} after {first.cuts[-1]}, as "
         f"{first.name} began:{of} {found[farthest]:.3g} between {one.name} ({len(one.features)} images) and "
-        f"{other.name} ({len(other.features)}); {min(drawn):.3g} to {max(drawn):.3g} where their patients are dealt out by chance."
-        f"{few} {_published(first, features)}"
+        f"{other.name} ({len(other.features)}); {min(drawn):.3g} to {max(drawn):.3g} where their patients are "
+        f"dealt out by chance.{few} {_published(first, features)}"
     )
 
 
