@@ -30,6 +30,7 @@ _DPI = 130
 _CROWDED = 20
 """Names of layers from which on they are written small."""
 _PANELS_A_ROW = 4
+_GRIDS_A_ROW = 3
 _MARK = "#6b7785"
 _HEAT = "inferno"
 _TILE = 2.1
@@ -116,7 +117,9 @@ def _panels(figure: Panels) -> Figure:
 @_drawn.register
 def _maps(figure: Maps) -> Figure:
     side = min(7.0, max(3.6, 1.6 + 0.24 * max(len(one.columns) for one in figure.maps)))
-    drawn = Figure(figsize=(side * len(figure.maps) + 0.8, side + 0.4), dpi=_DPI, layout="constrained")
+    # Squares as wide as they can be leave the layout no room of its own for what is written above and below them.
+    below = 0.07 * max(len(name) for one in figure.maps for name in one.columns)
+    drawn = Figure(figsize=(side * len(figure.maps) + 0.8, side + 0.5 + below), dpi=_DPI, layout="constrained")
     row = drawn.subplots(1, len(figure.maps), squeeze=False)[0]
     for axes, one in zip(row, figure.maps, strict=True):
         shown = axes.imshow(
@@ -150,13 +153,15 @@ def _number(value: float, most: float) -> str:
 
 @_drawn.register
 def _grids(figure: Grids) -> Figure:
-    layout = ConstrainedLayoutEngine(wspace=0.06)
-    drawn = Figure(figsize=(4.4 * len(figure.grids), 4.5), dpi=_DPI, layout=layout)
-    for axes, (title, pictures) in zip(
-        drawn.subplots(1, len(figure.grids), squeeze=False)[0], figure.grids, strict=True
-    ):
-        axes.imshow(_mosaic(pictures), vmin=0, vmax=1, interpolation="nearest")
+    across = min(_GRIDS_A_ROW, len(figure.grids))
+    down = math.ceil(len(figure.grids) / across)
+    layout = ConstrainedLayoutEngine(wspace=0.06, hspace=0.03)
+    drawn = Figure(figsize=(4.4 * across, 4.8 * down), dpi=_DPI if down == 1 else _SHEET_DPI, layout=layout)
+    every = drawn.subplots(down, across, squeeze=False)
+    for axes in every.flat:
         axes.set_axis_off()
+    for axes, (title, pictures) in zip(every.flat, figure.grids, strict=False):
+        axes.imshow(_mosaic(pictures), vmin=0, vmax=1, interpolation="nearest")
         axes.set_title(title, fontsize=11)
     return drawn
 
