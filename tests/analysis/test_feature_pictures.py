@@ -13,7 +13,7 @@ from torch import Tensor
 from ttl_deploy.analysis.analyses import ANALYSES, features
 from ttl_deploy.analysis.finding import Grids
 from ttl_deploy.analysis.subject import Asked, Subject
-from ttl_deploy.spec import Data, PreprocessSpec
+from ttl_deploy.spec import Data, InputSpec, PreprocessSpec
 from ttl_deploy.training.run import finished_run
 from ttl_deploy.training.train import train
 
@@ -70,7 +70,7 @@ def test_a_network_of_one_size_keeps_it_and_others_are_shown_small(run: Path) ->
     model = subject.config.model
 
     def size(backbone: str, side: int) -> tuple[int, ...]:
-        changed = but(model, backbone=backbone, image_size=side)
+        changed = model.model_copy(update={"backbone": backbone, "input": InputSpec(size=(side, side))})
         told = Subject(finished_run(run))
         told.__dict__["config"] = subject.config.model_copy(update={"model": changed})
         return features.size_of(told)

@@ -197,7 +197,7 @@ def test_starting_weights_that_are_gone_leave_only_what_needs_them_out(
     folder = train(data, model, but(PROTOCOL, epochs=1), tmp_path / "run").folder
     weights.unlink()
     found = analyze(folder, out=tmp_path / "a", cache=pixel_cache)
-    assert set(found.left_out) == {"agreement", "cca", "cka", "drift", "filters", "reinit", "svcca"}
+    assert set(found.left_out) == {*OF_SEVERAL, "cca", "cka", "drift", "fid", "filters", "reinit", "svcca"}
     assert "no such file" in found.left_out["drift"]
     whole(found)
     assert run(["analyze", str(folder), "--what", "drift", "--out", str(tmp_path / "b")]) == 2
