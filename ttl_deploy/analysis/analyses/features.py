@@ -64,7 +64,7 @@ def layers_of(subject: Subject) -> tuple[str, ...]:
 
 
 def size_of(subject: Subject) -> tuple[int, ...]:
-    """Of the pictures: the network's, or less where it takes any and still gives features."""
+    """Of the pictures: the network's, or less where it takes any."""
     own = tuple(subject.config.model.input.size)
     least = tuple(min(side, SIDE) for side in own[-2:])
     smaller = (*(min(side, SLICES) for side in own[:-2]), *least)

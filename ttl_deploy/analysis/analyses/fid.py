@@ -33,7 +33,7 @@ def _same_input(subjects: Sequence[Subject]) -> None:
     for subject in subjects[1:]:
         if subject.config.preprocess.input != first.config.preprocess.input:
             what = f"reads images of another size or kind than {first.name}, whose network looks at all of them"
-            raise BadInputError(what, where=subject.run.folder, fix="pass runs of one --image-size")
+            raise BadInputError(what, where=subject.run.folder, fix="pass runs of images of one size")
 
 
 def _start_of_first(subjects: Sequence[Subject]) -> None:

@@ -34,7 +34,7 @@ def _heads(subjects: Sequence[Subject]) -> None:
             raise BadInputError(what, where=subject.run.folder, fix="pass runs that differ in head and cut alone")
     if len({model.head for model in models}) < 2:
         what = f"heads are compared, and all runs have the head {first.head}"
-        raise BadInputError(what, fix="pass runs of another head too, as `ttl-deploy train --head` makes them")
+        raise BadInputError(what, fix="pass runs of another head too")
 
 
 HEADS = Need(_heads, 1)
