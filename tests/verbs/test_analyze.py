@@ -16,6 +16,7 @@ from typer.main import get_command
 from written_run import two_classes, write_run
 
 from ttl_deploy.analysis.analyses import ANALYSES
+from ttl_deploy.analysis.finding import Sheet
 from ttl_deploy.cli.main import program, run
 from ttl_deploy.data.prepared import read_split
 from ttl_deploy.data.synthetic_ct import CLASSES, write_synthetic_ct
@@ -24,7 +25,7 @@ from ttl_deploy.training.train import train
 from ttl_deploy.verbs import analyze as verb
 from ttl_deploy.verbs.analyze import Analysed, analyze
 
-TOGETHER = {"agreement", "convergence"}
+OF_SEVERAL = ["agreement", "heads"]
 
 
 def files_of(folder: Path) -> set[str]:
@@ -51,10 +52,17 @@ def whole(found: Analysed) -> None:
         assert f"left out: {reason}" in page
 
 
+def sheet_of(found: Analysed) -> list[str]:
+    """The words below the pictures of Grad-CAM's sheet."""
+    sheet = found.found["gradcam"].figures[""]
+    assert isinstance(sheet, Sheet)
+    return [tile.words for row in sheet.tiles for tile in row]
+
+
 def test_all_of_one_run_leaves_out_what_compares_runs(trained: Path, pixel_cache: Path, tmp_path: Path) -> None:
     found = analyze(trained, out=tmp_path / "a", cache=pixel_cache)
-    assert set(found.found) | {"agreement"} == set(ANALYSES.names())
-    assert list(found.left_out) == ["agreement"]
+    assert {*found.found, *OF_SEVERAL} == set(ANALYSES.names())
+    assert sorted(found.left_out) == OF_SEVERAL
     assert "only one was given" in found.left_out["agreement"]
     whole(found)
 
@@ -91,7 +99,7 @@ def test_a_transformer_of_tokens_is_analysed_at_its_own_cuts(
     data = Data(path=synthetic / "labels.csv", cache=pixel_cache)
     folder = train(data, model, but(PROTOCOL, epochs=1), tmp_path / "deit").folder
     found = analyze(folder, out=tmp_path / "a", cache=pixel_cache)
-    assert list(found.left_out) == ["agreement"]
+    assert sorted(found.left_out) == OF_SEVERAL
     rows = found.found["knn"].tables[""].as_dicts()
     cuts = [row["cut"] for row in found.found["svcca"].tables[""].as_dicts()]
     assert cuts[-1] == "blocks.1"
@@ -104,7 +112,8 @@ def test_windows_of_positions_are_analysed_channels_first(synthetic: Path, pixel
     model = Model(backbone="swin_tiny_patch4_window7_224", cut="block:1", image_size=32, weights="random")
     data = Data(path=synthetic / "labels.csv", cache=pixel_cache)
     folder = train(data, model, but(PROTOCOL, epochs=1), tmp_path / "swin").folder
-    found = analyze(folder, what=["cca", "knn"], out=tmp_path / "a", cache=pixel_cache)
+    found = analyze(folder, what=["cca", "knn", "gradcam", "features", "fid"], out=tmp_path / "a", cache=pixel_cache)
+    assert found.found["gradcam"].tables["runs"].as_dicts()[0]["grid"] == "8x8"
     rows = found.found["cca"].tables[""].as_dicts()
     seen = sum(row.side != "test" for row in read_split(folder / "split.csv"))
     assert rows[-1]["rows"] == 8 * 8 * seen
@@ -119,7 +128,8 @@ def test_a_network_of_volumes_is_analysed(tmp_path: Path) -> None:
     )
     folder = train(data, model, but(PROTOCOL, epochs=1, batch_size=8), tmp_path / "run").folder
     found = analyze(folder, out=tmp_path / "a", cache=tmp_path / "cache")
-    assert set(found.found) >= {"svcca", "cca", "cka", "knn", "drift", "reinit", "filters", "convergence"}
+    assert set(found.found) >= set(ANALYSES.names()) - {*OF_SEVERAL, "probe"}
+    assert re.search(r"slice \d of 16", str(sheet_of(found)))
     whole(found)
 
 
@@ -130,7 +140,7 @@ def test_a_run_of_masks_says_what_does_not_apply_to_it(
     (tmp_path / "pairs").mkdir()
     folder = train_masks(write_pairs(tmp_path / "pairs"), tmp_path / "run")
     found = analyze(folder, out=tmp_path / "a")
-    assert set(found.left_out) == {"agreement", "knn", "probe"}
+    assert set(found.left_out) == {*OF_SEVERAL, "gradcam", "knn", "probe"}
     assert "draws masks" in found.left_out["knn"]
     assert "dice" in found.found["reinit"].tables[""].columns
     whole(found)
@@ -187,7 +197,7 @@ def test_starting_weights_that_are_gone_leave_only_what_needs_them_out(
     folder = train(data, model, but(PROTOCOL, epochs=1), tmp_path / "run").folder
     weights.unlink()
     found = analyze(folder, out=tmp_path / "a", cache=pixel_cache)
-    assert set(found.left_out) == {"agreement", "cca", "cka", "drift", "filters", "reinit", "svcca"}
+    assert set(found.left_out) == {*OF_SEVERAL, "cca", "cka", "drift", "fid", "filters", "reinit", "svcca"}
     assert "no such file" in found.left_out["drift"]
     whole(found)
     assert run(["analyze", str(folder), "--what", "drift", "--out", str(tmp_path / "b")]) == 2

@@ -109,17 +109,19 @@ class Curves:
         across: Label of the horizontal axis.
         label: Of the vertical axis.
         levels: Horizontal lines by name.
+        marked: Whether each value has a mark.
     """
 
     series: tuple[tuple[Series, tuple[float, ...]], ...]
     across: str
     label: str
     levels: Mapping[str, float] = field(default_factory=dict)
+    marked: bool = True
 
 
 @dataclass(frozen=True)
 class Map:
-    """A matrix of numbers from 0 to 1 as colours.
+    """A matrix of numbers from 0 as colours.
 
     Attributes:
         title: What it shows.
@@ -144,11 +146,13 @@ class Maps:
         maps: Each.
         upward: Label of the vertical axes.
         written: Whether the numbers stand in the cells.
+        most: Of the scale, which begins at 0.
     """
 
     maps: tuple[Map, ...]
     upward: str = ""
     written: bool = False
+    most: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -162,7 +166,41 @@ class Grids:
     grids: tuple[tuple[str, NDArray[np.float64]], ...]
 
 
-Figure = Lines | Panels | Curves | Maps | Grids
+@dataclass(frozen=True)
+class Tile:
+    """A picture of a sheet.
+
+    Attributes:
+        picture: (H, W, 1 or 3), 0 to 1.
+        heat: (H, W) 0 to 1, laid over it; None: nothing is.
+        words: Below it.
+    """
+
+    picture: NDArray[np.float64]
+    heat: NDArray[np.float64] | None = None
+    words: str = ""
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """Pictures in rows and columns.
+
+    Attributes:
+        columns: Titles of the columns.
+        rows: Titles of the rows, the uppermost first.
+        tiles: Row by row.
+        scale: What the colours of the heat mean.
+        note: What the words below the pictures mean.
+    """
+
+    columns: tuple[str, ...]
+    rows: tuple[str, ...]
+    tiles: tuple[tuple[Tile, ...], ...]
+    scale: str
+    note: str
+
+
+Figure = Lines | Panels | Curves | Maps | Grids | Sheet
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ Layers stand on the horizontal axis under the names of the cuts, so that every c
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import singledispatch
@@ -13,12 +14,14 @@ from functools import singledispatch
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 from numpy.typing import NDArray
 
-from ttl_deploy.analysis.finding import Curves, Grids, Lines, Maps, Panels, Series
+from ttl_deploy.analysis.finding import Curves, Grids, Lines, Maps, Panels, Series, Sheet, Tile
 from ttl_deploy.analysis.finding import Figure as Drawn
 from ttl_deploy.pages.charts import png
 from ttl_deploy.pages.svg import COLOURS, INK, STYLE, STYLES
@@ -27,7 +30,14 @@ _DPI = 130
 _CROWDED = 20
 """Names of layers from which on they are written small."""
 _PANELS_A_ROW = 4
+_GRIDS_A_ROW = 3
 _MARK = "#6b7785"
+_HEAT = "inferno"
+_TILE = 2.1
+"""Inches of a picture of a sheet."""
+_SHEET_DPI = 100
+_TITLE = 24
+"""Letters of a line above one."""
 
 
 def picture(figure: Drawn) -> bytes:
@@ -77,7 +87,7 @@ def _curves(figure: Curves) -> Figure:
     drawn = Figure(figsize=(7.0, 4.2), dpi=_DPI, layout="constrained")
     axes = drawn.subplots()
     for number, (series, across) in enumerate(figure.series):
-        _line(axes, np.asarray(across), series, number)
+        _line(axes, np.asarray(across), series, number, marker="o" if figure.marked else "")
     _levels(axes, figure.levels)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel(figure.across)
@@ -107,10 +117,14 @@ def _panels(figure: Panels) -> Figure:
 @_drawn.register
 def _maps(figure: Maps) -> Figure:
     side = min(7.0, max(3.6, 1.6 + 0.24 * max(len(one.columns) for one in figure.maps)))
-    drawn = Figure(figsize=(side * len(figure.maps) + 0.8, side + 0.4), dpi=_DPI, layout="constrained")
+    # Squares as wide as they can be leave the layout no room of its own for what is written above and below them.
+    below = 0.07 * max(len(name) for one in figure.maps for name in one.columns)
+    drawn = Figure(figsize=(side * len(figure.maps) + 0.8, side + 0.5 + below), dpi=_DPI, layout="constrained")
     row = drawn.subplots(1, len(figure.maps), squeeze=False)[0]
     for axes, one in zip(row, figure.maps, strict=True):
-        shown = axes.imshow(one.values, vmin=0, vmax=1, cmap="viridis", origin="lower", interpolation="nearest")
+        shown = axes.imshow(
+            one.values, vmin=0, vmax=figure.most, cmap="viridis", origin="lower", interpolation="nearest"
+        )
         small = 7.0 if len(one.columns) > _CROWDED else 8.5
         axes.set_xticks(range(len(one.columns)), one.columns, rotation=60, ha="right", rotation_mode="anchor")
         said = axes is row[0] or one.rows != figure.maps[0].rows
@@ -120,30 +134,67 @@ def _maps(figure: Maps) -> Figure:
         axes.set_title(one.title, fontsize=10)
         axes.set_xlabel(one.across)
         if figure.written:
-            _write(axes, one.values)
+            _write(axes, one.values, figure.most)
     row[0].set_ylabel(figure.upward)
     drawn.colorbar(shown, ax=row.tolist(), shrink=0.8)
     return drawn
 
 
-def _write(axes: Axes, values: NDArray[np.float64]) -> None:
+def _write(axes: Axes, values: NDArray[np.float64], most: float) -> None:
     for (down, across), value in np.ndenumerate(values):
         if math.isfinite(value):
-            colour = "white" if value < 0.6 else INK
-            axes.text(across, down, f"{value:.2f}", ha="center", va="center", color=colour, fontsize=8.5)
+            colour = "white" if value < 0.6 * most else INK
+            axes.text(across, down, _number(value, most), ha="center", va="center", color=colour, fontsize=8.5)
+
+
+def _number(value: float, most: float) -> str:
+    return f"{value:.2f}" if most <= 1 else f"{value:.3g}"
 
 
 @_drawn.register
 def _grids(figure: Grids) -> Figure:
-    layout = ConstrainedLayoutEngine(wspace=0.06)
-    drawn = Figure(figsize=(4.4 * len(figure.grids), 4.5), dpi=_DPI, layout=layout)
-    for axes, (title, pictures) in zip(
-        drawn.subplots(1, len(figure.grids), squeeze=False)[0], figure.grids, strict=True
-    ):
-        axes.imshow(_mosaic(pictures), vmin=0, vmax=1, interpolation="nearest")
+    across = min(_GRIDS_A_ROW, len(figure.grids))
+    down = math.ceil(len(figure.grids) / across)
+    layout = ConstrainedLayoutEngine(wspace=0.06, hspace=0.03)
+    drawn = Figure(figsize=(4.4 * across, 4.8 * down), dpi=_DPI if down == 1 else _SHEET_DPI, layout=layout)
+    every = drawn.subplots(down, across, squeeze=False)
+    for axes in every.flat:
         axes.set_axis_off()
+    for axes, (title, pictures) in zip(every.flat, figure.grids, strict=False):
+        axes.imshow(_mosaic(pictures), vmin=0, vmax=1, interpolation="nearest")
         axes.set_title(title, fontsize=11)
     return drawn
+
+
+@_drawn.register
+def _sheet(figure: Sheet) -> Figure:
+    down, across = len(figure.rows), len(figure.columns)
+    titles = ["\n".join(textwrap.fill(line, _TITLE) for line in title.splitlines()) for title in figure.columns]
+    above = 0.16 * max(title.count("\n") + 1 for title in titles)
+    size = (_TILE * across + 1.3, (_TILE + 0.26) * down + above + 0.3)
+    drawn = Figure(figsize=size, dpi=_SHEET_DPI, layout=ConstrainedLayoutEngine(hspace=0.01, wspace=0.02))
+    grid = drawn.subplots(down, across, squeeze=False)
+    for line, title, tiles in zip(grid, figure.rows, figure.tiles, strict=True):
+        for axes, tile in zip(line, tiles, strict=True):
+            _tile(axes, tile)
+        line[0].set_ylabel(title, fontsize=8.5, linespacing=1.3)
+    for axes, title in zip(grid[0], titles, strict=True):
+        axes.set_title(title, fontsize=9)
+    drawn.supxlabel(figure.note, fontsize=8.5)
+    colours = ScalarMappable(Normalize(0, 1), _HEAT)
+    drawn.colorbar(colours, ax=grid.ravel().tolist(), shrink=0.6, aspect=30).set_label(figure.scale, fontsize=8.5)
+    return drawn
+
+
+def _tile(axes: Axes, tile: Tile) -> None:
+    axes.imshow(np.broadcast_to(tile.picture, (*tile.picture.shape[:2], 3)), vmin=0, vmax=1)
+    if tile.heat is not None:
+        # Where there is little, the picture shows through.
+        axes.imshow(tile.heat, vmin=0, vmax=1, cmap=_HEAT, alpha=0.8 * tile.heat**0.8)
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.spines[:].set_visible(False)
+    axes.set_xlabel(tile.words, fontsize=8)
 
 
 def _mosaic(pictures: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -24,8 +24,9 @@ def run(
         list[str] | None,
         typer.Option(
             help="all, or some of: svcca, cca, cka (features before and after training, at every cut), knn, probe "
-            "(what the features at every cut tell), drift, reinit, filters (what became of the weights), agreement "
-            "(of several runs), convergence. Commas between them, or several times.",
+            "(what the features at every cut tell), drift, reinit, filters (what became of the weights), features "
+            "(pictures that filters answer to), gradcam (where runs look), fid (how far apart the images lie), "
+            "convergence, and of several runs agreement, heads. Commas between them, or several times.",
             metavar="NAME",
             show_default="all that apply",
         ),
