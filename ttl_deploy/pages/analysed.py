@@ -43,7 +43,7 @@ _TITLE = 24
 def picture(figure: Drawn) -> bytes:
     """A figure as PNG."""
     with mpl.rc_context(STYLE):
-        return png(_drawn(figure), drawn=not isinstance(figure, Grids))
+        return png(_drawn(figure), drawn=not isinstance(figure, Grids | Sheet))
 
 
 @singledispatch
