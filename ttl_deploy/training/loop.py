@@ -57,7 +57,7 @@ from ttl_deploy.training.pace import Pace, drop_before_last, drop_unit_gradients
 from ttl_deploy.training.run import BEST, HISTORY, LAST, TIMING, still_there
 from ttl_deploy.training.schedules import SCHEDULES, Better
 from ttl_deploy.transfer import TransferModel
-from ttl_deploy.transfer.initialise import RANDOM, started_anew
+from ttl_deploy.transfer.initialise import RANDOM, LoadReport, started_anew
 from ttl_deploy.zoo import BACKBONES
 
 Judge = Callable[[Sequence[dict[str, Any]]], str | None]
@@ -90,7 +90,7 @@ class Trainer:
         prepared: The images.
         model: With its starting weights.
         folder: The run's folder; exists.
-        weights: What became of the starting weights, in words.
+        weights: What became of the starting weights.
         reporter: Told of every epoch.
         judge: May end the training early.
     """
@@ -102,7 +102,7 @@ class Trainer:
         prepared: Prepared,
         model: TransferModel,
         folder: Path,
-        weights: str,
+        weights: LoadReport | None,
         reporter: Reporter,
         judge: Judge | None = None,
     ) -> None:
@@ -126,7 +126,9 @@ class Trainer:
             }
             cached = cached_batches(fabric, config, model, folder, sides, reporter)
             self._train, self._val = cached["train"], cached["val"]
-        self._progress = Progress(weights=weights)
+        self._progress = Progress()
+        if weights is not None:
+            self._progress = Progress(weights=str(weights), start_sha256=weights.sha256)
         self._beside = Beside()
         self._limit = math.inf if config.max_minutes is None else 60 * config.max_minutes
         self._started = time.monotonic()

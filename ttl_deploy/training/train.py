@@ -26,7 +26,7 @@ from ttl_deploy.data.manifest import dataset_of, refuse_misreading
 from ttl_deploy.data.prepared import Prepared, prepare, prepare_like, write_split
 from ttl_deploy.data.torch_data import ImageBatches, mix_seeds
 from ttl_deploy.data.understood import write_understood
-from ttl_deploy.errors import BadInputError, TtlDeployError, about
+from ttl_deploy.errors import BadInputError, IntegrityError, TtlDeployError, about
 from ttl_deploy.papers.beside import ours_of, paper_of
 from ttl_deploy.progress import SILENT, Reporter
 from ttl_deploy.spec import (
@@ -59,7 +59,7 @@ from ttl_deploy.training.operation import operation, refuse_point
 from ttl_deploy.training.optimizers import refuse_optim
 from ttl_deploy.training.run import Predictions, Run, refuse_existing_run
 from ttl_deploy.training.schedules import SCHEDULES, refuse_schedule
-from ttl_deploy.transfer import METHODS, TransferModel, build, initialise, resolve
+from ttl_deploy.transfer import METHODS, LoadReport, TransferModel, build, initialise, resolve
 from ttl_deploy.transfer.heads import HEADS, TapHead, usual_head
 from ttl_deploy.transfer.initialise import start_of, weights_file
 from ttl_deploy.zoo import BACKBONES, Backbone
@@ -194,7 +194,7 @@ def resume(
     # The cached features come from the starting weights, which the checkpoint's frozen layers still are.
     with about(folder / folders.CONFIG):
         model, weights = (
-            (build(config.model), "") if started and not config.cache_features else _model(config, reporter)
+            (build(config.model), None) if started and not config.cache_features else _model(config, reporter)
         )
     return _carry_out(fabric, Run(folder, config), prepared, model, weights, reporter, finish, judge)
 
@@ -375,8 +375,20 @@ def load_model(run: Run) -> TransferModel:
 
 
 def starting_model(run: Run) -> TransferModel:
-    """The run's model as it was before its first step, on the CPU, in evaluation mode."""
-    model, _weights = _model(run.config, SILENT)
+    """The run's model as it was before its first step, on the CPU, in evaluation mode.
+
+    Raises:
+        WeightsError: The starting weights are gone or do not fit.
+        IntegrityError: They are others than those that the run recorded.
+    """
+    model, loaded = _model(run.config, SILENT)
+    recorded = run.metrics().get("start_sha256") if run.finished else None
+    if recorded is not None and loaded.sha256 != recorded:
+        raise IntegrityError(
+            f"are not the weights that {run.name} began with: their SHA-256 is {loaded.sha256}, recorded is {recorded}",
+            where=run.config.weights,
+            fix="restore them",
+        )
     return model.eval()
 
 
@@ -458,14 +470,14 @@ def _start(model: Model) -> tuple[str, str]:
     return start_of(model.weights, model.init, BACKBONES.get(model.backbone))
 
 
-def _model(config: TrainConfig, reporter: Reporter) -> tuple[TransferModel, str]:
+def _model(config: TrainConfig, reporter: Reporter) -> tuple[TransferModel, LoadReport]:
     torch.manual_seed(mix_seeds(config.seed, 0))
     model = build(config.model)
     loaded = initialise(model, config.weights, config.init)
     reporter.info(str(loaded))
     if loaded.missing:
         reporter.warn(f"{len(loaded.missing)} of {loaded.wanted} tensors of the reused layers start from random values")
-    return model, str(loaded)
+    return model, loaded
 
 
 def _on_first(fabric: Fabric, make: Callable[[], Prepared]) -> Prepared:
@@ -483,7 +495,7 @@ def _carry_out(
     run: Run,
     prepared: Prepared,
     model: TransferModel,
-    weights: str,
+    weights: LoadReport | None,
     reporter: Reporter,
     finish: bool,
     judge: Judge | None,
@@ -535,6 +547,7 @@ def _finish(run: Run, prepared: Prepared, progress: Progress, reporter: Reporter
         "trainable": complexity.trainable,
         "macs": complexity.macs,
         "weights": progress.weights,
+        **({"start_sha256": progress.start_sha256} if progress.start_sha256 else {}),
         "weights_sha256": files.sha256(run.weights),
         evidence.FILES: evidence.hashes(run.folder, folders.evidence_of(prepared.task)),
         "seed": config.seed,
