@@ -51,6 +51,7 @@ from ttl_deploy.training import run as folders
 from ttl_deploy.training.cached import check_size, feature_shape, remove_features
 from ttl_deploy.training.checkpoint import Progress, load_best
 from ttl_deploy.training.engine import make_fabric, resolve_device, resolve_precision
+from ttl_deploy.training.logs import Names, Told, asked_loggers, logs_of_run, measured_on_test
 from ttl_deploy.training.loop import Judge, Trainer, predict
 from ttl_deploy.training.losses import refuse_weighing
 from ttl_deploy.training.measures import measure_of
@@ -80,6 +81,8 @@ def train(
     overwrite: bool = False,
     finish: bool = True,
     judge: Judge | None = None,
+    log: Names = (),
+    within: Path | None = None,
     reporter: Reporter = SILENT,
 ) -> Run:
     """Trains one run.
@@ -94,6 +97,8 @@ def train(
         overwrite: Replace what is at `out`.
         finish: Evaluate the best model when training ends. Without it the run stays one that `resume` goes on with.
         judge: May end the training early.
+        log: Loggers that are told of every epoch too: words, or text with commas between them.
+        within: Folder of the search that it is a trial of.
         reporter: Told what happens.
 
     Returns:
@@ -106,6 +111,7 @@ def train(
     place = Path(out)
     refuse_existing_run(place, overwrite=overwrite)
     check(data, model, protocol)
+    told = Told(asked_loggers(log), within)
     fabric = _device(model, protocol, reporter)
     dataset = dataset_of(data, kind_of(model))
     model_spec, preprocess = specs(model, data, dataset.classes)
@@ -138,7 +144,7 @@ def train(
             if prepared.understood is not None:
                 write_understood(folder / folders.DATA, prepared.understood)
     fabric.barrier()
-    return _carry_out(fabric, Run(place, config), prepared, module, weights, reporter, finish, judge)
+    return _carry_out(fabric, Run(place, config), prepared, module, weights, reporter, finish, judge, told)
 
 
 def resume(
@@ -150,6 +156,8 @@ def resume(
     cache: str | Path | None = None,
     finish: bool = True,
     judge: Judge | None = None,
+    log: Names = (),
+    within: Path | None = None,
     reporter: Reporter = SILENT,
 ) -> Run:
     """Goes on with a run that was interrupted, or lengthens one that ended.
@@ -162,6 +170,8 @@ def resume(
         cache: Folder of the pixel cache.
         finish: As in `train`.
         judge: As in `train`.
+        log: As in `train`; those that the run was begun with are not remembered.
+        within: As in `train`.
         reporter: Told what happens.
 
     Raises:
@@ -169,7 +179,7 @@ def resume(
         IntegrityError: Its files are damaged.
     """
     folder, data, cache = Path(folder), files.as_path(data), files.as_path(cache)
-    run = folders.open_run(folder)
+    run, told = folders.open_run(folder), Told(asked_loggers(log), within)
     folders.mend_lines(folder, reporter)
     run.history()
     moved = None if data is None else str(folders.place_of_data(run, data).resolve())
@@ -196,7 +206,7 @@ def resume(
         model, weights = (
             (build(config.model), None) if started and not config.cache_features else _model(config, reporter)
         )
-    return _carry_out(fabric, Run(folder, config), prepared, model, weights, reporter, finish, judge)
+    return _carry_out(fabric, Run(folder, config), prepared, model, weights, reporter, finish, judge, told)
 
 
 def check(data: Data, model: Model, protocol: Protocol) -> None:
@@ -499,13 +509,17 @@ def _carry_out(
     reporter: Reporter,
     finish: bool,
     judge: Judge | None,
+    told: Told,
 ) -> Run:
-    trainer = Trainer(fabric, run.config, prepared, model, run.folder, weights, reporter, judge)
-    trainer.resume()
-    progress = trainer.run()
-    if finish and fabric.is_global_zero:
-        _finish(run, prepared, progress, reporter)
-        remove_features(run.folder)
+    names = told.loggers if fabric.is_global_zero else ()
+    with logs_of_run(run.folder, run.config, names, told.within, reporter) as logs:
+        trainer = Trainer(fabric, run.config, prepared, model, run.folder, weights, reporter, judge, logs)
+        trainer.resume()
+        progress = trainer.run()
+        if finish and fabric.is_global_zero:
+            _finish(run, prepared, progress, reporter)
+            remove_features(run.folder)
+            logs.result(measured_on_test(run.metrics()["test"], run.task.METRICS), progress.best_epoch)
     fabric.barrier()
     return run
 
