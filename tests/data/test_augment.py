@@ -211,7 +211,7 @@ def test_a_crop_may_have_other_proportions_and_keeps_the_size() -> None:
 
 def test_every_step_of_the_table_is_tried_here() -> None:
     assert set(AUGMENTS.names()) == {
-        "rotation", "crop", "hflip", "vflip", "jitter", "grey", "shift", "shear", "zoom"
+        "rotation", "crop", "hflip", "vflip", "jitter", "grey", "shift", "shear", "zoom", "tilt", "slide", "dflip"
     }  # fmt: skip
 
 
@@ -224,6 +224,7 @@ def test_every_step_of_the_table_is_tried_here() -> None:
         ({"steps": "vflip=2"}, 3, "2 is not 0 to 1"),
         ({"steps": "zoom=nan"}, 3, "nan is not 0 to 0.9"),
         ({"steps": "jitter=0.2"}, 4, "of images of 1 or 3 channels, and these have 4"),
+        ({"steps": "tilt=10"}, 3, "augmentation tilt=10: is of volumes, and these are images"),
     ],
 )
 def test_steps_that_cannot_be_are_one_line_before_data_is_read(

@@ -38,6 +38,19 @@ def trained_on_ct(studies: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     return train(data, model, protocol, folder / "run").folder
 
 
+def test_volumes_that_move_in_space_train_the_same_in_a_process_beside(trained_on_ct: Path, tmp_path: Path) -> None:
+    again = ["train", "--config", str(trained_on_ct / "config.yaml"), "--epochs", "1"]
+    weights = set()
+    for out, asked in {
+        "still": ["--augment", ""],
+        "here": ["--augment", "rotation=10,tilt=5,slide=0.2,dflip=0.5"],
+        "beside": ["--augment", "rotation=10,tilt=5,slide=0.2,dflip=0.5", "--workers", "1"],
+    }.items():
+        assert run([*again, *asked, "--out", str(tmp_path / out)]) == 0
+        weights.add((tmp_path / out / "best.safetensors").read_bytes())
+    assert len(weights) == 2
+
+
 @pytest.mark.parametrize(
     ("format", "precision"), [("onnx", "fp32"), ("onnx", "int8"), ("openvino", "fp16"), ("pt2", "fp32")]
 )

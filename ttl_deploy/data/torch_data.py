@@ -45,7 +45,7 @@ class ImageBatches(Dataset[Batch]):
         self._prepared = prepared
         self._inputs = inputs
         self._preprocess = preprocess
-        self._augmentation = Augmentation(augment, preprocess.input.size[-2:]) if augment else None
+        self._augmentation = Augmentation(augment, preprocess.input.size) if augment else None
         self._seed = seed
         self.epoch = 0
 

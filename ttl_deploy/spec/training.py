@@ -46,7 +46,8 @@ class AugmentSpec(Record):
         BeforeValidator(_steps),
         Field(
             description="All steps, in order, in place of --rotation, --crop-scale and --flip: rotation=DEGREES, "
-            "crop=AREA, hflip=P, vflip=P, shift=PART, shear=DEGREES, zoom=PART, which are one movement, then "
+            "crop=AREA, hflip=P, vflip=P, shift=PART, shear=DEGREES, zoom=PART, and of volumes tilt=DEGREES, "
+            "slide=PART, dflip=P (through the slices), which are one movement, then "
             "jitter=B:C:S:H:P (brightness, contrast, saturation, hue, how often), grey=P; '' for none.",
             exclude_if=lambda steps: steps is None,
         ),

@@ -230,7 +230,7 @@ def check(data: Data, model: Model, protocol: Protocol) -> None:
     if preprocess.windows is not None and protocol.cache_features:
         what = "the features of a study's windows are not kept"
         raise BadInputError(what, where="--cache-features", fix="leave it out, or --slice-stride")
-    refuse_augment(protocol.augment, model.channels)
+    refuse_augment(protocol.augment, model.channels, preprocess.input.size)
     if _start(model)[0] not in _NAMED_WEIGHTS:
         weights_file(Path(model.weights))
     refuse_misreading(data)

@@ -2,20 +2,23 @@
 
 Steps that move an image (crop, flip, rotation, shift, shear, zoom) are one movement, in the order in which they are
 said: each pixel is interpolated once from the image as it was, so what one step moves out of sight a later one brings
-back. Every other step is a transform of torchvision's v2 and follows, in order.
+back. Every slice of a volume moves alike, unless a step moves it through its slices too (tilt, slide, dflip): then the
+whole is one movement in space, which MONAI carries out. Every other step is a transform of torchvision's v2 and
+follows, in order.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 
 import torch
 from torch import Tensor
 from torchvision.transforms import v2
 
-from ttl_deploy.data.movement import STILL, Draw, Movement, moved
-from ttl_deploy.errors import BadInputError
+from ttl_deploy.data.movement import Draw, Movement, composed, moved
+from ttl_deploy.errors import BadInputError, MissingDependencyError
 from ttl_deploy.registry import Registry
 from ttl_deploy.spec import AugmentSpec
 
@@ -28,16 +31,21 @@ class Step:
         ranges: Of each number, least and most; the first must be given.
         defaults: Of the numbers after the first.
         channels: Numbers of channels that it can take; empty: any.
-        move: For its numbers and the size (height, width) of the images, what draws a movement.
+        volumes: Whether it is of volumes only.
+        move: For its numbers and the size (height, width) of the images, what draws a movement; where it is of volumes
+            only, for the size (slices, height, width), one in space.
         change: For its numbers, a transform of images (C, H, W) uint8 that leaves each pixel where it is.
     """
 
     ranges: tuple[tuple[float, float], ...]
     defaults: tuple[float, ...] = ()
     channels: tuple[int, ...] = ()
+    volumes: bool = False
     move: Callable[[Sequence[float], Sequence[int]], Draw] | None = None
     change: Callable[[Sequence[float]], v2.Transform] | None = None
 
+
+_VOLUME = 3
 
 AUGMENTS: Registry[Step] = Registry("augmentation", "ttl_deploy.data.augment", entry_points="ttl_deploy.augmentations")
 
@@ -47,12 +55,13 @@ class Augmentation:
 
     Args:
         spec: Which steps and how much of each.
-        size: (height, width) of the images.
+        size: (height, width) of the images, or (slices, height, width).
     """
 
     def __init__(self, spec: AugmentSpec, size: Sequence[int]) -> None:
         steps = [_read(word) for word in spec.words]
-        self._draws = [step.move(numbers, size) for step, numbers in steps if step.move]
+        moves = [(step.move, numbers, size if step.volumes else size[-2:]) for step, numbers in steps if step.move]
+        self._draws = [move(numbers, extents) for move, numbers, extents in moves]
         self._changes = [step.change(numbers) for step, numbers in steps if step.change]
         self._edge = spec.border == "edge"
 
@@ -80,10 +89,7 @@ class Augmentation:
 
     def _drawn(self, seed: int) -> Movement:
         torch.default_generator.manual_seed(seed)
-        whole = STILL
-        for draw in self._draws:
-            whole = whole @ draw()
-        return whole
+        return composed([draw() for draw in self._draws])
 
     def _changed(self, image: Tensor, seed: int) -> Tensor:
         # Not the movement's numbers once more, which would tie how bright an image is to how far it is turned.
@@ -93,16 +99,23 @@ class Augmentation:
         return image
 
 
-def refuse_augment(spec: AugmentSpec, channels: int) -> None:
-    """Raises `BadInputError` where a step is none, or cannot be of images of so many channels."""
+def refuse_augment(spec: AugmentSpec, channels: int, size: Sequence[int]) -> None:
+    """Refuses what cannot be of images of so many channels and such a size, or of volumes.
+
+    Raises:
+        BadInputError: A step is none, or is of other images.
+        MissingDependencyError: A step is MONAI's, which is not installed.
+    """
     for word in spec.words:
-        allowed = _read(word)[0].channels
-        if allowed and channels not in allowed:
-            raise BadInputError(
-                f"is of images of {' or '.join(map(str, allowed))} channels, and these have {channels}",
-                where=f"augmentation {word}",
-                fix="leave it out",
-            )
+        step, where = _read(word)[0], f"augmentation {word}"
+        if step.channels and channels not in step.channels:
+            what = f"is of images of {' or '.join(map(str, step.channels))} channels, and these have {channels}"
+            raise BadInputError(what, where=where, fix="leave it out")
+        if step.volumes and len(size) < _VOLUME:
+            raise BadInputError("is of volumes, and these are images", where=where, fix="leave it out")
+        if step.volumes and find_spec("monai") is None:
+            what = f"{where}: MONAI, which moves volumes through their slices, is not installed"
+            raise MissingDependencyError(what, fix="pip install 'ttl-deploy[medical]'")
 
 
 def _read(word: str) -> tuple[Step, list[float]]:
