@@ -44,6 +44,9 @@ cautious = pocket.loss
 [ttl_deploy.analyses]
 norms = pocket.analysis
 
+[ttl_deploy.loggers]
+diary = pocket.diary
+
 [ttl_deploy.strategies]
 lowest = pocket.strategy
 
@@ -213,6 +216,20 @@ from ttl_deploy.training.losses import LOSSES, Loss
 
 LOSSES.register("cautious", Loss(lambda task, labels: nn.MultiMarginLoss()))
 """,
+    "diary.py": """
+from ttl_deploy.training.loggers import LOGGERS, Log, Logger
+
+
+class Diary(Log):
+    def __init__(self, entry):
+        self._path = entry.folder / "diary.txt"
+
+    def update(self, rows):
+        self._path.write_text("".join(f"{row['epoch']}: {row['train_loss']}\\n" for row in rows))
+
+
+LOGGERS.register("diary", Logger(Diary))
+""",
     "strategy.py": """
 from pocket.options import LowestOptions
 
@@ -270,9 +287,14 @@ def outside(tmp_path_factory: pytest.TempPathFactory, pixel_cache: Path) -> Outs
 @pytest.fixture(scope="module")
 def trained_outside(outside: Outside, synthetic: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = tmp_path_factory.mktemp("outside") / "run"
-    how = ("--method", "pinned", "--pinned-units", "2", "--cut", "two", "--out", str(run), "--json")
+    how = ("--method", "pinned", "--pinned-units", "2", "--cut", "two", "--out", str(run), "--json", "--log", "diary")
     outside.made("train", str(synthetic), *TRAIN, *how)
     return run
+
+
+def test_a_training_is_told_as_another_package_does_it(trained_outside: Path) -> None:
+    (row,) = map(json.loads, (trained_outside / "history.jsonl").read_text().splitlines())
+    assert (trained_outside / "diary.txt").read_text() == f"1: {row['train_loss']}\n"
 
 
 @pytest.mark.parametrize(

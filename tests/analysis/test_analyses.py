@@ -93,7 +93,7 @@ def test_the_network_before_training_has_the_files_weights(subject: Subject, sta
 def test_starting_weights_that_are_gone_or_others_are_told(
     subject: Subject, synthetic: Path, pixel_cache: Path, tmp_path: Path, start: Path
 ) -> None:
-    """Of layers that were not trained it is seen that the file is another one."""
+    """By the recorded hash; in runs that have none, by the layers that were not trained."""
     weights = tmp_path / "weights.safetensors"
     weights.write_bytes(start.read_bytes())
     model = but(MODEL, method="lwft", cut=None, trained_layers=2, weights=str(weights))
@@ -101,10 +101,28 @@ def test_starting_weights_that_are_gone_or_others_are_told(
     folder = train(data, model, but(PROTOCOL, epochs=1), tmp_path / "lwft").folder
     assert Subject(finished_run(folder)).start is not None
     save_file({name: tensor + 1 for name, tensor in load_file(start).items()}, weights)
+    with pytest.raises(IntegrityError, match=r"weights\.safetensors: are not the weights that lwft began with"):
+        _ = Subject(finished_run(folder)).start
+    record = json.loads((folder / "metrics.json").read_text())
+    assert record.pop("start_sha256") == files.sha256(start)
+    (folder / "metrics.json").write_text(json.dumps(record))
     with pytest.raises(IntegrityError, match="was not trained and has other weights"):
         _ = Subject(finished_run(folder)).start
     weights.unlink()
     with pytest.raises(WeightsError, match="no such file"):
+        _ = Subject(finished_run(folder)).start
+
+
+def test_another_file_of_the_same_name_is_told_where_every_layer_was_trained(
+    synthetic: Path, pixel_cache: Path, tmp_path: Path, start: Path
+) -> None:
+    weights = tmp_path / "weights.safetensors"
+    weights.write_bytes(start.read_bytes())
+    data = Data(path=synthetic / "labels.csv", cache=pixel_cache)
+    folder = train(data, but(MODEL, weights=str(weights)), but(PROTOCOL, epochs=1), tmp_path / "ttl").folder
+    assert Subject(finished_run(folder)).start is not None
+    save_file({name: tensor + 1 for name, tensor in load_file(start).items()}, weights)
+    with pytest.raises(IntegrityError, match=f"recorded is {files.sha256(start)}"):
         _ = Subject(finished_run(folder)).start
 
 

@@ -62,6 +62,7 @@ CALLED_BY = {
     "ttl_deploy.training.engine": {"train", "search"},
     "ttl_deploy.training.monitor": {"train", "search"},
     "ttl_deploy.training.optimizers": {"train", "search"},
+    "ttl_deploy.training.plans": {"train", "search"},
     "ttl_deploy.training.run": {"train", "export", "verify"},
     "ttl_deploy.training.schedules": {"train", "search"},
     "ttl_deploy.training.series": {"train"},

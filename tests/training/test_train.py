@@ -268,7 +268,20 @@ def test_a_run_starts_from_an_earlier_runs_bottom_layers(data: Data, tmp_path: P
         assert torch.equal(before[name], after[name]), name
     assert not torch.equal(before["head.fc.weight"], after["head.fc.weight"])
     assert "tensors of the reused layers loaded" in second.metrics()["weights"]
+    assert second.metrics()["start_sha256"] == first.metrics()["weights_sha256"]
+    assert "start_sha256" not in json.loads((first.folder / "metrics.json").read_text())
     assert len([k for k in after if k.startswith("layer1.1.")]) > 0
+
+
+def test_a_resumed_run_records_the_weights_that_it_began_with(data: Data, tmp_path: Path) -> None:
+    first = train(data, MODEL, training(epochs=1), tmp_path / "first")
+    weights = tmp_path / "weights.safetensors"
+    shutil.copy(first.weights, weights)
+    begun = train(data, but(MODEL, weights=str(weights)), training(epochs=2), tmp_path / "run", finish=False)
+    weights.write_bytes(b"others of the same name")
+    record = resume(begun.folder, cache=data.cache).metrics()
+    assert record["start_sha256"] == first.metrics()["weights_sha256"]
+    assert "tensors of the reused layers loaded" in record["weights"]
 
 
 def test_another_backbones_run_is_refused_before_anything_is_written(data: Data, tmp_path: Path) -> None:

@@ -1,3 +1,4 @@
+import hashlib
 import io
 import pickle
 from collections.abc import Callable
@@ -13,7 +14,8 @@ from torchvision import models
 from ttl_deploy.errors import WeightsError
 from ttl_deploy.spec import ModelSpec
 from ttl_deploy.transfer import TransferModel, build, initialise
-from ttl_deploy.transfer.initialise import read_weights
+from ttl_deploy.transfer.initialise import read_weights, tensors_sha256
+from ttl_deploy.zoo import BACKBONES
 
 
 def ttl(channels: int = 3, cut: str = "layer2") -> TransferModel:
@@ -46,6 +48,35 @@ def test_safetensors_load_and_count_what_is_dropped(tmp_path: Path, network: nn.
     report = initialise(ttl(), str(tmp_path / "w.safetensors"))
     above = [k for k in network.state_dict() if k.startswith(("layer3", "layer4", "fc"))]
     assert report.unused == len([k for k in above if not k.endswith("num_batches_tracked")])
+
+
+def test_a_file_is_known_by_its_own_hash(tmp_path: Path, network: nn.Module) -> None:
+    torch.save(network.state_dict(), tmp_path / "w.pth")
+    sha256 = initialise(ttl(), str(tmp_path / "w.pth")).sha256
+    assert sha256 == hashlib.sha256((tmp_path / "w.pth").read_bytes()).hexdigest()
+    assert initialise(ttl(), "random").sha256 is None
+    assert initialise(ttl(), str(tmp_path / "w.pth"), "random").sha256 is None
+
+
+def test_the_hash_of_tensors_is_of_every_name_shape_type_and_number(network: nn.Module) -> None:
+    state = network.state_dict()
+    sha256 = tensors_sha256(state)
+    assert tensors_sha256(dict(reversed(state.items()))) == sha256
+    first = "conv1.weight"
+    others: list[dict[str, torch.Tensor]] = [
+        {name: tensor for name, tensor in state.items() if name != first},
+        {**state, first: state[first].flatten()},
+        {**state, first: state[first].view(torch.int32)},
+        {**state, first: state[first].nextafter(torch.tensor(1.0))},
+        {**state, "fc.bias": state["bn1.num_batches_tracked"]},
+    ]
+    assert len({sha256, *map(tensors_sha256, others)}) == 6
+
+
+def test_imagenets_weights_are_known_by_their_tensors(network: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
+    state = network.state_dict()
+    monkeypatch.setattr(type(BACKBONES.get("resnet18")), "pretrained", lambda _self: state)
+    assert initialise(ttl(), "imagenet").sha256 == tensors_sha256(state)
 
 
 def test_partial_weights_are_counted(tmp_path: Path, network: nn.Module) -> None:

@@ -22,6 +22,7 @@ from ttl_deploy import files, signing
 from ttl_deploy.artifact import open_artifact, update_manifest
 from ttl_deploy.cli.main import run
 from ttl_deploy.errors import IntegrityError
+from ttl_deploy.formats.export_run import export_run
 from ttl_deploy.pages.subject import subject_of_artifact
 from ttl_deploy.parity.compare import _BOUNDED, _criteria, against_bound
 from ttl_deploy.parity.verify import Check, verify
@@ -178,6 +179,20 @@ def test_the_folder_holds_all_and_its_hashes_are_those_of_the_files(command: lis
     assert not re.findall(r'(?:src|href)="(?!#|data:)', page)
     assert run(command) == 2
     assert run([*command, "--overwrite"]) == 0
+
+
+def test_the_weights_that_training_began_with_are_told(
+    run_copy: Path, command: list[str], pixel_cache: Path, tmp_path: Path
+) -> None:
+    record = json.loads((run_copy / "metrics.json").read_text())
+    (run_copy / "metrics.json").write_text(json.dumps({**record, "start_sha256": "5e" * 32}))
+    export_run(run_copy, cache=pixel_cache, overwrite=True)
+    assert run([command[0], str(run_copy / "onnx-fp32"), *command[2:]]) == 0
+    out = tmp_path / "out"
+    assert json.loads((out / "hashes.json").read_text())["start"] == "5e" * 32
+    assert f"{'5e' * 32} (of the file)" in (out / "dossier.md").read_text()
+    properties = json.loads((out / "bom.cdx.json").read_text())["metadata"]["component"]["properties"]
+    assert {"name": "ttl-deploy:start-sha256", "value": "5e" * 32} in properties
 
 
 def test_a_failure_is_the_first_thing_said(command: list[str], criteria: Path, tmp_path: Path) -> None:

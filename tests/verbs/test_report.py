@@ -170,6 +170,16 @@ def test_an_artifact_in_its_run_is_told_with_it(trained: Path, tmp_path: Path) -
     )
 
 
+def test_the_weights_that_it_began_with_are_told_by_their_hash(run_copy: Path, tmp_path: Path) -> None:
+    before = page_of(run_copy, out=tmp_path / "r.html")
+    record = json.loads((run_copy / "metrics.json").read_text())
+    (run_copy / "metrics.json").write_text(json.dumps({**record, "start_sha256": "5e" * 32}))
+    page = page_of(run_copy, out=tmp_path / "s.html")
+    assert "5e" * 32 not in before
+    assert "their SHA-256" not in before
+    assert f"{'5e' * 32} (of the file)" in page
+
+
 def test_an_artifact_alone_says_what_its_manifest_says(
     make_artifact: Callable[..., Artifact], trained: Path, tmp_path: Path
 ) -> None:

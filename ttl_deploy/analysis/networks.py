@@ -27,7 +27,8 @@ def _drawn(run: Run, seed: int) -> TransferModel:
 def start_of_run(run: Run, trained: TransferModel) -> TransferModel:
     """The run's network before its first step, rebuilt of its specification, its seed and its starting weights.
 
-    A run records no hash of these weights. Layers that were not trained tell whether they are still the same.
+    Runs of earlier versions record no hash of these weights. Layers that were not trained tell of some whether they are
+    still the same.
 
     Args:
         run: The run.

@@ -26,6 +26,19 @@ PixelCache = Annotated[
 SamplesFile = Annotated[Path | None, typer.Option(help="JSON file for the result with every raw sample.")]
 SamplesAsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON, raw samples included.")]
 
+Log = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--log",
+        help="Tell csv (history.csv in a run's folder), tensorboard (event files there) or mlflow of every epoch too; "
+        "mlflow goes to MLFLOW_TRACKING_URI, else to a store here. Commas between them, or several times.",
+        metavar="NAME",
+        show_default="none",
+        rich_help_panel="Output",
+    ),
+]
+"""Loggers of a training."""
+
 
 def integers(text: str | None, option: str) -> tuple[int, ...] | None:
     """Numbers from 1 up, written `1,8,32`; None stays None.

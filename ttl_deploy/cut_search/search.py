@@ -28,6 +28,7 @@ from ttl_deploy.spec.model import WHOLE
 from ttl_deploy.spec.search import SearchOptions, SearchProtocol
 from ttl_deploy.spec.strategies import STRATEGY_OPTIONS
 from ttl_deploy.tasks import TASKS
+from ttl_deploy.training.logs import Names, asked_loggers, logs_of_search, measured_on_test
 from ttl_deploy.training.operation import refuse_point
 from ttl_deploy.training.plans import PLAN_VERSION, plan_of, refuse_other_plan
 from ttl_deploy.training.run import DATA, Run, open_run
@@ -49,6 +50,7 @@ def search(
     engine: TrialEngine | None = None,
     reuse: Sequence[Path] = (),
     overwrite: bool = False,
+    log: Names = (),
     reporter: Reporter = SILENT,
 ) -> SearchOutcome:
     """Finds the cut and trains the winner.
@@ -64,6 +66,7 @@ def search(
         engine: Where trials run; default: here, one after the other.
         reuse: Folders of other searches whose finished trials may stand for equal ones here.
         overwrite: Replace what is at `out`.
+        log: Loggers that are told of every trial: words, or text with commas between them.
         reporter: Told what happens.
 
     Raises:
@@ -80,9 +83,11 @@ def search(
     given = _of_method(protocol, network)
     latencies = Latencies(place / "latency", options.budget.device)
     latencies.check()
+    loggers = asked_loggers(log)
     spec, prepared = _understand(data, network, given, options, reporter)
     digest = prepared.data_digest()
-    with _begun(place, _plan(data, digest, network, given, options), overwrite):
+    plan = _plan(data, digest, network, given, options)
+    with _begun(place, plan, overwrite), logs_of_search(place, network, plan, loggers, reporter) as logs:
         if prepared.understood is not None:
             write_understood(place / DATA, prepared.understood)
         everything = candidates(spec)
@@ -99,11 +104,13 @@ def search(
             reporter,
             prepared,
             reuse,
+            log=loggers,
         )
         scores = strategy(state)
         verdict = settle(state, {cut: score for cut, score in scores.items() if cut in state.finals})
         winner = _crown(state, verdict.chosen, place / WINNER)
         rows = _rows(state, everything, excluded, measured, latencies)
+        logs.result(measured_on_test(winner.metrics()["test"], winner.task.METRICS), winner.metrics()["best_epoch"])
         return conclude(state, winner, rows, verdict)
 
 

@@ -59,6 +59,7 @@ class State:
         afford: Whether the strategy may spend one more full training of each of some candidates, which is then spent.
         cpu_seconds: Processor time of every step, by name, where it is known.
         work: Multiply-adds of every step, likewise.
+        log: Loggers that are told of every trial.
     """
 
     out: Path
@@ -81,6 +82,7 @@ class State:
     afford: Callable[[Sequence[Candidate]], bool] = lambda _chosen: True
     cpu_seconds: dict[str, float] = field(default_factory=dict)
     work: dict[str, float] = field(default_factory=dict)
+    log: tuple[str, ...] = ()
     _charged: dict[str, int] = field(default_factory=dict)
 
     @property
@@ -274,6 +276,7 @@ class State:
             key=_digest(facts),
             plain_key=_digest({**facts, "rival": None}),
             division=division,
+            log=self.log,
         )
 
     def _rival(self, scores: dict[str, Score], epochs: int | None) -> Rival | None:

@@ -117,6 +117,7 @@ class Trial:
         key: See `TrialRecord`.
         plain_key: What `key` would be without a rival.
         division: Another division of the images to train on, see `divisions`; None: as `data` says.
+        log: Loggers that are told of it; no part of the key.
     """
 
     name: str
@@ -133,6 +134,7 @@ class Trial:
     key: str
     plain_key: str
     division: Path | None = None
+    log: tuple[str, ...] = ()
 
 
 def run_trial(trial: Trial) -> TrialRecord:
@@ -236,6 +238,8 @@ def _trained(trial: Trial) -> Run:
             division=trial.division,
             finish=trial.finish,
             judge=judge,
+            log=trial.log,
+            within=_search(trial),
         )
     run = open_run(trial.folder)
     if run.finished and run.config.epochs == trial.protocol.epochs:
@@ -247,7 +251,14 @@ def _trained(trial: Trial) -> Run:
         cache=trial.data.cache,
         finish=trial.finish,
         judge=judge,
+        log=trial.log,
+        within=_search(trial),
     )
+
+
+def _search(trial: Trial) -> Path:
+    """The folder of its search."""
+    return trial.record.parents[1]
 
 
 def _measured(run: Run, trial: Trial) -> tuple[float, tuple[float, ...]]:

@@ -110,10 +110,16 @@ def training(evidence: Evidence, prefix: str, level: int) -> Section:
         ("multiply-adds of an image", f"{millions(record.macs)} million"),
         ("input", " x ".join(map(str, config.model.input.shape))),
         ("starting weights", str(_more(evidence).get("weights", config.weights))),
+        *([("their SHA-256", _start_hash(evidence))] if record.start_sha256 else []),
         ("SHA-256 of the weights", record.weights_sha256),
     )
     table = Table(("model", ""), facts, words=(0, 1))
     return Section("Training", (text,), (table,), tuple(_history(evidence, prefix)), level=level)
+
+
+def _start_hash(evidence: Evidence) -> str:
+    of = "of ImageNet's tensors" if evidence.run.config.weights == "imagenet" else "of the file"
+    return f"{evidence.record.start_sha256} ({of})"
 
 
 def _history(evidence: Evidence, prefix: str) -> Iterator[Figure]:

@@ -48,6 +48,8 @@ class Progress:
         seconds: Time trained, over all resumes.
         stopped: Why training ended, or None.
         weights: What became of the starting weights, in words.
+        start_sha256: SHA-256 of the starting weights, see `LoadReport`; None where they are random, and in checkpoints
+            of earlier versions.
         history: One row per epoch.
     """
 
@@ -57,6 +59,7 @@ class Progress:
     seconds: float = 0.0
     stopped: str | None = None
     weights: str = ""
+    start_sha256: str | None = None
     history: list[dict[str, Any]] = field(default_factory=list)
 
 

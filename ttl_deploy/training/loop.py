@@ -48,6 +48,7 @@ from ttl_deploy.training.checkpoint import (
     taking_up,
     written_row,
 )
+from ttl_deploy.training.logs import Logs
 from ttl_deploy.training.losses import plain_loss, training_loss
 from ttl_deploy.training.measures import Rows, measure_of
 from ttl_deploy.training.metrics import TITLES
@@ -57,7 +58,7 @@ from ttl_deploy.training.pace import Pace, drop_before_last, drop_unit_gradients
 from ttl_deploy.training.run import BEST, HISTORY, LAST, TIMING, still_there
 from ttl_deploy.training.schedules import SCHEDULES, Better
 from ttl_deploy.transfer import TransferModel
-from ttl_deploy.transfer.initialise import RANDOM, started_anew
+from ttl_deploy.transfer.initialise import RANDOM, LoadReport, started_anew
 from ttl_deploy.zoo import BACKBONES
 
 Judge = Callable[[Sequence[dict[str, Any]]], str | None]
@@ -90,9 +91,10 @@ class Trainer:
         prepared: The images.
         model: With its starting weights.
         folder: The run's folder; exists.
-        weights: What became of the starting weights, in words.
+        weights: What became of the starting weights.
         reporter: Told of every epoch.
         judge: May end the training early.
+        logs: Told of every epoch that is kept.
     """
 
     def __init__(
@@ -102,11 +104,13 @@ class Trainer:
         prepared: Prepared,
         model: TransferModel,
         folder: Path,
-        weights: str,
+        weights: LoadReport | None,
         reporter: Reporter,
         judge: Judge | None = None,
+        logs: Logs | None = None,
     ) -> None:
         self._config = config
+        self._logs = logs
         self._judge = judge
         self._folder = folder
         self._reporter = reporter
@@ -126,7 +130,9 @@ class Trainer:
             }
             cached = cached_batches(fabric, config, model, folder, sides, reporter)
             self._train, self._val = cached["train"], cached["val"]
-        self._progress = Progress(weights=weights)
+        self._progress = Progress()
+        if weights is not None:
+            self._progress = Progress(weights=str(weights), start_sha256=weights.sha256)
         self._beside = Beside()
         self._limit = math.inf if config.max_minutes is None else 60 * config.max_minutes
         self._started = time.monotonic()
@@ -149,6 +155,7 @@ class Trainer:
         else:
             refuse_other_best(self._folder, self._state.module, self._progress.best_epoch)
         self._write_history()
+        self._log(self._rows())
         self._reporter.info(f"resumed after epoch {self._progress.epoch}")
         self._started = time.monotonic() - self._progress.seconds
 
@@ -287,6 +294,8 @@ class Trainer:
         if state.fabric.is_global_zero:
             self._save(improved, seconds)
         state.fabric.barrier()
+        if self._logs is not None:
+            self._logs.warn()
         self._reporter.info(
             f"epoch {row['epoch']}: loss {row['train_loss']:.4f}, validation {self._measured(row)}"
             f"{' (best)' if improved else ''}, {seconds:.1f} s"
@@ -316,6 +325,7 @@ class Trainer:
         if self._state.fabric.is_global_zero:
             self._save_best()
             self._write_history()
+            self._log(self._rows())
         self._state.fabric.barrier()
 
     def _save(self, improved: bool, seconds: float) -> None:
@@ -328,7 +338,7 @@ class Trainer:
         }
         last = last_content(progress, states)
         best = best_content(state.module, progress.best_epoch) if improved else None
-        history, timing = self._history(), {"epoch": progress.epoch, "seconds": round(seconds, 3)}
+        rows, history, timing = self._rows(), self._history(), {"epoch": progress.epoch, "seconds": round(seconds, 3)}
 
         def write() -> None:
             still_there(self._folder)
@@ -338,11 +348,19 @@ class Trainer:
             files.write_text(self._folder / HISTORY, history)
             with files.disk_errors(self._folder / TIMING), (self._folder / TIMING).open("a") as handle:
                 handle.write(json.dumps(timing) + "\n")
+            self._log(rows)
 
         self._beside.start(write)
 
+    def _log(self, rows: Sequence[dict[str, Any]]) -> None:
+        if self._logs is not None:
+            self._logs.update(rows)
+
+    def _rows(self) -> list[dict[str, Any]]:
+        return [written_row(row) for row in self._progress.history]
+
     def _history(self) -> str:
-        return "".join(json.dumps(written_row(row)) + "\n" for row in self._progress.history)
+        return "".join(json.dumps(row) + "\n" for row in self._rows())
 
     def _write_history(self) -> None:
         files.write_text(self._folder / HISTORY, self._history())

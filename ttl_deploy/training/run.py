@@ -87,6 +87,8 @@ class RunRecord(Record):
         trainable: Of these, those that were trained.
         macs: Multiply-adds for one image.
         weights_sha256: Of the weights file.
+        start_sha256: Of the weights that it started from: of the file (a run's `best.safetensors`), or of ImageNet's
+            tensors; None where they were random, and in runs of earlier versions.
         files: SHA-256 of the run's other files by name; empty in runs of earlier versions.
         hardware: Where it was trained.
         libraries: With which versions.
@@ -108,6 +110,7 @@ class RunRecord(Record):
     trainable: int = Field(ge=0)
     macs: int = Field(ge=0)
     weights_sha256: str
+    start_sha256: str | None = Field(default=None, exclude_if=lambda found: found is None)
     files: dict[str, str] = Field(default_factory=dict)
     hardware: dict[str, Any]
     libraries: dict[str, str]

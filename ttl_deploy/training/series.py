@@ -21,6 +21,7 @@ from ttl_deploy.papers.beside import Ours, paper_of
 from ttl_deploy.progress import SILENT, Reporter
 from ttl_deploy.spec import Data, Model, Protocol, SplitSpec
 from ttl_deploy.spec.recipe import FoldHolds
+from ttl_deploy.training.logs import Names, asked_loggers
 from ttl_deploy.training.operation import refuse_point
 from ttl_deploy.training.plans import PLAN_VERSION, plan_of, refuse_other_plan
 from ttl_deploy.training.run import BEST, SERIES, SUMMARY, Run, finished_run, open_run
@@ -78,6 +79,7 @@ def train_series(
     new_splits: bool = False,
     fold_holds: FoldHolds = "test",
     overwrite: bool = False,
+    log: Names = (),
     reporter: Reporter = SILENT,
 ) -> dict[str, Any]:
     """Trains every member and writes `summary.json`.
@@ -92,6 +94,7 @@ def train_series(
         new_splits: Divide anew for each repeat, so that the deviation is also the division's.
         fold_holds: Whether a fold is the test side, or validation and test (80/5/15 with 5 folds).
         overwrite: Replace what is at `out`.
+        log: Loggers, as in `train`.
         reporter: Told what happens.
 
     Returns:
@@ -104,12 +107,13 @@ def train_series(
     _refuse_series(repeats, folds, new_splits, fold_holds)
     planned = members(model, protocol, data.division, repeats, folds, new_splits=new_splits, fold_holds=fold_holds)
     check(data, model, protocol)
+    loggers = asked_loggers(log)
     if new_splits:
         _refuse_own_division(data, kind_of(model), folds)
     series = {"repeats": repeats, "folds": folds, "members": [m.name for m in planned]}
     series |= {"new_splits": True} if new_splits else {}
     _begin(place, {**series, **_plan(data, planned[0])}, overwrite)
-    runs = [_one(data, member, place / member.name, reporter) for member in planned]
+    runs = [_one(data, member, place / member.name, reporter, loggers) for member in planned]
     return _summarise(place, runs, reporter)
 
 
@@ -150,6 +154,7 @@ def train_incremental(
     *,
     target_auprc: float,
     overwrite: bool = False,
+    log: Names = (),
     reporter: Reporter = SILENT,
 ) -> dict[str, Any]:
     """LWFT's model selection (Tajbakhsh 2016; paper, section 3.1): one layer, then one more, until the target is met.
@@ -163,6 +168,7 @@ def train_incremental(
         out: Folder of the series.
         target_auprc: Validation AUPRC that ends the procedure.
         overwrite: Replace what is at `out`.
+        log: Loggers, as in `train`.
         reporter: Told what happens.
 
     Returns:
@@ -173,6 +179,7 @@ def train_incremental(
     place = Path(out)
     first = _with_layers(model, protocol, data.division, 1)
     check(data, first.model, protocol)
+    loggers = asked_loggers(log)
     series = {"incremental": True, "target_auprc": target_auprc}
     _begin(place, {**series, **_plan(data, first)}, overwrite)
     runs: list[Run] = []
@@ -180,7 +187,7 @@ def train_incremental(
     most = len(BACKBONES.get(model.backbone).layers) + 1
     for layers in range(1, most + 1):
         member = _with_layers(model, protocol, data.division, layers)
-        runs.append(_one(data, member, place / member.name, reporter))
+        runs.append(_one(data, member, place / member.name, reporter, loggers))
         value = runs[-1].metrics()["val"]["auprc"]
         reporter.info(f"{layers} layers: validation AUPRC {value:.4f} (target {target_auprc:g})")
         reached = value >= target_auprc
@@ -238,12 +245,14 @@ def _planned(out: Path) -> dict[str, Any] | None:
     return documents.read_object(path, "plan of a series", fix="choose another --out")
 
 
-def _one(data: Data, member: Member, folder: Path, reporter: Reporter) -> Run:
+def _one(data: Data, member: Member, folder: Path, reporter: Reporter, log: Names) -> Run:
     reporter.info(f"— {member.name}")
     if not folder.exists():
-        return train(data, member.model, member.protocol, folder, split=member.split, reporter=reporter)
+        return train(data, member.model, member.protocol, folder, split=member.split, log=log, reporter=reporter)
     run = open_run(folder)
-    return finished_run(folder) if run.finished else resume(folder, data=data.path, cache=data.cache, reporter=reporter)
+    if run.finished:
+        return finished_run(folder)
+    return resume(folder, data=data.path, cache=data.cache, log=log, reporter=reporter)
 
 
 def _summarise(out: Path, runs: Sequence[Run], reporter: Reporter, **more: Any) -> dict[str, Any]:

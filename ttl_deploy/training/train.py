@@ -24,7 +24,7 @@ from ttl_deploy.data.manifest import dataset_of, refuse_misreading
 from ttl_deploy.data.prepared import Prepared, prepare, prepare_like, write_split
 from ttl_deploy.data.torch_data import ImageBatches, mix_seeds
 from ttl_deploy.data.understood import write_understood
-from ttl_deploy.errors import BadInputError, TtlDeployError, about
+from ttl_deploy.errors import BadInputError, IntegrityError, TtlDeployError, about
 from ttl_deploy.papers.beside import ours_of, paper_of
 from ttl_deploy.progress import SILENT, Reporter
 from ttl_deploy.spec import (
@@ -49,6 +49,7 @@ from ttl_deploy.training import run as folders
 from ttl_deploy.training.cached import check_size, feature_shape, remove_features
 from ttl_deploy.training.checkpoint import Progress, load_best
 from ttl_deploy.training.engine import make_fabric, resolve_device, resolve_precision
+from ttl_deploy.training.logs import Names, Told, asked_loggers, logs_of_run, measured_on_test
 from ttl_deploy.training.loop import Judge, Trainer, predict
 from ttl_deploy.training.losses import refuse_weighing
 from ttl_deploy.training.measures import measure_of
@@ -57,7 +58,7 @@ from ttl_deploy.training.operation import operation, refuse_point
 from ttl_deploy.training.optimizers import refuse_optim
 from ttl_deploy.training.run import Predictions, Run, refuse_existing_run
 from ttl_deploy.training.schedules import SCHEDULES, refuse_schedule
-from ttl_deploy.transfer import METHODS, TransferModel, build, initialise, resolve
+from ttl_deploy.transfer import METHODS, LoadReport, TransferModel, build, initialise, resolve
 from ttl_deploy.transfer.heads import HEADS, TapHead, usual_head
 from ttl_deploy.transfer.initialise import start_of, weights_file
 from ttl_deploy.zoo import BACKBONES, Backbone
@@ -78,6 +79,8 @@ def train(
     overwrite: bool = False,
     finish: bool = True,
     judge: Judge | None = None,
+    log: Names = (),
+    within: Path | None = None,
     reporter: Reporter = SILENT,
 ) -> Run:
     """Trains one run.
@@ -92,6 +95,8 @@ def train(
         overwrite: Replace what is at `out`.
         finish: Evaluate the best model when training ends. Without it the run stays one that `resume` goes on with.
         judge: May end the training early.
+        log: Loggers that are told of every epoch too: words, or text with commas between them.
+        within: Folder of the search that it is a trial of.
         reporter: Told what happens.
 
     Returns:
@@ -104,6 +109,7 @@ def train(
     place = Path(out)
     refuse_existing_run(place, overwrite=overwrite)
     check(data, model, protocol)
+    told = Told(asked_loggers(log), within)
     fabric = _device(model, protocol, reporter)
     dataset = dataset_of(data, kind_of(model))
     model_spec, preprocess = specs(model, data, dataset.classes)
@@ -136,7 +142,7 @@ def train(
             if prepared.understood is not None:
                 write_understood(folder / folders.DATA, prepared.understood)
     fabric.barrier()
-    return _carry_out(fabric, Run(place, config), prepared, module, weights, reporter, finish, judge)
+    return _carry_out(fabric, Run(place, config), prepared, module, weights, reporter, finish, judge, told)
 
 
 def resume(
@@ -148,6 +154,8 @@ def resume(
     cache: str | Path | None = None,
     finish: bool = True,
     judge: Judge | None = None,
+    log: Names = (),
+    within: Path | None = None,
     reporter: Reporter = SILENT,
 ) -> Run:
     """Goes on with a run that was interrupted, or lengthens one that ended.
@@ -160,6 +168,8 @@ def resume(
         cache: Folder of the pixel cache.
         finish: As in `train`.
         judge: As in `train`.
+        log: As in `train`; those that the run was begun with are not remembered.
+        within: As in `train`.
         reporter: Told what happens.
 
     Raises:
@@ -167,7 +177,7 @@ def resume(
         IntegrityError: Its files are damaged.
     """
     folder, data, cache = Path(folder), files.as_path(data), files.as_path(cache)
-    run = folders.open_run(folder)
+    run, told = folders.open_run(folder), Told(asked_loggers(log), within)
     folders.mend_lines(folder, reporter)
     run.history()
     moved = None if data is None else str(folders.place_of_data(run, data).resolve())
@@ -192,9 +202,9 @@ def resume(
     # The cached features come from the starting weights, which the checkpoint's frozen layers still are.
     with about(folder / folders.CONFIG):
         model, weights = (
-            (build(config.model), "") if started and not config.cache_features else _model(config, reporter)
+            (build(config.model), None) if started and not config.cache_features else _model(config, reporter)
         )
-    return _carry_out(fabric, Run(folder, config), prepared, model, weights, reporter, finish, judge)
+    return _carry_out(fabric, Run(folder, config), prepared, model, weights, reporter, finish, judge, told)
 
 
 def check(data: Data, model: Model, protocol: Protocol) -> None:
@@ -373,8 +383,20 @@ def load_model(run: Run) -> TransferModel:
 
 
 def starting_model(run: Run) -> TransferModel:
-    """The run's model as it was before its first step, on the CPU, in evaluation mode."""
-    model, _weights = _model(run.config, SILENT)
+    """The run's model as it was before its first step, on the CPU, in evaluation mode.
+
+    Raises:
+        WeightsError: The starting weights are gone or do not fit.
+        IntegrityError: They are others than those that the run recorded.
+    """
+    model, loaded = _model(run.config, SILENT)
+    recorded = run.metrics().get("start_sha256") if run.finished else None
+    if recorded is not None and loaded.sha256 != recorded:
+        raise IntegrityError(
+            f"are not the weights that {run.name} began with: their SHA-256 is {loaded.sha256}, recorded is {recorded}",
+            where=run.config.weights,
+            fix="restore them",
+        )
     return model.eval()
 
 
@@ -456,14 +478,14 @@ def _start(model: Model) -> tuple[str, str]:
     return start_of(model.weights, model.init, BACKBONES.get(model.backbone))
 
 
-def _model(config: TrainConfig, reporter: Reporter) -> tuple[TransferModel, str]:
+def _model(config: TrainConfig, reporter: Reporter) -> tuple[TransferModel, LoadReport]:
     torch.manual_seed(mix_seeds(config.seed, 0))
     model = build(config.model)
     loaded = initialise(model, config.weights, config.init)
     reporter.info(str(loaded))
     if loaded.missing:
         reporter.warn(f"{len(loaded.missing)} of {loaded.wanted} tensors of the reused layers start from random values")
-    return model, str(loaded)
+    return model, loaded
 
 
 def _on_first(fabric: Fabric, make: Callable[[], Prepared]) -> Prepared:
@@ -481,17 +503,21 @@ def _carry_out(
     run: Run,
     prepared: Prepared,
     model: TransferModel,
-    weights: str,
+    weights: LoadReport | None,
     reporter: Reporter,
     finish: bool,
     judge: Judge | None,
+    told: Told,
 ) -> Run:
-    trainer = Trainer(fabric, run.config, prepared, model, run.folder, weights, reporter, judge)
-    trainer.resume()
-    progress = trainer.run()
-    if finish and fabric.is_global_zero:
-        _finish(run, prepared, progress, reporter)
-        remove_features(run.folder)
+    names = told.loggers if fabric.is_global_zero else ()
+    with logs_of_run(run.folder, run.config, names, told.within, reporter) as logs:
+        trainer = Trainer(fabric, run.config, prepared, model, run.folder, weights, reporter, judge, logs)
+        trainer.resume()
+        progress = trainer.run()
+        if finish and fabric.is_global_zero:
+            _finish(run, prepared, progress, reporter)
+            remove_features(run.folder)
+            logs.result(measured_on_test(run.metrics()["test"], run.task.METRICS), progress.best_epoch)
     fabric.barrier()
     return run
 
@@ -533,6 +559,7 @@ def _finish(run: Run, prepared: Prepared, progress: Progress, reporter: Reporter
         "trainable": complexity.trainable,
         "macs": complexity.macs,
         "weights": progress.weights,
+        **({"start_sha256": progress.start_sha256} if progress.start_sha256 else {}),
         "weights_sha256": files.sha256(run.weights),
         evidence.FILES: evidence.hashes(run.folder, folders.evidence_of(prepared.task)),
         "seed": config.seed,

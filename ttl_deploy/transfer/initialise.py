@@ -6,11 +6,13 @@ Loading refuses when none of the layers that should be reused found its weights.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ttl_deploy import files
@@ -44,6 +46,7 @@ class LoadReport:
         init: The initialisation that was asked for.
         drawn: Tensors of reused units that it drew or computed.
         reset: Tensors of norms that it set to 1 and 0.
+        sha256: Of the source's file, or of ImageNet's tensors (`tensors_sha256`); None where nothing was read.
     """
 
     source: str
@@ -55,6 +58,7 @@ class LoadReport:
     init: str = WHOLE
     drawn: int = 0
     reset: int = 0
+    sha256: str | None = None
 
     def __str__(self) -> str:
         if self.source == RANDOM:
@@ -87,7 +91,7 @@ def initialise(model: TransferModel, weights: str, init: str = WHOLE) -> LoadRep
         return LoadReport(RANDOM, 0, 0)
     parts = [(way, _held(model, units)) for way, units in divided(init, backbone)]
     wanted = {name: tensor for way, units in parts if way.reads for name, tensor in _tensors(model, units).items()}
-    source, adapted = _source(model, backbone, weights, wanted) if wanted else ({}, False)
+    source, adapted, sha256 = _source(model, backbone, weights, wanted) if wanted else ({}, False, None)
     filled = sum((_fill(way, model, units, source, backbone) for way, units in parts), Filled())
     return LoadReport(
         weights,
@@ -99,6 +103,7 @@ def initialise(model: TransferModel, weights: str, init: str = WHOLE) -> LoadRep
         init,
         len(filled.drawn),
         len(filled.reset),
+        sha256,
     )
 
 
@@ -140,14 +145,25 @@ def _fill(
 
 def _source(
     model: TransferModel, backbone: Backbone, weights: str, wanted: Mapping[str, Tensor]
-) -> tuple[Mapping[str, Tensor], bool]:
-    """The source's tensors under the network's names, without those of a wanted name and another shape."""
+) -> tuple[Mapping[str, Tensor], bool, str]:
+    """The source's tensors under the network's names, without those of a wanted name and another shape; its SHA-256."""
     state = finite(backbone.pretrained(), weights) if weights == "imagenet" else read_weights(Path(weights))
+    sha256 = tensors_sha256(state) if weights == "imagenet" else files.sha256(weights_file(Path(weights)))
     named = _strip_prefix(backbone.upgrade(state), _tensors(model, model.plan.reused))
     state, adapted = _adapt_channels(backbone.fit(named), backbone, model.spec.input.channels)
     fitting = {name for name in wanted if name in state and state[name].shape == wanted[name].shape}
     _refuse_unusable(state, wanted, fitting, weights, backbone)
-    return {name: tensor for name, tensor in state.items() if name in fitting or name not in wanted}, adapted
+    usable = {name: tensor for name, tensor in state.items() if name in fitting or name not in wanted}
+    return usable, adapted, sha256
+
+
+def tensors_sha256(state: Mapping[str, Tensor]) -> str:
+    """Hex SHA-256 over names, types, shapes and numbers in the order of the names, in whatever file they were."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(state.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def read_weights(path: Path) -> Mapping[str, Tensor]:

@@ -182,6 +182,7 @@ def _hashes(subject: Subject, check: Check, file: CriteriaFile) -> dict[str, Any
         "criteria": file.sha256,
         "data": data,
         "run": run,
+        **({} if evidence is None or evidence.record.start_sha256 is None else {"start": evidence.record.start_sha256}),
         "artifact": {**_files_of(artifact.folder), **_plain(artifact.manifest.files)},
         "environment": {name: value for name, value in provenance().items() if name != "finished"},
         "commands": dict(_commands(subject)),
@@ -224,6 +225,7 @@ def _facts(found: _Found) -> dict[str, str]:
         "criteria-sha256": found.file.sha256,
         "weights-sha256": source.weights_sha256,
         "config-digest": source.config_digest,
+        **({"start-sha256": found.hashes["start"]} if "start" in found.hashes else {}),
         **data,
     }
 

@@ -24,6 +24,7 @@ def search(
     engine: TrialEngine | None = None,
     reuse: Sequence[Path] = (),
     overwrite: bool = False,
+    log: str | Sequence[str] = (),
     reporter: Reporter = SILENT,
 ) -> SearchOutcome:
     """Finds the cut and trains the winner.
@@ -40,6 +41,7 @@ def search(
         engine: Where trials run; default: here, one after the other.
         reuse: Folders of other searches whose finished trials may stand for equal ones here.
         overwrite: Replace what is at `out`.
+        log: Loggers that are told of every epoch too: csv, tensorboard, mlflow; words, or text with commas between.
         reporter: Told what happens.
 
     Raises:
@@ -53,5 +55,6 @@ def search(
         engine=engine,
         reuse=reuse,
         overwrite=overwrite,
+        log=log,
         reporter=reporter,
     )

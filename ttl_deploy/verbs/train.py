@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from ttl_deploy.papers.recipes import with_recipe
@@ -26,6 +27,7 @@ def train(
     overwrite: bool = False,
     finish: bool = True,
     judge: Judge | None = None,
+    log: str | Sequence[str] = (),
     reporter: Reporter = SILENT,
 ) -> Run:
     """Trains one run.
@@ -41,6 +43,7 @@ def train(
         overwrite: Replace what is at `out`.
         finish: Evaluate the best model when training ends. Without it the run stays one that `resume` goes on with.
         judge: May end the training early.
+        log: Loggers that are told of every epoch too: csv, tensorboard, mlflow; words, or text with commas between.
         reporter: Told what happens.
 
     Returns:
@@ -58,5 +61,6 @@ def train(
         overwrite=overwrite,
         finish=finish,
         judge=judge,
+        log=log,
         reporter=reporter,
     )

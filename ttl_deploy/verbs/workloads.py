@@ -150,7 +150,7 @@ def _epoch(folder: Path) -> Work:
 
     def work() -> object:
         torch.manual_seed(0)
-        return Trainer(fabric, config, prepared, build(config.model), run, "random", SILENT).run()
+        return Trainer(fabric, config, prepared, build(config.model), run, None, SILENT).run()
 
     return work
 

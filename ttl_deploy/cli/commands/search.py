@@ -10,6 +10,7 @@ import typer
 
 from ttl_deploy.cli import console
 from ttl_deploy.cli.forms import request_form
+from ttl_deploy.cli.options import Log
 from ttl_deploy.cli.recipes import show_paper, tell_recipe
 from ttl_deploy.spec import Data, Network
 from ttl_deploy.spec.search import SearchOptions, SearchProtocol
@@ -56,6 +57,7 @@ def run(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace what is at --out.", rich_help_panel=_OUTPUT)
     ] = False,
+    log: Log = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.", rich_help_panel=_OUTPUT)] = False,
 ) -> None:
     """Find where to cut a network for your images, and train the model cut there.
@@ -81,6 +83,7 @@ def run(
             options=options,
             engine=where,
             overwrite=overwrite,
+            log=log or (),
             reporter=reporter,
         )
     _show(outcome, as_json)

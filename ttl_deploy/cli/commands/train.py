@@ -11,6 +11,7 @@ import typer
 
 from ttl_deploy.cli import console
 from ttl_deploy.cli.forms import request_form
+from ttl_deploy.cli.options import Log
 from ttl_deploy.cli.recipes import show_paper, tell_recipe
 from ttl_deploy.errors import BadInputError
 from ttl_deploy.spec import Data, Model, Protocol
@@ -93,6 +94,7 @@ def run(
         bool, typer.Option("--overwrite", help="Replace what is at --out.", rich_help_panel=_OUTPUT)
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.", rich_help_panel=_OUTPUT)] = False,
+    log: Log = None,
     cache: Path | None = None,
 ) -> None:
     """Train a model and evaluate it: a run folder with weights, split, history, predictions and metrics.
@@ -111,6 +113,7 @@ def run(
             max_minutes=protocol.max_minutes,
             data=moved or (None if data is None else data.path),
             cache=cache,
+            log=log or (),
             reporter=reporter,
         )
         _show(resumed, as_json)
@@ -122,7 +125,7 @@ def run(
     data, model, protocol = with_recipe(data, model, protocol)
     tell_recipe(protocol.recipe, reporter)
     if incremental or target_auprc is not None:
-        _incremental(data, model, protocol, out, target_auprc, overwrite, reporter, as_json)
+        _incremental(data, model, protocol, out, target_auprc, overwrite, log or (), reporter, as_json)
         return
     asked = _series(protocol.recipe, repeats, folds, fold_holds)
     if asked != SeriesDefaults(repeats=1) or new_splits:
@@ -138,11 +141,13 @@ def run(
             new_splits=new_splits,
             fold_holds=asked.fold_holds,
             overwrite=overwrite,
+            log=log or (),
             reporter=reporter,
         )
         _show_summary(out, summary, as_json)
     else:
-        _show(training.train(data, model, protocol, out, overwrite=overwrite, reporter=reporter), as_json)
+        trained = training.train(data, model, protocol, out, overwrite=overwrite, log=log or (), reporter=reporter)
+        _show(trained, as_json)
 
 
 def _series(recipe: str | None, repeats: int | None, folds: int | None, holds: str | None) -> SeriesDefaults:
@@ -166,6 +171,7 @@ def _incremental(
     out: Path,
     target: float | None,
     overwrite: bool,
+    log: Sequence[str],
     reporter: Any,
     as_json: bool,
 ) -> None:
@@ -173,7 +179,9 @@ def _incremental(
 
     if target is None:
         raise BadInputError("--incremental needs a target", fix="for example --target-auprc 0.9")
-    summary = train_incremental(data, model, protocol, out, target_auprc=target, overwrite=overwrite, reporter=reporter)
+    summary = train_incremental(
+        data, model, protocol, out, target_auprc=target, overwrite=overwrite, log=log, reporter=reporter
+    )
     _show_summary(out, summary, as_json)
 
 
