@@ -3,7 +3,7 @@
     python benchmarks/cut_table.py
 
 To be run when a backbone, how it is counted, or the version of torch, torchvision, timm or ptflops has changed:
-`tests/complexity/test_known_cuts.py` fails until then, and `cuts` counts anew.
+`tests/complexity/test_cut_table.py` fails until then, and `cuts` counts anew.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 from ttl_deploy import files
 from ttl_deploy.complexity.cost import cut_costs
-from ttl_deploy.complexity.known_cuts import TABLE, as_row, counted_with
+from ttl_deploy.complexity.cut_table import TABLE, as_row, counted_with
 from ttl_deploy.zoo import BACKBONES, Backbone
 
 

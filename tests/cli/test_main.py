@@ -68,8 +68,8 @@ def test_predict_waits_for_no_statistics_and_no_records_of_training(artifact: Ar
     assert not modules_after("predict", str(artifact.folder), str(image)) & without
 
 
-def test_verify_waits_for_no_learning_library_and_no_scikit_learn(artifact: Artifact, finished_run: Run) -> None:
-    found = modules_after("verify", str(artifact.folder), "--against", str(finished_run.folder))
+def test_verify_waits_for_no_learning_library_and_no_scikit_learn(trained: Path, pixel_cache: Path) -> None:
+    found = modules_after("verify", str(next(trained.glob("*/manifest.json")).parent), "--cache", str(pixel_cache))
     assert not found & {*LEARNING, *STATISTICS}
 
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ttl_deploy.complexity.cost import Complexity, count, cut_costs
+    from ttl_deploy.complexity.cut_table import CutCost, known_cuts
     from ttl_deploy.complexity.describe import ModelCost, UnitCost, describe_model
-    from ttl_deploy.complexity.known_cuts import CutCost, known_cuts
     from ttl_deploy.complexity.paper_tables import PaperTable, load_tables, run_time_ratios
     from ttl_deploy.complexity.verdicts import RowResult, reproduce
 
@@ -35,7 +35,7 @@ __all__ = [
 
 _HOMES = {
     "Complexity": "cost",
-    "CutCost": "known_cuts",
+    "CutCost": "cut_table",
     "ModelCost": "describe",
     "PaperTable": "paper_tables",
     "RowResult": "verdicts",
@@ -43,7 +43,7 @@ _HOMES = {
     "count": "cost",
     "cut_costs": "cost",
     "describe_model": "describe",
-    "known_cuts": "known_cuts",
+    "known_cuts": "cut_table",
     "load_tables": "paper_tables",
     "reproduce": "verdicts",
     "run_time_ratios": "paper_tables",

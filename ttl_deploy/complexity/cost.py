@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ttl_deploy.complexity.counters import ptflops_macs
-from ttl_deploy.complexity.known_cuts import CutCost
+from ttl_deploy.complexity.cut_table import CutCost
 from ttl_deploy.complexity.meta import told_in_one_line
 from ttl_deploy.complexity.trace import trace
 from ttl_deploy.spec import InputSpec

@@ -18,7 +18,7 @@ from ttl_deploy.aliases import meant
 from ttl_deploy.spec import InputSpec, make_record
 from ttl_deploy.zoo.cut_point import CutPoint
 
-TABLE = Path(__file__).with_name("known_cuts.json")
+TABLE = Path(__file__).with_name("cut_table.json")
 LIBRARIES = ("torch", "torchvision", "timm", "ptflops")
 
 _PACKAGE = Path(__file__).parents[1]

@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-import importlib
 import importlib.metadata
 import json
-from typing import Any
 
 import pytest
 
 from ttl_deploy.complexity import cut_costs
+from ttl_deploy.complexity import cut_table as table
 from ttl_deploy.errors import BadInputError
 from ttl_deploy.zoo import BACKBONES
 
-table: Any = importlib.import_module("ttl_deploy.complexity.known_cuts")
 NAMES = sorted(json.loads(table.TABLE.read_bytes())["cuts"])
 QUICK = ("cbr_tiny", "resnet18", "densenet121", "r3d_18", "swin_tiny_patch4_window7_224")
 MAKE = "run `python benchmarks/cut_table.py`"
 
 
 def recounted(name: str) -> None:
-    given, known = table.known_cuts(name, None)
+    found = table.known_cuts(name, None)
+    assert found is not None, MAKE
+    given, known = found
     backbone = BACKBONES.get(name)
     assert given == backbone.input_spec()
     assert known == cut_costs(backbone, given), MAKE
