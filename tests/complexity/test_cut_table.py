@@ -54,7 +54,7 @@ def test_a_name_in_capitals_and_the_usual_size_said_in_words_are_known() -> None
 def test_another_size_or_backbone_is_counted() -> None:
     assert table.known_cuts("resnet18", "64") is None
     assert table.known_cuts("timm:resnet18", None) is None
-    with pytest.raises(BadInputError, match="3 numbers"):
+    with pytest.raises(BadInputError, match="is 2 numbers, not 3"):
         table.known_cuts("resnet18", "16x112x112")
 
 
