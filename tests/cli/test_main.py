@@ -40,6 +40,39 @@ def test_help_imports_nothing_heavy(command: str) -> None:
     assert not imported_by(*([command] if command else []), "--help") & set(HEAVY)
 
 
+LEARNING = ("torch", "torchvision", "timm", "ptflops")
+STATISTICS = ("sklearn", "scipy.stats", "pandas", "matplotlib", "asyncio")
+
+
+def modules_after(*arguments: str) -> set[str]:
+    """All modules in memory after a command that ends well."""
+    code = (
+        "import sys, json\nfrom ttl_deploy.cli.main import run\n"
+        f"code = run({list(arguments)!r})\n"
+        "print('\\n' + json.dumps([code, sorted(sys.modules)]))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    ended, names = json.loads(done.stdout.splitlines()[-1])
+    assert ended == 0, done.stderr
+    return set(names)
+
+
+def test_the_cuts_of_the_zoo_are_listed_without_torch() -> None:
+    assert not modules_after("cuts", "ResNet50") & {*LEARNING, "numpy", "PIL"}
+
+
+def test_predict_waits_for_no_statistics_and_no_records_of_training(artifact: Artifact, tmp_path: Path) -> None:
+    image = tmp_path / "scan.png"
+    Image.fromarray(np.zeros((9, 9, 3), dtype=np.uint8)).save(image)
+    without = {*LEARNING, *STATISTICS, "scipy", "yaml", "onnx", "ttl_deploy.spec.training", "ttl_deploy.spec.criteria"}
+    assert not modules_after("predict", str(artifact.folder), str(image)) & without
+
+
+def test_verify_waits_for_no_learning_library_and_no_scikit_learn(trained: Path, pixel_cache: Path) -> None:
+    found = modules_after("verify", str(next(trained.glob("*/manifest.json")).parent), "--cache", str(pixel_cache))
+    assert not found & {*LEARNING, *STATISTICS}
+
+
 def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["--help"]) == 0
     shown = capsys.readouterr().out
@@ -91,7 +124,7 @@ def test_whatever_goes_wrong_is_one_line(
         raise raised
 
     monkeypatch.setattr("ttl_deploy.complexity.cut_costs", fail)
-    assert run(["cuts", "resnet18"]) == code
+    assert run(["cuts", "resnet18", "--image-size", "64"]) == code
     shown = capsys.readouterr().err
     assert said in shown
     assert shown.startswith("error: ")
@@ -128,7 +161,7 @@ def test_a_command_that_is_stopped_while_a_library_is_loaded_ends_at_once(
         f"os.kill(os.getpid(), {int(how)})\n"
         "try:\n    time.sleep(60)\nexcept KeyboardInterrupt:\n    print('raised into the library')\n"
     )
-    command = [sys.executable, "-m", "ttl_deploy", "cuts", "resnet18"]
+    command = [sys.executable, "-m", "ttl_deploy", "cuts", "resnet18", "--image-size", "64"]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *filter(None, sys.path)])}
     heard = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's `&` would have it ignored
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, timeout=120)

@@ -11,7 +11,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ttl_deploy.complexity.cost import Complexity, CutCost, count, cut_costs
+    from ttl_deploy.complexity.cost import Complexity, count, cut_costs
+    from ttl_deploy.complexity.cut_table import CutCost, known_cuts
     from ttl_deploy.complexity.describe import ModelCost, UnitCost, describe_model
     from ttl_deploy.complexity.paper_tables import PaperTable, load_tables, run_time_ratios
     from ttl_deploy.complexity.verdicts import RowResult, reproduce
@@ -26,6 +27,7 @@ __all__ = [
     "count",
     "cut_costs",
     "describe_model",
+    "known_cuts",
     "load_tables",
     "reproduce",
     "run_time_ratios",
@@ -33,7 +35,7 @@ __all__ = [
 
 _HOMES = {
     "Complexity": "cost",
-    "CutCost": "cost",
+    "CutCost": "cut_table",
     "ModelCost": "describe",
     "PaperTable": "paper_tables",
     "RowResult": "verdicts",
@@ -41,6 +43,7 @@ _HOMES = {
     "count": "cost",
     "cut_costs": "cost",
     "describe_model": "describe",
+    "known_cuts": "cut_table",
     "load_tables": "paper_tables",
     "reproduce": "verdicts",
     "run_time_ratios": "paper_tables",

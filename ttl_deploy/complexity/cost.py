@@ -14,10 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from ttl_deploy.complexity.counters import ptflops_macs
+from ttl_deploy.complexity.cut_table import CutCost
 from ttl_deploy.complexity.meta import told_in_one_line
 from ttl_deploy.complexity.trace import trace
 from ttl_deploy.spec import InputSpec
-from ttl_deploy.zoo import Backbone, CutPoint
+from ttl_deploy.zoo import Backbone
 from ttl_deploy.zoo.backbone import trace_shapes
 
 
@@ -46,23 +47,6 @@ class Complexity:
     def as_dict(self) -> dict[str, Any]:
         """Plain types, for JSON."""
         return asdict(self)
-
-
-@dataclass(frozen=True)
-class CutCost:
-    """What is kept when a backbone is cut, head not counted.
-
-    Attributes:
-        point: The cut.
-        shape: Shape of the features there (channels, height, width), or (channels, tokens).
-        parameters: Parameters up to the cut.
-        macs: Multiply-adds up to the cut, for one image.
-    """
-
-    point: CutPoint
-    shape: tuple[int, ...]
-    parameters: int
-    macs: int
 
 
 def count(model: nn.Module, shape: Sequence[int]) -> Complexity:

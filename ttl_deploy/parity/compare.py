@@ -437,9 +437,9 @@ def _agreement(comparison: Comparison, least: float) -> _Criterion:
 
 def _highest_rate(hits: int, trials: int) -> float:
     """Upper end of the 95 % Clopper-Pearson interval of a rate."""
-    from scipy.stats import beta
+    from scipy.special import betaincinv
 
-    return 1.0 if hits == trials else float(beta.ppf(0.975, hits + 1, trials - hits))
+    return 1.0 if hits == trials else float(betaincinv(hits + 1, trials - hits, 0.975))
 
 
 def _tighter(most: float, ratio: float | None, reference: float | None) -> float:

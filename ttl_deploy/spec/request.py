@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ttl_deploy import documents
 from ttl_deploy.errors import BadInputError, DamagedError, near
 from ttl_deploy.spec.record import Record, read_record
-from ttl_deploy.spec.training import TrainConfig
+
+if TYPE_CHECKING:
+    from ttl_deploy.spec.training import TrainConfig
 
 Fields = dict[str, Any]
 """Of a record, as far as they were said."""
@@ -33,6 +35,8 @@ def read_request(path: Path, records: Mapping[str, type[Record]]) -> dict[str, F
     if not isinstance(content, dict):
         raise DamagedError("has no sections", where=path, fix=f"give it some of {', '.join(records)}")
     if content.keys() >= _OF_RUNS:
+        from ttl_deploy.spec.training import TrainConfig
+
         said = _of_run(read_record(TrainConfig, content, path, fix=_FIX), path)
         return {
             name: {field: value for field, value in said.items() if field in kind.model_fields}

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ttl_deploy.spec import OperatingPoint, Record
+from ttl_deploy.tasks.roc import roc_curve
 
 Interval = tuple[float, float]
 Mask = NDArray[np.bool_]
@@ -100,12 +101,9 @@ def _curve(
     positive: Mask, scores: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     """Sensitivity, 1 - specificity and threshold of every way to divide the images, the highest threshold first."""
-    from sklearn.metrics import roc_curve
-
     if positive.all() or not positive.any():
         raise ValueError("an operating point is chosen on images of both classes")
-    missed, found, seen = roc_curve(positive, scores, drop_intermediate=False)
-    # The first is above every score; what scikit-learn puts there is infinite.
+    missed, found, seen = roc_curve(positive, scores)
     edges = np.concatenate([[1.0], seen[1:], [0.0]])
     return found, missed, (edges[:-1] + edges[1:]) / 2
 
@@ -151,7 +149,7 @@ def share(hits: Mask, patients: NDArray[np.int64]) -> Share:
 
 def _worth(hits: Mask, patients: NDArray[np.int64]) -> float:
     """So many independent images tell as much: p (1 - p) over the variance by patient, for their degrees of freedom."""
-    from scipy.stats import t
+    from scipy.special import stdtrit
 
     images, value = len(hits), float(hits.mean())
     clusters = len(np.unique(patients))
@@ -164,14 +162,14 @@ def _worth(hits: Mask, patients: NDArray[np.int64]) -> float:
     if variance <= 0:
         return images
     quantile = (1 + CONFIDENCE) / 2
-    uncertain = (t.ppf(quantile, images - 1) / t.ppf(quantile, clusters - 1)) ** 2
+    uncertain = (stdtrit(images - 1, quantile) / stdtrit(clusters - 1, quantile)) ** 2
     return min(float(images), value * (1 - value) / variance * float(uncertain))
 
 
 def _clopper_pearson(value: float, images: float) -> Interval:
-    from scipy.stats import beta
+    from scipy.special import betaincinv
 
     tail, hits = (1 - CONFIDENCE) / 2, value * images
-    low = 0.0 if value == 0 else float(beta.ppf(tail, hits, images - hits + 1))
-    high = 1.0 if value == 1 else float(beta.ppf(1 - tail, hits + 1, images - hits))
+    low = 0.0 if value == 0 else float(betaincinv(hits, images - hits + 1, tail))
+    high = 1.0 if value == 1 else float(betaincinv(hits + 1, images - hits, 1 - tail))
     return low, high

@@ -28,13 +28,17 @@ def placements(positive: Mask, scores: Floats) -> tuple[Floats, Floats]:
         V10, for each positive the fraction of negatives below it, and V01, for each negative the fraction of positives
         above it; a tie counts one half. The mean of either is the AUROC.
     """
-    from scipy.stats import rankdata
-
-    ranks = rankdata(scores)
+    ranks = _midranks(scores)
     above, below = scores[positive], scores[~positive]
-    v10 = (ranks[positive] - rankdata(above)) / len(below)
-    v01 = 1 - (ranks[~positive] - rankdata(below)) / len(above)
+    v10 = (ranks[positive] - _midranks(above)) / len(below)
+    v01 = 1 - (ranks[~positive] - _midranks(below)) / len(above)
     return v10, v01
+
+
+def _midranks(values: Floats) -> Floats:
+    """Ranks from 1; equal values share the mean of theirs."""
+    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
+    return (np.cumsum(counts) - (counts - 1) / 2)[place]
 
 
 def shares_of(truth: Truth, scores: Floats, clusters: Labels) -> Floats | None:

@@ -82,10 +82,9 @@ def unseen(patients: int) -> float:
 
 
 def _logit_interval(value: float, error: float, freedom: float) -> Interval:
-    from scipy.special import expit, logit
-    from scipy.stats import t
+    from scipy.special import expit, logit, stdtrit
 
     if not 0 < value < 1:
         return value, value
-    half = t.ppf((1 + CONFIDENCE) / 2, freedom) * error / (value * (1 - value))
+    half = stdtrit(freedom, (1 + CONFIDENCE) / 2) * error / (value * (1 - value))
     return float(expit(logit(value) - half)), float(expit(logit(value) + half))

@@ -14,6 +14,8 @@ from pydantic import Field
 
 from ttl_deploy.spec import Record
 from ttl_deploy.tasks import UNKNOWN, Task
+from ttl_deploy.tasks.roc import auroc as auroc_of
+from ttl_deploy.tasks.roc import average_precision, roc_curve
 from ttl_deploy.tasks.task import Labels, Truth, rankable
 from ttl_deploy.training import intervals
 from ttl_deploy.training.delong import shares_of
@@ -262,11 +264,9 @@ def sensitivity_at(specificity: float, positive: NDArray[np.bool_], scores: Floa
     Returns:
         The sensitivity, or None where one side is empty.
     """
-    from sklearn.metrics import roc_curve
-
     if positive.all() or not positive.any():
         return None
-    false_positive, true_positive, _ = roc_curve(positive, scores, drop_intermediate=False)
+    false_positive, true_positive, _ = roc_curve(positive, scores)
     # 1 - 0.9 is not 0.1 in binary; a point exactly on the bound belongs inside.
     return float(true_positive[false_positive <= 1 - specificity + 1e-12].max())
 
@@ -338,15 +338,18 @@ class _Resamples:
     def __init__(
         self, task: Task, labels: Labels, probabilities: Floats, clusters: Labels, count: int, seed: int
     ) -> None:
-        truth, scores = task.truth(labels), task.scores(probabilities)
-        self.ranked = {
-            k: Ranked(truth[:, k] == 1, scores[:, k], clusters, truth[:, k] != UNKNOWN) for k in rankable(truth)
-        }
         self.count = 0
+        self.ranked: dict[int, Ranked] = {}
         self._auroc: dict[int, Floats] = {}
         self._auprc: dict[int, Floats] = {}
         self._kappa = np.zeros(0)
-        if count == 0 or not self.ranked:
+        truth, scores = task.truth(labels), task.scores(probabilities)
+        if not count:
+            return
+        self.ranked = {
+            k: Ranked(truth[:, k] == 1, scores[:, k], clusters, truth[:, k] != UNKNOWN) for k in rankable(truth)
+        }
+        if not self.ranked:
             return
         agreement = Agreement(labels, probabilities, clusters) if KAPPA in task.METRICS else None
         chunks, kappas = [], []
@@ -518,15 +521,11 @@ def _counted(count: int, what: str) -> str:
 
 
 def _auroc(positive: NDArray[np.bool_], scores: Floats) -> float | None:
-    from sklearn.metrics import roc_auc_score
-
-    return None if positive.all() or not positive.any() else float(roc_auc_score(positive, scores))
+    return None if positive.all() or not positive.any() else auroc_of(positive, scores)
 
 
 def _auprc(positive: NDArray[np.bool_], scores: Floats) -> float | None:
-    from sklearn.metrics import average_precision_score
-
-    return None if positive.all() or not positive.any() else float(average_precision_score(positive, scores))
+    return None if positive.all() or not positive.any() else average_precision(positive, scores)
 
 
 def _headline(

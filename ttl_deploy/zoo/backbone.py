@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from ttl_deploy.errors import BadInputError, near
 from ttl_deploy.registry import Registry
 from ttl_deploy.spec import InputSpec, make_record
+from ttl_deploy.zoo.cut_point import CutPoint
 
 Layout = Literal["channels_first", "channels_last", "tokens"]
 """How units give features, without the batch: (C, ...), (..., C), or a sequence of tokens (T, C)."""
@@ -82,27 +83,6 @@ class Unit:
     prefix: str
     cut: bool = True
     ends_block: bool = False
-
-
-@dataclass(frozen=True)
-class CutPoint:
-    """A place after which everything may be dropped.
-
-    Attributes:
-        index: Position of the unit; 0 is the stem.
-        name: Name of the last unit kept.
-        block: Its block number.
-        channels: Output channels.
-        stride: Input size over feature size, rounded; within a slice where the input is a volume.
-        ends_block: Whether a block ends here (the paper's coarse candidates, section 3.2).
-    """
-
-    index: int
-    name: str
-    block: int
-    channels: int
-    stride: int
-    ends_block: bool
 
 
 class Backbone(ABC):

@@ -20,7 +20,8 @@ from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 
 from ttl_deploy.errors import BadInputError
-from ttl_deploy.zoo.backbone import Backbone, CutPoint, Unit
+from ttl_deploy.zoo.backbone import Backbone, Unit
+from ttl_deploy.zoo.cut_point import CutPoint
 from ttl_deploy.zoo.fetch import fetch_file, fetch_from_hub
 
 MAPS = "channels_first"

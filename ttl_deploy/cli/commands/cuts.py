@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ttl_deploy.cli import console
+
+if TYPE_CHECKING:
+    from ttl_deploy.complexity import CutCost
+    from ttl_deploy.spec import InputSpec
 
 NAME = "cuts"
 ORDER = 24
@@ -28,12 +32,9 @@ def run(
 
     Name a cut by its name, its index, or block:N for the end of a block.
     """
-    from ttl_deploy.complexity import cut_costs
-    from ttl_deploy.zoo import BACKBONES
+    from ttl_deploy.complexity import known_cuts
 
-    network = BACKBONES.get(backbone)
-    given = network.input_spec(image_size)
-    costs = cut_costs(network, given)
+    given, costs = known_cuts(backbone, image_size) or _counted(backbone, image_size)
     if as_json:
         console.print_json(
             [
@@ -72,3 +73,12 @@ def run(
             for cost in costs
         ],
     )
+
+
+def _counted(backbone: str, size: str | None) -> tuple[InputSpec, list[CutCost]]:
+    from ttl_deploy.complexity import cut_costs
+    from ttl_deploy.zoo import BACKBONES
+
+    network = BACKBONES.get(backbone)
+    given = network.input_spec(size)
+    return given, cut_costs(network, given)

@@ -1,0 +1,115 @@
+"""What a command costs before it works: processor seconds of whole processes, beside other ways, in turns in one run.
+
+    python benchmarks/startup.py ARTIFACT IMAGE RUN [--before CHECKOUT] [--rounds 15]
+
+ARTIFACT is of the format onnx or openvino, RUN what it was exported from. `predict` of one image is held against a bare
+script for the same file, in the engine that the artifact runs in, with Pillow and NumPy for the image; with --before,
+every command against that of another checkout, too. Processor time (user and system, waited children included), since
+wall time depends on what else runs; ratios are those of the rounds in turns, with their 95 % interval.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from ttl_deploy import hardware
+from ttl_deploy.artifact import open_artifact
+from ttl_deploy.cli.console import line
+from ttl_deploy.latency.duel import ratio_of_medians
+
+_BARE = """
+import sys
+import numpy as np
+from PIL import Image
+model, image, height, width = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
+pixels = np.asarray(Image.open(image).convert("RGB").resize((width, height), Image.BILINEAR), np.float32) / 255
+batch = ((pixels - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]).astype(np.float32).transpose(2, 0, 1)[None]
+"""
+_ENGINES = {
+    "onnx": """
+import onnxruntime
+session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+logits = session.run(None, {session.get_inputs()[0].name: batch})[0]
+""",
+    "openvino": """
+import openvino
+logits = openvino.Core().compile_model(model, "CPU")(batch)[0]
+""",
+}
+_SAID = "powers = np.exp(logits - logits.max())\nprint(powers / powers.sum())\n"
+
+
+def seconds(command: Sequence[str], environment: Mapping[str, str]) -> float:
+    """Processor time of a command, and of what it waited for."""
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=dict(environment))
+    assert process.stderr is not None
+    said = process.stderr.read()
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise SystemExit(f"{' '.join(command)[:200]} failed: {said.decode(errors='replace')[-500:]}")
+    return usage.ru_utime + usage.ru_stime
+
+
+def in_turns(ways: Mapping[str, tuple[Sequence[str], Mapping[str, str]]], rounds: int) -> dict[str, list[float]]:
+    """Times of each way; the first round, which fills caches, is not kept."""
+    taken: dict[str, list[float]] = {name: [] for name in ways}
+    for number in range(rounds + 1):
+        for name in sorted(ways, reverse=bool(number % 2)):
+            spent = seconds(*ways[name])
+            if number:
+                taken[name].append(spent)
+    return taken
+
+
+def row(what: str, name: str, ours: Sequence[float], other: Sequence[float]) -> str:
+    """A line of the table: least times, and the other's time by ours."""
+    ratio, low, high = ratio_of_medians(list(other), list(ours))
+    return f"| {what} | {min(ours):.2f} s | {name} | {min(other):.2f} s | {ratio:.2f} [{low:.2f}, {high:.2f}] |"
+
+
+def main() -> None:
+    """Measures and prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("artifact", type=Path)
+    parser.add_argument("image", type=Path)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--before", type=Path)
+    parser.add_argument("--rounds", type=int, default=15)
+    given = parser.parse_args()
+    manifest = open_artifact(given.artifact).manifest
+    height, width = (str(side) for side in manifest.model.input.size)
+    bare = _BARE + _ENGINES[manifest.format] + _SAID
+    here = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[1])}
+    there = {**os.environ, "PYTHONPATH": str(given.before)}
+    engine = "onnxruntime" if manifest.format == "onnx" else "openvino"
+    place = [str(given.artifact)]
+    commands = {
+        "--help": ["--help"],
+        "predict --help": ["predict", "--help"],
+        f"predict of one image ({engine})": ["predict", *place, str(given.image), "--runtime", engine],
+        "verify": ["verify", *place, "--against", str(given.run)],
+        "cuts resnet50": ["cuts", "resnet50"],
+    }
+    line("| command | ours | the other way | its time | its time by ours |\n|---|---:|---|---:|---:|")
+    for what, arguments in commands.items():
+        command = [sys.executable, "-m", "ttl_deploy", *arguments]
+        ways: dict[str, tuple[Sequence[str], Mapping[str, str]]] = {"": (command, here)}
+        if arguments[0] == "predict" and len(arguments) > 2:
+            script = [sys.executable, "-c", bare, str(given.artifact / manifest.model_file), str(given.image)]
+            ways["a bare script"] = ([*script, height, width], here)
+        if given.before is not None:
+            ways["before"] = (command, there)
+        taken = in_turns(ways, given.rounds)
+        for name in sorted(set(ways) - {""}, reverse=True):
+            line(row(what, name, taken[""], taken[name]))
+    line(f"\n{hardware.describe().name}, {hardware.library_words()}.")
+
+
+if __name__ == "__main__":
+    main()
