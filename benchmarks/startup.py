@@ -98,7 +98,8 @@ def main() -> None:
     }
     line("| command | ours | the other way | its time | its time by ours |\n|---|---:|---|---:|---:|")
     for what, arguments in commands.items():
-        command = [sys.executable, "-m", "ttl_deploy", *arguments]
+        # -P: without it the folder that this is run in would be imported in place of the other checkout.
+        command = [sys.executable, "-P", "-m", "ttl_deploy", *arguments]
         ways: dict[str, tuple[Sequence[str], Mapping[str, str]]] = {"": (command, here)}
         if arguments[0] == "predict" and len(arguments) > 2:
             script = [sys.executable, "-c", bare, str(given.artifact / manifest.model_file), str(given.image)]
