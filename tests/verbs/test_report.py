@@ -230,6 +230,9 @@ def test_several_are_set_beside_each_other(tmp_path: Path, capsys: pytest.Captur
     assert f"Of 3 models {best['name']} " in page
     assert 'class="many sortable"' in page
     assert all(f"m{k}-roc" in page for k in (1, 2, 3))
+    aurocs = np.array([model["test"]["auroc"] for model in models])
+    assert f"{aurocs.mean():.3f} ± {aurocs.std(ddof=1):.3f}" in page
+    assert "1. seed0, 2. seed1, 3. seed2" in page
 
 
 @pytest.mark.parametrize("bound", [("MOST_TOLD", 1), ("LARGEST", 70_000)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from statistics import mean, stdev
 
 from ttl_deploy.pages import figures
 from ttl_deploy.pages.answer import best_export, fastest, headline
@@ -27,7 +28,32 @@ def comparison(subjects: Sequence[Subject]) -> Section:
     rows = tuple(_row(place, subject, subjects) for place, subject in enumerate(subjects, 1))
     table = Table(columns, rows, "On the test side of each, with intervals of 95 %", (0, 1), sortable=True)
     drawn = tuple(_pictures(subjects, metric)) if metric is not None else ()
-    return Section("The models beside each other", tuple(_notes(subjects)), (table,), drawn)
+    tables = (table, *_together(subjects))
+    return Section("The models beside each other", tuple(_notes(subjects)), tables, drawn)
+
+
+def _together(subjects: Sequence[Subject]) -> Iterator[Table]:
+    """Of runs that differ by their seed or their fold alone, means and standard deviations (n - 1)."""
+    groups: dict[str, list[Subject]] = {}
+    for subject in subjects:
+        if subject.evidence is not None:
+            config = subject.evidence.run.config
+            alike = config.model_dump_json(exclude={"seed": True, "split": {"seed", "fold"}})
+            groups.setdefault(alike, []).append(subject)
+    rows = tuple(_mean_row(group, subjects) for group in groups.values() if len(group) > 1)
+    if rows:
+        columns = ("runs", "network", *map(title_of, _names(subjects)))
+        yield Table(columns, rows, "Runs that differ by seed or fold alone: mean and standard deviation", (0, 1))
+
+
+def _mean_row(group: Sequence[Subject], subjects: Sequence[Subject]) -> tuple[str, ...]:
+    names = ", ".join(f"{place}. {one.name}" for place, one in enumerate(subjects, 1) if one in group)
+    return (names, group[0].words, *(_mean(group, name) for name in _names(subjects)))
+
+
+def _mean(group: Sequence[Subject], metric: str) -> str:
+    values = [float(one.test[metric]) for one in group if one.test.get(metric) is not None]
+    return f"{number(mean(values))} ± {number(stdev(values))}" if len(values) == len(group) else NOTHING
 
 
 def lead(subjects: Sequence[Subject]) -> str:
