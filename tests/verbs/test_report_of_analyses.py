@@ -1,5 +1,7 @@
 """What `analyze` found stands in the report of the very models that it looked at, and nowhere else."""
 
+import base64
+import io
 import json
 import re
 import shutil
@@ -7,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from written_run import write_run
 
 from ttl_deploy.errors import BadInputError
@@ -39,6 +42,20 @@ def test_the_pictures_and_their_numbers_are_in_the_page(trained: Path, looked: P
     words = report([trained, looked], out=tmp_path / "page.md").out.read_text()
     assert record["sentence"] in words
     assert (looked / "filters.csv").read_text().splitlines()[0] in words
+
+
+def test_a_large_picture_is_compressed_in_the_page_and_looks_the_same(
+    trained: Path, looked: Path, tmp_path: Path
+) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(looked, copy)
+    noise = np.random.default_rng(0).integers(90, 110, (300, 300, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(copy / "filters.png")
+    page = report([trained, copy], out=tmp_path / "page.html").out.read_text()
+    (found,) = re.findall(r'<img alt="filters" src="data:image/webp;base64,([^"]+)"', page)
+    assert len(found) < (copy / "filters.png").stat().st_size / 2
+    with Image.open(io.BytesIO(base64.b64decode(found))) as shown:
+        assert np.abs(np.asarray(shown).astype(int) - noise).mean() < 8
 
 
 def test_what_is_of_several_models_is_told_once_of_them_all(
@@ -74,3 +91,13 @@ def test_a_folder_without_records_is_refused(trained: Path, tmp_path: Path) -> N
     (tmp_path / "analysis" / "analysis.md").touch()
     with pytest.raises(BadInputError, match="holds no analysis"):
         report([trained, tmp_path / "analysis"], out=tmp_path / "page.html")
+
+
+def test_a_picture_that_is_cut_off_is_one_line(trained: Path, looked: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "analysis"
+    shutil.copytree(looked, folder)
+    for kept in (20, 1000):
+        (folder / "filters.png").write_bytes((looked / "filters.png").read_bytes()[:kept])
+        with pytest.raises(BadInputError, match=r"filters.json: names a file that cannot be read") as told:
+            report([trained, folder], out=tmp_path / "page.html")
+        assert "\n" not in str(told.value)

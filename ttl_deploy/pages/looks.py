@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import base64
 import html
+import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from PIL import Image, features
 from pydantic import ConfigDict
 
 from ttl_deploy import documents
@@ -17,6 +19,8 @@ from ttl_deploy.spec import Record, read_record
 
 PAGE = "analysis.md"
 """The page of an analysis' folder, by which it is known."""
+_LARGE = 65_536
+"""Bytes of a picture from which on a page has it compressed: what is drawn takes less, what is photographed more."""
 _AGAIN = "analyse again with `ttl-deploy analyze`"
 
 
@@ -76,7 +80,10 @@ def _read(path: Path) -> Look:
             Path(name).stem: ((path.parent / name).read_bytes(), (path.parent / numbers).read_text("utf-8"))
             for name, numbers in found.pictures.items()
         }
-    except (OSError, UnicodeDecodeError) as error:
+        for content, _numbers in pictures.values():
+            with Image.open(io.BytesIO(content)) as image:
+                image.load()
+    except (OSError, UnicodeDecodeError, SyntaxError, Image.DecompressionBombError) as error:
         raise BadInputError(f"names a file that cannot be read: {error}", where=path, fix=_AGAIN) from error
     return Look(found, pictures)
 
@@ -91,8 +98,19 @@ def section(looks: Sequence[Look], title: str, prefix: str, level: int) -> Itera
 def _figures(looks: Sequence[Look], prefix: str) -> Iterator[Figure]:
     for look in looks:
         for place, (name, (content, numbers)) in enumerate(look.pictures.items()):
+            kind, small = _compressed(content)
             picture = (
-                f'<img alt="{html.escape(name)}" src="data:image/png;base64,{base64.b64encode(content).decode()}">'
+                f'<img alt="{html.escape(name)}" src="data:image/{kind};base64,{base64.b64encode(small).decode()}">'
             )
             says = f"Another picture of {look.found.analysis}." if place else look.found.sentence
             yield Figure(f"{prefix}-{name}", name.replace("-", ", "), says, picture, numbers)
+
+
+def _compressed(content: bytes) -> tuple[str, bytes]:
+    """The kind and the bytes of a picture as a page holds it; the file beside the record stays as it is."""
+    if len(content) < _LARGE or not features.check("webp"):
+        return "png", content
+    buffer = io.BytesIO()
+    with Image.open(io.BytesIO(content)) as image:
+        image.convert("RGB").save(buffer, "WEBP", quality=60)
+    return "webp", buffer.getvalue()
