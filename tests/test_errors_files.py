@@ -218,3 +218,24 @@ def test_leftovers_of_another_machine_are_left_alone_for_a_day(tmp_path: Path) -
         os.utime(folder, (0, 0))
     files.recover(tmp_path / "artifact")
     assert [p.name for p in tmp_path.iterdir()] == [strange.name]
+
+
+def test_what_a_dead_process_left_inside_a_folder_is_removed_and_a_living_one_keeps_its_own(tmp_path: Path) -> None:
+    inside = tmp_path / "masks" / "deeper"
+    code = f"""
+        import os, signal
+        from pathlib import Path
+        from ttl_deploy import files
+        with files.atomic_path(Path({str(inside / "a.png")!r})) as place:
+            place.write_bytes(b"half")
+            os.kill(os.getpid(), signal.SIGKILL)
+    """
+    subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=False)
+    (left,) = inside.iterdir()
+    assert left.suffix == ".tmp"
+    (inside / ".a.user.tmp").touch()
+    with files.atomic_path(inside / "b.png") as mine:
+        mine.touch()
+        files.recover_within(tmp_path / "masks")
+        assert {path.name for path in inside.iterdir()} == {".a.user.tmp", mine.name}
+    files.recover_within(tmp_path / "nothing here")

@@ -312,6 +312,14 @@ def recover(path: Path) -> None:
             _remove(entry)
 
 
+def recover_within(folder: Path) -> None:
+    """Removes what processes that are gone left half-written in a folder, and in the folders in it."""
+    for entry in list(folder.rglob(".*.tmp")):
+        match = _SIBLING.fullmatch(entry.name)
+        if match and _abandoned(entry, match["machine"], match["process"]):
+            _remove(entry)
+
+
 def _sibling(path: Path, ending: str) -> Path:
     return path.with_name(f".{path.name}.{_machine()}-{os.getpid()}-{secrets.token_hex(4)}.{ending}")
 

@@ -2,6 +2,8 @@
 
 import json
 import os
+import platform
+import re
 import signal
 import subprocess
 import sys
@@ -72,7 +74,11 @@ def test_a_killed_writer_is_no_obstacle(artifact: Artifact, scans: list[str], tm
     with holding(artifact, out) as child:
         child.send_signal(signal.SIGKILL)
         child.wait(timeout=60)
+    # As if it had been killed while it wrote what says who made the rows.
+    machine = re.sub(r"[^A-Za-z0-9]", "_", platform.node())[:32]
+    (tmp_path / f".out.csv.meta.json.{machine}-{child.pid}-0123abcd.tmp").write_bytes(b"half")
     assert predict(artifact.folder, scans, out=out).written == 4
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["artifact", "out.csv", "out.csv.meta.json"]
     writer = json.loads((tmp_path / "out.csv.meta.json").read_text())["writer"]
     assert writer["process"] == os.getpid()
 

@@ -228,6 +228,7 @@ class PredictionFile:
         is_empty = not self.path.stat().st_size
         made_by = provenance if is_empty else self._checked(provenance)
         own = made_by.model_copy(update={"writer": Writer.here()})
+        files.recover(self._meta)
         files.write_json(self._meta, own.model_dump(mode="json"))
         self._handle.truncate(_whole(self.path, self._form.quoted))
         is_empty = not self.path.stat().st_size

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ttl_deploy import hardware
+from ttl_deploy import files, hardware
 from ttl_deploy.errors import UndecodedImageError, UnreadableImageError
 from ttl_deploy.inputs.reading import load_input
 from ttl_deploy.prediction.dicom_seg import Algorithm, SegmentationWriter
@@ -82,6 +82,7 @@ class LocalPredictor:
     @cached_property
     def _masks(self) -> MaskWriter:
         assert self.stream.masks is not None
+        files.recover_within(self.stream.masks)
         task = self.session.task
         segmentations = SegmentationWriter(self.algorithm, task.classes[0], self.reporter)
         return MaskWriter(self.stream.masks, self.spec, task, self.stream.overlays, segmentations)
