@@ -44,6 +44,19 @@ def test_the_pictures_and_their_numbers_are_in_the_page(trained: Path, looked: P
     assert (looked / "filters.csv").read_text().splitlines()[0] in words
 
 
+def test_the_sentence_stands_beside_the_main_picture(trained: Path, looked: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(looked, copy)
+    for kind in ("png", "csv"):
+        shutil.copy(copy / f"filters.{kind}", copy / f"filters-all.{kind}")
+    record = json.loads((copy / "filters.json").read_text())
+    pictures = {"filters-all.png": "filters-all.csv", **record["pictures"]}
+    (copy / "filters.json").write_text(json.dumps({**record, "pictures": pictures}))
+    page = report([trained, copy], out=tmp_path / "page.html").out.read_text()
+    assert re.findall(r'<img alt="(filters[^"]*)"', page) == ["filters", "filters-all"]
+    assert page.index(record["sentence"][:30]) < page.index('alt="filters"') < page.index("Another picture of filters")
+
+
 def test_a_large_picture_is_compressed_in_the_page_and_looks_the_same(
     trained: Path, looked: Path, tmp_path: Path
 ) -> None:

@@ -78,7 +78,7 @@ def _read(path: Path) -> Look:
     try:
         pictures = {
             Path(name).stem: ((path.parent / name).read_bytes(), (path.parent / numbers).read_text("utf-8"))
-            for name, numbers in found.pictures.items()
+            for name, numbers in sorted(found.pictures.items(), key=lambda pair: _place(found, pair[0]))
         }
         for content, _numbers in pictures.values():
             with Image.open(io.BytesIO(content)) as image:
@@ -86,6 +86,11 @@ def _read(path: Path) -> Look:
     except (OSError, UnicodeDecodeError, SyntaxError, Image.DecompressionBombError) as error:
         raise BadInputError(f"names a file that cannot be read: {error}", where=path, fix=_AGAIN) from error
     return Look(found, pictures)
+
+
+def _place(found: Found, name: str) -> tuple[bool, str]:
+    """The main picture first, beside which the sentence stands."""
+    return Path(name).stem != found.analysis, name
 
 
 def section(looks: Sequence[Look], title: str, prefix: str, level: int) -> Iterator[Section]:
