@@ -6,8 +6,9 @@ The functions here are the commands of `ttl-deploy` under the same names; each i
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from ttl_deploy.first_use import on_first_use
 
 __version__ = "0.1.0"
 
@@ -73,9 +74,4 @@ _ELSEWHERE = {
 }
 """Homes of the names that are no command's: a command's is the file of its name in `verbs`."""
 
-
-def __getattr__(name: str) -> Any:
-    if name not in __all__:
-        raise AttributeError(f"module 'ttl_deploy' has no attribute {name!r}")
-    home = _ELSEWHERE.get(name, f"verbs.{name}")
-    return getattr(importlib.import_module(f"ttl_deploy.{home}"), name)
+__getattr__ = on_first_use(__name__, {name: _ELSEWHERE.get(name, f"verbs.{name}") for name in __all__})

@@ -24,26 +24,6 @@ COMMANDS = (*WORK, *OTHERS)
 HEAVY = ("torch", "numpy", "fastapi", "pydicom", "onnx", "onnxruntime", "openvino", "sklearn", "matplotlib", "PIL")
 
 
-def imported_by(*arguments: str) -> set[str]:
-    """Top-level modules in memory after a command."""
-    code = (
-        "import sys, json\nfrom ttl_deploy.cli.main import run\n"
-        f"run({list(arguments)!r})\n"
-        "print('\\n' + json.dumps(sorted({m.partition('.')[0] for m in sys.modules})))"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    return set(json.loads(done.stdout.splitlines()[-1]))
-
-
-@pytest.mark.parametrize("command", ["", *COMMANDS])
-def test_help_imports_nothing_heavy(command: str) -> None:
-    assert not imported_by(*([command] if command else []), "--help") & set(HEAVY)
-
-
-LEARNING = ("torch", "torchvision", "timm", "ptflops")
-STATISTICS = ("sklearn", "scipy.stats", "pandas", "matplotlib", "asyncio")
-
-
 def modules_after(*arguments: str) -> set[str]:
     """All modules in memory after a command that ends well."""
     code = (
@@ -55,6 +35,20 @@ def modules_after(*arguments: str) -> set[str]:
     ended, names = json.loads(done.stdout.splitlines()[-1])
     assert ended == 0, done.stderr
     return set(names)
+
+
+def imported_by(*arguments: str) -> set[str]:
+    """Top-level modules in memory after a command that ends well."""
+    return {name.partition(".")[0] for name in modules_after(*arguments)}
+
+
+@pytest.mark.parametrize("command", ["", *COMMANDS])
+def test_help_imports_nothing_heavy(command: str) -> None:
+    assert not imported_by(*([command] if command else []), "--help") & set(HEAVY)
+
+
+LEARNING = ("torch", "torchvision", "timm", "ptflops")
+STATISTICS = ("sklearn", "scipy.stats", "pandas", "matplotlib", "asyncio")
 
 
 def test_the_cuts_of_the_zoo_are_listed_without_torch() -> None:

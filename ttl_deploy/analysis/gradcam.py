@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ttl_deploy.analysis.networks import parted
 from ttl_deploy.errors import BadInputError
 from ttl_deploy.transfer import TransferModel
 from ttl_deploy.zoo import BACKBONES
@@ -34,10 +35,7 @@ class Above(nn.Module):
 
     def __init__(self, model: TransferModel, cut: str) -> None:
         super().__init__()
-        names = [unit.name for unit in model.chain]
-        place = names.index(cut) + 1
-        self.below = nn.Sequential(*(model.unit(unit) for unit in model.chain[:place]))
-        self.rest = nn.Sequential(*(model.unit(unit) for unit in model.chain[place:]), model.head)
+        self.below, self.rest = parted(model, cut)
         self.maps = nn.Identity()
         backbone = BACKBONES.get(model.spec.backbone)
         self._layout, self._prefix, self._size = backbone.layout, backbone.prefix_tokens, model.spec.input.size

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from torch import nn
 
 from ttl_deploy.data.torch_data import mix_seeds
 from ttl_deploy.errors import IntegrityError
@@ -51,3 +52,10 @@ def start_of_run(run: Run, trained: TransferModel) -> TransferModel:
                 fix="restore the file",
             )
     return model
+
+
+def parted(model: TransferModel, cut: str) -> tuple[nn.Sequential, nn.Sequential]:
+    """What a model does up to a cut, and what it does from there, its head included; the very layers of the model."""
+    place = [unit.name for unit in model.chain].index(cut) + 1
+    units = [model.unit(unit) for unit in model.chain]
+    return nn.Sequential(*units[:place]), nn.Sequential(*units[place:], model.head)

@@ -7,8 +7,9 @@ Each name is imported on first use: `ttl_deploy.complexity.paper_tables`, the ta
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from ttl_deploy.first_use import on_first_use
 
 if TYPE_CHECKING:
     from ttl_deploy.complexity.cost import Complexity, count, cut_costs
@@ -49,8 +50,4 @@ _HOMES = {
     "run_time_ratios": "paper_tables",
 }
 
-
-def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = on_first_use(__name__, _HOMES)

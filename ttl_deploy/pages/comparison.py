@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from statistics import mean, stdev
 
 from ttl_deploy.pages import figures
@@ -34,21 +34,23 @@ def comparison(subjects: Sequence[Subject]) -> Section:
 
 def _together(subjects: Sequence[Subject]) -> Iterator[Table]:
     """Of runs that differ by their seed or their fold alone, means and standard deviations (n - 1)."""
-    groups: dict[str, list[Subject]] = {}
-    for subject in subjects:
+    groups: dict[str, dict[int, Subject]] = {}
+    for place, subject in enumerate(subjects, 1):
         if subject.evidence is not None:
             config = subject.evidence.run.config
             alike = config.model_dump_json(exclude={"seed": True, "split": {"seed", "fold"}})
-            groups.setdefault(alike, []).append(subject)
-    rows = tuple(_mean_row(group, subjects) for group in groups.values() if len(group) > 1)
+            groups.setdefault(alike, {})[place] = subject
+    metrics = _names(subjects)
+    rows = tuple(_mean_row(group, metrics) for group in groups.values() if len(group) > 1)
     if rows:
-        columns = ("runs", "network", *map(title_of, _names(subjects)))
+        columns = ("runs", "network", *map(title_of, metrics))
         yield Table(columns, rows, "Runs that differ by seed or fold alone: mean and standard deviation", (0, 1))
 
 
-def _mean_row(group: Sequence[Subject], subjects: Sequence[Subject]) -> tuple[str, ...]:
-    names = ", ".join(f"{place}. {one.name}" for place, one in enumerate(subjects, 1) if one in group)
-    return (names, group[0].words, *(_mean(group, name) for name in _names(subjects)))
+def _mean_row(group: Mapping[int, Subject], metrics: Sequence[str]) -> tuple[str, ...]:
+    runs = list(group.values())
+    names = ", ".join(f"{place}. {one.name}" for place, one in group.items())
+    return (names, runs[0].words, *(_mean(runs, metric) for metric in metrics))
 
 
 def _mean(group: Sequence[Subject], metric: str) -> str:

@@ -5,8 +5,9 @@ Each name is imported on first use: a command waits for no record but those that
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from ttl_deploy.first_use import on_first_use
 
 if TYPE_CHECKING:
     from ttl_deploy.spec.artifact import ArtifactManifest, FileRecord, ParityRecord, SourceRun
@@ -119,8 +120,4 @@ _HOMES = {
     "version_of": "inputs",
 }
 
-
-def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = on_first_use(__name__, _HOMES)

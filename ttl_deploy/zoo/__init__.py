@@ -6,8 +6,9 @@ Each name is imported on first use: `ttl_deploy.zoo.cut_point`, a cut as a fact,
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from ttl_deploy.first_use import on_first_use
 
 if TYPE_CHECKING:
     from ttl_deploy.zoo.backbone import BACKBONES, Backbone, Unit
@@ -17,8 +18,4 @@ __all__ = ["BACKBONES", "Backbone", "CutPoint", "Unit"]
 
 _HOMES = {"BACKBONES": "backbone", "Backbone": "backbone", "CutPoint": "cut_point", "Unit": "backbone"}
 
-
-def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = on_first_use(__name__, _HOMES)

@@ -11,11 +11,12 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from ttl_deploy.analysis.analyses import ANALYSES, of_a_run
 from ttl_deploy.analysis.analyses.filters import pictures
 from ttl_deploy.analysis.finding import Finding, Grids, Table
+from ttl_deploy.analysis.networks import parted
 from ttl_deploy.analysis.subject import Subject
 from ttl_deploy.spec import PreprocessSpec
 from ttl_deploy.zoo import BACKBONES
@@ -76,8 +77,7 @@ def _sought(subject: Subject, cut: str, size: Sequence[int], generator: torch.Ge
     """Channels drawn at random after a cut, and what they answer."""
     model = subject.trained.cpu().eval()
     backbone = BACKBONES.get(subject.config.model.backbone)
-    names = [unit.name for unit in model.chain]
-    below = nn.Sequential(*(model.unit(unit) for unit in model.chain[: names.index(cut) + 1]))
+    below, _above = parted(model, cut)
     with torch.no_grad():
         channels = backbone.with_channels_first(below(torch.zeros(1, model.spec.input.channels, *size))).shape[1]
     chosen = torch.randperm(channels, generator=generator)[:FILTERS].sort().values
