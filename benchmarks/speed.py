@@ -50,6 +50,7 @@ from ttl_deploy.runtime.base import default_threads
 from ttl_deploy.runtime.ov import settings
 from ttl_deploy.runtime.ov_core import core
 from ttl_deploy.spec import AugmentSpec, Data, Model, Placement, PreprocessSpec, Protocol
+from ttl_deploy.training import depthwise
 from ttl_deploy.training.beside import Beside
 from ttl_deploy.training.train import train
 
@@ -68,9 +69,12 @@ _PRECISIONS = (
     ("resnet18", "layer2.1", 112),
     ("efficientnet_b0", "blocks.2.1", 56),
     ("efficientnet_b0", "blocks.2.1", 112),
+    ("efficientnet_b0", "blocks.5.3", 224),
+    ("mobilenet_v3_large", "features.12", 112),
     ("resnet50", "layer2.3", 112),
 )
 """Backbone, cut and pixels of the epochs in either precision."""
+_DEPTHWISE = ("efficientnet_b0", "mobilenet_v3_large")
 
 SECONDS = 0.4
 """Least length of a block."""
@@ -292,8 +296,15 @@ def precisions(folder: Path) -> Iterator[Contest]:
             protocol = Protocol(epochs=1, batch_size=32, device="cpu", precision=precision, learning_rate=1e-3)
             return train(data, model, protocol, folder / "precision", overwrite=True, finish=False)
 
+        def before(epoch: Work = partial(epoch, "bf16")) -> object:
+            with mock.patch.object(depthwise, "_slow", return_value=False):
+                return epoch()
+
+        others: dict[str, Work] = {"in fp32": partial(epoch, "fp32")}
+        if backbone in _DEPTHWISE:
+            others["depthwise gradients in bf16 (before)"] = before
         what = f"an epoch of {backbone} {cut}, {side} pixels"
-        yield Contest(what, "epoch in bf16", partial(epoch, "bf16"), {"in fp32": partial(epoch, "fp32")})
+        yield Contest(what, "epoch in bf16", partial(epoch, "bf16"), others)
 
 
 @contextmanager

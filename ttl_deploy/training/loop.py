@@ -17,6 +17,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,7 @@ from ttl_deploy.training.checkpoint import (
     taking_up,
     written_row,
 )
+from ttl_deploy.training.depthwise import FloatDepthwiseGradients
 from ttl_deploy.training.logs import Logs
 from ttl_deploy.training.losses import plain_loss, training_loss
 from ttl_deploy.training.measures import Rows, measure_of
@@ -80,6 +82,7 @@ class _State:
     raw_optimizer: torch.optim.Optimizer
     scheduler: Any
     loss: nn.Module
+    derived: AbstractContextManager[object]
 
 
 class Trainer:
@@ -256,7 +259,9 @@ class Trainer:
         state = self._state
         batch, labels = state.fabric.to_device((self._laid_out(batch), labels))
         state.optimizer.zero_grad(set_to_none=True)
-        loss = state.loss(state.forward(batch).float(), labels)
+        with state.derived:
+            outputs = state.forward(batch).float()
+        loss = state.loss(outputs, labels)
         state.fabric.backward(loss)
         if alone:
             drop_unit_gradients(state.module)
@@ -446,7 +451,9 @@ def _set_up(fabric: Fabric, config: TrainConfig, model: TransferModel, loss: nn.
     optimizer = OPTIMIZERS.get(config.optim.name).make(_groups(config, model), config.optim)
     forward, wrapped = fabric.setup(UpperPart(model) if config.cache_features else model, optimizer)
     scheduler = SCHEDULES.get(config.schedule.name).make(optimizer, config, better)
-    return _State(fabric, model, forward, wrapped, optimizer, scheduler, fabric.to_device(loss))
+    short = fabric.device.type == "cpu" and config.precision == "bf16"
+    derived = FloatDepthwiseGradients() if short else nullcontext()
+    return _State(fabric, model, forward, wrapped, optimizer, scheduler, fabric.to_device(loss), derived)
 
 
 def _groups(config: TrainConfig, model: TransferModel) -> list[dict[str, Any]]:
