@@ -296,15 +296,17 @@ def precisions(folder: Path) -> Iterator[Contest]:
             protocol = Protocol(epochs=1, batch_size=32, device="cpu", precision=precision, learning_rate=1e-3)
             return train(data, model, protocol, folder / "precision", overwrite=True, finish=False)
 
-        def before(epoch: Work = partial(epoch, "bf16")) -> object:
-            with mock.patch.object(depthwise, "_slow", return_value=False):
-                return epoch()
-
         others: dict[str, Work] = {"in fp32": partial(epoch, "fp32")}
         if backbone in _DEPTHWISE:
-            others["depthwise gradients in bf16 (before)"] = before
+            others["depthwise gradients in bf16 (before)"] = partial(_derived_short, partial(epoch, "bf16"))
         what = f"an epoch of {backbone} {cut}, {side} pixels"
         yield Contest(what, "epoch in bf16", partial(epoch, "bf16"), others)
+
+
+def _derived_short(work: Work) -> object:
+    """Work whose depthwise convolutions are derived in bfloat16."""
+    with mock.patch.object(depthwise, "_slow", return_value=False):
+        return work()
 
 
 @contextmanager
