@@ -10,6 +10,7 @@
   augmentation: seconds, and AUROC on the set's test side.
 - Training: epochs whose files are written beside the next one, and epochs that wait for them.
 - Precision: epochs of small images in float32 beside bfloat16.
+- int8: whole networks quantised for OpenVINO, beside the pairs that ONNX Runtime needs and beside bfloat16.
 - Engines: for each artifact, `Session.run` beside bare loops over the same file in OpenVINO, of the graph as it is and
   compiled for the batch's own shape, and beside ONNX Runtime where that reads it.
 
@@ -29,6 +30,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from statistics import median
+from typing import Any
 from unittest import mock
 
 import numpy as np
@@ -43,16 +45,19 @@ from ttl_deploy.cli.console import line
 from ttl_deploy.data.augment import Augmentation
 from ttl_deploy.data.synthetic import write_synthetic
 from ttl_deploy.data.torch_data import mix_seeds
+from ttl_deploy.formats.onnx_graph import to_onnx
+from ttl_deploy.formats.quantiser import Quantiser
 from ttl_deploy.inputs import image as rule
 from ttl_deploy.latency.duel import LEAST_BLOCKS, ratio_of_medians
 from ttl_deploy.runtime import load
 from ttl_deploy.runtime.base import default_threads
 from ttl_deploy.runtime.ov import settings
 from ttl_deploy.runtime.ov_core import core
-from ttl_deploy.spec import AugmentSpec, Data, Model, Placement, PreprocessSpec, Protocol
+from ttl_deploy.spec import AugmentSpec, Data, InputSpec, Model, ModelSpec, Placement, PreprocessSpec, Protocol
 from ttl_deploy.training import depthwise
 from ttl_deploy.training.beside import Beside
 from ttl_deploy.training.train import train
+from ttl_deploy.transfer import build
 
 Work = Callable[[], object]
 
@@ -61,7 +66,7 @@ Each way is measured in turns with the others in one run; a time is the median o
 the ratio that of the blocks of both, with its 95 % interval (Hodges and Lehmann's, by signed ranks). *Before* is what
 the program did until then, kept in the benchmark. The pixels of both orders of resizing are compared, and are equal;
 either augmentation is judged by what it trains. Of a quantised graph that lays features side by side, as DenseNet's,
-there is none of a fixed shape: OpenVINO crashes when it compiles one.
+there is none of a fixed shape in the format `onnx`: OpenVINO crashes when it compiles one.
 """
 
 _PRECISIONS = (
@@ -74,6 +79,15 @@ _PRECISIONS = (
     ("resnet50", "layer2.3", 112),
 )
 """Backbone, cut and pixels of the epochs in either precision."""
+_QUANTISED = (
+    "resnet50",
+    "densenet121",
+    "densenet201",
+    "efficientnet_b0",
+    "tf_efficientnet_lite0",
+    "mobilenet_v3_large",
+)
+"""Whole networks whose int8 graphs are held against each other, at 224 pixels."""
 _DEPTHWISE = ("efficientnet_b0", "mobilenet_v3_large")
 
 SECONDS = 0.4
@@ -322,6 +336,31 @@ def _in_line() -> Iterator[None]:
         yield
 
 
+def quantised_graphs() -> Iterator[Contest]:
+    """Whole networks of random values in int8 for OpenVINO, one image: by the pairs of either engine, and in bf16."""
+    batch = np.random.default_rng(0).normal(size=(8, 3, 224, 224)).astype(np.float32)
+    for backbone in _QUANTISED:
+        spec = ModelSpec(backbone=backbone, method="ftl", classes=("a", "b"), input=InputSpec.image(224))
+        plain = to_onnx(build(spec).eval())
+        quantiser = Quantiser.calibrated(plain, [batch[:4], batch[4:]], method="minmax")
+        before, ours = quantiser.quantise(), quantiser.for_openvino().quantise()
+        # OpenVINO crashes on a fixed shape where rounded features are laid side by side.
+        shape = None if backbone.startswith("densenet") else batch[:1]
+        yield Contest(
+            f"{backbone} FTL int8, batch 1",
+            "call",
+            _in_openvino(ours, "int8", batch[:1], batch[:1]),
+            {
+                "pairs for ONNX Runtime (before)": _in_openvino(before, "int8", batch[:1], shape),
+                "bf16": _in_openvino(plain, "bf16", batch[:1], batch[:1]),
+            },
+        )
+
+
+def _in_openvino(proto: Any, precision: str, batch: NDArray[np.float32], like: NDArray[np.float32] | None) -> Work:
+    return _bare_loop(core().read_model(proto.SerializeToString()), precision, batch, like)
+
+
 def engines(artifacts: Sequence[Path], batches: Sequence[int]) -> Iterator[Contest]:
     """Each artifact in OpenVINO at some batch sizes."""
     for path in artifacts:
@@ -342,12 +381,13 @@ def engines(artifacts: Sequence[Path], batches: Sequence[int]) -> Iterator[Conte
 
 
 def _bare(artifact: Artifact, batch: NDArray[np.float32], shape: object) -> Work:
-    network = core().read_model(artifact.model_path)
+    return _bare_loop(core().read_model(artifact.model_path), artifact.manifest.precision, batch, shape)
+
+
+def _bare_loop(network: Any, precision: str, batch: NDArray[np.float32], shape: object) -> Work:
     if shape is not None:
         network.reshape(list(batch.shape))
-    request = (
-        core().compile_model(network, "CPU", settings(artifact.manifest.precision, default_threads()))
-    ).create_infer_request()
+    request = core().compile_model(network, "CPU", settings(precision, default_threads())).create_infer_request()
     if shape is None:
         return lambda: request.infer([batch], share_inputs=True, share_outputs=True)
     import openvino
@@ -379,7 +419,9 @@ def main() -> int:
     parser.add_argument("--artifacts", nargs="*", type=Path, default=[], help="exports for OpenVINO")
     parser.add_argument("--batches", nargs="+", type=int, default=[1, 32], help="of the artifacts")
     parser.add_argument("--blocks", type=int, default=9, help=f"of each way, at least {LEAST_BLOCKS}")
-    parser.add_argument("--without", nargs="*", default=[], choices=["images", "augmentation", "training", "precision"])
+    parser.add_argument(
+        "--without", nargs="*", default=[], choices=["images", "augmentation", "training", "precision", "int8"]
+    )
     parser.add_argument("--report", type=Path, help="where the tables go")
     given = parser.parse_args()
     torch.set_num_threads(default_threads())
@@ -391,6 +433,7 @@ def main() -> int:
             "augmentation": augmentations(),
             "training": epochs(Path(folder)),
             "precision": precisions(Path(folder)),
+            "int8": quantised_graphs(),
             "engines": engines(given.artifacts, given.batches),
         }
         for name, some in contests.items():

@@ -98,9 +98,10 @@ def test_every_backbone_and_method_agrees_with_pytorch(backbone: str, method: st
     spread = max(float(expected.std(axis=0).max()), 0.1)
     for run in (in_ort, in_openvino):
         np.testing.assert_allclose(run(plain, batch), expected, atol=1e-3 * spread, rtol=1e-3)
-    int8 = Quantiser.calibrated(plain, [batch], method="minmax").quantise()
-    onnx.checker.check_model(int8, full_check=True)
-    for run in (in_ort, in_openvino):
+    quantiser = Quantiser.calibrated(plain, [batch], method="minmax")
+    for run, one in ((in_ort, quantiser), (in_openvino, quantiser), (in_openvino, quantiser.for_openvino())):
+        int8 = one.quantise()
+        onnx.checker.check_model(int8, full_check=True)
         # Calibrated on these very images, int8 is off by a fraction of how much logits vary at all.
         assert np.abs(run(int8, batch) - expected).mean() < 0.12 * max(spread, np.abs(expected).max())
 
@@ -197,6 +198,32 @@ def test_residual_sums_are_quantised(plain: onnx.ModelProto) -> None:
     sums = [node for node in proto.graph.node if node.op_type == "Add"]
     assert sums
     assert all(makers[name] == "DequantizeLinear" for node in sums for name in node.input)
+
+
+@pytest.mark.parametrize("backbone", ["resnet18", "efficientnet_b0", "mobilenet_v3_small", "densenet121"])
+def test_for_openvino_no_pair_stands_before_what_is_computed_in_float(backbone: str) -> None:
+    quantiser = Quantiser.calibrated(to_onnx(trained_like(backbone, "ttl")), [images(4)], method="minmax")
+    usual, fused = (found_pairs(one.quantise()) for one in (quantiser, quantiser.for_openvino()))
+    assert len(fused) < len(usual) or backbone == "resnet18"
+    in_float = {"Sigmoid", "HardSigmoid", "HardSwish", "BatchNormalization"}
+    assert not any(kinds <= in_float for kinds in fused.values())
+    assert any(kinds <= in_float for kinds in usual.values()) == (backbone != "resnet18")
+    assert not any("Concat" in kinds for kinds in fused.values())
+
+
+def found_pairs(proto: onnx.ModelProto) -> dict[str, set[str]]:
+    """What operators read each dequantised value, by the value."""
+    weights = {tensor.name for tensor in proto.graph.initializer}
+    restored = [n for n in proto.graph.node if n.op_type == "DequantizeLinear" and n.input[0] not in weights]
+    users = {n.output[0]: {u.op_type for u in proto.graph.node if n.output[0] in u.input} for n in restored}
+    assert all(users.values()), "logits are not rounded"
+    return users
+
+
+def test_logits_are_not_rounded(plain: onnx.ModelProto) -> None:
+    many = images(300)
+    proto = Quantiser.calibrated(plain, [many[:8]], method="minmax").quantise()
+    assert len(np.unique(in_ort(proto, many)[:, 0])) > 256
 
 
 def test_symmetric_activations_have_no_zero_points(plain: onnx.ModelProto) -> None:

@@ -117,7 +117,7 @@ os.kill(os.getpid(), signal.SIGUSR1)
     assert (done.returncode, done.stdout) == (0, "taken\n")
 
 
-def convolutions(folder: Path, like: Artifact, *, joined: bool, precision: str) -> Artifact:
+def convolutions(folder: Path, like: Artifact, *, joined: bool, rounded: bool, precision: str) -> Artifact:
     """Two convolutions, quantised where the precision says so, whose features are laid side by side or added up."""
     generator = np.random.default_rng(5)
     nodes, constants = [], []
@@ -138,8 +138,10 @@ def convolutions(folder: Path, like: Artifact, *, joined: bool, precision: str) 
     for name in ("left", "right"):
         weight = constant(f"{name}_weight", generator.normal(size=(8, 3, 3, 3)).astype(np.float32))
         nodes.append(helper.make_node("Conv", [source, on_grid(weight)], [name], pads=[1, 1, 1, 1]))
-    kind = helper.make_node("Concat", ["left", "right"], ["both"], axis=1) if joined else None
-    nodes.append(kind or helper.make_node("Add", ["left", "right"], ["both"]))
+    sides = [on_grid(name) if rounded else name for name in ("left", "right")]
+    nodes.append(
+        helper.make_node("Concat", sides, ["both"], axis=1) if joined else helper.make_node("Add", sides, ["both"])
+    )
     nodes.append(helper.make_node("GlobalAveragePool", ["both"], ["pooled"]))
     # As exporters write it: the shape is put together of numbers, which is no joining of features.
     nodes.append(helper.make_node("Shape", ["pooled"], ["count"], start=0, end=1))
@@ -150,11 +152,13 @@ def convolutions(folder: Path, like: Artifact, *, joined: bool, precision: str) 
     return written(folder, like, nodes, constants, precision)
 
 
-@pytest.mark.parametrize("joined", [False, True])
+@pytest.mark.parametrize(("joined", "rounded"), [(False, False), (True, False), (True, True)])
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
-def test_what_is_expected_changes_no_answer(tmp_path: Path, artifact: Artifact, joined: bool, precision: str) -> None:
+def test_what_is_expected_changes_no_answer(
+    tmp_path: Path, artifact: Artifact, joined: bool, rounded: bool, precision: str
+) -> None:
     """Every image's logits are the same bits alone, in a batch of any size, and whatever was expected before."""
-    graph = convolutions(tmp_path / "graph", artifact, joined=joined, precision=precision)
+    graph = convolutions(tmp_path / "graph", artifact, joined=joined, rounded=rounded, precision=precision)
     batch = np.random.default_rng(6).normal(size=(7, 3, 16, 16)).astype(np.float32)
     with load(graph, Placement(runtime="openvino")) as session:
         alone = np.concatenate([session.run(batch[i : i + 1]) for i in range(7)])
@@ -168,9 +172,10 @@ def test_what_is_expected_changes_no_answer(tmp_path: Path, artifact: Artifact, 
 
 
 def test_a_graph_is_compiled_for_what_is_expected_unless_that_would_crash(tmp_path: Path, artifact: Artifact) -> None:
-    sizes = {(False, "fp32"): [4], (True, "fp32"): [4], (False, "int8"): [1, 4], (True, "int8"): []}
-    for (joined, precision), fixed in sizes.items():
-        graph = convolutions(tmp_path / f"{joined}-{precision}", artifact, joined=joined, precision=precision)
+    ways = ((False, False, [1, 4]), (False, True, [1, 4]), (True, False, [1, 4]), (True, True, []))
+    every = [(joined, rounded, "int8", fixed) for joined, rounded, fixed in ways] + [(True, False, "fp32", [4])]
+    for place, (joined, rounded, precision, fixed) in enumerate(every):
+        graph = convolutions(tmp_path / f"{place}", artifact, joined=joined, rounded=rounded, precision=precision)
         with load(graph, Placement(runtime="openvino")) as session:
             session.expect(4)
             session.expect(4)

@@ -90,13 +90,14 @@ class TypedGraph:
             files.write_json(folder / name, content)
 
 
-def typed_graph(job: ExportJob, *, symmetric: bool = False) -> TypedGraph:
+def typed_graph(job: ExportJob, *, symmetric: bool = False, fused: bool = False) -> TypedGraph:
     """The job's graph in its precision.
 
     Args:
         job: Its options are `GraphOptions`, or others, which then stand for the defaults. Precisions that are no
             property of a graph (`tf32`) get a fp32 graph.
         symmetric: int8: activations around zero and biases in float, as TensorRT demands.
+        fused: int8: for OpenVINO; see `Quantiser`.
 
     Raises:
         BadInputError: int8 without a run's images, or bf16 in an opset without it.
@@ -111,7 +112,7 @@ def typed_graph(job: ExportJob, *, symmetric: bool = False) -> TypedGraph:
     if job.precision in HALVES:
         proto = to_half(proto, job.precision)
     elif job.precision == "int8":
-        quantised = quantise_job(proto, job, options, symmetric=symmetric)
+        quantised = quantise_job(proto, job, options, symmetric=symmetric, fused=fused)
         proto, records = quantised.proto, quantised.records
         details["quantisation"] = {**quantised.details, **tuned}
     if options.embed_preprocessing:

@@ -1,8 +1,8 @@
 """OpenVINO's own format: `model.xml` and `model.bin`, converted from the same typed ONNX graph.
 
 fp16 stores weights in half the space; bf16 is how the runtime computes fp32 weights, and the manifest's precision
-tells it to. int8 is the Q/DQ graph of the format `onnx`. fp32 and fp16 are computed in float32 by whoever compiles the
-file, see `openvino_precision`.
+tells it to. int8 is the Q/DQ graph of the format `onnx` with fewer pairs (`quantiser`). fp32 and fp16 are computed in
+float32 by whoever compiles the file, see `openvino_precision`.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class OpenVinoExporter(Exporter):
             TtlDeployError: The graph cannot be made, or OpenVINO refuses it.
         """
         options = job.options if isinstance(job.options, GraphOptions) else GraphOptions()
-        typed = typed_graph(dataclasses.replace(job, precision=_GRAPH_PRECISION[job.precision]))
+        typed = typed_graph(dataclasses.replace(job, precision=_GRAPH_PRECISION[job.precision]), fused=True)
         try:
             model = core().read_model(typed.proto.SerializeToString())
             _write(model, job, options, folder / MODEL_FILE)

@@ -36,7 +36,9 @@ class Quantised:
     records: dict[str, Any] = field(default_factory=dict)
 
 
-def quantise_job(plain: onnx.ModelProto, job: ExportJob, options: GraphOptions, *, symmetric: bool) -> Quantised:
+def quantise_job(
+    plain: onnx.ModelProto, job: ExportJob, options: GraphOptions, *, symmetric: bool, fused: bool
+) -> Quantised:
     """Quantises a job's graph as its options say.
 
     Args:
@@ -44,6 +46,7 @@ def quantise_job(plain: onnx.ModelProto, job: ExportJob, options: GraphOptions, 
         job: Whose training images are calibrated on.
         options: Calibration, and whether layers may be left in float.
         symmetric: Activations around zero, without zero points, as TensorRT demands.
+        fused: For OpenVINO; see `Quantiser`.
 
     Raises:
         BadInputError: The job has no images, or only of one class.
@@ -53,6 +56,8 @@ def quantise_job(plain: onnx.ModelProto, job: ExportJob, options: GraphOptions, 
     )
     with job.reporter.task("calibrating", len(sample)) as advance:
         quantiser = Quantiser.calibrated(plain, _told(sample, advance), method=options.calibration, symmetric=symmetric)
+    if fused:
+        quantiser = quantiser.for_openvino()
     details = calibration_facts(options.calibration, len(sample), options, symmetric=symmetric)
     details["layers"] = len(quantiser.layers)
     if not options.int8_auto:

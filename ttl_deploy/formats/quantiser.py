@@ -3,7 +3,10 @@
 ONNX Runtime's quantiser places the pairs. On ResNets its graph was measured against NNCF's: in OpenVINO both take the
 same time (`reports/int8-accuracy.md`), in ONNX Runtime this one is faster, so one file serves both engines.
 Convolutions and batch norms are folded before, and residual sums are quantised too, without which a block falls back
-to float between its layers.
+to float between its layers. Logits are not: rounded to 256 values, many images would tie.
+
+ONNX Runtime computes a layer in int8 only where a pair stands on both of its sides. OpenVINO does without the second
+one, and computes an activation or a batch norm within the kernel of the layer before: `fused` graphs are for it.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ import io
 import logging
 import math
 import tempfile
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -39,17 +42,25 @@ class Quantiser:
         plain: Float32, folded, with inferred shapes.
         ranges: What ONNX Runtime's calibrator computed.
         symmetric: Activations around zero.
+        fused: No pair stands where only operators in float read it, and features laid side by side have none of their
+            own.
     """
 
-    def __init__(self, plain: onnx.ModelProto, ranges: Any, *, symmetric: bool = False) -> None:
+    def __init__(self, plain: onnx.ModelProto, ranges: Any, *, symmetric: bool = False, fused: bool = False) -> None:
         self.plain = plain
         self._ranges = ranges
-        self._symmetric = symmetric
+        self._symmetric, self._fused = symmetric, fused
+        self._types = tuple(name for name in _QUANTISED if not fused or name != "Concat")
         self._floats = [*_swishes(plain), *_biases(plain)]
 
     @classmethod
     def calibrated(
-        cls, plain: onnx.ModelProto, batches: Iterable[NDArray[np.float32]], *, method: str, symmetric: bool = False
+        cls,
+        plain: onnx.ModelProto,
+        batches: Iterable[NDArray[np.float32]],
+        *,
+        method: str,
+        symmetric: bool = False,
     ) -> Quantiser:
         """Runs images through a graph and takes the range of every activation.
 
@@ -82,6 +93,10 @@ class Quantiser:
             ranges = calibrator.compute_data()
         return cls(plain, ranges, symmetric=symmetric)
 
+    def for_openvino(self) -> Quantiser:
+        """The same calibration for fused graphs."""
+        return Quantiser(self.plain, self._ranges, symmetric=self._symmetric, fused=True)
+
     @functools.cached_property
     def layers(self) -> tuple[str, ...]:
         """Names of the layers with weights, bottom first."""
@@ -112,6 +127,7 @@ class Quantiser:
 
         copy = onnx.ModelProto()
         copy.CopyFrom(self.plain)
+        floats = [*_left_in_float(self.plain, float_layers), *self._floats]
         with _quiet():
             quantizer = QDQQuantizer(
                 copy,
@@ -121,8 +137,8 @@ class Quantiser:
                 activation_qType=QuantType.QInt8 if self._symmetric else QuantType.QUInt8,
                 tensors_range=self._ranges,
                 nodes_to_quantize=[],
-                nodes_to_exclude=[*_left_in_float(self.plain, float_layers), *self._floats],
-                op_types_to_quantize=list(_QUANTISED),
+                nodes_to_exclude=floats,
+                op_types_to_quantize=list(self._types),
                 extra_options={
                     "ActivationSymmetric": self._symmetric,
                     "WeightSymmetric": True,
@@ -133,7 +149,12 @@ class Quantiser:
             )
             quantizer.quantize_model()
             quantizer.model.topological_sort()
-        return _in_order(quantizer.model.model)
+        made = quantizer.model.model
+        if not self._symmetric:
+            _bare_outputs(made)
+        if self._fused:
+            _without_idle_pairs(made, lambda node: node.op_type not in self._types or node.name in floats)
+        return _in_order(made)
 
 
 class _OneBatch:
@@ -181,6 +202,42 @@ def _swishes(proto: onnx.ModelProto) -> list[str]:
         for node in proto.graph.node
         if node.op_type == "Mul" and any(sigmoids.get(a) == b for a, b in (node.input[:2], node.input[1::-1]))
     ]
+
+
+def _pairs(proto: onnx.ModelProto) -> Iterator[tuple[onnx.NodeProto, onnx.NodeProto]]:
+    """Quantisations of values, each read by one dequantisation alone, and that one."""
+    readers: dict[str, list[onnx.NodeProto]] = {}
+    for node in proto.graph.node:
+        for name in node.input:
+            readers.setdefault(name, []).append(node)
+    for node in list(proto.graph.node):
+        after = readers.get(node.output[0], []) if node.op_type == "QuantizeLinear" else []
+        if len(after) == 1 and after[0].op_type == "DequantizeLinear":
+            yield node, after[0]
+
+
+def _bare_outputs(proto: onnx.ModelProto) -> None:
+    """Takes the pair from before every output of a graph."""
+    wanted = {output.name for output in proto.graph.output}
+    makers = {name: node for node in proto.graph.node for name in node.output}
+    for quantised, restored in list(_pairs(proto)):
+        if restored.output[0] in wanted:
+            maker = makers[quantised.input[0]]
+            maker.output[list(maker.output).index(quantised.input[0])] = restored.output[0]
+            proto.graph.node.remove(quantised)
+            proto.graph.node.remove(restored)
+
+
+def _without_idle_pairs(proto: onnx.ModelProto, in_float: Callable[[onnx.NodeProto], bool]) -> None:
+    """Takes out every pair that only operators in float read, which then read what was rounded."""
+    for quantised, restored in list(_pairs(proto)):
+        readers = [node for node in proto.graph.node if restored.output[0] in node.input]
+        if readers and all(map(in_float, readers)):
+            for node in readers:
+                for place, name in enumerate(node.input):
+                    node.input[place] = quantised.input[0] if name == restored.output[0] else name
+            proto.graph.node.remove(quantised)
+            proto.graph.node.remove(restored)
 
 
 def _in_order(proto: onnx.ModelProto) -> onnx.ModelProto:

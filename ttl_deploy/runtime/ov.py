@@ -128,14 +128,17 @@ def _read(artifact: Artifact) -> Any:
 
 
 def _joins(network: Any) -> bool:
-    """Whether features are laid side by side, as in DenseNet.
+    """Whether a quantised graph lays rounded features side by side, as DenseNet's for ONNX Runtime does.
 
-    OpenVINO 2026.4 crashes when it compiles such a quantised graph for a fixed shape.
+    OpenVINO 2026.4 crashes when it compiles such a graph for a fixed shape. What is restored from rounding comes out of
+    a multiplication by its scale.
     """
     rank = len(network.input(0).partial_shape)
     return any(
-        operation.get_type_name() == "Concat" and len(operation.output(0).partial_shape) == rank
+        put.get_source_output().get_node().get_type_name() == "Multiply"
         for operation in network.get_ops()
+        if operation.get_type_name() == "Concat" and len(operation.output(0).partial_shape) == rank
+        for put in operation.inputs()
     )
 
 
