@@ -24,6 +24,7 @@ from pydantic import ConfigDict, Field, model_validator
 
 from ttl_deploy import documents, files
 from ttl_deploy.data.columns import Columns
+from ttl_deploy.data.divided import ImageTable
 from ttl_deploy.data.manifest import Dataset, columns_of, read_dataset, sides_of
 from ttl_deploy.data.prepared import Prepared, prepare_like, read_split
 from ttl_deploy.data.understood import read_columns
@@ -421,6 +422,17 @@ def place_of_data(run: Run, data: Path | None) -> Path:
         return recorded
     inside = data / recorded.name
     return inside if recorded.suffix and inside.is_file() else data
+
+
+def table_of(run: Run, data: Path | None) -> ImageTable:
+    """What the run's images were listed from, as a table.
+
+    Args:
+        run: The run.
+        data: Where the images are now; None: where they were.
+    """
+    column = read_columns(run.folder / DATA).get("path", "path")
+    return ImageTable(place_of_data(run, data), column, run.config.reading.path_template)
 
 
 def still_there(folder: Path) -> None:
