@@ -295,10 +295,17 @@ class Predictions:
 
     def side(self, name: str) -> Predictions:
         """Those of one side."""
-        keep = [i for i, side in enumerate(self.sides) if side == name]
-        masks = None if self.masks is None else self.masks[keep]
-        ids = tuple(self.ids[i] for i in keep)
-        return Predictions(ids, (name,) * len(keep), self.labels[keep], self.logits[keep], masks)
+        return self.at(np.array([i for i, side in enumerate(self.sides) if side == name], dtype=np.int64))
+
+    def at(self, places: NDArray[np.int64]) -> Predictions:
+        """Those of some images.
+
+        Args:
+            places: (M,).
+        """
+        ids, sides = (tuple(names[k] for k in places) for names in (self.ids, self.sides))
+        masks = None if self.masks is None else self.masks[places]
+        return Predictions(ids, sides, self.labels[places], self.logits[places], masks)
 
 
 def open_run(folder: str | Path) -> Run:
