@@ -1,16 +1,28 @@
-"""A page in a headless Chromium, where there is one: how wide it is, what complains, what is asked of the network."""
+"""A page in a headless Chromium, where there is one: how wide it is, what complains, what is asked of the network.
+
+Where `TTL_DEPLOY_NEEDS_BROWSER` is 1, as in CI, a browser that is missing fails the tests instead of skipping them.
+"""
 
 from __future__ import annotations
 
 import html
 import json
+import os
 import re
 import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
+
+in_browser = pytest.mark.skipif(
+    BROWSER is None and os.environ.get("TTL_DEPLOY_NEEDS_BROWSER") != "1",
+    reason="needs Chromium or Chrome on the path",
+)
+"""Stands above what calls `seen`."""
 
 _SECONDS = 180
 
@@ -74,7 +86,7 @@ def seen(page: Path, width: int, *, dark: bool = False) -> dict[str, Any]:
         '<script>addEventListener("load", () => { const found = document.getElementById("f").contentDocument'
         '.getElementById("found"); document.body.append(found ? found.textContent : "nothing"); });</script>'
     )
-    assert BROWSER is not None
+    assert BROWSER is not None, "TTL_DEPLOY_NEEDS_BROWSER is 1, and neither Chromium nor Chrome is on the path"
     command = [BROWSER, "--headless=new", "--no-sandbox", "--disable-gpu", "--allow-file-access-from-files"]
     command += [f"--window-size={width + 200},2200", f"--user-data-dir={page.parent / 'profile'}"]
     command += ["--blink-settings=preferredColorScheme=0"] if dark else []

@@ -43,6 +43,19 @@ def test_what_a_file_says(path: Path) -> None:
         ("{}", ("asks for nothing", "bounds, minimum, maximum")),
         ("minimum: {}", ("asks for nothing",)),
         ("- auroc", ("asks for nothing",)),
+        ("subgroups: {}", ("asks for nothing", "bounds, minimum, maximum, subgroups")),
+        ("subgroups: [sex]", ("subgroups is ['sex']",)),
+        ("subgroups: {sex: 0.85}", ("subgroups.sex is 0.85", "by, minimum, bounds, groups")),
+        ("subgroups: {sex: {auroc: 0.85}}", ("'subgroups.sex.auroc'", "minimum")),
+        ("subgroups: {sex: {minimum: {}}}", ("subgroups.sex asks for nothing", "bounds, minimum, groups")),
+        ("subgroups: {sex: {minimum: {auc: 0.85}}}", ("'subgroups.sex.minimum.auc'", "auroc")),
+        ("subgroups: {sex: {minimum: {auroc: 85}}}", ("subgroups.sex.minimum.auroc", "85")),
+        ("subgroups: {sex: {by: median, minimum: {auroc: 0.8}}}", ("subgroups.sex.by", "median")),
+        ("subgroups: {sex: {bounds: {max_drop: 0.1}}}", ("'subgroups.sex.bounds.max_drop'", "max_auroc_drop")),
+        ("subgroups: {sex: {groups: [f]}}", ("subgroups.sex.groups is ['f']",)),
+        ("subgroups: {sex: {groups: {f: 0.9}}}", ("subgroups.sex.groups.f is 0.9", "auroc")),
+        ("subgroups: {sex: {groups: {f: {auc: 0.9}}}}", ("'subgroups.sex.groups.f.auc'",)),
+        ("subgroups: {sex: {groups: {1: {auroc: 0.9}}}}", ("key 1", "no name without quotes")),
     ],
 )
 def test_a_file_that_says_something_else_is_one_clear_line(path: Path, text: str, words: tuple[str, ...]) -> None:
@@ -55,8 +68,24 @@ def test_a_file_that_says_something_else_is_one_clear_line(path: Path, text: str
     assert "\n" not in said
 
 
+def test_a_group_has_the_floors_of_every_group_but_where_it_has_its_own(path: Path) -> None:
+    path.write_text(
+        "minimum: {auroc: 0.9}\n"
+        "subgroups:\n"
+        "  sex: {by: value, minimum: {auroc: 0.85, auprc: 0.5}, groups: {f: {auroc: 0.8}}}\n"
+        "  site: {bounds: {preset: mlperf-99}}\n"
+    )
+    file = read_criteria(path)
+    sex, site = file.criteria.subgroups["sex"], file.criteria.subgroups["site"]
+    assert (sex.by, site.by) == ("value", None)
+    assert (sex.floors("m").auroc, sex.floors("f").auroc, sex.floors("f").auprc) == (0.85, 0.8, 0.5)
+    assert file.subgroups == {"sex": ("f",), "site": ()}
+    assert file.subgroup_bounds == {"sex": (), "site": ("preset",)}
+    assert site.bounds.min_metric_ratio == 0.99
+
+
 def test_no_file_says_what_to_write(tmp_path: Path) -> None:
-    with pytest.raises(BadInputError, match="minimum, maximum and bounds"):
+    with pytest.raises(BadInputError, match="minimum, maximum, bounds and subgroups"):
         read_criteria(tmp_path / "none.yaml")
 
 

@@ -360,7 +360,8 @@ class _YamlBuilder:
             line = self._loader.peek_event().start_mark.line + 1
             key = self._value(depth + 1)
             if not isinstance(key, str) or key == "<<":
-                raise _RefusedError(f"line {line}: has the key {key!r:.80}, which is no name")
+                quotes = "" if isinstance(key, str) else " without quotes"
+                raise _RefusedError(f"line {line}: has the key {key!r:.80}, which is no name{quotes}")
             if key in found:
                 raise _RefusedError(f"line {line}: has the key {key!r:.80} twice")
             found[key] = self._value(depth + 1)

@@ -368,6 +368,9 @@ def test_epochs_and_steps_to_a_threshold_are_counted_from_the_history(tmp_path: 
     best = {row["run"]: row["epochs"] for row in rows if row["threshold"] == "95% of its best"}
     assert best == {"slow": 3, "fast": 2, "never": 2}
     assert isinstance(told.figures[""], Curves)
+    assert told.sentence.startswith(
+        "How soon: slow took 4 epochs to 91% AUROC; fast took 2 epochs to 91% AUROC; never "
+    )
     assert "not constant" not in told.sentence
 
 
@@ -378,3 +381,4 @@ def test_every_analysis_of_a_run_finds_numbers_for_every_figure(subject: Subject
             assert finding.tables[""].rows, name
             assert finding.figures[""], name
             assert finding.sentence.endswith("."), name
+            assert not finding.sentence[0].islower(), name

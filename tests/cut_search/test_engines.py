@@ -15,7 +15,7 @@ from small import NETWORK, TRIALS, but
 
 from ttl_deploy.cut_search.engines import LocalEngine, TrialEngine, open_engine
 from ttl_deploy.cut_search.search import search
-from ttl_deploy.cut_search.trial import Trial, TrialRecord, run_trial
+from ttl_deploy.cut_search.trial import Ended, Trial, run_trial
 from ttl_deploy.errors import BadInputError
 from ttl_deploy.spec import Data
 from ttl_deploy.spec.search import Budget, SearchOptions
@@ -33,7 +33,7 @@ def cluster() -> Iterator[TrialEngine]:
             yield engine
 
 
-def trial_killed_once(trial: Trial) -> TrialRecord:
+def trial_killed_once(trial: Trial) -> Ended:
     """A trial whose process kills itself, as the kernel's memory killer would, after its first epoch."""
     marker = trial.folder.with_suffix(".killed")
     if not marker.exists():

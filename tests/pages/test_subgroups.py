@@ -11,8 +11,9 @@ from sklearn.metrics import roc_auc_score
 from written_run import two_classes, write_run
 
 from ttl_deploy.cli.main import run
+from ttl_deploy.data.divided import UNSAID
 from ttl_deploy.errors import BadInputError
-from ttl_deploy.pages.subgroups import UNSAID, parts, subgroups
+from ttl_deploy.pages.subgroups import parts, subgroups
 from ttl_deploy.pages.subject import Evidence, Subject, subject_of_run
 from ttl_deploy.progress import SILENT
 
@@ -86,6 +87,11 @@ def test_what_divides_nothing_is_refused(write: Write, tmp_path: Path) -> None:
         parts(evidence, "nam")
     with pytest.raises(BadInputError, match=r"is no table, so it has no columns; say with --data"):
         parts(evidence, "name", tmp_path / "images")
+
+
+def test_a_column_that_is_blank_for_the_whole_test_side_is_no_group(write: Write) -> None:
+    with pytest.raises(BadInputError, match="column sex says nothing of any image of the test side"):
+        parts(evidence_of(write("sex", lambda k: "" if k % 2 else "f")), "sex")
 
 
 def test_the_command_says_groups_and_refuses_in_one_line(

@@ -279,29 +279,52 @@ def test_a_series_tells_of_every_run(data: Data, tmp_path: Path) -> None:
     train_series(data, MODEL, but(SHORT, epochs=1), tmp_path / "series", repeats=2, log="tensorboard")
 
 
+class Gone(Log):
+    """Fails in one of its functions, of the runs of some name alone."""
+
+    def __init__(self, entry: Entry, when: str, name: str = "") -> None:
+        self._when = when if entry.folder.name == name or not name else ""
+        self._fail("open")
+
+    def _fail(self, now: str) -> None:
+        if now == self._when:
+            raise OSError(28, "No space\nleft on http://me:secret@host/")
+
+    def update(self, rows: Any) -> None:
+        self._fail("update")
+
+    def result(self, measured: Any, epoch: int) -> None:
+        self._fail("result")
+
+    def close(self, ending: Any) -> None:
+        self._fail("close")
+
+
+def test_a_log_that_fails_in_one_trial_is_told_and_the_search_goes_on(
+    data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, uncounted_options: SearchOptions
+) -> None:
+    LOGGERS.names()
+    monkeypatch.setitem(LOGGERS._entries, "gone", Logger(lambda entry: Gone(entry, "update", "layer1.0")))
+    heard, given = Heard(), {"options": uncounted_options, "log": ("gone", "csv")}
+    found = search(data, NETWORK, TRIALS, tmp_path / "found", reporter=heard, **given)
+    (warning,) = [w for w in heard.warnings if "told nothing more" in w]
+    assert warning.startswith("layer1.0: gone is told nothing more: ")
+    assert "No space left on http://host/" in warning
+    assert found.winner.finished
+    trials = sorted((found.folder / "trials").iterdir())
+    assert len(trials) > 1
+    assert all(told_by_csv(trial)["train_loss"] for trial in trials)
+    again = Heard()
+    search(data, NETWORK, TRIALS, tmp_path / "found", reporter=again, **given)
+    assert not [w for w in again.warnings if "told nothing more" in w]
+
+
 @pytest.mark.parametrize("when", ["open", "update", "result", "close"])
 def test_a_log_that_fails_costs_a_warning_and_not_the_training(
     when: str, data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Gone(Log):
-        def __init__(self, _entry: Entry) -> None:
-            self._fail("open")
-
-        def _fail(self, now: str) -> None:
-            if now == when:
-                raise OSError(28, "No space\nleft on http://me:secret@host/")
-
-        def update(self, rows: Any) -> None:
-            self._fail("update")
-
-        def result(self, measured: Any, epoch: int) -> None:
-            self._fail("result")
-
-        def close(self, ending: Any) -> None:
-            self._fail("close")
-
     LOGGERS.names()
-    monkeypatch.setitem(LOGGERS._entries, "gone", Logger(Gone))
+    monkeypatch.setitem(LOGGERS._entries, "gone", Logger(lambda entry: Gone(entry, when)))
     heard = Heard()
     run = train(data, MODEL, SHORT, tmp_path / "run", log=("gone", "csv"), reporter=heard)
     assert run.finished

@@ -49,7 +49,7 @@ def whole(found: Analysed) -> None:
     for path in found.out.rglob("*.png"):
         assert np.asarray(Image.open(path).convert("L")).std() > 1
     for reason in found.left_out.values():
-        assert f"left out: {reason}" in page
+        assert f"Left out: {reason}" in page
 
 
 def sheet_of(found: Analysed) -> list[str]:

@@ -282,13 +282,23 @@ def test_masks_are_held_against_the_drawn_ones(tmp_path: Path, capsys: pytest.Ca
     (tmp_path / "pairs").mkdir()
     folder = train_masks(write_pairs(tmp_path / "pairs"), tmp_path / "masks")
     run(["export", str(folder), "--out", str(folder / "onnx")])
+    table = tmp_path / "pairs" / "pairs.csv"
+    header, *lines = table.read_text().splitlines()
+    table.write_text("\n".join([f"{header},site", *(f"{line},{'ab'[k % 2]}" for k, line in enumerate(lines))]))
     recorded = json.loads((folder / "metrics.json").read_text())["test"]
     criteria = tmp_path / "criteria.yaml"
-    criteria.write_text("by: value\nminimum: {dice: 0, auroc: 0}\nbounds: {max_dice_drop: 0.1}")
+    site = "{minimum: {dice: 0}, bounds: {max_dice_drop: 0.1}}"
+    criteria.write_text(
+        f"by: value\nminimum: {{dice: 0, auroc: 0}}\nbounds: {{max_dice_drop: 0.1}}\nsubgroups: {{site: {site}}}"
+    )
     capsys.readouterr()
     run(["dossier", str(folder / "onnx"), "--criteria", str(criteria), "--out", str(tmp_path / "out"), "--json"])
     rows = {each["criterion"]: each for each in json.loads(capsys.readouterr().out)["criteria"]["rows"]}
     assert float(rows["minimum.dice"]["seen"]) == pytest.approx(recorded["dice"], abs=1e-3)
     assert rows["minimum.auroc"]["result"] == "cannot be judged"
     assert "Dice" in rows["bounds.max_dice_drop"]["seen"]
+    groups = [rows[f"subgroups.site.{name}.minimum.dice"] for name in "ab"]
+    total = sum(float(row["seen"]) * row["group"]["images"] for row in groups)
+    assert total / sum(row["group"]["images"] for row in groups) == pytest.approx(recorded["dice"], abs=1e-3)
+    assert "Dice" in rows["subgroups.site.a.bounds.max_dice_drop"]["seen"]
     assert "minimum.dice" in (tmp_path / "out" / "verify.html").read_text()

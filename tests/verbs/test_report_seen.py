@@ -6,13 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from browser import BROWSER, seen
+from browser import in_browser, seen
 from written_run import two_classes, write_run
 
 from ttl_deploy.spec import TaskSpec
 from ttl_deploy.verbs.report import report
 
-pytestmark = pytest.mark.skipif(BROWSER is None, reason="needs Chromium or Chrome on the path")
+pytestmark = in_browser
 LONG = "a finding with a name so long that no column of a telephone is wide enough for it"
 
 

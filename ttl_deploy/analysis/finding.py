@@ -208,7 +208,7 @@ class Finding:
     """What an analysis found.
 
     Attributes:
-        sentence: What its curve shows, with the numbers.
+        sentence: What its curve shows, with the numbers; it begins with a capital or a number, and not with a name.
         tables: By name; the name of the main one is empty.
         figures: Likewise.
         facts: What it was computed with, for the record.

@@ -23,7 +23,7 @@ from ttl_deploy.cut_search.divisions import write_divisions
 from ttl_deploy.cut_search.engines import TrialEngine
 from ttl_deploy.cut_search.evidence import Evidence, Inquiry, look
 from ttl_deploy.cut_search.score import Score, choose, combine, refuted
-from ttl_deploy.cut_search.trial import Rival, Trial, TrialRecord, equal_trial, read_trial, run_trial
+from ttl_deploy.cut_search.trial import Ended, Rival, Trial, TrialRecord, equal_trial, read_trial, run_trial
 from ttl_deploy.cut_search.work import training_work
 from ttl_deploy.data.prepared import Prepared
 from ttl_deploy.progress import Advance, Reporter
@@ -290,11 +290,13 @@ class State:
             self._adopt(trial)
         with self._progress("trials", len(trials)) as advance:
 
-            def done(record: TrialRecord) -> None:
-                advance(1, record.name)
-                self.reporter.info(self._row(record))
+            def done(ended: Ended) -> None:
+                advance(1, ended.record.name)
+                self.reporter.info(self._row(ended.record))
+                for sentence in ended.unlogged:
+                    self.reporter.warn(f"{ended.record.name}: {sentence}")
 
-            records = self.engine.map(run_trial, trials, done)
+            records = [ended.record for ended in self.engine.map(run_trial, trials, done)]
         for record in records:
             step = f"{record.name}@{record.epochs or 'end'}"
             self._charged[record.name] = record.trained

@@ -25,6 +25,7 @@ from ttl_deploy.data.prepared import read_split
 from ttl_deploy.documents import read_json
 from ttl_deploy.spec import Data, Model, Protocol, Record, read_record
 from ttl_deploy.training.cached import remove_features
+from ttl_deploy.training.logs import Warn
 from ttl_deploy.training.loop import Judge
 from ttl_deploy.training.measures import measure_of
 from ttl_deploy.training.run import Predictions, Run, open_run, read_predictions, read_timing, run_data
@@ -137,15 +138,29 @@ class Trial:
     log: tuple[str, ...] = ()
 
 
-def run_trial(trial: Trial) -> TrialRecord:
+@dataclass(frozen=True)
+class Ended:
+    """A trial that ended. Comes back from the workers of a cluster.
+
+    Attributes:
+        record: What became of it.
+        unlogged: What loggers failed of, a sentence each; they are told once and not recorded.
+    """
+
+    record: TrialRecord
+    unlogged: tuple[str, ...] = ()
+
+
+def run_trial(trial: Trial) -> Ended:
     """Trains what is missing of a trial and records what it is worth; a recorded trial is only read."""
     found = read_trial(trial.record, trial.key)
     if found is not None:
-        return found
+        return Ended(found)
+    unlogged: list[str] = []
     with limited_threads(trial.threads):
         begun, burnt = time.monotonic(), time.process_time()
         lost = _seconds(trial.folder, trial.since)
-        run = _trained(trial)
+        run = _trained(trial, unlogged.append)
         value, resamples = _measured(run, trial)
         history = run.history()
         record = TrialRecord(
@@ -168,7 +183,7 @@ def run_trial(trial: Trial) -> TrialRecord:
     files.write_json(trial.record, record.model_dump(mode="json"))
     if trial.division is not None:
         remove_features(trial.folder)
-    return record
+    return Ended(record, tuple(unlogged))
 
 
 def read_trial(path: Path, key: str) -> TrialRecord | None:
@@ -227,7 +242,7 @@ def patients_of(run: Run) -> dict[str, str]:
     return {row.id: row.patient or row.id for row in read_split(run.split)}
 
 
-def _trained(trial: Trial) -> Run:
+def _trained(trial: Trial, unlogged: Warn) -> Run:
     judge = trial.rival.judge() if trial.rival else None
     if not trial.folder.exists():
         return train(
@@ -240,6 +255,7 @@ def _trained(trial: Trial) -> Run:
             judge=judge,
             log=trial.log,
             within=_search(trial),
+            unlogged=unlogged,
         )
     run = open_run(trial.folder)
     if run.finished and run.config.epochs == trial.protocol.epochs:
@@ -253,6 +269,7 @@ def _trained(trial: Trial) -> Run:
         judge=judge,
         log=trial.log,
         within=_search(trial),
+        unlogged=unlogged,
     )
 
 

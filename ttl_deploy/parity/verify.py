@@ -8,8 +8,8 @@ compute again, and only then torch is imported. Each side sees the images in its
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,16 +18,19 @@ from numpy.typing import NDArray
 from ttl_deploy import files
 from ttl_deploy import runtime as runtimes
 from ttl_deploy.artifact import MANIFEST, Artifact, open_artifact
+from ttl_deploy.data import divided
+from ttl_deploy.data.divided import ImageTable, Part
 from ttl_deploy.data.items import Dataset
 from ttl_deploy.data.prepared import Prepared, read_split
 from ttl_deploy.data.understood import understand
-from ttl_deploy.errors import BadInputError, IntegrityError
-from ttl_deploy.parity.compare import Comparison, Verdict, compare, to_record, verdict
+from ttl_deploy.errors import BadInputError, IntegrityError, near
+from ttl_deploy.parity.compare import Comparison, Verdict, to_record, verdict
 from ttl_deploy.parity.evidence import refuse_other_run, unrecorded
 from ttl_deploy.parity.images import prepare_items, read_items
-from ttl_deploy.parity.masks import compare_masks, drawn_dice, masks_said
+from ttl_deploy.parity.masks import drawn_dice, masks_said
 from ttl_deploy.parity.precision import judged_precision
 from ttl_deploy.parity.run_session import logits_of, without_constant
+from ttl_deploy.parity.sides import Sides
 from ttl_deploy.progress import SILENT, Reporter
 from ttl_deploy.runtime import Session
 from ttl_deploy.runtime.trt_rtx import DETAILS
@@ -43,6 +46,7 @@ from ttl_deploy.training.run import (
     holds_images_of,
     read_predictions,
     run_data,
+    table_of,
 )
 
 BATCH = 32
@@ -80,9 +84,10 @@ class Check:
         worst: Ids of the images on which the two differ most.
         examples: The same images, with what both said of them.
         prepared: The images, in the artifact's preprocessing.
+        sides: What both said of the images, as they were compared.
         masks: Of the same images where masks are said, packed: (reference, candidate).
         notes: What differs between the two sides, or between the graph and its manifest, before any number is computed.
-        said: What the artifact said of the images, as it was compared.
+        parts: The images divided by each column that was asked for.
     """
 
     artifact: Artifact
@@ -93,9 +98,10 @@ class Check:
     worst: tuple[str, ...]
     examples: tuple[Example, ...]
     prepared: Prepared
+    sides: Sides
     notes: tuple[str, ...] = ()
     masks: tuple[NDArray[np.uint8], NDArray[np.uint8]] | None = None
-    said: Predictions | None = None
+    parts: Mapping[str, tuple[Part, ...]] = field(default_factory=dict)
 
     @property
     def acceptable(self) -> bool:
@@ -140,12 +146,46 @@ class Pictures:
         run: Whose test split; None for a data set.
         dataset: The data set; None for a run.
         moved: Where the run's images are now; None: where they were.
+        reading: How the data set was read.
     """
 
     name: str
     run: Run | None
     dataset: Dataset | None
     moved: Path | None = None
+    reading: Reading = Reading()
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """The images to use; none of them was read."""
+        if self.run is not None:
+            return tuple(row.id for row in read_split(self.run.split) if row.side == "test")
+        assert self.dataset is not None
+        return tuple(item.id for item in self.dataset.items)
+
+    @property
+    def table(self) -> ImageTable:
+        """What they were listed from, as a table."""
+        if self.run is not None:
+            return table_of(self.run, self.moved)
+        assert self.dataset is not None
+        column = self.dataset.reading.columns.get("path", self.reading.path_column or "path")
+        return ImageTable(self.dataset.path, column, self.reading.path_template)
+
+    def divided(self, columns: Mapping[str, Collection[str]], ids: Sequence[str]) -> dict[str, tuple[Part, ...]]:
+        """Some of the images by columns of the table, with the groups that have to be there.
+
+        Raises:
+            BadInputError: There is no such column or group; see `ttl_deploy.data.divided.parts`.
+        """
+        found = {column: tuple(divided.parts(self.table, column, ids)) for column in columns}
+        for column, groups in columns.items():
+            known = [part.name for part in found[column]]
+            for group in groups:
+                if group not in known:
+                    what = f"has no image of the test side whose {column} is {group!r:.80}"
+                    raise BadInputError(what, where=self.table.path, fix=near(group, known))
+        return found
 
     def prepared(self, preprocess: PreprocessSpec, *, cache: Path | None, reporter: Reporter) -> Prepared:
         """The pixels in one side's preprocessing; the images to use are on the side `test`."""
@@ -164,6 +204,7 @@ def verify(
     placement: Placement = Placement(),
     bounds: Bounds | None = None,
     allow_other_preprocessing: bool = False,
+    subgroups: Mapping[str, Collection[str]] = {},
     trust: Trust = Trust(),
     cache: str | Path | None = None,
     reporter: Reporter = SILENT,
@@ -182,12 +223,14 @@ def verify(
         placement: Where the artifact runs.
         bounds: What is tolerated; what is not given, or None: the default of what the artifact's graph is.
         allow_other_preprocessing: Preprocessing that differs is meant, and the numbers alone decide.
+        subgroups: Columns of the table of the images that divide them, for `Check.parts`; of each the groups that have
+            to be there.
         trust: Whose artifact it may be, and the other one where it is held against one.
         cache: Folder of the pixel cache.
         reporter: Told what happens.
 
     Raises:
-        BadInputError: The reference or the images cannot be found, or images changed.
+        BadInputError: The reference or the images cannot be found, images changed, or a column or group is not there.
         IntegrityError: A file of the artifact or of the run is not the recorded one, the artifact is of another run or
             not signed by the key, or it holds native code that nobody answers for.
     """
@@ -197,6 +240,8 @@ def verify(
     runtimes.refuse_unbound(opened)
     runtimes.runtime_for(opened, placement)
     pictures = open_pictures(opened, source, data, reading)
+    # Before anything slow: a column that is not there is told at once.
+    pictures.divided(subgroups, pictures.ids if subgroups else ())
     kept = files.as_path(cache)
     prepared = pictures.prepared(opened.manifest.preprocess, cache=kept, reporter=reporter)
     if pictures.dataset is not None:
@@ -215,7 +260,8 @@ def verify(
             reference_activation=source.artifact.manifest.activation if source.artifact else "none",
             split=pictures.name,
         )
-    result = replace(result, notes=(*result.notes, *unrecorded(opened, source.run)))
+    parts = pictures.divided(subgroups, reference.ids)
+    result = replace(result, notes=(*result.notes, *unrecorded(opened, source.run)), parts=parts)
     result = _with_point(result, point_notes(opened, source))
     result = _with_preprocessing(result, preprocess_notes(opened, source), meant=allow_other_preprocessing)
     return replace(result, notes=(*result.notes, *_engine_notes(result)))
@@ -249,13 +295,8 @@ def check(
     """
     _refuse_other_task(artifact, prepared.task, "the run's")
     said = _said(session, prepared, reference.ids, artifact.manifest.preprocess)
-    groups = patient_groups(prepared, reference.ids)
-    activations = (session.activation, reference_activation)
-    if prepared.task.DENSE:
-        drawn, pixels = prepared.masks is not None, math.prod(artifact.manifest.model.input.size)
-        comparison = compare_masks(reference, said, labelled=drawn, pixels=pixels, groups=groups)
-    else:
-        comparison, reference, said = _compared(reference, said, session.task, groups, activations)
+    sides = _sides(reference, said, session, prepared, reference_activation)
+    comparison, reference, said = sides.compare(), sides.reference, sides.said
     precision, note = judged_precision(artifact)
     judged = verdict(comparison, (bounds or Bounds()).filled(precision))
     if note is not None:
@@ -271,22 +312,25 @@ def check(
     masks = None
     if reference.masks is not None and said.masks is not None:
         masks = reference.masks[list(comparison.worst)], said.masks[list(comparison.worst)]
-    return Check(artifact, session.runtime, comparison, judged, record, worst, examples, prepared, notes, masks, said)
+    return Check(artifact, session.runtime, comparison, judged, record, worst, examples, prepared, sides, notes, masks)
 
 
-def _compared(
-    reference: Predictions,
-    said: Predictions,
-    task: Task,
-    groups: Sequence[str] | None,
-    activations: tuple[str, str],
-) -> tuple[Comparison, Predictions, Predictions]:
-    """The comparison of logits, and the two as they were compared."""
-    if "softmax" in activations:
+def _sides(
+    reference: Predictions, said: Predictions, session: Session, prepared: Prepared, reference_activation: str
+) -> Sides:
+    """Both as they are compared."""
+    activations = (session.activation, reference_activation)
+    if "softmax" in activations and not prepared.task.DENSE:
         said, reference = (replace(side, logits=without_constant(side.logits)) for side in (said, reference))
-    labels = reference.labels if task.known(reference.labels).all() else None
-    sigmoid = "sigmoid" in activations
-    return compare(labels, reference.logits, said.logits, task, groups=groups, sigmoid=sigmoid), reference, said
+    return Sides(
+        reference,
+        said,
+        session.task,
+        groups=patient_groups(prepared, reference.ids),
+        sigmoid="sigmoid" in activations,
+        drawn=prepared.masks is not None,
+        pixels=math.prod(session.size),
+    )
 
 
 def _said(session: Session, prepared: Prepared, ids: Sequence[str], preprocess: PreprocessSpec) -> Predictions:
@@ -380,7 +424,10 @@ def open_pictures(
         return Pictures("test", source.run, None, Path(data))
     if data is not None:
         return Pictures(
-            Path(data).name, None, read_items(Path(data), source.task, reading, source.preprocess.input.kind)
+            Path(data).name,
+            None,
+            read_items(Path(data), source.task, reading, source.preprocess.input.kind),
+            reading=reading,
         )
     if source.run is None:
         raise BadInputError(

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import Field
 
@@ -21,6 +21,9 @@ from ttl_deploy.spec.record import Record, read_record
 Share = Annotated[float | None, Field(strict=True, ge=0, le=1)]
 Most = Annotated[float | None, Field(strict=True, gt=0, allow_inf_nan=False)]
 Count = Annotated[int | None, Field(strict=True, gt=0)]
+
+_ASKING = ("bounds", "minimum", "maximum", "subgroups")
+_GROUPS_ASK = ("bounds", "minimum", "groups")
 
 
 class Floors(Record):
@@ -65,6 +68,30 @@ class Ceilings(Record):
     macs: Count = None
 
 
+By = Literal["interval", "value"]
+
+
+class GroupFloors(Record):
+    """What the groups of one column of the images' table have to reach, each by itself.
+
+    Attributes:
+        by: As `Criteria.by`; None: as there.
+        minimum: Floors of every group.
+        bounds: How much the artifact may differ from the reference on the images of a group.
+        groups: Floors of single groups, which win over those of every group; each has to be there.
+    """
+
+    by: By | None = None
+    minimum: Floors = Floors()
+    bounds: Bounds = Bounds()
+    groups: dict[str, Floors] = Field(default_factory=dict)
+
+    def floors(self, group: str) -> Floors:
+        """Those of one group."""
+        own = self.groups.get(group, Floors())
+        return self.minimum.model_copy(update={name: getattr(own, name) for name in own.model_fields_set})
+
+
 class Criteria(Record):
     """Acceptance criteria.
 
@@ -73,12 +100,14 @@ class Criteria(Record):
         bounds: How much the artifact may differ from the reference, in the words of `Bounds`.
         minimum: Floors.
         maximum: Ceilings.
+        subgroups: By column of the images' table, such as sex, age, scanner, site.
     """
 
-    by: Literal["interval", "value"] = "interval"
+    by: By = "interval"
     bounds: Bounds = Bounds()
     minimum: Floors = Floors()
     maximum: Ceilings = Ceilings()
+    subgroups: dict[str, GroupFloors] = Field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -90,17 +119,24 @@ class CriteriaFile:
         content: Its bytes.
         criteria: What they say.
         bounds: Names of the bounds that stand in it; a preset sets others.
+        subgroup_bounds: The same by column.
     """
 
     path: Path
     content: bytes
     criteria: Criteria
     bounds: tuple[str, ...] = ()
+    subgroup_bounds: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def sha256(self) -> str:
         """Hex SHA-256 of the bytes."""
         return hashlib.sha256(self.content).hexdigest()
+
+    @property
+    def subgroups(self) -> dict[str, tuple[str, ...]]:
+        """Columns that divide the images, and the groups of each that have to be there."""
+        return {column: tuple(asked.groups) for column, asked in self.criteria.subgroups.items()}
 
 
 def read_criteria(path: str | Path) -> CriteriaFile:
@@ -111,13 +147,19 @@ def read_criteria(path: str | Path) -> CriteriaFile:
         DamagedError: It is no YAML, has a field that no criterion has, or a value out of range.
     """
     place = Path(path)
-    missing = "write one: minimum, maximum and bounds, see the README"
+    missing = "write one: minimum, maximum, bounds and subgroups, see the README"
     content = documents.read_bytes(place, most=documents.CONFIG.bytes, missing=missing)
     said = documents.read_yaml(place)
-    if not isinstance(said, dict) or not any(said.get(name) for name in ("bounds", "minimum", "maximum")):
-        raise BadInputError("asks for nothing", where=place, fix="give it some of bounds, minimum, maximum")
+    if not isinstance(said, dict) or not any(said.get(name) for name in _ASKING):
+        raise BadInputError("asks for nothing", where=place, fix=f"give it some of {', '.join(_ASKING)}")
     _refuse_unknown(Criteria, said, place)
-    return CriteriaFile(place, content, read_record(Criteria, said, place), tuple(said.get("bounds") or ()))
+    for column, asked in (said.get("subgroups") or {}).items():
+        if not any(asked.get(name) for name in _GROUPS_ASK):
+            what, fix = f"subgroups.{column} asks for nothing", f"give it some of {', '.join(_GROUPS_ASK)}"
+            raise BadInputError(what, where=place, fix=fix)
+    criteria = read_record(Criteria, said, place)
+    by_column = {column: tuple(said["subgroups"][column].get("bounds") or ()) for column in criteria.subgroups}
+    return CriteriaFile(place, content, criteria, tuple(said.get("bounds") or ()), by_column)
 
 
 def _refuse_unknown(kind: type[Record], said: Mapping[Any, Any], place: Path, within: str = "") -> None:
@@ -126,11 +168,22 @@ def _refuse_unknown(kind: type[Record], said: Mapping[Any, Any], place: Path, wi
             known = ", ".join(kind.model_fields)
             raise DamagedError(f"has an unknown field {f'{within}{name}'!r:.80}", where=place, fix=f"known: {known}")
         inner = kind.model_fields[name].annotation
-        if isinstance(inner, type) and issubclass(inner, Record):
-            if not isinstance(value, dict):
-                what = f"{name} is {value!r:.80}, not names with values"
-                raise DamagedError(what, where=place, fix=f"known: {', '.join(inner.model_fields)}")
-            _refuse_unknown(inner, value, place, f"{name}.")
+        if get_origin(inner) is dict:
+            _refuse_no_names(value, f"{within}{name}", place, "give each name criteria of its own")
+            for each, asked in value.items():
+                _refuse_inner(get_args(inner)[1], asked, place, f"{within}{name}.{each}")
+        elif isinstance(inner, type) and issubclass(inner, Record):
+            _refuse_inner(inner, value, place, f"{within}{name}")
+
+
+def _refuse_inner(kind: type[Record], said: Any, place: Path, name: str) -> None:
+    _refuse_no_names(said, name, place, f"known: {', '.join(kind.model_fields)}")
+    _refuse_unknown(kind, said, place, f"{name}.")
+
+
+def _refuse_no_names(said: Any, name: str, place: Path, fix: str) -> None:
+    if not isinstance(said, dict):
+        raise DamagedError(f"{name} is {said!r:.80}, not names with values", where=place, fix=fix)
 
 
 def refuse_other_bounds(said: Bounds, file: CriteriaFile) -> None:

@@ -18,6 +18,9 @@ from ttl_deploy.training.plans import flat
 Names = str | Sequence[str]
 """Loggers as a user names them: words, or text with commas between them."""
 
+Warn = Callable[[str], None]
+"""Told of a logger that fails, in a sentence."""
+
 
 @dataclass(frozen=True)
 class Told:
@@ -26,10 +29,12 @@ class Told:
     Attributes:
         loggers: Their names.
         within: Folder of the search that it is a trial of.
+        unlogged: Told of those that fail; None: the training's reporter is.
     """
 
     loggers: tuple[str, ...] = ()
     within: Path | None = None
+    unlogged: Warn | None = None
 
 
 class Logs:
@@ -38,11 +43,11 @@ class Logs:
     Args:
         entry: What they tell of.
         names: Of the loggers.
-        reporter: Told of those that fail.
+        warn: Told of those that fail.
     """
 
-    def __init__(self, entry: Entry, names: Sequence[str], reporter: Reporter) -> None:
-        self._reporter = reporter
+    def __init__(self, entry: Entry, names: Sequence[str], warn: Warn) -> None:
+        self._warn = warn
         self._open: dict[str, Log] = {}
         self._problems: list[str] = []
         for name in names:
@@ -66,7 +71,7 @@ class Logs:
     def warn(self) -> None:
         """Tells of the logs that failed since it was last called."""
         while self._problems:
-            self._reporter.warn(self._problems.pop(0))
+            self._warn(self._problems.pop(0))
 
     def _begin(self, name: str, entry: Entry) -> None:
         self._open[name] = LOGGERS.get(name).open(entry)
@@ -100,19 +105,19 @@ def asked_loggers(log: Names) -> tuple[str, ...]:
 
 @contextmanager
 def logs_of_run(
-    folder: Path, config: TrainConfig, names: Sequence[str], within: Path | None, reporter: Reporter
+    folder: Path, config: TrainConfig, names: Sequence[str], told: Told, reporter: Reporter
 ) -> Iterator[Logs]:
     """The logs of a training.
 
     Args:
         folder: The run's.
         config: Its configuration.
-        names: Of the loggers.
-        within: Folder of the search that it is a trial of.
-        reporter: Told of those that fail.
+        names: Of the loggers that this process tells.
+        told: Whom the training tells.
+        reporter: The training's.
     """
-    entry = Entry(folder, flat(config.model_dump(mode="json")), _tags(config.model, folder), within)
-    with _closed(Logs(entry, names, reporter)) as logs:
+    entry = Entry(folder, flat(config.model_dump(mode="json")), _tags(config.model, folder), told.within)
+    with _closed(Logs(entry, names, told.unlogged or reporter.warn)) as logs:
         yield logs
 
 
@@ -131,7 +136,7 @@ def logs_of_search(
     """
     gathering = [name for name in names if LOGGERS.get(name).gathers]
     entry = Entry(folder, flat(plan), {**_tags(network, folder), "ttl-deploy.search": "true"})
-    with _closed(Logs(entry, gathering, reporter)) as logs:
+    with _closed(Logs(entry, gathering, reporter.warn)) as logs:
         yield logs
 
 

@@ -24,6 +24,7 @@ from pydantic import ConfigDict, Field, model_validator
 
 from ttl_deploy import documents, files
 from ttl_deploy.data.columns import Columns
+from ttl_deploy.data.divided import ImageTable
 from ttl_deploy.data.manifest import Dataset, columns_of, read_dataset, sides_of
 from ttl_deploy.data.prepared import Prepared, prepare_like, read_split
 from ttl_deploy.data.understood import read_columns
@@ -294,10 +295,17 @@ class Predictions:
 
     def side(self, name: str) -> Predictions:
         """Those of one side."""
-        keep = [i for i, side in enumerate(self.sides) if side == name]
-        masks = None if self.masks is None else self.masks[keep]
-        ids = tuple(self.ids[i] for i in keep)
-        return Predictions(ids, (name,) * len(keep), self.labels[keep], self.logits[keep], masks)
+        return self.at(np.array([i for i, side in enumerate(self.sides) if side == name], dtype=np.int64))
+
+    def at(self, places: NDArray[np.int64]) -> Predictions:
+        """Those of some images.
+
+        Args:
+            places: (M,).
+        """
+        ids, sides = (tuple(names[k] for k in places) for names in (self.ids, self.sides))
+        masks = None if self.masks is None else self.masks[places]
+        return Predictions(ids, sides, self.labels[places], self.logits[places], masks)
 
 
 def open_run(folder: str | Path) -> Run:
@@ -421,6 +429,17 @@ def place_of_data(run: Run, data: Path | None) -> Path:
         return recorded
     inside = data / recorded.name
     return inside if recorded.suffix and inside.is_file() else data
+
+
+def table_of(run: Run, data: Path | None) -> ImageTable:
+    """What the run's images were listed from, as a table.
+
+    Args:
+        run: The run.
+        data: Where the images are now; None: where they were.
+    """
+    column = read_columns(run.folder / DATA).get("path", "path")
+    return ImageTable(place_of_data(run, data), column, run.config.reading.path_template)
 
 
 def still_there(folder: Path) -> None:

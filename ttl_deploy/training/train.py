@@ -49,7 +49,7 @@ from ttl_deploy.training import run as folders
 from ttl_deploy.training.cached import check_size, feature_shape, remove_features
 from ttl_deploy.training.checkpoint import Progress, load_best
 from ttl_deploy.training.engine import make_fabric, resolve_device, resolve_precision
-from ttl_deploy.training.logs import Names, Told, asked_loggers, logs_of_run, measured_on_test
+from ttl_deploy.training.logs import Names, Told, Warn, asked_loggers, logs_of_run, measured_on_test
 from ttl_deploy.training.loop import Judge, Trainer, predict
 from ttl_deploy.training.losses import refuse_weighing
 from ttl_deploy.training.measures import measure_of
@@ -81,6 +81,7 @@ def train(
     judge: Judge | None = None,
     log: Names = (),
     within: Path | None = None,
+    unlogged: Warn | None = None,
     reporter: Reporter = SILENT,
 ) -> Run:
     """Trains one run.
@@ -97,6 +98,7 @@ def train(
         judge: May end the training early.
         log: Loggers that are told of every epoch too: words, or text with commas between them.
         within: Folder of the search that it is a trial of.
+        unlogged: Told of loggers that fail; None: the reporter is.
         reporter: Told what happens.
 
     Returns:
@@ -109,7 +111,7 @@ def train(
     place = Path(out)
     refuse_existing_run(place, overwrite=overwrite)
     check(data, model, protocol)
-    told = Told(asked_loggers(log), within)
+    told = Told(asked_loggers(log), within, unlogged)
     fabric = _device(model, protocol, reporter)
     dataset = dataset_of(data, kind_of(model))
     model_spec, preprocess = specs(model, data, dataset.classes)
@@ -156,6 +158,7 @@ def resume(
     judge: Judge | None = None,
     log: Names = (),
     within: Path | None = None,
+    unlogged: Warn | None = None,
     reporter: Reporter = SILENT,
 ) -> Run:
     """Goes on with a run that was interrupted, or lengthens one that ended.
@@ -170,6 +173,7 @@ def resume(
         judge: As in `train`.
         log: As in `train`; those that the run was begun with are not remembered.
         within: As in `train`.
+        unlogged: As in `train`.
         reporter: Told what happens.
 
     Raises:
@@ -177,7 +181,7 @@ def resume(
         IntegrityError: Its files are damaged.
     """
     folder, data, cache = Path(folder), files.as_path(data), files.as_path(cache)
-    run, told = folders.open_run(folder), Told(asked_loggers(log), within)
+    run, told = folders.open_run(folder), Told(asked_loggers(log), within, unlogged)
     folders.mend_lines(folder, reporter)
     run.history()
     moved = None if data is None else str(folders.place_of_data(run, data).resolve())
@@ -510,7 +514,7 @@ def _carry_out(
     told: Told,
 ) -> Run:
     names = told.loggers if fabric.is_global_zero else ()
-    with logs_of_run(run.folder, run.config, names, told.within, reporter) as logs:
+    with logs_of_run(run.folder, run.config, names, told, reporter) as logs:
         trainer = Trainer(fabric, run.config, prepared, model, run.folder, weights, reporter, judge, logs)
         trainer.resume()
         progress = trainer.run()

@@ -1,24 +1,30 @@
 """Acceptance criteria held against a finished check: a row for each, and one result. No torch.
 
 A floor holds where the lower end of the artifact's own 95 % interval reaches it, or the value where the file says
-`by: value`. A bound holds as `verify` judges it. What is asked and cannot be told is never taken to hold.
+`by: value`. A bound holds as `verify` judges it. A group of images is judged likewise, by its own images alone. What is
+asked and cannot be told is never taken to hold.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
 
+from pydantic import Field
+
+from ttl_deploy.data.divided import FEW, Part
 from ttl_deploy.pages.curves import accuracy, reached
 from ttl_deploy.pages.document import Section, Table
 from ttl_deploy.pages.words import NOTHING, between
-from ttl_deploy.parity.compare import Result, against_bound
-from ttl_deploy.parity.verify import Check, patient_groups
+from ttl_deploy.parity.compare import Comparison, Result, against_bound
+from ttl_deploy.parity.sides import Sides
+from ttl_deploy.parity.verify import Check
 from ttl_deploy.progress import SILENT, Reporter
 from ttl_deploy.spec import Bounds, CriteriaFile, Placement, Record, Trust
+from ttl_deploy.spec.criteria import By, Floors
 from ttl_deploy.tasks import task_of
 from ttl_deploy.training.measures import measure_of
 from ttl_deploy.training.resampling import numbered
@@ -33,16 +39,38 @@ _P95_SAMPLES = 200
 """The least of which the 95th percentile is told; see `Measurement`."""
 
 
+class Group(Record):
+    """Images that a column of their table has together.
+
+    Attributes:
+        column: Its head.
+        name: Its value, or from which number to which.
+        images: How many.
+        patients: Of how many; None where none is known.
+    """
+
+    column: str
+    name: str
+    images: int
+    patients: int | None
+
+    @property
+    def words(self) -> str:
+        """What they are, for a row's reason."""
+        return f"{self.images} images" if self.patients is None else f"{self.images} images of {self.patients} patients"
+
+
 class Row(Record):
     """A criterion and what became of it.
 
     Attributes:
-        criterion: Its name in the file.
+        criterion: Its name in the file; of a group, with the group's after its column's.
         asked: In words.
         seen: In words.
         interval: 95 % interval of what was seen; None where there is none.
         result: What became of it.
         why: One line.
+        group: The images that it is of; None: all.
     """
 
     criterion: str
@@ -51,6 +79,7 @@ class Row(Record):
     interval: Interval | None
     result: Held
     why: str
+    group: Group | None = Field(default=None, exclude_if=lambda value: value is None)
 
 
 class Acceptance(Record):
@@ -90,7 +119,7 @@ def accept(
     """Judges a check by criteria.
 
     Args:
-        check: As `verify` made it, under the file's own bounds.
+        check: As `verify` made it, under the file's own bounds and divided by the file's own subgroups.
         file: The criteria.
         placement: Where the artifact ran; a latency is measured there, which takes seconds.
         trust: Whose artifact it may be.
@@ -99,12 +128,14 @@ def accept(
     Raises:
         TtlDeployError: The latency is asked for and its measurement failed.
     """
-    seen = _Seen(check)
+    seen = _Seen(check, check.sides)
+    said = file.criteria
     rows = (
         _of_check(check),
-        *_bounds(check, file),
-        *_floors(seen, file),
+        *_bounds(check.comparison, said.bounds.filled(seen.precision), file.bounds),
+        *_floors(seen, said.minimum, said.by),
         *_ceilings(seen, file, placement, trust, reporter),
+        *_groups(seen, file),
     )
     results = {row.result for row in rows}
     result: Result = "fail" if "not held" in results else "inconclusive" if "cannot be judged" in results else "pass"
@@ -123,26 +154,30 @@ def section(found: Acceptance, level: int = 2) -> Section:
 
 @dataclass(frozen=True)
 class _Seen:
-    """What the artifact alone reaches on the images of a check."""
+    """What the artifact alone reaches on the images of a check, or on some of them."""
 
     check: Check
+    sides: Sides
 
     @cached_property
     def unknown(self) -> str | None:
         """Why nothing is known of it; None where something is."""
-        if self.check.said is None or not self.check.comparison.labelled:
+        if not self.check.comparison.labelled:
             return "the images have no labels"
         if self.check.comparison.not_finite:
             return f"outputs of {self.check.comparison.not_finite} images are not finite"
         return None
 
+    @property
+    def precision(self) -> str:
+        """Of the artifact's graph."""
+        return self.check.record.precision or "fp32"
+
     @cached_property
     def metrics(self) -> dict[str, Any]:
         """Metrics and their intervals, by name."""
-        said, manifest = self.check.said, self.check.artifact.manifest
-        assert said is not None
+        said, groups, manifest = self.sides.said, self.sides.groups, self.check.artifact.manifest
         task = task_of(manifest.model, manifest.operating_point)
-        groups = patient_groups(self.check.prepared, said.ids)
         found = measure_of(task).evaluate(task, said.labels, said.logits, groups=groups).model_dump()
         if not task.columns:
             return found
@@ -166,13 +201,12 @@ def _of_check(check: Check) -> Row:
     )
 
 
-def _bounds(check: Check, file: CriteriaFile) -> Iterator[Row]:
-    bounds = file.criteria.bounds.filled(check.record.precision or "fp32")
+def _bounds(comparison: Comparison, bounds: Bounds, asking: Sequence[str]) -> Iterator[Row]:
     for name in Bounds.model_fields:
         value = getattr(bounds, name)
-        if name not in file.bounds or value in (None, "default"):
+        if name not in asking or value in (None, "default"):
             continue
-        found = against_bound(check.comparison, bounds, name)
+        found = against_bound(comparison, bounds, name)
         asked = str(value) if isinstance(value, str) else f"at {_side(name)} {value:g}"
         if not found:
             yield _unjudged(f"bounds.{name}", asked, "nothing that it bounds can be had of this task on these images")
@@ -192,13 +226,13 @@ def _side(name: str) -> str:
     return "most" if name.startswith("max_") else "least"
 
 
-def _floors(seen: _Seen, file: CriteriaFile) -> Iterator[Row]:
-    for name, least in file.criteria.minimum:
+def _floors(seen: _Seen, floors: Floors, by: By) -> Iterator[Row]:
+    for name, least in floors:
         if least is not None:
-            yield _floor(seen, name, least, file.criteria.by)
+            yield _floor(seen, name, least, by)
 
 
-def _floor(seen: _Seen, name: str, least: float, by: str) -> Row:
+def _floor(seen: _Seen, name: str, least: float, by: By) -> Row:
     called = f"minimum.{name}"
     asked = f"{'lower end of the interval' if by == 'interval' else 'value'} at least {least:g}"
     if seen.unknown is not None:
@@ -220,6 +254,35 @@ def _floor(seen: _Seen, name: str, least: float, by: str) -> Row:
         result="held" if held else "not held",
         why=f"{word} {number:.4f} {'reaches' if held else 'is below'} {least:g}",
     )
+
+
+def _groups(seen: _Seen, file: CriteriaFile) -> Iterator[Row]:
+    for column, asked in file.criteria.subgroups.items():
+        by = asked.by or file.criteria.by
+        bounds = asked.bounds.filled(seen.precision)
+        for part in seen.check.parts[column]:
+            own = replace(seen, sides=seen.sides.at(part.places))
+            group = _group(column, part, own.sides)
+            asking = file.subgroup_bounds[column]
+            rows = [
+                *(_bounds(own.sides.compare(), bounds, asking) if asking else ()),
+                *_floors(own, asked.floors(part.name), by),
+            ]
+            yield from (_of_group(row, group) for row in rows)
+
+
+def _group(column: str, part: Part, sides: Sides) -> Group:
+    patients = None if sides.groups is None else len(set(sides.groups))
+    return Group(column=column, name=part.name, images=len(part.places), patients=patients)
+
+
+def _of_group(row: Row, group: Group) -> Row:
+    """A row of a group's images alone, which so few that they tell little leave open."""
+    few = (group.patients or group.images) < FEW
+    reason = f"fewer than {FEW} {'images' if group.patients is None else 'patients'} tell too little"
+    told = {"result": _HELD["inconclusive"], "why": f"{group.words}: {reason}"} if few else {}
+    called, why = f"subgroups.{group.column}.{group.name}.{row.criterion}", f"{group.words}: {row.why}"
+    return row.model_copy(update={"criterion": called, "why": why, "group": group, **told})
 
 
 def _ceilings(seen: _Seen, file: CriteriaFile, placement: Placement, trust: Trust, reporter: Reporter) -> Iterator[Row]:

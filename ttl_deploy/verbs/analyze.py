@@ -192,7 +192,7 @@ def _written(
                 if not tolerant:
                     raise
                 left[key] = str(error)
-        told[key] = _files(folder, job, found[key]) if key in found else Told(job.name, f"left out: {left[key]}")
+        told[key] = _files(folder, job, found[key]) if key in found else Told(job.name, f"Left out: {left[key]}")
         if key in left:
             job.subjects[0].reporter.info(f"{key} left out: {left[key]}")
     files.write_text(folder / PAGE, _page(jobs, told, subjects))

@@ -137,9 +137,8 @@ def dossier(
     _refuse_foreign(place)
     shared: dict[str, Any] = {"placement": placement, "trust": trust, "reporter": reporter}
     subject = _subject(Path(artifact), files.as_path(run), trust, reporter)
-    check = verify(
-        artifact, against=run, data=data, reading=reading, bounds=file.criteria.bounds, cache=cache, **shared
-    )
+    judged_by: dict[str, Any] = {"bounds": file.criteria.bounds, "subgroups": file.subgroups}
+    check = verify(artifact, against=run, data=data, reading=reading, cache=cache, **judged_by, **shared)
     found = _Found(
         subject, check, accept(check, file, **shared), file, _hashes(subject, check, file), sign_key is not None
     )

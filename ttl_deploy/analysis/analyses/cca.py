@@ -134,11 +134,11 @@ def _sentence(series: Sequence[Series], cuts: Sequence[str]) -> str:
     own, null = (line.values for line in series)
     known = [place for place, value in enumerate(own) if value is not None and null[place] is not None]
     if not known:
-        return "too few images to tell at any cut."
+        return "Too few images to tell at any cut."
     bottom, top = known[0], known[-1]
     few = f"; too few images to tell at {len(own) - len(known)} of {len(own)} cuts" if len(known) < len(own) else ""
     return (
-        f"mean CCA before and after training {own[bottom]:.2f} at {cuts[bottom]} and {own[top]:.2f} at {cuts[top]} "
+        f"Mean CCA before and after training {own[bottom]:.2f} at {cuts[bottom]} and {own[top]:.2f} at {cuts[top]} "
         f"(two random networks: {null[bottom]:.2f} and {null[top]:.2f}){few}."
     )
 

@@ -89,7 +89,9 @@ def _sentence(rows: Sequence[tuple[object, ...]], subjects: Sequence[Subject]) -
     told = [f"{run} {_when(epochs)} {name}" for run, _m, name, _v, epochs, *_rest in rows]
     rates = [{row["learning_rate"] for row in subject.run.history()} for subject in subjects]
     falling = " The learning rate was not constant, which decides part of it." if any(len(r) > 1 for r in rates) else ""
-    return f"{'; '.join(told) or 'the runs share no metric'}.{falling}"
+    # Not the run's name first: a sentence begins with a capital, and a name stays as it is.
+    said = f"How soon: {'; '.join(told)}" if told else "The runs share no metric"
+    return f"{said}.{falling}"
 
 
 def _when(epochs: object) -> str:

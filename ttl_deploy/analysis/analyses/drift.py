@@ -50,7 +50,7 @@ def look(subject: Subject) -> Finding:
     still = sum(value == 0 for value in own.values())
     frozen = f"; {still} layers did not move" if still else ""
     return Finding(
-        f"the layer below the head that moved most by its size is {most} ({own[most]:.2g} an element){frozen}.",
+        f"The layer below the head that moved most by its size is {most} ({own[most]:.2g} an element){frozen}.",
         {"": table},
         {"": Lines(tuple(told), series, label, logarithmic=True)},
     )

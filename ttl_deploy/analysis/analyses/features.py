@@ -150,7 +150,7 @@ def _sentence(cuts: Sequence[str], rows: Sequence[tuple[object, ...]]) -> str:
         own = np.array([row[2:] for row in rows if row[0] == cut], dtype=np.float64)
         before, after = np.median(own, axis=0)
         told.append(f"{before:.2g} to {after:.2g} after {cut}")
-    return f"the median filter's mean output, from noise to the picture made for it: {', '.join(told)}."
+    return f"The median filter's mean output, from noise to the picture made for it: {', '.join(told)}."
 
 
 ANALYSES.register("features", of_a_run(look))

@@ -45,7 +45,7 @@ def look(subject: Subject) -> Finding:
     table = Table.of(("filter", "moved", "cosine"), zip(range(len(old)), moved, cosines, strict=True))
     grids = Grids((("before training", pictures(before[:SHOWN])), ("after training", pictures(after[:SHOWN]))))
     return Finding(
-        f"the median of {len(old)} first filters moved by {np.nanmedian(moved):.1%} of its length, the most by "
+        f"The median of {len(old)} first filters moved by {np.nanmedian(moved):.1%} of its length, the most by "
         f"{np.nanmax(moved):.1%}.",
         {"": table},
         {"": grids},

@@ -234,7 +234,7 @@ def _sentence(found: Sequence[Looked], tenths: Sequence[Floats], named: Named) -
     empty = sum(int(np.isnan(one.held[:, 0]).sum()) for one in found)
     left = f" {empty} maps are empty: nothing there speaks for the class." if empty else ""
     return (
-        f"the tenth of the picture with most of the map holds a median of {'; '.join(told)}; {len(named.ids)} test "
+        f"The tenth of the picture with most of the map holds a median of {'; '.join(told)}; {len(named.ids)} test "
         f"images; {len(named.shown)} are shown, drawn with seed {found[0].subject.asked.seed}, a class in turn.{left}"
     )
 

@@ -35,7 +35,7 @@ def look(subject: Subject) -> Finding:
 def _sentence(reuses: Sequence[Reuse], cut: str | None) -> str:
     bottom, top = reuses[0], reuses[-1]
     told = (
-        f"mean coefficient before and after training {bottom.mean:.2f} at {bottom.cut} and {top.mean:.2f} at {top.cut} "
+        f"Mean coefficient before and after training {bottom.mean:.2f} at {bottom.cut} and {top.mean:.2f} at {top.cut} "
         f"(two random networks: {bottom.unrelated_mean:.2f} and {top.unrelated_mean:.2f})"
     )
     if cut is None:

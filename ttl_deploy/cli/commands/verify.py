@@ -79,8 +79,9 @@ def run(
     criteria: Annotated[
         Path | None,
         typer.Option(
-            help="Acceptance criteria, fixed beforehand in a YAML file: bounds as below, minimum and maximum. Every "
-            "one gets a row and the exit code follows them; options that contradict the file are refused."
+            help="Acceptance criteria, fixed beforehand in a YAML file: bounds as below, minimum, maximum, and "
+            "subgroups. Every one gets a row and the exit code follows them; options that contradict the file are "
+            "refused."
         ),
     ] = None,
     report: Annotated[Path | None, typer.Option(help="Write an HTML report, pictures inside, to this file.")] = None,
@@ -115,7 +116,13 @@ def run(
     }
     try:
         judged_by = bounds if fixed is None else fixed.criteria.bounds
-        result = verify(artifact, bounds=judged_by, allow_other_preprocessing=allow_other_preprocessing, **shared)
+        result = verify(
+            artifact,
+            bounds=judged_by,
+            allow_other_preprocessing=allow_other_preprocessing,
+            subgroups={} if fixed is None else fixed.subgroups,
+            **shared,
+        )
     except IntegrityError:
         found = _records_only(artifact, shared) if locate else None
         if found is None:
