@@ -55,6 +55,11 @@ def test_the_cuts_of_the_zoo_are_listed_without_torch() -> None:
     assert not modules_after("cuts", "ResNet50") & {*LEARNING, "numpy", "PIL"}
 
 
+def test_doctor_answers_without_learning_libraries_and_engines() -> None:
+    engines = {"onnx", "onnxruntime", "openvino", "tensorrt", "tensorrt_rtx_bindings"}
+    assert not modules_after("doctor") & {*LEARNING, *STATISTICS, "scipy", *engines}
+
+
 def test_predict_waits_for_no_statistics_and_no_records_of_training(artifact: Artifact, tmp_path: Path) -> None:
     image = tmp_path / "scan.png"
     Image.fromarray(np.zeros((9, 9, 3), dtype=np.uint8)).save(image)

@@ -11,6 +11,8 @@ import pytest
 
 from ttl_deploy import hardware
 from ttl_deploy.formats.exporter import EXPORTERS
+from ttl_deploy.formats.known import FORMATS
+from ttl_deploy.formats.program import DTYPES
 from ttl_deploy.runtime import RUNTIMES, trt_rtx
 from ttl_deploy.verbs.doctor import doctor
 
@@ -27,6 +29,12 @@ def test_every_format_and_runtime_is_there(tmp_path: Path) -> None:
         assert "--defer-build" in (reasons["trt", "fp16"] or "")
         assert "--for CARD" in (reasons["trt", "fp16"] or "")
         assert reasons["onnxruntime", "cuda"] == reasons["tensorrt", "cuda"] == "no NVIDIA GPU is here"
+
+
+def test_what_is_told_without_the_exporters_is_what_they_are() -> None:
+    assert {known.name for known in FORMATS} == set(EXPORTERS.names())
+    assert all(isinstance(EXPORTERS.get(known.name), type(known)) for known in FORMATS)
+    assert EXPORTERS.get("pt2").precisions == tuple(DTYPES)
 
 
 @pytest.mark.parametrize("installed", [True, False])

@@ -9,10 +9,13 @@ import importlib.metadata
 import importlib.util
 import re
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 
 from ttl_deploy import hardware
 from ttl_deploy.data.cache import default_folder
+from ttl_deploy.formats.known import FORMATS, Format
+from ttl_deploy.formats.options import GROUP
 from ttl_deploy.runtime import RUNTIMES
 from ttl_deploy.runtime.cuda_driver import Cuda, CudaError
 from ttl_deploy.spec import Record
@@ -82,13 +85,20 @@ def _facts(cache: Path | None) -> dict[str, str]:
 def _formats() -> list[Usable]:
     if importlib.util.find_spec("torch") is None:
         return []
+    return [
+        Usable(kind="format", name=format.name, variant=precision, reason=format.available(precision))
+        for format in _known()
+        for precision in format.precisions
+    ]
+
+
+def _known() -> Iterable[Format]:
+    """Every format; another package tells its own by what exports it, which imports PyTorch."""
+    if not importlib.metadata.entry_points(group=GROUP):
+        return FORMATS
     from ttl_deploy.formats.exporter import EXPORTERS
 
-    return [
-        Usable(kind="format", name=exporter.name, variant=precision, reason=exporter.available(precision))
-        for exporter in EXPORTERS
-        for precision in exporter.precisions
-    ]
+    return EXPORTERS
 
 
 def _runtimes() -> list[Usable]:
