@@ -20,7 +20,7 @@ from ttl_deploy.formats.onnx_graph import graph_fields, typed_graph
 from ttl_deploy.formats.openvino_precision import keep_form, mark_precise
 from ttl_deploy.formats.options import GraphOptions
 from ttl_deploy.runtime.graph_facts import PREFIX
-from ttl_deploy.runtime.ov_core import core
+from ttl_deploy.runtime.ov_core import core, import_openvino
 
 MODEL_FILE = "model.xml"
 
@@ -59,8 +59,6 @@ _NUMBERED = re.compile(r"[A-Z][A-Za-z0-9]*_\d+")
 
 
 def _write(model: Any, job: ExportJob, options: GraphOptions, path: Path) -> None:
-    import openvino
-
     exact = job.precision in ("fp32", "fp16")
     if exact:
         keep_form(model)
@@ -70,7 +68,7 @@ def _write(model: Any, job: ExportJob, options: GraphOptions, path: Path) -> Non
     model.set_rt_info("bf16" if job.precision == "bf16" else "f32", ["runtime_options", "INFERENCE_PRECISION_HINT"])
     for name, value in model_info(job, options).items():
         model.set_rt_info(value, ["model_info", name])
-    openvino.save_model(model, path, compress_to_fp16=job.precision == "fp16")
+    import_openvino().save_model(model, path, compress_to_fp16=job.precision == "fp16")
     if exact:
         mark_precise(path)
 

@@ -1,0 +1,20 @@
+"""Imports that cost less leave the collector of cyclic garbage as it was."""
+
+import gc
+
+import pytest
+
+from ttl_deploy.first_use import importing
+
+
+@pytest.mark.parametrize("looked", [True, False])
+def test_garbage_is_looked_for_as_before_also_after_an_import_that_fails(looked: bool) -> None:
+    before = gc.isenabled()
+    (gc.enable if looked else gc.disable)()
+    try:
+        with pytest.raises(ImportError), importing():
+            assert not gc.isenabled()
+            raise ImportError
+        assert gc.isenabled() == looked
+    finally:
+        (gc.enable if before else gc.disable)()
