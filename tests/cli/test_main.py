@@ -72,6 +72,14 @@ def test_verify_waits_for_no_learning_library_and_no_scikit_learn(trained: Path,
     assert not found & {*LEARNING, *STATISTICS}
 
 
+def test_train_waits_for_no_scikit_learn_no_statistics_and_no_pandas(
+    synthetic: Path, pixel_cache: Path, tmp_path: Path
+) -> None:
+    how = ("--backbone", "resnet18", "--cut", "layer1", "--weights", "random", "--image-size", "32", "--epochs", "1")
+    places = ("--cache", str(pixel_cache), "--out", str(tmp_path / "run"))
+    assert not modules_after("train", str(synthetic), *how, *places) & {"sklearn", "scipy.stats", "pandas"}
+
+
 def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["--help"]) == 0
     shown = capsys.readouterr().out
