@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -59,6 +61,25 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "openvino" else real(name))
     reasons = {(u.name, u.variant): u.reason for u in doctor().runtimes}
     assert "openvino is not installed" in (reasons["openvino", "cpu"] or "")
+
+
+@pytest.mark.parametrize("file", ["torch/lib/libtorch_cpu.so", "torch/lib/libgone.so.12"])
+def test_a_half_installed_pytorch_is_told_by_every_format(file: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = importlib.metadata.distribution
+
+    def half(name: str) -> object:
+        found = real(name)
+        record = f"torch/version.py,sha256=x,1\n{file},sha256=x,7\n"
+        return SimpleNamespace(
+            version=found.version,
+            locate_file=found.locate_file,
+            read_text=lambda _: record if name == "torch" else None,
+        )
+
+    monkeypatch.setattr(importlib.metadata, "distribution", half)
+    for format in doctor().formats:
+        assert f"torch is damaged: {file} has " in (format.reason or "")
+        assert " of 7 bytes; install torch again" in (format.reason or "")
 
 
 def test_facts_are_this_machine_s(tmp_path: Path) -> None:
