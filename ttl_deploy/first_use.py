@@ -25,6 +25,18 @@ def on_first_use(package: str, homes: Mapping[str, str]) -> Callable[[str], Any]
     return found
 
 
+_one_command = False
+
+
+def end_with_one_command() -> None:
+    """Says that this process ends with the command it was started for: what it imports is never gone through again.
+
+    Not for a process that lives on, such as a user's own: garbage that is there after an import would stay, too.
+    """
+    global _one_command
+    _one_command = True
+
+
 @contextlib.contextmanager
 def importing() -> Iterator[None]:
     """Looks for no cyclic garbage meanwhile: what modules make of themselves stays, and would be gone through often."""
@@ -33,5 +45,7 @@ def importing() -> Iterator[None]:
     try:
         yield
     finally:
+        if _one_command:
+            gc.freeze()
         if looked:
             gc.enable()
