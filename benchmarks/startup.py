@@ -3,9 +3,11 @@
     python benchmarks/startup.py ARTIFACT IMAGE RUN [--before CHECKOUT] [--rounds 15]
 
 ARTIFACT is of the format onnx or openvino, RUN what it was exported from. `predict` of one image is held against a bare
-script for the same file, in the engine that the artifact runs in, with Pillow and NumPy for the image; with --before,
-every command against that of another checkout, too. Processor time (user and system, waited children included), since
-wall time depends on what else runs; ratios are those of the rounds in turns, with their 95 % interval.
+script for the same file, in the engine that the artifact runs in, with Pillow and NumPy for the image; in OpenVINO also
+against one that keeps its telemetry off, as `predict` does. `train` is RUN's training with one epoch. With --before,
+every command is held against that of another checkout, too. Processor time (user and system, waited children included),
+since wall time depends on what else runs; of compiled modules, as pip installs them; ratios are those of the rounds in
+turns, with their 95 % interval.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import argparse
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -41,6 +44,7 @@ import openvino
 logits = openvino.Core().compile_model(model, "CPU")(batch)[0]
 """,
 }
+_UNTOLD = "import sys\nsys.modules['openvino_telemetry'] = None\n"
 _SAID = "powers = np.exp(logits - logits.max())\nprint(powers / powers.sum())\n"
 
 
@@ -67,6 +71,12 @@ def in_turns(ways: Mapping[str, tuple[Sequence[str], Mapping[str, str]]], rounds
     return taken
 
 
+def environment(checkout: Path | None, work: str) -> dict[str, str]:
+    """Of a process that runs a checkout; modules are compiled once, in `work` and not in the checkout."""
+    kept = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    return {"PYTHONPYCACHEPREFIX": f"{work}/compiled", **kept, "PYTHONPATH": str(checkout)}
+
+
 def row(what: str, name: str, ours: Sequence[float], other: Sequence[float]) -> str:
     """A line of the table: least times, and the other's time by ours."""
     ratio, low, high = ratio_of_medians(list(other), list(ours))
@@ -82,34 +92,50 @@ def main() -> None:
     parser.add_argument("--before", type=Path)
     parser.add_argument("--rounds", type=int, default=15)
     given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as work:
+        measure(given, work)
+    line(f"\n{hardware.describe().name}, {hardware.library_words()}.")
+
+
+def measure(given: argparse.Namespace, work: str) -> None:
+    """Prints the table's rows.
+
+    Args:
+        given: What was said on the command line.
+        work: Folder for what the commands write.
+    """
     manifest = open_artifact(given.artifact).manifest
     height, width = (str(side) for side in manifest.model.input.size)
     bare = _BARE + _ENGINES[manifest.format] + _SAID
-    here = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[1])}
-    there = {**os.environ, "PYTHONPATH": str(given.before)}
     engine = "onnxruntime" if manifest.format == "onnx" else "openvino"
-    place = [str(given.artifact)]
+    place, once = [str(given.artifact)], ["--epochs", "1", "--overwrite"]
     commands = {
         "--help": ["--help"],
         "predict --help": ["predict", "--help"],
         f"predict of one image ({engine})": ["predict", *place, str(given.image), "--runtime", engine],
         "verify": ["verify", *place, "--against", str(given.run)],
         "cuts resnet50": ["cuts", "resnet50"],
+        "doctor": ["doctor"],
+        "train": ["train", "--config", str(given.run / "config.yaml"), *once, "--out", f"{work}/run"],
     }
+    here = environment(Path(__file__).resolve().parents[1], work)
+    there = environment(given.before, work)
     line("| command | ours | the other way | its time | its time by ours |\n|---|---:|---|---:|---:|")
     for what, arguments in commands.items():
         # -P: without it the folder that this is run in would be imported in place of the other checkout.
         command = [sys.executable, "-P", "-m", "ttl_deploy", *arguments]
         ways: dict[str, tuple[Sequence[str], Mapping[str, str]]] = {"": (command, here)}
         if arguments[0] == "predict" and len(arguments) > 2:
-            script = [sys.executable, "-c", bare, str(given.artifact / manifest.model_file), str(given.image)]
-            ways["a bare script"] = ([*script, height, width], here)
+            scripts = {"a bare script": bare}
+            if engine == "openvino":
+                scripts["a bare script, telemetry off"] = _UNTOLD + bare
+            files = [str(given.artifact / manifest.model_file), str(given.image), height, width]
+            ways |= {name: ([sys.executable, "-c", code, *files], here) for name, code in scripts.items()}
         if given.before is not None:
             ways["before"] = (command, there)
         taken = in_turns(ways, given.rounds)
         for name in sorted(set(ways) - {""}, reverse=True):
             line(row(what, name, taken[""], taken[name]))
-    line(f"\n{hardware.describe().name}, {hardware.library_words()}.")
 
 
 if __name__ == "__main__":

@@ -324,6 +324,12 @@ def test_help_imports_the_records_of_another_package_and_no_torch(outside: Outsi
     assert done.stderr.strip() == "set()"
 
 
+def test_doctor_asks_the_format_and_the_runtime_of_another_package(outside: Outside) -> None:
+    found = json.loads(outside.run("doctor", "--json"))
+    assert "rounded" in {format["name"] for format in found["formats"]}
+    assert "pocket-torch" in {runtime["name"] for runtime in found["runtimes"]}
+
+
 def test_a_run_an_artifact_and_predictions_come_of_what_another_package_adds(
     outside: Outside, trained_outside: Path, synthetic: Path, tmp_path: Path
 ) -> None:

@@ -14,6 +14,7 @@ from typing import Any, Generic, TypeVar
 
 from ttl_deploy.aliases import meant
 from ttl_deploy.errors import BadInputError, MissingDependencyError, TtlDeployError, near
+from ttl_deploy.first_use import importing
 
 T = TypeVar("T")
 
@@ -77,12 +78,13 @@ class Registry(Generic[T]):
     def _discover(self) -> None:
         if self._discovered:
             return
-        package = importlib.import_module(self._package)
-        for module in pkgutil.iter_modules(package.__path__):
-            importlib.import_module(f"{self._package}.{module.name}")
-        if self._group:
-            for point in importlib.metadata.entry_points(group=self._group):
-                load_entry_point(point)
+        with importing():
+            package = importlib.import_module(self._package)
+            for module in pkgutil.iter_modules(package.__path__):
+                importlib.import_module(f"{self._package}.{module.name}")
+            if self._group:
+                for point in importlib.metadata.entry_points(group=self._group):
+                    load_entry_point(point)
         self._discovered = True
 
 

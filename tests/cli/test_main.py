@@ -55,6 +55,11 @@ def test_the_cuts_of_the_zoo_are_listed_without_torch() -> None:
     assert not modules_after("cuts", "ResNet50") & {*LEARNING, "numpy", "PIL"}
 
 
+def test_doctor_answers_without_learning_libraries_and_engines() -> None:
+    engines = {"onnx", "onnxruntime", "openvino", "tensorrt", "tensorrt_rtx_bindings"}
+    assert not modules_after("doctor") & {*LEARNING, *STATISTICS, "scipy", *engines}
+
+
 def test_predict_waits_for_no_statistics_and_no_records_of_training(artifact: Artifact, tmp_path: Path) -> None:
     image = tmp_path / "scan.png"
     Image.fromarray(np.zeros((9, 9, 3), dtype=np.uint8)).save(image)
@@ -65,6 +70,14 @@ def test_predict_waits_for_no_statistics_and_no_records_of_training(artifact: Ar
 def test_verify_waits_for_no_learning_library_and_no_scikit_learn(trained: Path, pixel_cache: Path) -> None:
     found = modules_after("verify", str(next(trained.glob("*/manifest.json")).parent), "--cache", str(pixel_cache))
     assert not found & {*LEARNING, *STATISTICS}
+
+
+def test_train_waits_for_no_scikit_learn_no_statistics_and_no_pandas(
+    synthetic: Path, pixel_cache: Path, tmp_path: Path
+) -> None:
+    how = ("--backbone", "resnet18", "--cut", "layer1", "--weights", "random", "--image-size", "32", "--epochs", "1")
+    places = ("--cache", str(pixel_cache), "--out", str(tmp_path / "run"))
+    assert not modules_after("train", str(synthetic), *how, *places) & {"sklearn", "scipy.stats", "pandas"}
 
 
 def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:

@@ -211,7 +211,7 @@ def test_pixels_in_and_probabilities_out_are_not_treated_twice(
 def test_what_is_missing_is_told_before_anything_is_written(
     trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ttl_deploy.formats.openvino_ir.importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert EXPORTERS.get("openvino").available("fp32") is not None
     out = tmp_path / "a"
     assert command(["export", str(trained), "--format", "openvino", "--out", str(out)]) == 2

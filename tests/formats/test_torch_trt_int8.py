@@ -15,10 +15,12 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from ttl_deploy import hardware
 from ttl_deploy.errors import MissingDependencyError, TtlDeployError
-from ttl_deploy.formats import torch_trt, torch_trt_int8
+from ttl_deploy.formats import torch_trt_int8
 from ttl_deploy.formats.exporter import ExportJob
 from ttl_deploy.formats.images import RunImages
+from ttl_deploy.formats.known import MODELOPT
 from ttl_deploy.formats.program import export_program
 from ttl_deploy.formats.torch_trt import TorchTrtExporter, TorchTrtOptions
 from ttl_deploy.spec import ModelSpec
@@ -164,8 +166,8 @@ def test_without_modelopt_it_says_what_to_install(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setitem(sys.modules, "modelopt.torch.quantization", None)
     with pytest.raises(MissingDependencyError, match="pip install nvidia-modelopt"):
         torch_trt_int8.calibrated(network("resnet18"), [images()])
-    monkeypatch.setattr(torch_trt.hardware, "describe", lambda: type("Machine", (), {"gpus": (1,)})())
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == torch_trt_int8.PACKAGE else object())
+    monkeypatch.setattr(hardware, "describe", lambda: type("Machine", (), {"gpus": (1,)})())
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == MODELOPT else object())
     exporter = TorchTrtExporter()
     assert "ModelOpt, which is not installed" in (exporter.available("int8") or "")
     assert exporter.available("fp16") is None

@@ -448,7 +448,7 @@ class TestBuildHere:
         monkeypatch.setattr(cuda_driver, "LIBRARY", str(fake_driver))
         monkeypatch.setenv("FAKE_CUDA_LOG", str(tmp_path / "log"))
         monkeypatch.setitem(sys.modules, "tensorrt", double.make(behaviour))
-        monkeypatch.setattr(trt_engine, "available", lambda: None)
+        monkeypatch.setattr(trt, "available", lambda: None)
 
     def written(self, trained: Path, folder: Path, precision: str = "fp16", **options: Any) -> Any:
         from ttl_deploy.complexity import count

@@ -37,6 +37,7 @@ from ttl_deploy.formats.options import TrtOptions
 from ttl_deploy.formats.trt_lint import lint
 from ttl_deploy.formats.turing_head import FORMS, rewritten
 from ttl_deploy.progress import Silent
+from ttl_deploy.runtime import trt
 from ttl_deploy.runtime import trt_rtx as runtime
 from ttl_deploy.runtime.cuda_driver import Device
 from ttl_deploy.runtime.trt_rtx import import_rtx
@@ -174,7 +175,7 @@ def test_bf16_is_judged_by_an_engine_that_has_it(trained: Path, pixel_cache: Pat
 def test_what_a_card_cannot_be_given_is_refused_before_the_run_is_read(
     run_copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: str, cards: str, refused: str
 ) -> None:
-    monkeypatch.setattr(trt_rtx, "missing", lambda: None)
+    monkeypatch.setattr(runtime, "missing", lambda: None)
     monkeypatch.setattr("ttl_deploy.formats.export_run.load_model", lambda run: pytest.fail("the run was read"))
     with pytest.raises(BadInputError, match=refused) as error:
         exported(run_copy, tmp_path, tmp_path / "rtx", precision, cards)
@@ -185,7 +186,7 @@ def test_what_a_card_cannot_be_given_is_refused_before_the_run_is_read(
 def test_without_a_gpu_a_card_must_be_named(run_copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if hardware.describe().gpus:
         pytest.skip("this machine has a GPU")
-    monkeypatch.setattr(trt_rtx, "missing", lambda: None)
+    monkeypatch.setattr(runtime, "missing", lambda: None)
     with pytest.raises(BadInputError, match="no card was named, and no NVIDIA GPU is here"):
         export_run(run_copy, format="trt-rtx", out=tmp_path / "rtx")
 
@@ -339,7 +340,7 @@ def test_exports_leave_nothing_where_an_engine_does_not_build(
     def fails(*_: Any) -> None:
         raise BuildError("TensorRT cannot build the engine: no tactic")
 
-    monkeypatch.setattr(trt_rtx, "missing", lambda: None)
+    monkeypatch.setattr(runtime, "missing", lambda: None)
     monkeypatch.setattr(trt_rtx, "import_rtx", lambda: None)
     monkeypatch.setattr(trt_rtx, "build_for", fails)
     copy = Path(shutil.copytree(trained, tmp_path / "run"))
@@ -361,7 +362,7 @@ class TestTheHeadlineCommand:
 
     @pytest.fixture(autouse=True)
     def _no_gpu(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(trt_engine, "available", lambda: "no NVIDIA GPU is here")
+        monkeypatch.setattr(trt, "available", lambda: "no NVIDIA GPU is here")
 
     @needs_library
     def test_gives_the_engine_of_the_other_edition_and_says_so(
@@ -426,7 +427,7 @@ class HereIs:
 
 
 def test_full_tensorrt_builds_for_the_gpu_that_is_here_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trt_engine, "available", lambda: None)
+    monkeypatch.setattr(trt, "available", lambda: None)
     monkeypatch.setattr(trt_engine, "open_cuda", HereIs)
     exporter = EXPORTERS.get("trt")
     assert exporter.stand_in({"targets": "sm86"}) is None

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -93,6 +94,27 @@ def test_nothing_is_left_on_disk(
         session.run(images)
     assert list(place.iterdir()) == []
     assert sorted(artifact.folder.rglob("*")) == before
+
+
+def test_nobody_is_told_that_it_is_used(artifact: Artifact, tmp_path: Path) -> None:
+    """By itself the package starts a process that posts an event, and keeps its sender's number in the home folder."""
+    code = f"""
+import os
+from pathlib import Path
+from ttl_deploy.artifact import open_artifact
+from ttl_deploy.runtime import load
+from ttl_deploy.spec import Placement
+
+os.register_at_fork(before=lambda: print("a process was started"))
+load(open_artifact(Path({str(artifact.folder)!r})), Placement(runtime="openvino")).close()
+"""
+    home = tmp_path / "home"
+    home.mkdir()
+    environment = {**os.environ, "HOME": str(home)}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    assert done.stdout == ""
+    assert list(home.iterdir()) == []
 
 
 def test_sessions_closed_in_any_order_leave_a_process_that_takes_a_signal(artifact: Artifact) -> None:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from ttl_deploy import hardware
 from ttl_deploy.formats.exporter import EXPORTERS
+from ttl_deploy.formats.known import FORMATS
+from ttl_deploy.formats.program import DTYPES
 from ttl_deploy.runtime import RUNTIMES, trt_rtx
 from ttl_deploy.verbs.doctor import doctor
 
@@ -27,6 +31,12 @@ def test_every_format_and_runtime_is_there(tmp_path: Path) -> None:
         assert "--defer-build" in (reasons["trt", "fp16"] or "")
         assert "--for CARD" in (reasons["trt", "fp16"] or "")
         assert reasons["onnxruntime", "cuda"] == reasons["tensorrt", "cuda"] == "no NVIDIA GPU is here"
+
+
+def test_what_is_told_without_the_exporters_is_what_they_are() -> None:
+    assert {known.name for known in FORMATS} == set(EXPORTERS.names())
+    assert all(isinstance(EXPORTERS.get(known.name), type(known)) for known in FORMATS)
+    assert EXPORTERS.get("pt2").precisions == tuple(DTYPES)
 
 
 @pytest.mark.parametrize("installed", [True, False])
@@ -51,6 +61,25 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "openvino" else real(name))
     reasons = {(u.name, u.variant): u.reason for u in doctor().runtimes}
     assert "openvino is not installed" in (reasons["openvino", "cpu"] or "")
+
+
+@pytest.mark.parametrize("file", ["torch/lib/libtorch_cpu.so", "torch/lib/libgone.so.12"])
+def test_a_half_installed_pytorch_is_told_by_every_format(file: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = importlib.metadata.distribution
+
+    def half(name: str) -> object:
+        found = real(name)
+        record = f"torch/version.py,sha256=x,1\n{file},sha256=x,7\n"
+        return SimpleNamespace(
+            version=found.version,
+            locate_file=found.locate_file,
+            read_text=lambda _: record if name == "torch" else None,
+        )
+
+    monkeypatch.setattr(importlib.metadata, "distribution", half)
+    for format in doctor().formats:
+        assert f"torch is damaged: {file} has " in (format.reason or "")
+        assert " of 7 bytes; install torch again" in (format.reason or "")
 
 
 def test_facts_are_this_machine_s(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ ended by SIGTERM. Nothing heavy is imported here.
 
 from __future__ import annotations
 
+import gc
 import importlib
 import inspect
 import itertools
@@ -22,6 +23,7 @@ import typer
 import ttl_deploy
 from ttl_deploy.cli import commands, console, forms, stopping
 from ttl_deploy.errors import StorageError, TtlDeployError
+from ttl_deploy.first_use import importing
 
 _INTERRUPTED = 130
 """What typer makes of Ctrl-C."""
@@ -119,6 +121,8 @@ def main() -> NoReturn:
     except BrokenPipeError:
         # Python flushes once more at its end, and would complain.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    # The process ends: going once more through all that was imported would free nothing that matters.
+    gc.freeze()
     sys.exit(code)
 
 
@@ -128,11 +132,11 @@ def run(arguments: list[str]) -> int:
         # One command needs not wait for all others to be imported.
         command = _command(arguments)
         only = command if command in _names() else None
-        if only is not None:
-            forms.complete(_imported(only).run)
-        result = program(only)(
-            args=[a for a in arguments if a != "--debug"], prog_name="ttl-deploy", standalone_mode=False
-        )
+        with importing():
+            if only is not None:
+                forms.complete(_imported(only).run)
+            made = program(only)
+        result = made(args=[a for a in arguments if a != "--debug"], prog_name="ttl-deploy", standalone_mode=False)
     except KeyboardInterrupt:
         result = _INTERRUPTED
     except BaseException as error:

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from ttl_deploy.data.folds import grouped_folds
 from ttl_deploy.data.prepared import Prepared, write_split
 
 
@@ -37,20 +38,18 @@ def _further_sides(prepared: Prepared, count: int) -> Iterator[NDArray[np.str_]]
 
     As large as the validation side, or as `count` parts have to be; the first validation side is trained on instead.
     """
-    from sklearn.model_selection import StratifiedGroupKFold
-
     training = prepared.indices("train")
     groups = _groups(prepared)[training]
     parts = max(count, 2, round(len(training) / max(1, len(prepared.indices("val")))))
     strata = prepared.task.strata(prepared.labels)
     if len(np.unique(groups)) < parts or np.bincount(strata[training]).max() < parts:
         return
-    # In the order of the patients, as scikit-learn's shuffles depend on that of the rows.
+    # In the order of the patients, as the shuffles depend on that of the rows.
     order = training[np.lexsort((training, groups))]
-    folds = StratifiedGroupKFold(parts, shuffle=True, random_state=0)
-    for _rest, chosen in list(folds.split(order, strata[order], _groups(prepared)[order]))[:count]:
+    folds = grouped_folds(strata[order], _groups(prepared)[order], parts, seed=0)
+    for part in range(min(count, parts)):
         sides = np.where(prepared.sides == "test", "test", "train").astype("<U5")
-        sides[order[chosen]] = "val"
+        sides[order[folds == part]] = "val"
         whole = set(strata.tolist())
         if all(set(strata[sides == side].tolist()) == whole for side in ("train", "val")):
             yield sides

@@ -7,17 +7,16 @@ on the images, not on their order.
 
 from __future__ import annotations
 
-import warnings
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ttl_deploy.data.divide_several import Several, divide_several
+from ttl_deploy.data.folds import grouped_folds, stratified_folds
 from ttl_deploy.data.items import Dataset, Item
 from ttl_deploy.data.sides import (
     KEPT,
@@ -313,26 +312,16 @@ def _as_folds(fraction: float) -> tuple[int, int]:
 
 def _folds(problem: _Problem, count: int, seed: int) -> NDArray[np.int64] | None:
     """Fold of each image, or None where there are too few images or groups for so many folds."""
-    # Sorted by group, because scikit-learn's shuffles depend on the order.
+    # Sorted by group, because the shuffles depend on the order.
     order = np.lexsort((problem.labels, problem.groups))
     labels, groups = problem.labels[order], problem.groups[order]
     if len(np.unique(groups)) < count or np.bincount(labels).max() < count:
         return None
+    # Without images to keep together it is much faster on a million images.
+    alone = len(np.unique(groups)) == len(groups)
     folds = np.empty(len(labels), dtype=np.int64)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="The least populated class")  # told by us where it matters
-        for fold, (_, chosen) in enumerate(_divided(labels, groups, count, seed)):
-            folds[order[chosen]] = fold
+    folds[order] = stratified_folds(labels, count, seed) if alone else grouped_folds(labels, groups, count, seed)
     return folds
-
-
-def _divided(labels: NDArray[np.int64], groups: NDArray[np.int64], count: int, seed: int) -> Any:
-    """Without images to keep together the plain splitter does, which is much faster on a million images."""
-    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
-
-    if len(np.unique(groups)) == len(groups):
-        return StratifiedKFold(count, shuffle=True, random_state=seed).split(labels, labels)
-    return StratifiedGroupKFold(count, shuffle=True, random_state=seed).split(labels, labels, groups)
 
 
 def _refuse_rare(problem: _Problem, dataset: Dataset, least: int, what: str, why: str) -> None:

@@ -16,6 +16,7 @@ from ttl_deploy import aliases
 from ttl_deploy.complexity import Complexity
 from ttl_deploy.errors import BadInputError, near
 from ttl_deploy.formats.images import RunImages
+from ttl_deploy.formats.known import Format
 from ttl_deploy.formats.options import FORMAT_OPTIONS, GROUP, ExportOptions
 from ttl_deploy.progress import SILENT, Reporter
 from ttl_deploy.spec import Bounds, OperatingPoint, PreprocessSpec, SourceRun, make_record
@@ -125,30 +126,18 @@ class Written:
     runtime: str | None = None
 
 
-class Exporter(ABC):
-    """Writes one format.
+class Exporter(Format, ABC):
+    """Writes one format, of which `Format` says what is known beforehand.
 
     Attributes:
-        name: The format's name.
-        precisions: What it can write, the default first.
         options: Its class of options.
         maps: Whether it was tried with models that say something of every pixel.
         deferred: Name of the exporter that writes a build kit in its place, for another machine to finish; None: none.
     """
 
-    name: ClassVar[str]
-    precisions: ClassVar[tuple[str, ...]]
     options: ClassVar[type[ExportOptions]] = ExportOptions
     maps: ClassVar[bool] = False
     deferred: ClassVar[str | None] = None
-
-    def available(self, precision: str) -> str | None:
-        """The reason why a precision cannot be exported here, with the way out, or None where it can.
-
-        Args:
-            precision: One of `precisions`.
-        """
-        return None
 
     def stand_in(self, given: Mapping[str, Any]) -> StandIn | None:
         """The format that is written here instead, where this one cannot be and the user said enough for it, or None.
@@ -158,7 +147,7 @@ class Exporter(ABC):
         """
         return None
 
-    def check(self, precision: str, options: ExportOptions) -> None:  # noqa: B027 - most have nothing to refuse
+    def check(self, precision: str, options: ExportOptions) -> None:
         """Refuses options that mean nothing together or in a precision, before the run is read.
 
         Args:

@@ -25,6 +25,7 @@ from ttl_deploy.formats.exporter import EXPORTERS, OUTPUT, Exporter, ExportJob, 
 from ttl_deploy.formats.graph_ends import add_activation, embed_preprocessing
 from ttl_deploy.formats.graph_tidy import held, tidy
 from ttl_deploy.formats.graph_types import HALVES, to_half
+from ttl_deploy.formats.known import OnnxFormat
 from ttl_deploy.formats.options import INPUT, LARGEST_MIB, GraphOptions, OnnxOptions
 from ttl_deploy.formats.quantise import quantise_job
 from ttl_deploy.runtime.graph_facts import PREFIX, of_onnx
@@ -46,11 +47,9 @@ _SMALL_BYTES = 1024
 """Smaller tensors, such as shapes, stay in the graph, where the checker reads them."""
 
 
-class OnnxExporter(Exporter):
+class OnnxExporter(OnnxFormat, Exporter):
     """Writes `model.onnx`: `images` (batch, C, H, W) float32 to `logits` (batch, classes) float32."""
 
-    name = "onnx"
-    precisions = ("fp32", "fp16", "bf16", "int8")
     maps = True
     options = OnnxOptions
 

@@ -8,7 +8,6 @@ float32 by whoever compiles the file, see `openvino_precision`.
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 import json
 import re
 from pathlib import Path
@@ -16,11 +15,12 @@ from typing import Any
 
 from ttl_deploy.errors import TtlDeployError
 from ttl_deploy.formats.exporter import EXPORTERS, Exporter, ExportJob, Written
+from ttl_deploy.formats.known import OpenVinoFormat
 from ttl_deploy.formats.onnx_graph import graph_fields, typed_graph
 from ttl_deploy.formats.openvino_precision import keep_form, mark_precise
 from ttl_deploy.formats.options import GraphOptions
 from ttl_deploy.runtime.graph_facts import PREFIX
-from ttl_deploy.runtime.ov_core import core
+from ttl_deploy.runtime.ov_core import core, import_openvino
 
 MODEL_FILE = "model.xml"
 
@@ -28,19 +28,11 @@ _GRAPH_PRECISION = {"fp32": "fp32", "fp16": "fp32", "bf16": "fp32", "int8": "int
 """What the ONNX graph is written in: OpenVINO itself halves the weights, and computes in bfloat16."""
 
 
-class OpenVinoExporter(Exporter):
+class OpenVinoExporter(OpenVinoFormat, Exporter):
     """Writes `model.xml` and `model.bin`: `images` (batch, C, H, W) float32 to `logits` (batch, classes) float32."""
 
-    name = "openvino"
-    precisions = ("fp32", "fp16", "bf16", "int8")
     maps = True
     options = GraphOptions
-
-    def available(self, precision: str) -> str | None:
-        """See `Exporter.available`."""
-        if importlib.util.find_spec("openvino") is None:
-            return "openvino is not installed (pip install openvino)"
-        return None
 
     def write(self, job: ExportJob, folder: Path) -> Written:
         """Exports into `folder`.
@@ -67,8 +59,6 @@ _NUMBERED = re.compile(r"[A-Z][A-Za-z0-9]*_\d+")
 
 
 def _write(model: Any, job: ExportJob, options: GraphOptions, path: Path) -> None:
-    import openvino
-
     exact = job.precision in ("fp32", "fp16")
     if exact:
         keep_form(model)
@@ -78,7 +68,7 @@ def _write(model: Any, job: ExportJob, options: GraphOptions, path: Path) -> Non
     model.set_rt_info("bf16" if job.precision == "bf16" else "f32", ["runtime_options", "INFERENCE_PRECISION_HINT"])
     for name, value in model_info(job, options).items():
         model.set_rt_info(value, ["model_info", name])
-    openvino.save_model(model, path, compress_to_fp16=job.precision == "fp16")
+    import_openvino().save_model(model, path, compress_to_fp16=job.precision == "fp16")
     if exact:
         mark_precise(path)
 

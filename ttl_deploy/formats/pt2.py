@@ -20,19 +20,18 @@ from torch.export import ExportedProgram
 from ttl_deploy import files, hardware
 from ttl_deploy.errors import BadInputError, MissingDependencyError
 from ttl_deploy.formats.exporter import EXPORTERS, Exporter, ExportJob, Written
+from ttl_deploy.formats.known import Pt2Format
 from ttl_deploy.formats.options import Pt2Options
-from ttl_deploy.formats.program import DTYPES, example, export_program, extra_file, in_precision
+from ttl_deploy.formats.program import example, export_program, extra_file, in_precision
 from ttl_deploy.runtime.binding import EXTRA_FILE
 
 MODEL_FILE = "model.pt2"
 PACKAGE_FILE = "model-aot.pt2"
 
 
-class Pt2Exporter(Exporter):
+class Pt2Exporter(Pt2Format, Exporter):
     """Writes `model.pt2`, and with `aot` a compiled package beside it."""
 
-    name = "pt2"
-    precisions = tuple(DTYPES)
     maps = True
     options = Pt2Options
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import importlib.util
 import json
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -18,11 +17,11 @@ from typing import Any
 
 import torch
 
-from ttl_deploy import hardware
 from ttl_deploy.errors import BadInputError, IntegrityError, MissingDependencyError, TtlDeployError
 from ttl_deploy.formats import torch_trt_int8
 from ttl_deploy.formats.exporter import EXPORTERS, Exporter, ExportJob, Written
 from ttl_deploy.formats.kit.build_engine import BuildError, check_precision, count_precisions
+from ttl_deploy.formats.known import ON_A_GPU, TorchTrtFormat
 from ttl_deploy.formats.options import INPUT, TorchTrtOptions
 from ttl_deploy.formats.program import export_program, in_precision
 from ttl_deploy.formats.pt2 import PACKAGE_FILE, quiet, save_program
@@ -35,28 +34,11 @@ MODEL_FILE = "model.ep"
 DEVICE = "cuda"
 """Where it compiles."""
 
-_INSTALL = "pip install 'ttl-deploy[trt]' on a machine with an NVIDIA GPU, or export trt with --defer-build"
 
-
-class TorchTrtExporter(Exporter):
+class TorchTrtExporter(TorchTrtFormat, Exporter):
     """Writes `model.ep`, and with `aot` a compiled package beside it."""
 
-    name = TORCH_TRT
-    precisions = ("fp32", "fp16", "int8")
     options = TorchTrtOptions
-
-    def available(self, precision: str) -> str | None:
-        """A GPU, the package, and for int8 ModelOpt."""
-        if not hardware.describe().gpus:
-            return f"no NVIDIA GPU is here; {_INSTALL}"
-        if importlib.util.find_spec("torch_tensorrt") is None:
-            return f"torch_tensorrt is not installed; {_INSTALL}"
-        if precision == "int8" and importlib.util.find_spec(torch_trt_int8.PACKAGE) is None:
-            return (
-                "int8 is quantised by ModelOpt, which is not installed; pip install nvidia-modelopt, or export trt, "
-                "which needs none"
-            )
-        return None
 
     def write(self, job: ExportJob, folder: Path) -> Written:
         """Compiles on this machine's GPU.
@@ -87,7 +69,7 @@ def _torch_tensorrt() -> Any:
     try:
         return importlib.import_module("torch_tensorrt")
     except (ImportError, OSError) as error:
-        raise MissingDependencyError(f"torch_tensorrt cannot be imported ({error})", fix=_INSTALL) from error
+        raise MissingDependencyError(f"torch_tensorrt cannot be imported ({error})", fix=ON_A_GPU) from error
 
 
 def _images(job: ExportJob, options: TorchTrtOptions) -> torch.Tensor:

@@ -25,8 +25,6 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from ttl_deploy.errors import MissingDependencyError
 from ttl_deploy.formats.pt2 import quiet
 
-PACKAGE = "modelopt"
-
 _BITS, _EXPONENT_BITS = 8, 0
 
 

@@ -14,6 +14,7 @@ import torch
 
 from ttl_deploy import files
 from ttl_deploy.formats.exporter import EXPORTERS, Exporter, ExportJob, Written
+from ttl_deploy.formats.known import TorchScriptFormat
 from ttl_deploy.formats.program import example, extra_file, in_precision
 from ttl_deploy.runtime.binding import EXTRA_FILE
 
@@ -22,11 +23,9 @@ MODEL_FILE = "model.pt"
 _WRITTEN_BY_ITSELF = ("version", "byteorder", ".data/serialization_id")
 
 
-class TorchScriptExporter(Exporter):
+class TorchScriptExporter(TorchScriptFormat, Exporter):
     """Writes `model.pt`: float32 images of any batch to float32 logits."""
 
-    name = "torchscript"
-    precisions = ("fp32",)
     maps = True
 
     def write(self, job: ExportJob, folder: Path) -> Written:

@@ -17,42 +17,31 @@ from ttl_deploy.errors import BadInputError, TtlDeployError
 from ttl_deploy.formats.exporter import EXPORTERS, Exporter, ExportJob, StandIn, Written
 from ttl_deploy.formats.kit import build_engine
 from ttl_deploy.formats.kit.build_engine import BuildError, Settings, named
+from ttl_deploy.formats.known import TrtFormat
 from ttl_deploy.formats.onnx_graph import TypedGraph, graph_fields, typed_graph
 from ttl_deploy.formats.options import BatchOptions, ExportOptions, GraphOptions, TrtOptions
 from ttl_deploy.formats.rtx_cards import architectures
 from ttl_deploy.formats.samples import SAMPLES_FILE, samples
 from ttl_deploy.formats.trt_lint import refuse_unsupported
+from ttl_deploy.runtime import trt
 from ttl_deploy.runtime import trt_rtx as rtx
 from ttl_deploy.runtime.cuda_driver import Device
 from ttl_deploy.runtime.engine_session import open_cuda
-from ttl_deploy.runtime.trt import available, import_tensorrt
+from ttl_deploy.runtime.trt import import_tensorrt
 
 MODEL_FILE = "model.engine"
 LAYERS_FILE = "engine.json"
 
 
-class TrtExporter(Exporter):
+class TrtExporter(TrtFormat, Exporter):
     """Writes `model.engine`, `engine.json`, which is what the engine inspector says of every layer, and samples."""
 
-    name = "trt"
-    precisions = ("fp32", "tf32", "fp16", "int8")
     options = TrtOptions
     deferred = "trt-kit"
 
-    def available(self, precision: str) -> str | None:
-        """TensorRT and a GPU are needed; a build kit is the way out."""
-        reason = available()
-        if reason is None:
-            return None
-        extra = f"{rtx.INSTALL} and " if rtx.missing() else ""
-        return (
-            f"{reason}; pass --defer-build to get a kit that builds the engine on the target, or {extra}--for CARD to "
-            "build one for an RTX or Quadro card here"
-        )
-
     def stand_in(self, given: Mapping[str, Any]) -> StandIn | None:
         """TensorRT for RTX, for the cards that were named."""
-        reason = available()
+        reason = trt.available()
         if reason is None or given.get("targets") is None or rtx.missing():
             return None
         return StandIn("trt-rtx", f"{reason}: TensorRT for RTX builds the engines (--format trt-rtx)")

@@ -13,6 +13,7 @@ from ttl_deploy.errors import BadInputError
 from ttl_deploy.formats.exporter import EXPORTERS, Exporter, ExportJob, Written
 from ttl_deploy.formats.kit import build_engine
 from ttl_deploy.formats.kit.build_engine import Settings
+from ttl_deploy.formats.known import TrtKitFormat
 from ttl_deploy.formats.onnx_graph import MODEL_FILE, graph_fields, save_onnx
 from ttl_deploy.formats.options import LARGEST_MIB, KitOptions
 from ttl_deploy.formats.samples import SAMPLES_FILE, samples
@@ -28,11 +29,9 @@ _SCRIPTS = {
 """Files that travel word for word, so that what builds and runs there is what builds and runs here."""
 
 
-class TrtKitExporter(Exporter):
+class TrtKitExporter(TrtKitFormat, Exporter):
     """Writes the kit; what `--format trt --defer-build` asks for."""
 
-    name = "trt-kit"
-    precisions = ("fp32", "tf32", "fp16", "int8")
     options = KitOptions
 
     def write(self, job: ExportJob, folder: Path) -> Written:

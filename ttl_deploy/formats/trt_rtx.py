@@ -27,29 +27,23 @@ from ttl_deploy.formats.kit.build_engine import (
     named,
     rtx_details,
 )
+from ttl_deploy.formats.known import TrtRtxFormat
 from ttl_deploy.formats.onnx_graph import MODEL_FILE, graph_fields, save_onnx
 from ttl_deploy.formats.options import LARGEST_MIB, ExportOptions, RtxOptions
-from ttl_deploy.formats.rtx_cards import PRECISIONS, architectures, refuse
+from ttl_deploy.formats.rtx_cards import architectures, refuse
 from ttl_deploy.formats.samples import SAMPLES_FILE, samples
 from ttl_deploy.formats.trt_engine import typed_job
 from ttl_deploy.formats.trt_lint import refuse_unsupported
 from ttl_deploy.formats.turing_head import FORMS, rewritten
 from ttl_deploy.progress import SILENT, Reporter
 from ttl_deploy.runtime.cuda_driver import Cuda, CudaError
-from ttl_deploy.runtime.trt_rtx import DETAILS, import_rtx, missing
+from ttl_deploy.runtime.trt_rtx import DETAILS, import_rtx
 
 
-class TrtRtxExporter(Exporter):
+class TrtRtxExporter(TrtRtxFormat, Exporter):
     """Writes `model.onnx`, `samples.npz` and a `model-smNN.engine` for every architecture."""
 
-    name = "trt-rtx"
-    precisions = PRECISIONS
     options = RtxOptions
-
-    def available(self, precision: str) -> str | None:
-        """The extra is needed, and no GPU."""
-        reason = missing()
-        return f"{reason}; or pass --format trt --defer-build for a kit that the target builds" if reason else None
 
     def check(self, precision: str, options: ExportOptions) -> None:
         """Refuses what a card cannot be given.

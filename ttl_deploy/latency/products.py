@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from ttl_deploy.runtime.ov_core import core
+from ttl_deploy.runtime.ov_core import core, import_openvino
 
 _MATRIX_NODES = ("FullyConnected", "MatMul")
 
@@ -125,9 +125,8 @@ def _onnxruntime(threads: int, size: int) -> Iterator[Way]:
 
 
 def _openvino(threads: int, size: int) -> Iterator[Way]:
-    import openvino
-    from openvino import opset13
-
+    openvino = import_openvino()
+    opset13 = openvino.opset13
     generator = np.random.default_rng(0)
     left, weights = generator.standard_normal((2, size, size), dtype=np.float32)
     for what, hint in (("fp32", "f32"), ("bf16", "bf16"), ("int8", "f32")):

@@ -18,7 +18,7 @@ from ttl_deploy.runtime.base import RUNTIMES, Runtime, Session, of_manifest
 from ttl_deploy.runtime.binding import differences, refuse
 from ttl_deploy.runtime.graph_facts import of_openvino
 from ttl_deploy.runtime.graph_size import openvino_bytes, refuse_many, refuse_oversized
-from ttl_deploy.runtime.ov_core import core
+from ttl_deploy.runtime.ov_core import core, import_openvino
 
 
 class OpenVinoSession(Session):
@@ -35,9 +35,7 @@ class OpenVinoSession(Session):
 
     def __init__(self, artifact: Artifact, *, threads: int, device: str) -> None:
         super().__init__(runtime="openvino", device=device, threads=threads, **of_manifest(artifact.manifest))
-        import openvino
-
-        self._tensor = openvino.Tensor
+        self._tensor = import_openvino().Tensor
         self._model = artifact.model_path
         self._network = _read(artifact)
         self._wanted = (device.upper(), settings(artifact.manifest.precision, threads))

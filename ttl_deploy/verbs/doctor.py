@@ -1,21 +1,28 @@
 """What this machine can export and run, and why not the rest: asked of the exporters and the runtimes themselves.
 
-Nothing is exported or run, and no engine is imported: a format that is usable here may still fail, and then says why.
+Nothing is exported or run, and neither PyTorch nor an engine is imported: a format that is usable here may still fail,
+and then says why. Of PyTorch the native libraries are held against the list of what was installed.
 """
 
 from __future__ import annotations
 
+import csv
 import importlib.metadata
 import importlib.util
 import re
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 
 from ttl_deploy import hardware
 from ttl_deploy.data.cache import default_folder
+from ttl_deploy.formats.known import FORMATS, Format
+from ttl_deploy.formats.options import GROUP
 from ttl_deploy.runtime import RUNTIMES
 from ttl_deploy.runtime.cuda_driver import Cuda, CudaError
 from ttl_deploy.spec import Record
+
+_LIBRARY = re.compile(r"\.(so(\.\d+)*|pyd|dll|dylib)$")
 
 
 class Usable(Record):
@@ -82,13 +89,21 @@ def _facts(cache: Path | None) -> dict[str, str]:
 def _formats() -> list[Usable]:
     if importlib.util.find_spec("torch") is None:
         return []
+    damaged = _damage("torch")
+    return [
+        Usable(kind="format", name=format.name, variant=precision, reason=damaged or format.available(precision))
+        for format in _known()
+        for precision in format.precisions
+    ]
+
+
+def _known() -> Iterable[Format]:
+    """Every format; another package tells its own by what exports it, which imports PyTorch."""
+    if not importlib.metadata.entry_points(group=GROUP):
+        return FORMATS
     from ttl_deploy.formats.exporter import EXPORTERS
 
-    return [
-        Usable(kind="format", name=exporter.name, variant=precision, reason=exporter.available(precision))
-        for exporter in EXPORTERS
-        for precision in exporter.precisions
-    ]
+    return EXPORTERS
 
 
 def _runtimes() -> list[Usable]:
@@ -134,6 +149,26 @@ def _version(*packages: str, missing: str = "not installed") -> str:
         except importlib.metadata.PackageNotFoundError:
             continue
     return missing
+
+
+def _damage(package: str) -> str | None:
+    """What a broken installation of a package would say when it is imported, without waiting for that.
+
+    Returns:
+        The first of its native libraries that is gone, or of another size than the one that was installed; None: none,
+        or nobody wrote down what was installed.
+    """
+    try:
+        installed = importlib.metadata.distribution(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+    for name, _, size in csv.reader((installed.read_text("RECORD") or "").splitlines()):
+        if _LIBRARY.search(name) and size:
+            file = Path(str(installed.locate_file(name)))
+            found = file.stat().st_size if file.exists() else 0
+            if found != int(size):
+                return f"{package} is damaged: {name} has {found:,} of {int(size):,} bytes; install {package} again"
+    return None
 
 
 def _disk(folder: Path) -> str:

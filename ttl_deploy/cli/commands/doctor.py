@@ -8,6 +8,7 @@ import typer
 
 from ttl_deploy.cli import console
 from ttl_deploy.cli.options import PixelCache
+from ttl_deploy.first_use import importing
 
 if TYPE_CHECKING:
     from ttl_deploy.verbs.doctor import Usable
@@ -26,7 +27,8 @@ def run(
     Nothing is exported or run: usable means that what is needed is here. With trust: the runtime runs native code, so
     artifacts need --key or --trust there.
     """
-    from ttl_deploy.verbs.doctor import doctor
+    with importing():
+        from ttl_deploy.verbs.doctor import doctor
 
     found = doctor(cache=cache)
     if as_json:

@@ -13,6 +13,7 @@ from ttl_deploy.cli import console
 from ttl_deploy.cli.forms import form
 from ttl_deploy.cli.options import PixelCache, device_word
 from ttl_deploy.errors import BadInputError
+from ttl_deploy.first_use import importing
 from ttl_deploy.formats.options import FORMAT_OPTIONS
 from ttl_deploy.spec import Bounds
 from ttl_deploy.spec.options import Offered
@@ -79,7 +80,9 @@ def run(
     """
     from ttl_deploy.aliases import PRECISIONS, meant
     from ttl_deploy.formats.auto import AUTO, export_auto
-    from ttl_deploy.verbs.export import export
+
+    with importing():
+        from ttl_deploy.verbs.export import export
 
     if precision is not None:
         precision = meant(precision, PRECISIONS, PRECISIONS.values())

@@ -13,6 +13,7 @@ import typer
 from ttl_deploy.cli import console
 from ttl_deploy.cli.forms import form
 from ttl_deploy.errors import BadInputError, near, printable
+from ttl_deploy.first_use import importing
 from ttl_deploy.spec import Placement, Stream, Table, Trust
 
 if TYPE_CHECKING:
@@ -56,7 +57,8 @@ def run(
 
     Preprocessing is the artifact's own, the same code that validated the model.
     """
-    from ttl_deploy.verbs.predict import predict
+    with importing():
+        from ttl_deploy.verbs.predict import predict
 
     chosen = "json" if as_json else format
     known = ("csv", "jsonl") if out is not None else tuple(_SHOW)

@@ -12,6 +12,7 @@ from ttl_deploy.cli import console
 from ttl_deploy.cli.forms import request_form
 from ttl_deploy.cli.options import Log
 from ttl_deploy.cli.recipes import show_paper, tell_recipe
+from ttl_deploy.first_use import importing
 from ttl_deploy.spec import Data, Network
 from ttl_deploy.spec.search import SearchOptions, SearchProtocol
 
@@ -67,7 +68,9 @@ def run(
     from ttl_deploy import hardware
     from ttl_deploy.cut_search.engines import open_engine
     from ttl_deploy.papers.recipes import with_recipe
-    from ttl_deploy.verbs.search import search
+
+    with importing():
+        from ttl_deploy.verbs.search import search
 
     reporter = console.ConsoleReporter(quiet=as_json)
     data, network, protocol = with_recipe(data, network, protocol)

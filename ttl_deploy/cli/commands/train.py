@@ -14,6 +14,7 @@ from ttl_deploy.cli.forms import request_form
 from ttl_deploy.cli.options import Log
 from ttl_deploy.cli.recipes import show_paper, tell_recipe
 from ttl_deploy.errors import BadInputError
+from ttl_deploy.first_use import importing
 from ttl_deploy.spec import Data, Model, Protocol
 from ttl_deploy.spec.recipe import SeriesDefaults
 
@@ -103,7 +104,9 @@ def run(
     included, and those of the other papers, and prints the papers' accuracies beside yours.
     """
     from ttl_deploy.papers.recipes import with_recipe
-    from ttl_deploy.verbs import train as training
+
+    with importing():
+        from ttl_deploy.verbs import train as training
 
     reporter = console.ConsoleReporter(quiet=as_json)
     if resume is not None:

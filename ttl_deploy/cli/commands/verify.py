@@ -11,6 +11,7 @@ from ttl_deploy.cli import console
 from ttl_deploy.cli.criteria_table import print_criteria
 from ttl_deploy.cli.forms import form
 from ttl_deploy.cli.options import PixelCache
+from ttl_deploy.first_use import importing
 from ttl_deploy.spec import Bounds, Placement, Reading, Trust
 from ttl_deploy.spec.said import Without
 
@@ -100,7 +101,9 @@ def run(
     """
     from ttl_deploy import files
     from ttl_deploy.errors import IntegrityError
-    from ttl_deploy.verbs.verify import verify
+
+    with importing():
+        from ttl_deploy.verbs.verify import verify
 
     fixed = _criteria(criteria, bounds)
     if report is not None:
