@@ -7,6 +7,9 @@ pneumonia, divided by patient, 224 pixels: FTL, and TTL, LWFT and TF at every bl
 values and from the weights' statistics, with three seeds on one division. That is far more than an hour on a small
 machine: what is in FOLDER is not trained again, no training begins after so many minutes, and the report is of the
 trainings that are there and says how many are not. The first seed goes first, and TTL before the others.
+
+What the report needs of a training is kept beside it as JSON, with that of earlier commands whose FOLDER is gone: the
+rest can be trained later, on another machine. With `--share 0 2` and `--share 1 2` two processes train half each.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ import itertools
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
@@ -26,12 +29,14 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
+from pydantic import BaseModel
 from segmentation import milliseconds
 
 from ttl_deploy import files, hardware
 from ttl_deploy.artifact import Artifact, open_artifact
 from ttl_deploy.cli.console import line
 from ttl_deploy.complexity import count
+from ttl_deploy.data.prepared import read_split
 from ttl_deploy.formats.export_run import export_run
 from ttl_deploy.runtime.base import default_threads
 from ttl_deploy.spec import Data, Model, Protocol
@@ -49,6 +54,7 @@ METHODS = ("ttl", "lwft", "tf")
 SEEDS = (0, 1, 2)
 WHOLE = ("weights", "ftl", None)
 RESAMPLES = 2000
+_FROM = {"weights": "the weights", "random": "random values", "stats": "values with the weights' mean and deviation"}
 NEAR = 0.05
 """Of AUROC: a cut is called level where the interval of its difference lies above minus this."""
 
@@ -73,6 +79,11 @@ class Training:
     def name(self) -> str:
         """Of its folder."""
         return "-".join((self.init, self.method, *([self.cut] if self.cut else []), f"seed{self.seed}"))
+
+    @property
+    def key(self) -> Key:
+        """What it shares with those of other seeds."""
+        return self.init, self.method, self.cut
 
 
 def trainings() -> list[Training]:
@@ -118,40 +129,132 @@ def trained(one: Training, given: argparse.Namespace) -> Run:
 
 
 @dataclass(frozen=True)
-class Side:
-    """What the test images are and what a run says of them.
+class Result:
+    """What is kept of a training.
 
     Attributes:
-        labels: (N,) 0 and 1.
-        scores: (N,) probability of the second class.
-        patients: (N,) numbers.
+        auroc: Of the test side.
+        auroc_interval: 95 %, over patients.
+        auprc: Likewise.
+        auprc_interval: Likewise.
+        seconds: Of the training.
+        parameters: Of the network.
+        macs: Of one image.
+        scores: (N,) log-odds of the second class, of the test images.
     """
 
-    labels: NDArray[np.int64]
-    scores: NDArray[np.float64]
-    patients: NDArray[np.int64]
+    auroc: float
+    auroc_interval: tuple[float, float]
+    auprc: float
+    auprc_interval: tuple[float, float]
+    seconds: float
+    parameters: int
+    macs: int
+    scores: tuple[float, ...]
 
 
-def side_of(run: Run) -> Side:
-    """Of a run's test side."""
-    from ttl_deploy.data.prepared import read_split
+@dataclass(frozen=True)
+class Row:
+    """A line of the report.
 
+    Attributes:
+        seeds: How many trainings it is of.
+        auroc: Mean, and of several seeds their range, of one its 95 % interval.
+        auprc: Likewise.
+        apart: AUROC less that of FTL from the weights, with its 95 % interval; None of that itself.
+        parameters: Of the network.
+        macs: Of one image.
+        minutes: Of a training.
+        earlier: Whether the images' scores are not kept: of trainings before scores were.
+    """
+
+    seeds: int
+    auroc: tuple[float, float, float]
+    auprc: tuple[float, float, float]
+    apart: tuple[float, float, float] | None
+    parameters: int
+    macs: int
+    minutes: float
+    earlier: bool = False
+
+
+class Kept(BaseModel):
+    """The file beside the report.
+
+    Attributes:
+        sides: Images of each side.
+        labels: (N,) of the test images, 0 and 1.
+        patients: (N,) numbers.
+        trainings: By `Training.name`.
+        earlier: Rows by `name_of` their keys.
+        latency: Milliseconds of one image by `shape_of` the keys.
+    """
+
+    sides: dict[str, int] = {}
+    labels: list[int] = []
+    patients: list[int] = []
+    trainings: dict[str, Result] = {}
+    earlier: dict[str, Row] = {}
+    latency: dict[str, float] = {}
+
+
+Key = tuple[str, str, str | None]
+"""Initialisation, method, cut."""
+
+
+def name_of(key: Key) -> str:
+    """In the file."""
+    return " ".join(part for part in key if part)
+
+
+def shape_of(key: Key) -> str:
+    """What latency hangs on: LWFT keeps the whole network, and the start of a training does not matter."""
+    _, method, cut = key
+    return "ftl" if method in ("ftl", "lwft") else f"{method} {cut}"
+
+
+def result_of(run: Run) -> Result:
+    """Of a finished run."""
+    said, spec, metrics = read_predictions(run).side("test"), run.config.model, run.metrics()
+    cost, test = count(build(spec), spec.input_shape), metrics["test"]
+    odds = said.logits[:, 1].astype(np.float64) - said.logits[:, 0]
+    return Result(
+        auroc=test["auroc"],
+        auroc_interval=tuple(test["auroc_interval"]),
+        auprc=test["auprc"],
+        auprc_interval=tuple(test["auprc_interval"]),
+        seconds=metrics["seconds"],
+        parameters=cost.parameters,
+        macs=cost.macs,
+        scores=tuple(float(f"{value:.7g}") for value in odds),
+    )
+
+
+def take_in(kept: Kept, one: Training, run: Run) -> None:
+    """Keeps a run.
+
+    Raises:
+        SystemExit: Its test images are not those of the others.
+    """
     said = read_predictions(run).side("test")
     owners = {row.id: row.patient or row.id for row in read_split(run.split)}
-    _, numbers = np.unique([owners[image] for image in said.ids], return_inverse=True)
-    return Side(said.labels, run.task.probabilities(said.logits)[:, 1], numbers.astype(np.int64))
+    _, patients = np.unique([owners[image] for image in said.ids], return_inverse=True)
+    labels = said.labels.tolist()
+    if kept.labels and (kept.labels, kept.patients) != (labels, patients.tolist()):
+        raise SystemExit(f"{run.folder}: its test images are others than those of the report; pass another --out")
+    kept.sides, kept.labels, kept.patients = run.metrics()["images"], labels, patients.tolist()
+    kept.trainings[one.name] = result_of(run)
 
 
-def difference(runs: Sequence[Run], whole: Sequence[Run]) -> tuple[float, float, float]:
-    """AUROC of some runs less that of others, means over their seeds, with a 95 % interval over patients."""
-    sides = [[side_of(run) for run in some] for some in (runs, whole)]
-    labels, patients = sides[0][0].labels, sides[0][0].patients
+def difference(kept: Kept, some: Sequence[Result], whole: Sequence[Result]) -> tuple[float, float, float]:
+    """AUROC of some trainings less that of others, means over their seeds, with a 95 % interval over patients."""
+    labels, patients = np.array(kept.labels), np.array(kept.patients)
     times = np.hstack([once(patients), drawn(labels, patients)])
 
-    def each(side: Side) -> NDArray[np.float64]:
-        return Ranked(side.labels == 1, side.scores, side.patients).areas(times)[0]
+    def each(one: Result) -> NDArray[np.float64]:
+        return Ranked(labels == 1, np.array(one.scores), patients).areas(times)[0]
 
-    first, second = (np.mean([each(side) for side in some], axis=0) for some in sides)
+    first, second = (np.mean([each(one) for one in side], axis=0) for side in (some, whole))
     apart = first - second
     low, high = np.percentile(apart[1:], [2.5, 97.5])
     return float(apart[0]), float(low), float(high)
@@ -174,118 +277,113 @@ def exported(run: Run) -> Artifact:
     return open_artifact(folder) if folder.exists() else export_run(run.folder, format="openvino", out=folder)
 
 
-Table = dict[tuple[str, str, str | None], list[Run]]
-"""Runs of all seeds by (initialisation, method, cut)."""
+Table = dict[Key, Row]
 
 
-Differences = dict[tuple[str, str, str | None], tuple[float, float, float]]
-"""AUROC less that of FTL from the weights, with its interval, by the same key."""
-
-
-def differences(table: Table) -> Differences:
-    """Those of all but FTL from the weights; none where that is not there."""
-    whole = table.get(WHOLE)
-    return {key: difference(runs, whole) for key, runs in table.items() if whole and key != WHOLE}
-
-
-def table_of(runs: dict[Training, Run]) -> Table:
-    """The runs of each training's seeds."""
+def table_of(kept: Kept) -> Table:
+    """Of every method, cut and start the row of more seeds."""
+    whole = [result for one, result in known(kept) if (one.init, one.method) == WHOLE[:2]]
     found: Table = {}
-    for one, run in runs.items():
-        found.setdefault((one.init, one.method, one.cut), []).append(run)
+    for one in trainings():
+        key = one.key
+        results = [result for other, result in known(kept) if other.key == key]
+        earlier = kept.earlier.get(name_of(key))
+        if earlier and earlier.seeds >= len(results):
+            found[key] = earlier
+        elif results:
+            apart = None if key == WHOLE or not whole else difference(kept, results, whole)
+            found[key] = row_of(results, apart)
     return found
 
 
-def accuracy(runs: Sequence[Run]) -> tuple[str, str]:
-    """AUROC and AUPRC of the seeds in words: mean, and of one seed its interval, of several their range."""
-    cells = []
-    for metric in ("auroc", "auprc"):
-        values = [run.metrics()["test"][metric] for run in runs]
-        if len(values) > 1:
-            cells.append(f"{mean(values):.3f} ({min(values):.3f} to {max(values):.3f})")
-        else:
-            low, high = runs[0].metrics()["test"][f"{metric}_interval"]
-            cells.append(f"{values[0]:.3f} [{low:.3f}, {high:.3f}]")
-    return cells[0], cells[1]
+def known(kept: Kept) -> list[tuple[Training, Result]]:
+    """The trainings that are kept."""
+    return [(one, kept.trainings[one.name]) for one in trainings() if one.name in kept.trainings]
 
 
-def rows_of(table: Table, moved: Differences, seconds: float) -> Iterator[str]:
-    """The rows of the report, one for each method and cut and initialisation that is there."""
-    times: dict[tuple[str, str | None], float] = {}
-    for (init, method, cut), runs in sorted(table.items(), key=_place):
-        shape = (method if method == "tf" else "ftl" if method in ("ftl", "lwft") else "ttl", cut)
-        shape = ("ftl", None) if shape[0] == "ftl" else shape
-        if shape not in times:
-            times[shape] = milliseconds(exported(runs[0]), seconds)
-        spec = runs[0].config.model
-        cost = count(build(spec), spec.input_shape)
-        minutes = mean(run.metrics()["seconds"] for run in runs) / 60
+def row_of(results: Sequence[Result], apart: tuple[float, float, float] | None) -> Row:
+    """Of the trainings of one method, cut and start."""
+    return Row(
+        seeds=len(results),
+        auroc=_span([one.auroc for one in results], results[0].auroc_interval),
+        auprc=_span([one.auprc for one in results], results[0].auprc_interval),
+        apart=apart,
+        parameters=results[0].parameters,
+        macs=results[0].macs,
+        minutes=mean(one.seconds for one in results) / 60,
+    )
+
+
+def _span(values: Sequence[float], interval: tuple[float, float]) -> tuple[float, float, float]:
+    return (mean(values), min(values), max(values)) if len(values) > 1 else (values[0], *interval)
+
+
+def rows_of(table: Table, latency: Mapping[str, float]) -> Iterator[str]:
+    """The rows of the report."""
+    for key, row in sorted(table.items(), key=_place):
+        init, method, cut = key
         apart = ""
-        if (init, method, cut) in moved:
-            value, low, high = moved[init, method, cut]
-            apart = f"{value:+.3f} [{low:+.3f}, {high:+.3f}]"
-        auroc, auprc = accuracy(runs)
+        if row.apart:
+            apart = f"{row.apart[0]:+.3f} [{row.apart[1]:+.3f}, {row.apart[2]:+.3f}]"
+        auroc, auprc = (_in_words(values, row.seeds) for values in (row.auroc, row.auprc))
+        taken = f"{latency[shape_of(key)]:.1f} ms" if shape_of(key) in latency else ""
         yield (
-            f"| {method.upper()} | {cut or ''} | {init} | {len(runs)} | {auroc} | {auprc} | {apart} | "
-            f"{cost.parameters / 1e6:.3f} M | {cost.macs / 1e6:.0f} M | {times[shape]:.1f} ms | {minutes:.1f} min |"
+            f"| {method.upper()} | {cut or ''} | {init} | {row.seeds}{'' if row.earlier else ' *'} | {auroc} | "
+            f"{auprc} | {apart} | {row.parameters / 1e6:.3f} M | {row.macs / 1e6:.0f} M | {taken} | "
+            f"{row.minutes:.1f} min |"
         )
 
 
-def _place(entry: tuple[tuple[str, str, str | None], Any]) -> tuple[int, int, str]:
+def _in_words(values: tuple[float, float, float], seeds: int) -> str:
+    middle, low, high = values
+    return f"{middle:.3f} ({low:.3f} to {high:.3f})" if seeds > 1 else f"{middle:.3f} [{low:.3f}, {high:.3f}]"
+
+
+def _place(entry: tuple[Key, Any]) -> tuple[int, int, str]:
     init, method, cut = entry[0]
     return ("ftl", *METHODS).index(method), INITS.index(init), cut or ""
 
 
-def answers(table: Table, moved: Differences) -> Iterator[str]:
+def answers(table: Table) -> Iterator[str]:
     """What the table says, in words: whether truncation costs, and what the pretrained weights bring at each cut."""
     whole = table.get(WHOLE)
-    cuts = {cut: runs for (init, method, cut), runs in table.items() if (init, method) == ("weights", "ttl")}
+    cuts = {cut: row for (init, method, cut), row in table.items() if (init, method) == ("weights", "ttl")}
     if whole and cuts:
-        level = [cut for cut in cuts if moved["weights", "ttl", cut][1] > -NEAR]
-        least = min(level, key=lambda cut: _parameters(cuts[cut]), default=None)
+        level = [cut for cut, row in cuts.items() if row.apart and row.apart[1] > -NEAR]
+        least = min(level, key=lambda cut: cuts[cut].parameters, default=None)
         if least is None:
             yield f"- No cut's AUROC is shown to be less than {NEAR} below that of FTL."
         else:
-            share = _parameters(cuts[least]) / _parameters(whole)
+            share = cuts[least].parameters / whole.parameters
             yield (
                 f"- The smallest cut whose AUROC is shown to be less than {NEAR} below that of FTL is after {least}: "
-                f"{_mean_auroc(cuts[least]):.3f} against {_mean_auroc(whole):.3f} with {share:.1%} of the parameters."
+                f"{cuts[least].auroc[0]:.3f} against {whole.auroc[0]:.3f} with {share:.1%} of the parameters."
             )
-    for method in ("lwft", "tf"):
-        others = {cut: runs for (init, name, cut), runs in table.items() if (init, name) == ("weights", method)}
+    for init, method in itertools.product(INITS, ("lwft", "tf")):
+        others = {cut: row for (start, name, cut), row in table.items() if (start, name) == (init, method)}
         if others and whole:
-            best = max(others, key=lambda cut: _mean_auroc(others[cut]))
-            told = ", ".join(f"{cut} {_mean_auroc(runs):.3f}" for cut, runs in sorted(others.items(), key=str))
+            best = max(others, key=lambda cut: others[cut].auroc[0])
+            told = ", ".join(f"{cut} {row.auroc[0]:.3f}" for cut, row in sorted(others.items(), key=str))
             yield (
-                f"- {method.upper()} from the weights is best at {best} ({_mean_auroc(others[best]):.3f}, "
-                f"{_parameters(others[best]) / _parameters(whole):.0%} of FTL's parameters): {told}."
+                f"- {method.upper()} from {_FROM[init]} is best at {best} ({others[best].auroc[0]:.3f}, "
+                f"{others[best].parameters / whole.parameters:.0%} of FTL's parameters): {told}."
             )
-    for other, words in (("random", "random values"), ("stats", "values with the weights' mean and deviation")):
+    for other in INITS[1:]:
         pairs = [
-            (cut or "the whole network", _mean_auroc(runs) - _mean_auroc(table[other, method, cut]))
-            for (init, method, cut), runs in sorted(table.items(), key=_place)
+            (cut or "the whole network", row.auroc[0] - table[other, method, cut].auroc[0])
+            for (init, method, cut), row in sorted(table.items(), key=_place)
             if init == "weights" and method in ("ftl", "ttl") and (other, method, cut) in table
         ]
         if pairs:
             told = ", ".join(f"{cut} {gain:+.3f}" for cut, gain in pairs)
-            yield f"- The weights bring, against {words}, this much AUROC: {told}."
+            yield f"- The weights bring, against {_FROM[other]}, this much AUROC: {told}."
 
 
-def _mean_auroc(runs: Sequence[Run]) -> float:
-    return mean(run.metrics()["test"]["auroc"] for run in runs)
-
-
-def _parameters(runs: Sequence[Run]) -> int:
-    spec = runs[0].config.model
-    return count(build(spec), spec.input_shape).parameters
-
-
-def report(table: Table, given: argparse.Namespace, missing: int) -> str:
+def report(kept: Kept, given: argparse.Namespace) -> str:
     """The text."""
-    first, moved = next(iter(table.values()))[0], differences(table)
-    sides = first.metrics()["images"]
+    table = table_of(kept)
     machine, versions = hardware.describe(), hardware.library_versions()
-    done = len(trainings()) - missing
+    done, sides = sum(row.seeds for row in table.values()), kept.sides
     lines = [
         "<!-- made by `python benchmarks/transfer.py LABELS.csv WEIGHTS --work FOLDER` -->",
         "# Truncated transfer from real ImageNet weights, on real chest x-rays",
@@ -295,22 +393,32 @@ def report(table: Table, given: argparse.Namespace, missing: int) -> str:
         f"{sides['val']} for validation, {sides['test']} for the test. {given.epochs} epochs of Adam at 1e-3 falling",
         "by a cosine, batch 32, rotation and crop, bfloat16, evaluated in float32; the same for all.",
         "",
-        f"{done} of {done + missing} trainings are there. AUROC and AUPRC are of the test side: of one seed with its",
+        f"{done} of {len(trainings())} trainings are there. AUROC and AUPRC are of the test side: of one seed with its",
         "95 % interval over patients, of several their mean and range. The difference is of AUROC against FTL from the",
         "weights, on the same patients, with its 95 % interval. Latency is the median of one image in OpenVINO, fp32,",
         f"{default_threads()} threads; the minutes of training are of a machine that did other work beside.",
+        *_marked(kept, table),
         "",
         "| | cut after | start | seeds | AUROC | AUPRC | against FTL | parameters | MACs | latency | training |",
         "|---|---|---|---|---|---|---|---|---|---|---|",
-        *rows_of(table, moved, given.seconds),
+        *rows_of(table, kept.latency),
         "",
-        *answers(table, moved),
+        *answers(table),
         "",
         "![AUROC over the cut](transfer.png)",
         "",
         f"{machine.name}; " + ", ".join(f"{name} {version}" for name, version in versions.items()) + ".",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _marked(kept: Kept, table: Table) -> Iterator[str]:
+    """What the star is."""
+    whole = [result.auroc for one, result in known(kept) if one.key == WHOLE]
+    if whole and table[WHOLE].earlier:
+        words = _in_words(_span(whole, (0, 0)), len(whole))
+        yield "Rows with a star are of trainings since the gradients of depthwise convolutions are computed in float32;"
+        yield f"their difference is against FTL trained alike ({words} with {len(whole)} seeds)."
 
 
 def picture(table: Table, path: Path) -> None:
@@ -323,13 +431,13 @@ def picture(table: Table, path: Path) -> None:
     for init, method in itertools.product(INITS, METHODS):
         points = [(i + 1, table[init, method, cut]) for i, cut in enumerate(ends) if (init, method, cut) in table]
         if points:
-            values = [_mean_auroc(runs) for _, runs in points]
+            values = [row.auroc[0] for _, row in points]
             label = f"{method.upper()} from {init}"
             axes.plot([x for x, _ in points], values, marks[method], color=colours[init], label=label)
     for init in INITS:
         if whole := table.get((init, "ftl", None)):
             label = f"FTL from {init}"
-            axes.axhline(_mean_auroc(whole), linestyle="--", linewidth=1, color=colours[init], label=label)
+            axes.axhline(whole.auroc[0], linestyle="--", linewidth=1, color=colours[init], label=label)
     axes.set_xlabel("cut after block")
     axes.set_ylabel("AUROC, test")
     axes.spines[["top", "right"]].set_visible(False)
@@ -348,23 +456,42 @@ def main() -> int:
     parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--size", type=int, default=224, help="pixels")
     parser.add_argument("--seconds", type=float, default=3.0, help="of every latency")
+    parser.add_argument("--share", nargs=2, type=int, default=[0, 1], metavar=("I", "N"), help="every Nth, from I")
     parser.add_argument("--no-report", action="store_true", help="only train")
     parser.add_argument("--out", type=Path, default=Path("reports/transfer.md"))
     given = parser.parse_args()
-    begun, runs, missing = time.monotonic(), {}, 0
-    for one in trainings():
+    numbers = given.out.with_suffix(".json")
+    kept = Kept.model_validate_json(numbers.read_text()) if numbers.exists() else Kept()
+    begun = time.monotonic()
+    for one in wanted(kept)[given.share[0] :: given.share[1]]:
         there = (given.work / one.name / "metrics.json").exists()
         if there or time.monotonic() - begun < 60 * given.minutes:
-            runs[one] = trained(one, given)
+            run = trained(one, given)
             if not there:
-                line(f"{one.name}: {runs[one].metrics()['test']['auroc']:.4f}")
-        else:
-            missing += 1
-    if runs and not given.no_report:
-        table = table_of(runs)
-        picture(table, given.out.with_suffix(".png"))
-        files.write_text(given.out, report(table, given, missing))
+                line(f"{one.name}: {run.metrics()['test']['auroc']:.4f}")
+    if not given.no_report:
+        gather(kept, given)
+        picture(table_of(kept), given.out.with_suffix(".png"))
+        files.write_text(numbers, kept.model_dump_json())
+        files.write_text(given.out, report(kept, given))
     return 0
+
+
+def wanted(kept: Kept) -> list[Training]:
+    """The trainings that the report lacks; FTL from the weights is what all are held against, image by image."""
+    lack = [one for one in trainings() if one.name not in kept.trainings]
+    full = {name for name, row in kept.earlier.items() if row.seeds == len(SEEDS)} - {name_of(WHOLE)}
+    return [one for one in lack if name_of(one.key) not in full]
+
+
+def gather(kept: Kept, given: argparse.Namespace) -> None:
+    """Takes in what lies in the folder, and times the networks that were not timed."""
+    for one in trainings():
+        if (given.work / one.name / "metrics.json").exists():
+            run = finished_run(given.work / one.name)
+            take_in(kept, one, run)
+            if shape_of(one.key) not in kept.latency:
+                kept.latency[shape_of(one.key)] = milliseconds(exported(run), given.seconds)
 
 
 if __name__ == "__main__":
