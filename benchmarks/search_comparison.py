@@ -109,6 +109,7 @@ def _note_task(options: argparse.Namespace, backbone: str) -> None:
         f"{options.epochs} epochs, Adam {options.learning_rate:g}, batch {options.batch_size}; starting weights: "
         f"{_origin(options)}. {options.note}".strip(),
         "command": shlex.join(sys.argv),
+        **({"remark": options.remark} if options.remark else {}),
     }
     files.write_json(_home(options, backbone) / _TASK, facts)
 
@@ -178,10 +179,12 @@ def gathered(out: Path, known: Known) -> Known:
         same = before.get("conditions") == facts["conditions"]
         seeds = dict(before["seeds"]) if same else {}
         for folder in sorted(task.parent.glob("seed-*")):
-            rows = {row.strategy: asdict(row) for row in _compared(folder)}
-            seeds[folder.name] = {**seeds.get(folder.name, {}), **rows}
+            before_it = seeds.get(folder.name, {})
+            rows = {row.strategy: asdict(row) for row in _compared(folder, before_it.get(_FIRST))}
+            seeds[folder.name] = {**before_it, **rows}
         machine = f"{hardware.describe().name}; {hardware.library_words()}"
-        found[name] = {**facts, "machine": machine, "seeds": seeds}
+        remark = {"remark": before["remark"]} if same and "remark" in before else {}
+        found[name] = {**remark, **facts, "machine": machine, "seeds": seeds}
     return found
 
 
@@ -228,6 +231,8 @@ def _section(facts: dict[str, Any]) -> Iterator[str]:
             yield from (f"{seed.replace('-', ' ')}:", "", f"| {' | '.join(header)} |", f"|{'---|' * len(header)}")
             yield from (*(_line(row) for row in rows), "")
     yield from _means(by_seed)
+    if "remark" in facts:
+        yield from (facts["remark"], "")
 
 
 def _rows(found: dict[str, dict[str, Any]]) -> list[Compared]:
@@ -255,9 +260,10 @@ def _means(by_seed: dict[str, list[Compared]]) -> Iterator[str]:
     yield ""
 
 
-def _compared(seed: Path) -> Iterator[Compared]:
+def _compared(seed: Path, known: dict[str, Any] | None = None) -> Iterator[Compared]:
+    """The searches of a seed; `known` is the exhaustive one's row where that was run elsewhere."""
     results = {path.parent.name: json.loads(path.read_text()) for path in sorted(seed.glob("*/result.json"))}
-    whole = _once(seed / _FIRST) if _FIRST in results else None
+    whole = _once(seed / _FIRST) if _FIRST in results else known and known["work"] / known["share"]
     for strategy in sorted(results, key=lambda name: (name != _FIRST, name)):
         result = results[strategy]
         value, error = result["together"][result["cut"]]
@@ -324,6 +330,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--classes", help="comma-separated; other labels are left out")
     parser.add_argument("--task", default="task", help="name of the task in the report")
     parser.add_argument("--note", default="", help="a sentence on the task for the report")
+    parser.add_argument("--remark", default="", help="what to say below the task's tables")
     parser.add_argument("--backbones", default="resnet18")
     parser.add_argument("--strategies", default="exhaustive,hierarchical,halving,warm,svcca,auto")
     parser.add_argument("--method", default="ttl")
