@@ -19,6 +19,11 @@ from ttl_deploy.cut_search.search import search
 from ttl_deploy.spec import AugmentSpec, Data, Network
 from ttl_deploy.spec.search import SearchOptions, SearchProtocol
 
+_REUSE = (
+    "It looks for where finetuning stops reusing what was there before. From random values hardly anything is, so "
+    "where reuse ends says nothing of which cut is best: this strategy wants pretrained weights."
+)
+
 
 def main() -> int:
     """Runs every seed; 0 where the search found the cut in nine of ten or more."""
@@ -89,6 +94,7 @@ def _report(options: argparse.Namespace, expected: str, rows: list[tuple[int, st
         "",
         f"**{found} of {len(rows)} seeds found `{expected}`.**",
         "",
+        *([_REUSE, ""] if options.strategy == "svcca" else []),
         "| seed | chosen cut | test AUPRC | search (s) |",
         "|---|---|---|---|",
         *(f"| {seed} | {cut} | {auprc:.3f} | {seconds:.0f} |" for seed, cut, auprc, seconds in rows),
