@@ -129,12 +129,12 @@ class _Setting:
         return Made(how, artifact, seconds, _int8_layers(model), compared, judged)
 
     def _quantiser(self) -> Quantiser:
-        return Quantiser.calibrated(self.plain, self.calibration, method="minmax")
+        return Quantiser.calibrated(self.plain, self.calibration, method="minmax").for_openvino()
 
     def _tuned(self, epochs: int) -> openvino.Model:
         tuned = finetuned(self.job, epochs, self.calibration)
         plain = typed_graph(ExportJob(tuned, self.job.preprocess, "fp32", self.job.options)).proto
-        return _read(Quantiser.calibrated(plain, self.calibration, method="minmax").quantise())
+        return _read(Quantiser.calibrated(plain, self.calibration, method="minmax").for_openvino().quantise())
 
     def _ours(self) -> openvino.Model:
         quantiser = self._quantiser()
