@@ -424,6 +424,8 @@ def main() -> int:
     )
     parser.add_argument("--report", type=Path, help="where the tables go")
     given = parser.parse_args()
+    if given.blocks < LEAST_BLOCKS:
+        parser.error(f"--blocks {given.blocks}: a ratio has an interval from {LEAST_BLOCKS} blocks on")
     torch.set_num_threads(default_threads())
     groups: dict[str, list[Row]] = {}
     trainings: list[Trained] = []
