@@ -441,7 +441,7 @@ def picture(table: Table, path: Path) -> None:
     axes.set_xlabel("cut after block")
     axes.set_ylabel("AUROC, test")
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, fontsize=8, loc="lower right")
+    axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
     FigureCanvasAgg(figure)
     figure.savefig(path)
 
