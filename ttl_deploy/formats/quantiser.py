@@ -17,7 +17,7 @@ import io
 import logging
 import math
 import tempfile
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -204,23 +204,29 @@ def _swishes(proto: onnx.ModelProto) -> list[str]:
     ]
 
 
-def _pairs(proto: onnx.ModelProto) -> Iterator[tuple[onnx.NodeProto, onnx.NodeProto]]:
-    """Quantisations of values, each read by one dequantisation alone, and that one."""
-    readers: dict[str, list[onnx.NodeProto]] = {}
+def _readers(proto: onnx.ModelProto) -> dict[str, list[onnx.NodeProto]]:
+    """The operators that read each value, as often as they do."""
+    found: dict[str, list[onnx.NodeProto]] = {}
     for node in proto.graph.node:
         for name in node.input:
-            readers.setdefault(name, []).append(node)
-    for node in list(proto.graph.node):
-        after = readers.get(node.output[0], []) if node.op_type == "QuantizeLinear" else []
-        if len(after) == 1 and after[0].op_type == "DequantizeLinear":
-            yield node, after[0]
+            found.setdefault(name, []).append(node)
+    return found
+
+
+def _pairs(
+    proto: onnx.ModelProto, readers: Mapping[str, list[onnx.NodeProto]]
+) -> list[tuple[onnx.NodeProto, onnx.NodeProto]]:
+    """Quantisations of values, each read by one dequantisation alone, and that one."""
+    quantised = [node for node in proto.graph.node if node.op_type == "QuantizeLinear"]
+    after = [(node, readers.get(node.output[0], [])) for node in quantised]
+    return [(node, found[0]) for node, found in after if [one.op_type for one in found] == ["DequantizeLinear"]]
 
 
 def _bare_outputs(proto: onnx.ModelProto) -> None:
     """Takes the pair from before every output of a graph."""
     wanted = {output.name for output in proto.graph.output}
     makers = {name: node for node in proto.graph.node for name in node.output}
-    for quantised, restored in list(_pairs(proto)):
+    for quantised, restored in _pairs(proto, _readers(proto)):
         if restored.output[0] in wanted:
             maker = makers[quantised.input[0]]
             maker.output[list(maker.output).index(quantised.input[0])] = restored.output[0]
@@ -230,10 +236,11 @@ def _bare_outputs(proto: onnx.ModelProto) -> None:
 
 def _without_idle_pairs(proto: onnx.ModelProto, in_float: Callable[[onnx.NodeProto], bool]) -> None:
     """Takes out every pair that only operators in float read, which then read what was rounded."""
-    for quantised, restored in list(_pairs(proto)):
-        readers = [node for node in proto.graph.node if restored.output[0] in node.input]
-        if readers and all(map(in_float, readers)):
-            for node in readers:
+    readers = _readers(proto)
+    for quantised, restored in _pairs(proto, readers):
+        own = readers.get(restored.output[0], [])
+        if own and all(map(in_float, own)):
+            for node in own:
                 for place, name in enumerate(node.input):
                     node.input[place] = quantised.input[0] if name == restored.output[0] else name
             proto.graph.node.remove(quantised)
