@@ -153,6 +153,18 @@ def test_a_lengthened_run_goes_on_in_the_same_logs(data: Data, tmp_path: Path) -
     assert found.info.run_id == first.info.run_id
 
 
+def test_a_file_begun_in_the_same_second_by_a_process_of_a_higher_number_voids_nothing(
+    data: Data, tmp_path: Path
+) -> None:
+    """TensorBoard reads files in the order of their names: second, host, process."""
+    train(data, MODEL, SHORT, tmp_path / "run", log="tensorboard", finish=False)
+    (file,) = (tmp_path / "run" / "tensorboard").iterdir()
+    file.rename(file.with_name(f"events.out.tfevents.{int(time.time()) + 1000}.host.99999.0"))
+    run = resume(tmp_path / "run", epochs=3, cache=data.cache, log="tensorboard").folder
+    steps = {name: [step for step, _ in points] for name, points in told_by_tensorboard(run).items()}
+    assert steps["train_loss"] == [1, 2, 3]
+
+
 def holds_the_history_once_but_test(folder: Path) -> None:
     expected = history_of(open_run(folder))
     _found, told = told_by_mlflow(folder)

@@ -19,8 +19,8 @@ FOLDER = "tensorboard"
 class TensorboardEvents(Log):
     """Scalars by epoch, under the names that the history has, and the configuration as text.
 
-    A process that goes on writes a file of its own, which tells all epochs again and voids those of the files before:
-    an epoch that was told and not kept, or kept and not told, is then as the run has it.
+    A process that goes on writes a file of its own, which tells all epochs again in place of the files before: an
+    epoch that was told and not kept, or kept and not told, is then as the run has it.
     """
 
     def __init__(self, entry: Entry) -> None:
@@ -52,8 +52,12 @@ class TensorboardEvents(Log):
             from torch.utils.tensorboard import SummaryWriter
 
             folder = self._entry.folder / FOLDER
-            # Step 0 is the configuration's: all that is there already is void.
-            self._writer = SummaryWriter(str(folder), purge_step=0 if folder.exists() else None)
+            # Readers take files by name, which says the second and the process: one begun in the second of an earlier
+            # may sort before it, and be voided by it. Step 0 voids for readers that have read an earlier one.
+            begun = sorted(folder.glob("events.out.tfevents.*"))
+            for file in begun:
+                file.unlink()
+            self._writer = SummaryWriter(str(folder), purge_step=0 if begun else None)
             self._writer.add_text("config", f"```yaml\n{yaml.safe_dump(dict(self._entry.params))}```", 0)
         return self._writer
 
