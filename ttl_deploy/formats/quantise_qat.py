@@ -27,6 +27,7 @@ from ttl_deploy.data.torch_data import ImageBatches, mix_seeds, training_loader
 from ttl_deploy.formats.exporter import ExportJob
 from ttl_deploy.formats.images import Sample
 from ttl_deploy.formats.quantise_auto import divergence
+from ttl_deploy.kept_memory import freed_memory_kept
 from ttl_deploy.spec import AugmentSpec
 from ttl_deploy.training.losses import distillation
 from ttl_deploy.transfer import TransferModel
@@ -64,7 +65,8 @@ def finetuned(job: ExportJob, epochs: int, calibration: Iterable[NDArray[np.floa
     ]
     for layer in layers:
         parametrize.register_parametrization(layer, "weight", _RoundWeight())
-    _train(model, job, epochs, images.validation())
+    with freed_memory_kept():
+        _train(model, job, epochs, images.validation())
     for layer in layers:
         parametrize.remove_parametrizations(layer, "weight", leave_parametrized=False)
     for hook in hooks:

@@ -24,6 +24,7 @@ from ttl_deploy.data.items import Dataset
 from ttl_deploy.data.prepared import Prepared, read_split
 from ttl_deploy.data.understood import understand
 from ttl_deploy.errors import BadInputError, IntegrityError, near
+from ttl_deploy.kept_memory import freed_memory_kept
 from ttl_deploy.parity.compare import Comparison, Verdict, to_record, verdict
 from ttl_deploy.parity.evidence import refuse_other_run, unrecorded
 from ttl_deploy.parity.images import prepare_items, read_items
@@ -248,7 +249,8 @@ def verify(
         understand(pictures.dataset, prepared.sides.tolist(), prepared.cached).tell(reporter)
     if pictures.run is None and source.run is not None:
         _warn_of_training_images(source.run, prepared, reporter)
-    reference = _reference(source, pictures, threads=placement.threads, cache=kept, reporter=reporter)
+    with freed_memory_kept():
+        reference = _reference(source, pictures, threads=placement.threads, cache=kept, reporter=reporter)
     with runtimes.load(opened, placement) as session:
         result = check(
             opened,

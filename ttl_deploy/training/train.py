@@ -25,6 +25,7 @@ from ttl_deploy.data.prepared import Prepared, prepare, prepare_like, write_spli
 from ttl_deploy.data.torch_data import ImageBatches, mix_seeds
 from ttl_deploy.data.understood import write_understood
 from ttl_deploy.errors import BadInputError, IntegrityError, TtlDeployError, about
+from ttl_deploy.kept_memory import freed_memory_kept
 from ttl_deploy.papers.beside import ours_of, paper_of
 from ttl_deploy.progress import SILENT, Reporter
 from ttl_deploy.spec import (
@@ -424,7 +425,7 @@ def predict_fp32(
     images = ImageBatches(prepared, prepared.inputs(indices), config.preprocess)
     fabric = Fabric(accelerator=config.accelerator, devices=1, precision="32-true")
     module = fabric.setup_module(model)
-    with _without_tf32():
+    with freed_memory_kept(config.accelerator == "cpu"), _without_tf32():
         said, masks = predict(fabric, module, images, config.batch_size, prepared.task)
     said = prepared.task.gather(said, prepared.counts(indices))
     ids = tuple(prepared.ids[i] for i in indices)
@@ -514,7 +515,8 @@ def _carry_out(
     told: Told,
 ) -> Run:
     names = told.loggers if fabric.is_global_zero else ()
-    with logs_of_run(run.folder, run.config, names, told, reporter) as logs:
+    kept = freed_memory_kept(fabric.device.type == "cpu")
+    with kept, logs_of_run(run.folder, run.config, names, told, reporter) as logs:
         trainer = Trainer(fabric, run.config, prepared, model, run.folder, weights, reporter, judge, logs)
         trainer.resume()
         progress = trainer.run()

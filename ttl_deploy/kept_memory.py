@@ -1,0 +1,60 @@
+"""Memory that a process frees and soon needs again, kept by the process meanwhile.
+
+glibc returns every block of more than 32 MiB to the system when it is freed, and what is free at the end of its heap
+(mallopt(3): M_MMAP_THRESHOLD, M_TRIM_THRESHOLD). A network's features are such blocks: PyTorch on a CPU allocates them
+anew in every layer of every batch, and the system zeroes and maps each page again, 4 KiB at a time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import threading
+from collections.abc import Iterator
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_MMAP_MAX = -1, -3, -4
+"""Names of glibc's `malloc.h`."""
+
+_ALL = 2**31 - 1
+_MIB = 2**20
+_AS_EVER = ((_M_MMAP_MAX, 65536), (_M_MMAP_THRESHOLD, 32 * _MIB), (_M_TRIM_THRESHOLD, 64 * _MIB))
+"""What glibc comes to by itself in a process that frees large blocks."""
+
+_lock = threading.Lock()
+_within = 0
+
+
+@contextlib.contextmanager
+def freed_memory_kept(on: bool = True) -> Iterator[None]:
+    """Keeps what is freed within the block for what comes next, and returns it to the system at its end.
+
+    The blocks of several threads, or one within another, are as one. Nothing is done where the C library is not
+    glibc, or another allocator stands before it.
+
+    Args:
+        on: Whether to, for a block that is on another device at other times.
+    """
+    global _within
+    if not on:
+        yield
+        return
+    with _lock:
+        _within += 1
+        if _within == 1:
+            _set((_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, _ALL))
+    try:
+        yield
+    finally:
+        with _lock:
+            _within -= 1
+            if not _within:
+                _set(*_AS_EVER)
+                with contextlib.suppress(OSError, AttributeError):
+                    ctypes.CDLL(None).malloc_trim(0)
+
+
+def _set(*options: tuple[int, int]) -> None:
+    with contextlib.suppress(OSError, AttributeError):
+        mallopt = ctypes.CDLL(None).mallopt
+        for name, value in options:
+            mallopt(name, value)
