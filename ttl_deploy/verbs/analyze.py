@@ -16,7 +16,6 @@ from ttl_deploy.analysis.analyses import ANALYSES, Analysis, Need
 from ttl_deploy.analysis.finding import Finding
 from ttl_deploy.analysis.subject import IMAGES, Asked, Subject
 from ttl_deploy.errors import BadInputError, StorageError, TtlDeployError
-from ttl_deploy.kept_memory import freed_memory_kept
 from ttl_deploy.pages.analysed import Told, page, picture
 from ttl_deploy.pages.looks import PAGE
 from ttl_deploy.progress import SILENT, Reporter
@@ -111,8 +110,7 @@ def analyze(
     subjects = [Subject(run, asked, reporter, name) for run, name in zip(opened, names, strict=True)]
     jobs = _jobs(chosen or ANALYSES.names(), subjects)
     unfit = _unfit(jobs, tolerant=not chosen)
-    kept = freed_memory_kept(asked.accelerator == "cpu")
-    with kept, files.atomic_folder(place, overwrite=overwrite) as folder:
+    with files.atomic_folder(place, overwrite=overwrite) as folder:
         return _written(folder, place, jobs, unfit, subjects, tolerant=not chosen)
 
 
