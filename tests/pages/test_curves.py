@@ -75,6 +75,20 @@ def test_the_interval_of_the_accuracy_is_that_of_a_share_of_as_many_patients() -
     assert interval == pytest.approx((exact.low, exact.high))
 
 
+def test_the_interval_of_the_balanced_accuracy_holds_what_is_recorded() -> None:
+    labels, logits = two_classes(200)
+    task = Multiclass(("healthy", "ill"))
+    interval = curves.accuracy(task, labels, logits, np.arange(200))["balanced_accuracy_interval"]
+    assert interval is not None
+    assert interval[0] < task.balanced_accuracy(labels, task.probabilities(logits)) < interval[1]
+    many = Multilabel(("a", "b"))
+    said = np.stack([logits[:, 1], logits[:, 0]], axis=1)
+    known = np.stack([labels, np.where(np.arange(200) % 3, 1 - labels, UNKNOWN)], axis=1)
+    interval = curves.accuracy(many, known, said, np.arange(200) // 2)["balanced_accuracy_interval"]
+    assert interval is not None
+    assert interval[0] < many.balanced_accuracy(known, many.probabilities(said)) < interval[1]
+
+
 def test_the_operating_point_decides_the_matrix() -> None:
     from ttl_deploy.spec import OperatingPoint
 

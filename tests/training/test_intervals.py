@@ -9,7 +9,7 @@ from scipy.stats import binomtest, norm
 
 from ttl_deploy.tasks import Multiclass
 from ttl_deploy.training import metrics
-from ttl_deploy.training.intervals import ScoreEstimate, estimate, mean, unseen
+from ttl_deploy.training.intervals import ScoreEstimate, estimate, mean, of_mean_share, unseen
 from ttl_deploy.training.metrics import Metrics, evaluate
 
 Floats = NDArray[np.float64]
@@ -156,3 +156,45 @@ def test_few_patients_of_a_class_are_told() -> None:
     alone = evaluate([0] * 12 + [1] * 9, np.full((21, 2), 0.5), BINARY, bootstrap=0)
     assert alone.caution is not None
     assert "9 images are 'yes'; at least 10 images" in alone.caution
+
+
+@pytest.mark.parametrize(
+    ("patients", "recalls", "alike"), [(30, (0.9, 0.7), 0.0), (30, (0.9, 0.7), 0.7), (12, (0.95, 0.8), 0.0)]
+)
+def test_the_interval_of_a_balanced_accuracy_covers_the_truth(
+    patients: int, recalls: tuple[float, ...], alike: float
+) -> None:
+    """Two images of each patient, of which both go the same way so often."""
+    generator, held = np.random.default_rng(0), 0
+    for _ in range(600):
+        hits, owners = [], []
+        for k, recall in enumerate(recalls):
+            of_patient, own = generator.random(patients) < recall, generator.random(2 * patients) < recall
+            hits.append(np.where(generator.random(2 * patients) < alike, np.repeat(of_patient, 2), own))
+            owners.append(np.repeat(np.arange(patients), 2) + k * patients)
+        found = of_mean_share(hits, owners)
+        assert found is not None
+        held += found[0] <= float(np.mean(recalls)) <= found[1]
+    assert 0.93 < held / 600 < 0.995
+
+
+def test_copies_of_a_patients_images_are_no_evidence() -> None:
+    generator = np.random.default_rng(1)
+    hits = [generator.random(20) < 0.8, generator.random(30) < 0.6]
+    owners = [np.arange(20), np.arange(30) + 10]
+    twice = of_mean_share([np.repeat(hit, 2) for hit in hits], [np.repeat(owner, 2) for owner in owners])
+    assert twice == pytest.approx(of_mean_share(hits, owners))
+
+
+@pytest.mark.parametrize("patients", [5, 40])
+def test_a_recall_without_an_error_reaches_down_to_the_exact_binomial_limit(patients: int) -> None:
+    found = of_mean_share([np.ones(patients, dtype=bool)], [np.arange(patients)])
+    assert found is not None
+    low, high = found
+    assert low == pytest.approx(binomtest(patients, patients).proportion_ci(0.95, method="exact").low)
+    assert high == 1
+
+
+def test_a_class_of_one_patient_has_no_interval() -> None:
+    assert of_mean_share([np.ones(4, dtype=bool), np.zeros(2, dtype=bool)], [np.arange(4), np.array([7, 7])]) is None
+    assert of_mean_share([], []) is None

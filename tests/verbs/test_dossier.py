@@ -94,12 +94,21 @@ def test_what_is_seen_is_what_scikit_learn_says_of_the_run(judge: Judge, trained
 
 
 def test_what_cannot_be_judged_says_why_and_is_never_held(judge: Judge) -> None:
-    found = judge("minimum: {dice: 0.1, balanced_accuracy: 0.1}\nbounds: {max_kappa_drop: 0.1}")
-    for name in ("minimum.dice", "minimum.balanced_accuracy", "bounds.max_kappa_drop"):
+    found = judge("minimum: {dice: 0.1, sensitivity_at_90_specificity: 0.1}\nbounds: {max_kappa_drop: 0.1}")
+    for name in ("minimum.dice", "minimum.sensitivity_at_90_specificity", "bounds.max_kappa_drop"):
         assert row(found, name).result == "cannot be judged"
         assert row(found, name).why
     assert found.result == "inconclusive"
-    assert "by: value" in row(found, "minimum.balanced_accuracy").why
+    assert "by: value" in row(found, "minimum.sensitivity_at_90_specificity").why
+
+
+def test_a_floor_of_the_balanced_accuracy_is_held_against_its_lower_end(judge: Judge) -> None:
+    found = row(judge("minimum: {balanced_accuracy: 0.01}"), "minimum.balanced_accuracy")
+    assert found.result == "held"
+    assert found.interval is not None
+    low, high = found.interval
+    assert low < float(found.seen) < high
+    assert row(judge(f"minimum: {{balanced_accuracy: {low + 1e-3}}}"), "minimum.balanced_accuracy").result == "not held"
 
 
 def test_size_and_cost_are_those_of_the_artifact(judge: Judge, trained: Path) -> None:

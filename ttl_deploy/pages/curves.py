@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from ttl_deploy.tasks import UNKNOWN, Labels, Task
 from ttl_deploy.tasks.operating_point import Reached, Share, measure, share
 from ttl_deploy.tasks.task import rankable
+from ttl_deploy.training import intervals
 
 BINS = 10
 """Of a reliability diagram, equal in width."""
@@ -136,11 +137,16 @@ def answers(
 def accuracy(
     task: Task, labels: Labels, logits: NDArray[np.float32], patients: NDArray[np.int64]
 ) -> dict[str, tuple[float, float] | None]:
-    """The interval of the recorded accuracy by its name, as a share of answers by patient; nothing of masks."""
+    """The intervals of the recorded accuracies by their names, of shares of answers by patient; nothing of masks."""
     if not task.columns:
         return {}
     _sure, right, owners = answers(task, labels, logits, patients)
-    return {"accuracy_interval": share(right, owners).interval}
+    recalled = task.recalled(labels, task.probabilities(logits))
+    hits, people = [hit for _, hit in recalled], [patients[rows] for rows, _ in recalled]
+    return {
+        "accuracy_interval": share(right, owners).interval,
+        "balanced_accuracy_interval": intervals.of_mean_share(hits, people),
+    }
 
 
 def reached(task: Task, labels: Labels, logits: NDArray[np.float32], patients: NDArray[np.int64]) -> Reached | None:

@@ -62,8 +62,12 @@ class Exclusive(Task):
 
     def balanced_accuracy(self, labels: Labels, probabilities: Floats) -> float:
         """Mean over the classes in the labels of the fraction of their images that is recognised."""
+        return float(np.mean([right.mean() for _, right in self.recalled(labels, probabilities)]))
+
+    def recalled(self, labels: Labels, probabilities: Floats) -> list[tuple[NDArray[np.int64], NDArray[np.bool_]]]:
+        """Of each class in the labels its images, and which are recognised."""
         right = probabilities.argmax(axis=1) == labels
-        return float(np.mean([right[labels == k].mean() for k in np.unique(labels)]))
+        return [(np.flatnonzero(labels == k), right[labels == k]) for k in np.unique(labels)]
 
     def check(self, labels: NDArray[Any], probabilities: Floats) -> Labels:
         """(N,) integers from 0 to K - 1, and rows that add up to 1; see `Task.check`."""

@@ -117,10 +117,14 @@ class Multilabel(Task):
 
     def balanced_accuracy(self, labels: Labels, probabilities: Floats) -> float:
         """Mean over the labels that these images have and have not of sensitivity and specificity."""
-        said = self.certain(probabilities) == 1
-        chosen = self.headline(self.truth(labels))
-        rates = [[said[labels[:, k] == 1, k].mean(), (~said[labels[:, k] == 0, k]).mean()] for k in chosen]
+        rates = [right.mean() for _, right in self.recalled(labels, probabilities)]
         return float(np.mean(rates)) if rates else float((self.right(labels, self.certain(probabilities)) == 1).mean())
+
+    def recalled(self, labels: Labels, probabilities: Floats) -> list[tuple[NDArray[np.int64], NDArray[np.bool_]]]:
+        """Of each label that these images have and have not, those that have it and those that have not."""
+        said = self.certain(probabilities)
+        sides = [(k, side) for k in self.headline(self.truth(labels)) for side in (1, 0)]
+        return [(np.flatnonzero(labels[:, k] == side), said[labels[:, k] == side, k] == side) for k, side in sides]
 
     def check(self, labels: NDArray[Any], probabilities: Floats) -> Labels:
         """(N, K) of 1, 0 and `UNKNOWN`, of every image at least one known; see `Task.check`."""

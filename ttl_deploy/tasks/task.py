@@ -231,6 +231,13 @@ class Task(ABC):
     def balanced_accuracy(self, labels: Labels, probabilities: Floats) -> float:
         """The fraction decided rightly, every kind of label counting the same, whatever the operating point."""
 
+    def recalled(self, labels: Labels, probabilities: Floats) -> list[tuple[NDArray[np.int64], NDArray[np.bool_]]]:
+        """The fractions that `balanced_accuracy` is the mean of: rows of the images, and which are decided rightly.
+
+        Nothing of a task whose fractions are not of images.
+        """
+        return []
+
     @abstractmethod
     def check(self, labels: NDArray[Any], probabilities: Floats) -> Labels:
         """The labels as integers.

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 Interval = tuple[float, float]
 
@@ -79,6 +80,44 @@ def unseen(patients: int) -> float:
     8 patients and 0.036 of 100.
     """
     return float(1 - ((1 - CONFIDENCE) / 2) ** (1 / patients))
+
+
+def least_error_of(successes: int) -> float:
+    """Standard deviation of a proportion of which only successes were seen: Beta(n + 1/2, 1/2), Jeffreys' posterior."""
+    a, b = successes + 0.5, 0.5
+    return float(np.sqrt(a * b / ((a + b) ** 2 * (a + b + 1))))
+
+
+def of_mean_share(hits: Sequence[NDArray[np.bool_]], patients: Sequence[NDArray[np.int64]]) -> Interval | None:
+    """The interval of a mean of fractions, as balanced accuracy is of the classes' recalls.
+
+    Errors are by patient: one with images of several classes is one patient. A fraction of which all images are hits,
+    or none, has the error that such a fraction deserves; patients unlike any seen may be all hits or none.
+
+    Args:
+        hits: Of each fraction (n,).
+        patients: Of each fraction (n,) numbers, which mean the same in all of them.
+
+    Returns:
+        None without a fraction, or where one is of fewer than two patients.
+    """
+    known = [len(np.unique(owners)) for owners in patients]
+    if not known or min(known) < 2:
+        return None
+    residues = np.zeros((len(hits), max(int(owners.max()) for owners in patients) + 1))
+    parts, unknown = [], 0.0
+    for row, right, owners, count in zip(residues, hits, patients, known, strict=True):
+        value, error = float(right.mean()), 0.0
+        if value in (0.0, 1.0):
+            error = least_error_of(count)
+            unknown += error**2
+        else:
+            shares = np.bincount(owners, weights=right - value, minlength=len(row)) / len(right)
+            row[:] = shares * np.sqrt(count / (count - 1))
+            error = float(np.sqrt((row**2).sum()))
+        parts.append(estimate(value, error, chance=float(value < 0.5), patients=count))
+    error = float(np.sqrt((residues.sum(axis=0) ** 2).sum() + unknown)) / len(parts)
+    return mean(parts, error).interval
 
 
 def _logit_interval(value: float, error: float, freedom: float) -> Interval:

@@ -315,13 +315,7 @@ def least_error(labels: Labels, groups: Sequence[str], task: Task) -> float:
     patients, truth = np.asarray(groups), task.truth(labels)
     chosen = task.headline(truth)
     counts = [min(len(np.unique(patients[truth[:, k] == side])) for side in (0, 1)) for k in chosen]
-    return float(np.sqrt(sum(least_error_of(count) ** 2 for count in counts)) / len(counts))
-
-
-def least_error_of(successes: int) -> float:
-    """Standard deviation of a proportion of which only successes were seen."""
-    a, b = successes + 0.5, 0.5
-    return float(np.sqrt(a * b / ((a + b) ** 2 * (a + b + 1))))
+    return float(np.sqrt(sum(intervals.least_error_of(count) ** 2 for count in counts)) / len(counts))
 
 
 class _Resamples:

@@ -15,9 +15,8 @@ from pydantic import Field
 
 from ttl_deploy.spec import Record
 from ttl_deploy.tasks import Labels, Task
-from ttl_deploy.training.intervals import Interval
+from ttl_deploy.training.intervals import Interval, least_error_of
 from ttl_deploy.training.measures import MEASURES, Measure, Rows
-from ttl_deploy.training.metrics import least_error_of
 from ttl_deploy.training.resampling import Floats, numbered, totals
 
 COLUMNS = ("pixels_both", "pixels_said", "pixels_drawn", "cross_entropy", "soft_dice")
