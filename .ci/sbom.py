@@ -30,7 +30,9 @@ from packageurl import PackageURL
 from ttl_deploy.verbs.bom import closure
 
 PROJECT = "ttl-deploy"
-EXTRAS = frozenset({"medical", "cluster", "quantise", "rtx", "serve", "dossier", "explain", "tensorboard", "mlflow"})
+EXTRAS = frozenset(
+    {"medical", "cluster", "quantise", "rtx", "serve", "dossier", "explain", "tensorboard", "mlflow", "signing"}
+)
 """All that the release offers but `trt`, whose packages depend on the GPU's driver and are not locked."""
 
 _SCHEMA = SchemaVersion.V1_6

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,9 @@ from small import MODEL, PROTOCOL, but
 from ttl_deploy.artifact import Artifact, write_artifact
 from ttl_deploy.data.synthetic import write_synthetic
 from ttl_deploy.spec import ModelSpec, PreprocessSpec, SourceRun
+
+# Tests that use OpenVINO by itself start no process that tells its maker of it.
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     # The workers take the cores. OpenMP's threads wait for each other by spinning: two workers of two threads on two
