@@ -31,8 +31,9 @@ def freed_memory_kept(on: bool = True) -> Iterator[None]:
     The blocks of several threads, or one within another, are as one. Nothing is done where the C library is not
     glibc, or another allocator stands before it.
 
-    It is for work of which little remains between batches: what remains lies among the large blocks and keeps those
-    beside it from being joined, so that an analysis which keeps features of every layer took twice the memory.
+    Around many batches it is for work of which little remains between them: what remains lies among the large blocks
+    and keeps those beside it from being joined, so that an analysis which keeps features of every layer took twice the
+    memory. Such work has a block of its own for each batch.
 
     Args:
         on: Whether to, for a block that is on another device at other times.

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ttl_deploy.data.prepared import Prepared
 from ttl_deploy.data.torch_data import ImageBatches, evaluation_loader
+from ttl_deploy.kept_memory import freed_memory_kept
 from ttl_deploy.progress import SILENT, Reporter
 from ttl_deploy.spec import TrainConfig
 from ttl_deploy.transfer import TransferModel
@@ -53,7 +54,10 @@ class Pass(Generic[T]):
         self.model.to(torch.device(self.config.accelerator)).eval()
         with self.reporter.task("features", len(self.images)) as advance:
             for batch, _labels in evaluation_loader(self.images, self.batch_size or self.config.batch_size):
-                yield self._through(batch)
+                # Batch by batch: what is kept of each would lie among what is freed, and the memory of all would grow.
+                with freed_memory_kept(self.config.accelerator == "cpu"):
+                    found = self._through(batch)
+                yield found
                 advance(len(batch), "")
 
     # Not around the loop: a generator would leave its mode behind wherever it is suspended.

@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from ttl_deploy.analysis.networks import parted
 from ttl_deploy.errors import BadInputError
+from ttl_deploy.kept_memory import freed_memory_kept
 from ttl_deploy.transfer import TransferModel
 from ttl_deploy.zoo import BACKBONES
 
@@ -79,11 +80,12 @@ def weighed(above: Above, images: Tensor, classes: Tensor, *, signed: bool = Fal
     """
     from captum.attr import LayerGradCam
 
-    with torch.no_grad():
-        features = above.below(images)
-    camera = LayerGradCam(above, above.maps)
-    found = camera.attribute(features.requires_grad_(), target=classes, relu_attributions=not signed)
-    return torch.as_tensor(found).detach()[:, 0]
+    with freed_memory_kept(images.device.type == "cpu"):
+        with torch.no_grad():
+            features = above.below(images)
+        camera = LayerGradCam(above, above.maps)
+        found = camera.attribute(features.requires_grad_(), target=classes, relu_attributions=not signed)
+        return torch.as_tensor(found).detach()[:, 0]
 
 
 def enlarged(maps: Tensor, size: Sequence[int]) -> Tensor:
