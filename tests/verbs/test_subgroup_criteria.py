@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,12 +13,15 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from sklearn.metrics import recall_score, roc_auc_score
+from small import MODEL, PROTOCOL, but
 
 from ttl_deploy.cli.main import run
 from ttl_deploy.data.synthetic import write_synthetic
 from ttl_deploy.errors import BadInputError
+from ttl_deploy.formats.export_run import export_run
 from ttl_deploy.parity.verify import Check, verify
-from ttl_deploy.spec import CriteriaFile, read_criteria
+from ttl_deploy.spec import CriteriaFile, Data, read_criteria
+from ttl_deploy.training.train import train
 from ttl_deploy.verbs.acceptance import Acceptance, Row, accept
 
 Judge = Callable[[str], Acceptance]
@@ -216,3 +221,30 @@ def test_the_run_s_own_test_side_is_divided_by_its_table_where_that_moved(
     for part in check.parts["site"]:
         assert {sites[check.sides.said.ids[k]] for k in part.places} == {part.name}
     assert sum(len(part.places) for part in check.parts["site"]) == len(check.sides.said.ids)
+
+
+def test_a_test_side_with_a_table_of_its_own_is_divided_by_that(
+    clinic: Path, pixel_cache: Path, tmp_path: Path
+) -> None:
+    """The tables lie in folders of their own, and only the test side's has the column."""
+    tables = {"train": tmp_path / "ours" / "train.csv", "test": tmp_path / "theirs" / "test.csv"}
+    rows = cells_of(clinic)
+    for side, table in tables.items():
+        shutil.copytree(clinic.parent, table.parent, ignore=shutil.ignore_patterns("*.csv"))
+        columns = ["path", "label", "patient_id", *(["sex"] if side == "test" else [])]
+        with table.open("w", newline="") as handle:
+            out = csv.DictWriter(handle, columns, extrasaction="ignore")
+            out.writeheader()
+            out.writerows(row for row in rows if (int(row["patient_id"][1:]) % 6 < 2) == (side == "test"))
+    data = Data(path=tables["train"], test_data=tables["test"], cache=pixel_cache)
+    made = train(data, MODEL, but(PROTOCOL, epochs=1), tmp_path / "run")
+    artifact = export_run(made.folder, cache=pixel_cache).folder
+    found = verify(artifact, subgroups={"sex": ()}, cache=pixel_cache)
+    groups = {part.name: len(part.places) for part in found.parts["sex"]}
+    expected = Counter(row["sex"] or "not said" for row in cells_of(tables["test"]))
+    assert groups == dict(expected)
+    assert len(groups) == 3
+    moved = Path(shutil.move(tmp_path / "ours", tmp_path / "later" / "ours"))
+    shutil.move(tmp_path / "theirs", moved.parent / "theirs")
+    again = verify(artifact, data=moved / "train.csv", subgroups={"sex": ()}, cache=pixel_cache)
+    assert {part.name: len(part.places) for part in again.parts["sex"]} == groups

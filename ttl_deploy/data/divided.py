@@ -5,6 +5,7 @@ The column need have no other use. No image is read.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ttl_deploy.data.image_paths import ImagePaths
+from ttl_deploy.data.own_sides import seen_from
 from ttl_deploy.data.read_csv import locate, table_rows
 from ttl_deploy.errors import BadInputError, near
 
@@ -46,11 +48,13 @@ class ImageTable:
         path: The file.
         column: Head of the column that names the images.
         template: Where the images are, with `{}` for that cell; None: the cell is the path.
+        first: Folder of the table whose images these were joined to, from which their ids are seen; None: its own.
     """
 
     path: Path
     column: str = "path"
     template: str | None = None
+    first: Path | None = None
 
 
 def parts(table: ImageTable, column: str, ids: Sequence[str]) -> list[Part]:
@@ -124,13 +128,14 @@ def _cells(table: ImageTable, column: str, ids: Sequence[str]) -> dict[str, str]
 def _ids(table: ImageTable, place: int, ids: Sequence[str]) -> Callable[[Sequence[str], int], str]:
     """What finds the id of a row's image; a path may leave the ending out."""
     paths = None if table.template is None else ImagePaths(table.path, table.template)
+    way = os.path.relpath(table.path.parent, table.first or table.path.parent)
     known = set(ids)
     whole = {str(Path(name).with_suffix("")): name for name in known}
 
     def of(cells: Sequence[str], line: int) -> str:
         text = cells[place] if place < len(cells) else ""
         named = text if paths is None or not text else paths.of(text, f"{table.path}:{line}")
-        found = locate(table.path.parent, named)[0]
+        found = seen_from(way, locate(table.path.parent, named)[0])
         return found if found in known else whole.get(found, found)
 
     return of

@@ -93,7 +93,7 @@ def _joined(path: Path, listing: Listing, side: str, file: Path, more: Listing) 
         raise BadInputError(what, where=file, fix="give both the same columns")
     way = os.path.relpath(file.parent, path.parent)
     known = {entry.id: entry.place for entry in listing.entries}
-    entries = [replace(entry, id=_seen(way, entry.id), split=side) for entry in more.entries]
+    entries = [replace(entry, id=seen_from(way, entry.id), split=side) for entry in more.entries]
     both = next((entry for entry in entries if entry.id in known), None)
     if both is not None:
         what = f"{both.id} is on two sides, here and in {known[both.id]}"
@@ -101,7 +101,13 @@ def _joined(path: Path, listing: Listing, side: str, file: Path, more: Listing) 
     return replace(listing, entries=[*listing.entries, *entries], told=(*listing.told, *more.told))
 
 
-def _seen(way: str, name: str) -> str:
+def seen_from(way: str, name: str) -> str:
+    """An image's id in a table, as it is with that of the first.
+
+    Args:
+        way: From the first table's folder to the other's.
+        name: The id in the other.
+    """
     whole = PurePosixPath(way, name).as_posix()
     return name if way == "." else os.path.normpath(whole)
 

@@ -26,6 +26,7 @@ from ttl_deploy import documents, files
 from ttl_deploy.data.columns import Columns
 from ttl_deploy.data.divided import ImageTable
 from ttl_deploy.data.manifest import Dataset, columns_of, read_dataset, sides_of
+from ttl_deploy.data.own_sides import TABLES
 from ttl_deploy.data.prepared import Prepared, prepare_like, read_split
 from ttl_deploy.data.understood import read_columns
 from ttl_deploy.errors import BadInputError, DamagedError, IntegrityError, TrainingError, about
@@ -432,14 +433,17 @@ def place_of_data(run: Run, data: Path | None) -> Path:
 
 
 def table_of(run: Run, data: Path | None) -> ImageTable:
-    """What the run's images were listed from, as a table.
+    """What the run's test images were listed from, as a table: one of their own, where the run had that.
 
     Args:
         run: The run.
         data: Where the images are now; None: where they were.
     """
-    column = read_columns(run.folder / DATA).get("path", "path")
-    return ImageTable(place_of_data(run, data), column, run.config.reading.path_template)
+    column, template = read_columns(run.folder / DATA).get("path", "path"), run.config.reading.path_template
+    place, test = place_of_data(run, data), _sides(run, data).get("test")
+    if test is not None and test.suffix.lower() in TABLES:
+        return ImageTable(test, column, template, place.parent)
+    return ImageTable(place, column, template)
 
 
 def still_there(folder: Path) -> None:
