@@ -7,6 +7,7 @@ import json
 import shutil
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -248,3 +249,9 @@ def test_a_test_side_with_a_table_of_its_own_is_divided_by_that(
     shutil.move(tmp_path / "theirs", moved.parent / "theirs")
     again = verify(artifact, data=moved / "train.csv", subgroups={"sex": ()}, cache=pixel_cache)
     assert {part.name: len(part.places) for part in again.parts["sex"]} == groups
+
+
+def test_a_check_that_was_not_divided_is_refused_before_anything_is_measured(divided: Check, tmp_path: Path) -> None:
+    file = written(tmp_path, "subgroups: {sex: {minimum: {auroc: 0.1}}}")
+    with pytest.raises(BadInputError, match=r"criteria by sex, and the check was not divided by that"):
+        accept(replace(divided, parts={}), file)

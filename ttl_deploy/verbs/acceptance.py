@@ -16,6 +16,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from ttl_deploy.data.divided import FEW, Part
+from ttl_deploy.errors import BadInputError
 from ttl_deploy.pages.curves import accuracy, reached
 from ttl_deploy.pages.document import Section, Table
 from ttl_deploy.pages.words import NOTHING, between
@@ -126,8 +127,13 @@ def accept(
         reporter: Told of the measurement.
 
     Raises:
+        BadInputError: The check is not divided by a column that the file names.
         TtlDeployError: The latency is asked for and its measurement failed.
     """
+    for column in file.criteria.subgroups:
+        if column not in check.parts:
+            what = f"has criteria by {column}, and the check was not divided by that"
+            raise BadInputError(what, where=file.path, fix="pass its columns and groups to verify as subgroups")
     seen = _Seen(check, check.sides)
     said = file.criteria
     rows = (
