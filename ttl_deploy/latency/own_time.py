@@ -2,14 +2,11 @@
 
 On a shared machine most of a wall-clock time's noise is waiting for a core. Linux says per thread, to the nanosecond,
 how long it waited in the run queue; what is left is the time the thread ran or slept of its own accord. A workload's
-own waiting (a disk, a lock, a sleep) still counts, which processor time would hide. `steady_memory` removes the other
-noise that a process makes itself.
+own waiting (a disk, a lock, a sleep) still counts, which processor time would hide.
 """
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import os
 import time
 
@@ -17,22 +14,6 @@ from ttl_deploy.closing import Closing
 
 _WAITED = "/proc/thread-self/schedstat"
 """Three numbers: nanoseconds on a core, nanoseconds in the run queue, time slices (kernel, `sched-stats.rst`)."""
-
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_TOP_PAD = -1, -3, -2
-"""Names of glibc's `malloc.h`."""
-
-
-def steady_memory() -> None:
-    """Lets this process keep the memory it frees, from now on; nothing where the C library is not glibc.
-
-    glibc returns large blocks to the system at once or keeps them, by what was freed before. When it returns them,
-    every array of some 100 kB is paid for again in page faults, and the same work takes up to 1.7 times as long.
-    """
-    with contextlib.suppress(OSError, AttributeError):
-        mallopt = ctypes.CDLL(None).mallopt
-        mallopt(_M_MMAP_THRESHOLD, 32 * 2**20)  # the most it takes
-        mallopt(_M_TRIM_THRESHOLD, 512 * 2**20)
-        mallopt(_M_TOP_PAD, 16 * 2**20)
 
 
 class OwnTime(Closing):

@@ -12,7 +12,8 @@ from typing import Any
 
 from ttl_deploy import hardware
 from ttl_deploy.errors import BadInputError, near
-from ttl_deploy.latency.own_time import OwnTime, steady_memory
+from ttl_deploy.kept_memory import steady_memory
+from ttl_deploy.latency.own_time import OwnTime
 from ttl_deploy.latency.references import Work
 from ttl_deploy.latency.regression import (
     LOOKS,
