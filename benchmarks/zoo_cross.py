@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnxruntime
 import torch
 from safetensors.torch import save_file
@@ -78,6 +79,25 @@ def written(backbone: str, folder: Path) -> Path:
     return path
 
 
+def started(backbone: str, method: str, init: str, weights: Path) -> TransferModel:
+    """A small model whose reused layers are as its initialisation says.
+
+    Raises:
+        TtlDeployError: The product's reason why there is none.
+    """
+    torch.manual_seed(0)
+    model = build(small_spec(backbone, method))
+    initialise(model, str(weights), init)
+    return model
+
+
+def moved(model: TransferModel, images: Tensor) -> bool:
+    """Whether a step of training changes anything; the model has taken it."""
+    before = {name: tensor.clone() for name, tensor in model.named_parameters() if tensor.requires_grad}
+    step(model, images)
+    return any(not tensor.equal(before[name]) for name, tensor in model.named_parameters() if name in before)
+
+
 def step(model: TransferModel, images: Tensor) -> None:
     """One of training.
 
@@ -94,28 +114,23 @@ def step(model: TransferModel, images: Tensor) -> None:
     model.eval()
 
 
-def apart(model: TransferModel, images: Tensor) -> float:
+def apart(model: TransferModel, graph: onnx.ModelProto, images: Tensor) -> float:
     """Largest difference between PyTorch and ONNX Runtime over the spread of the logits."""
     with torch.inference_mode():
         expected = model(images).numpy()
-    session = onnxruntime.InferenceSession(to_onnx(model).SerializeToString(), providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
     (found,) = session.run(None, {"images": images.numpy()})
     return float(np.abs(found - expected).max() / max(float(expected.std()), 1e-3))
 
 
 def attempt(backbone: str, method: str, init: str, weights: Path) -> Row:
     """Builds, starts, trains and exports one; or tells the product's reason why not."""
-    torch.manual_seed(0)
     try:
-        model = build(small_spec(backbone, method))
-        initialise(model, str(weights), init)
+        model = started(backbone, method, init, weights)
     except TtlDeployError as error:
         return Row(backbone, method, init, refusal=str(error).splitlines()[0])
     images = torch.randn(BATCH, *model.spec.input_shape)
-    before = {name: tensor.clone() for name, tensor in model.named_parameters() if tensor.requires_grad}
-    step(model, images)
-    moved = [name for name, tensor in model.named_parameters() if name in before and not tensor.equal(before[name])]
-    return Row(backbone, method, init, apart(model, images) if moved else None)
+    return Row(backbone, method, init, apart(model, to_onnx(model), images) if moved(model, images) else None)
 
 
 def tried(backbones: Iterable[str], inits: Sequence[str] = INITS) -> Iterator[Row]:

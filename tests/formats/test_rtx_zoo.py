@@ -9,7 +9,6 @@ from rtx_zoo import Row, report, specs, tried
 from ttl_deploy.formats.kit.build_engine import GENERATIONS, REFUSED
 from ttl_deploy.formats.rtx_cards import PRECISIONS
 from ttl_deploy.runtime import trt_rtx
-from ttl_deploy.transfer import METHODS
 
 needs_library = pytest.mark.skipif(trt_rtx.missing() is not None, reason=str(trt_rtx.missing()))
 
@@ -38,17 +37,6 @@ def test_every_precision_is_built_for_every_card_or_refused_with_its_reason() ->
     text = report(rows, seconds=False, command="a test")
     assert "NOT EXPLAINED" not in text
     assert text.count("| resnet18 ttl |") == len(PRECISIONS)
-
-
-@needs_library
-@pytest.mark.slow
-@pytest.mark.parametrize(("place", "backbone"), [*enumerate(rtx_zoo.NAMES)])
-def test_the_zoo_is_built_or_refused_with_its_reason(place: int, backbone: str) -> None:
-    """By TTL and one other method in turn, precisions and cards in turn; all of them together are the report's."""
-    cards, others = tuple(GENERATIONS), [name for name in METHODS.names() if name != "ttl"]
-    for turn, method in enumerate(("ttl", others[place % len(others)])):
-        precision, card = PRECISIONS[(place + turn) % len(PRECISIONS)], cards[(place + 2 * turn) % len(cards)]
-        judged(list(tried(specs([backbone], [method], 32), (precision,), (card,))))
 
 
 def test_what_the_library_refuses_unexpectedly_is_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
