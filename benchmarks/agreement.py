@@ -21,12 +21,14 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from blocks import enough_blocks
+
 from ttl_deploy import hardware
 from ttl_deploy.artifact import Artifact, open_artifact
 from ttl_deploy.errors import TtlDeployError
 from ttl_deploy.formats.reference import whole_network
 from ttl_deploy.latency import Job, run_isolated
-from ttl_deploy.latency.duel import LEAST_BLOCKS, ratio_of_medians
+from ttl_deploy.latency.duel import ratio_of_medians
 from ttl_deploy.latency.isolate import environment
 from ttl_deploy.runtime.base import default_threads
 from ttl_deploy.spec import ModelSpec, Placement
@@ -129,13 +131,11 @@ def main() -> int:
     """Runs the comparison; the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--artifact", type=Path, help="an fp32 ONNX artifact; otherwise an untrained ResNet-50")
-    parser.add_argument("--rounds", type=int, default=6, help="at least 6")
+    parser.add_argument("--rounds", type=enough_blocks, default=6, help="at least 6")
     parser.add_argument("--seconds", type=float, default=3.0)
     parser.add_argument("--threads", type=int, default=default_threads())
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    if options.rounds < LEAST_BLOCKS:
-        parser.error(f"--rounds {options.rounds} give no interval of 95 %: at least {LEAST_BLOCKS}")
     with tempfile.TemporaryDirectory() as folder:
         artifact = (
             open_artifact(options.artifact)

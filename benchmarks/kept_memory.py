@@ -21,6 +21,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from blocks import enough_blocks
+
 from ttl_deploy import hardware
 from ttl_deploy.cli.console import line
 from ttl_deploy.data.synthetic import write_synthetic
@@ -95,7 +97,7 @@ def row(what: str, of: str, taken: dict[str, list[dict[str, float]]]) -> str:
 def main() -> None:
     """Measures and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=LEAST_BLOCKS)
+    parser.add_argument("--rounds", type=enough_blocks, default=LEAST_BLOCKS)
     parser.add_argument("--images", type=int, default=160)
     parser.add_argument("--one", nargs=4, help=argparse.SUPPRESS)
     given = parser.parse_args()
@@ -103,8 +105,6 @@ def main() -> None:
         number, way, work, out = given.one
         line(json.dumps(one(int(number), way, Path(work), Path(out))))
         return
-    if given.rounds < LEAST_BLOCKS:
-        parser.error(f"--rounds {given.rounds}: a ratio has an interval from {LEAST_BLOCKS} rounds on")
     with tempfile.TemporaryDirectory() as work:
         for side in {side for _, _, side, _ in NETWORKS}:
             write_synthetic(Path(work) / str(side), images=given.images, size=side, seed=0)

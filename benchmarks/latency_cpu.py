@@ -16,12 +16,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from blocks import enough_blocks
+
 from ttl_deploy import files, hardware
 from ttl_deploy.artifact import MANIFEST, open_artifact
 from ttl_deploy.cli.console import ConsoleReporter
 from ttl_deploy.latency import Measurement
 from ttl_deploy.latency.ceiling import Ceiling, ceiling
-from ttl_deploy.latency.duel import LEAST_BLOCKS, Ratio, block_medians, compare_blocks, measure_in_turns
+from ttl_deploy.latency.duel import Ratio, block_medians, compare_blocks, measure_in_turns
 from ttl_deploy.latency.persistent import Block
 from ttl_deploy.latency.roofline import Work, floor
 from ttl_deploy.runtime import RUNTIMES
@@ -64,8 +66,6 @@ def main() -> int:
     """Measures and writes the report."""
     parser = _parser()
     options = parser.parse_args()
-    if options.blocks < LEAST_BLOCKS:
-        parser.error(f"--blocks {options.blocks} give no interval of 95 %: at least {LEAST_BLOCKS}")
     reporter = ConsoleReporter()
     before = ceiling(threads=options.threads, refresh=True, reporter=reporter)
     names = _names(options.run, options.whole, options.artifacts.split(","))
@@ -233,7 +233,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--report", type=Path, default=Path("reports/latency-cpu.md"))
     parser.add_argument("--out", type=Path, help="JSON file with every raw sample")
     parser.add_argument("--batches", type=lambda text: [int(b) for b in text.split(",")], default=[1, 32])
-    parser.add_argument("--blocks", type=int, default=12)
+    parser.add_argument("--blocks", type=enough_blocks, default=12)
     parser.add_argument("--seconds", type=float, default=0.5, help="least seconds of a block")
     parser.add_argument("--threads", type=int)
     return parser

@@ -35,6 +35,7 @@ from unittest import mock
 
 import numpy as np
 import torch
+from blocks import enough_blocks
 from numpy.typing import NDArray
 from PIL import Image
 from torchvision.transforms import v2
@@ -418,14 +419,12 @@ def main() -> int:
     parser.add_argument("--set", type=Path, help="images of 28 pixels, to train on")
     parser.add_argument("--artifacts", nargs="*", type=Path, default=[], help="exports for OpenVINO")
     parser.add_argument("--batches", nargs="+", type=int, default=[1, 32], help="of the artifacts")
-    parser.add_argument("--blocks", type=int, default=9, help=f"of each way, at least {LEAST_BLOCKS}")
+    parser.add_argument("--blocks", type=enough_blocks, default=9, help=f"of each way, at least {LEAST_BLOCKS}")
     parser.add_argument(
         "--without", nargs="*", default=[], choices=["images", "augmentation", "training", "precision", "int8"]
     )
     parser.add_argument("--report", type=Path, help="where the tables go")
     given = parser.parse_args()
-    if given.blocks < LEAST_BLOCKS:
-        parser.error(f"--blocks {given.blocks}: a ratio has an interval from {LEAST_BLOCKS} blocks on")
     torch.set_num_threads(default_threads())
     groups: dict[str, list[Row]] = {}
     trainings: list[Trained] = []

@@ -20,10 +20,12 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from blocks import enough_blocks
+
 from ttl_deploy import hardware
 from ttl_deploy.artifact import open_artifact
 from ttl_deploy.cli.console import line
-from ttl_deploy.latency.duel import LEAST_BLOCKS, ratio_of_medians
+from ttl_deploy.latency.duel import ratio_of_medians
 
 _BARE = """
 import sys
@@ -90,10 +92,8 @@ def main() -> None:
     parser.add_argument("image", type=Path)
     parser.add_argument("run", type=Path)
     parser.add_argument("--before", type=Path)
-    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--rounds", type=enough_blocks, default=15)
     given = parser.parse_args()
-    if given.rounds < LEAST_BLOCKS:
-        parser.error(f"--rounds {given.rounds}: a ratio has an interval from {LEAST_BLOCKS} rounds on")
     with tempfile.TemporaryDirectory() as work:
         measure(given, work)
     line(f"\n{hardware.describe().name}, {hardware.library_words()}.")
