@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 import sys
@@ -41,6 +42,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("slow") is not None:
             item.add_marker(pytest.mark.timeout(SLOW_TIMEOUT_S))
+
+
+_EXPORTER = "torch.onnx._internal.exporter._registration"
+
+
+def pytest_runtest_setup() -> None:
+    """PyTorch's exporter gathers its functions once in a process, not at each export: half the time of a small one."""
+    registry = getattr(sys.modules.get(_EXPORTER), "ONNXRegistry", None)
+    gather = getattr(registry, "from_torchlib", None)
+    if gather is not None and not hasattr(gather, "cache_info"):
+        registry.from_torchlib = staticmethod(functools.cache(gather))
 
 
 @pytest.fixture(autouse=True)
