@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from scipy.stats import mannwhitneyu
+from scipy.special import expit
+from scipy.stats import mannwhitneyu, norm
 from sklearn.metrics import average_precision_score, balanced_accuracy_score, brier_score_loss, roc_auc_score
 
 from ttl_deploy.tasks import Multiclass
@@ -196,9 +197,31 @@ def test_a_specificity_met_exactly_counts() -> None:
     assert result.sensitivity_at_95_specificity == 0.5
 
 
+def test_a_sensitivity_without_a_miss_may_have_missed_a_kind_of_patient_that_was_not_seen() -> None:
+    result = evaluate([0] * 30 + [1] * 12, binary([0.1] * 30 + [0.9] * 12), AB)
+    # Clopper and Pearson's, of 12 of 12.
+    assert result.sensitivity_at_95_specificity_interval == pytest.approx((0.025 ** (1 / 12), 1))
+    nothing = evaluate([0] * 30 + [1] * 12, binary([0.9] * 30 + [0.1] * 12), AB)
+    assert nothing.sensitivity_at_95_specificity_interval == pytest.approx((0, 1 - 0.025 ** (1 / 12)))
+
+
+@pytest.mark.parametrize(("ill", "apart"), [(20, 1.5), (40, 3.0)])
+def test_intervals_of_sensitivities_cover_what_the_scores_distributions_give(ill: int, apart: float) -> None:
+    covered, times = {90: 0, 95: 0}, 120
+    for seed in range(times):
+        labels = np.repeat([0, 1], [2 * ill, ill])
+        scores = expit(np.random.default_rng(seed).normal(size=3 * ill) + apart * labels)
+        found = evaluate(labels, np.stack([1 - scores, scores], axis=1), AB, bootstrap=200)
+        for percent in covered:
+            interval = getattr(found, f"sensitivity_at_{percent}_specificity_interval")
+            covered[percent] += interval[0] <= norm.cdf(apart - norm.ppf(percent / 100)) <= interval[1]
+    assert min(covered.values()) / times > 0.9
+
+
 def test_an_undefined_number_is_none_and_valid_json() -> None:
     result = evaluate([0, 0, 0], binary([0.1, 0.2, 0.3]), AB)
     assert (result.auroc, result.auprc, result.auroc_interval, result.sensitivity_at_90_specificity) == (None,) * 4
+    assert result.sensitivity_at_90_specificity_interval is None
     assert json.loads(result.model_dump_json())["auroc"] is None
     assert "NaN" not in result.model_dump_json()
     assert Metrics.model_validate_json(result.model_dump_json()) == result

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from sklearn.metrics import average_precision_score, cohen_kappa_score, roc_auc_score
+from sklearn.metrics import average_precision_score, cohen_kappa_score, roc_auc_score, roc_curve
 
 from ttl_deploy.training.metrics import Agreement
 from ttl_deploy.training.ranked import Ranked
@@ -39,10 +39,14 @@ def test_areas_are_scikit_learns_with_the_counts_as_weights(
     assert kept.shape[1] > 0
     weights = kept[clusters][known].T
     assert (weights == 0).any()
-    found = Ranked(positive, scores, clusters, known).areas(kept)
-    for measure, values in zip((roc_auc_score, average_precision_score), found, strict=True):
+    counted = Ranked(positive, scores, clusters, known).counted(kept)
+    for measure, values in zip((roc_auc_score, average_precision_score), counted.areas(), strict=True):
         expected = [measure(positive[known], scores[known], sample_weight=w) for w in weights]
         assert values == pytest.approx(expected, abs=1e-12)
+    for specificity in (0.5, 0.9, 0.95):
+        curves = [roc_curve(positive[known], scores[known], sample_weight=w, drop_intermediate=False) for w in weights]
+        expected = [true[false <= 1 - specificity + 1e-9].max() for false, true, _ in curves]
+        assert counted.sensitivities(specificity) == pytest.approx(expected, abs=1e-12)
 
 
 def test_a_case_by_hand() -> None:

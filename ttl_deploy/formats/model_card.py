@@ -28,7 +28,7 @@ _TEMPLATE = "model_card.md.j2"
 _METRICS = (
     ("accuracy", "accuracy", None),
     ("balanced accuracy", "balanced_accuracy", None),
-    ("sensitivity at 95 % specificity", "sensitivity_at_95_specificity", None),
+    ("sensitivity at 95 % specificity", "sensitivity_at_95_specificity", "sensitivity_at_95_specificity_interval"),
     ("Brier score", "brier", None),
     ("expected calibration error", "ece", None),
     ("Dice, deviation of the images", "dice_std", None),
@@ -82,7 +82,12 @@ def model_card(
     environment.filters["number"] = _number
     config, metrics, task = run.config, run.metrics(), run.task
     headline = ((TITLES[name], name, f"{name}_interval") for name in task.METRICS)
-    rows = tuple(row for row in (*headline, *_METRICS) if row[1] in metrics["test"])
+    rows = tuple(
+        # A run of an earlier version has fewer intervals.
+        (title, name, interval if interval in metrics["test"] else None)
+        for title, name, interval in (*headline, *_METRICS)
+        if name in metrics["test"]
+    )
     return environment.get_template(_TEMPLATE).render(
         name=run.name,
         network=_network(config.model),

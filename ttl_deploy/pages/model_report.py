@@ -13,7 +13,7 @@ from ttl_deploy.pages import curves, exported, figures, looks, origin
 from ttl_deploy.pages.document import Figure, Section, Table
 from ttl_deploy.pages.subgroups import subgroups
 from ttl_deploy.pages.subject import Evidence, Subject
-from ttl_deploy.pages.words import METRICS, NOTHING, between, number, title_of, with_interval
+from ttl_deploy.pages.words import METRICS, NOTHING, between, metric_of, number, title_of, with_interval
 from ttl_deploy.spec import OperatingPoint
 from ttl_deploy.tasks.operating_point import Reached
 from ttl_deploy.training.measures import measure_of
@@ -104,8 +104,8 @@ def _per_class(classes: Sequence[Mapping[str, Any]]) -> Table:
             found["name"],
             str(found["images"]),
             NOTHING if found["patients"] is None else str(found["patients"]),
-            *(with_interval(found[name], found[f"{name}_interval"]) for name in ("auroc", "auprc")),
-            *(number(found[f"sensitivity_at_{at}_specificity"]) for at in (90, 95)),
+            *(metric_of(found, name) for name in ("auroc", "auprc")),
+            *(metric_of(found, f"sensitivity_at_{at}_specificity") for at in (90, 95)),
         )
         for found in classes
     )

@@ -20,13 +20,15 @@ from ttl_deploy.tasks.task import Labels, Truth, rankable
 from ttl_deploy.training import intervals
 from ttl_deploy.training.delong import shares_of
 from ttl_deploy.training.intervals import Interval, ScoreEstimate
-from ttl_deploy.training.ranked import Ranked
+from ttl_deploy.training.ranked import Counted, Ranked
 from ttl_deploy.training.resampling import Floats, Sides, Times, blocks, counting, distinct, numbered, once
 
 KAPPA = "quadratic_kappa"
 FEWEST = 10
 """Patients of a class below which no metric of it tells much."""
 ECE_BINS = 15
+SPECIFICITIES = (90, 95)
+"""Percent, at which sensitivities are told."""
 _CELLS_AT_ONCE = 4_000_000
 _MOST_TRIES = 20
 _NEARLY = 1e-3
@@ -44,7 +46,9 @@ class ClassMetrics(Record):
         auprc: Average precision: the sum of precision times the recall gained at each threshold, not interpolated.
         auprc_interval: 95 %, as in `Metrics`.
         sensitivity_at_90_specificity: See `sensitivity_at`.
+        sensitivity_at_90_specificity_interval: 95 %, as in `Metrics`.
         sensitivity_at_95_specificity: See `sensitivity_at`.
+        sensitivity_at_95_specificity_interval: 95 %, as in `Metrics`.
     """
 
     name: str
@@ -55,7 +59,9 @@ class ClassMetrics(Record):
     auprc: float | None
     auprc_interval: Interval | None
     sensitivity_at_90_specificity: float | None
+    sensitivity_at_90_specificity_interval: Interval | None = None
     sensitivity_at_95_specificity: float | None
+    sensitivity_at_95_specificity_interval: Interval | None = None
 
 
 class Metrics(Record):
@@ -74,7 +80,10 @@ class Metrics(Record):
         auprc: Headline.
         auprc_interval: 95 %, by the bootstrap's standard error over patients on the logit scale.
         sensitivity_at_90_specificity: Headline.
+        sensitivity_at_90_specificity_interval: 95 %, by the bootstrap's standard error over patients on the logit
+            scale: the threshold is chosen anew in each resample.
         sensitivity_at_95_specificity: Headline.
+        sensitivity_at_95_specificity_interval: Likewise.
         quadratic_kappa: Cohen's kappa of the most probable grade with quadratic weights (Cohen 1968); None of tasks
             without grades.
         quadratic_kappa_interval: 95 %, percentiles of the bootstrap over patients.
@@ -98,7 +107,9 @@ class Metrics(Record):
     auprc: float | None
     auprc_interval: Interval | None
     sensitivity_at_90_specificity: float | None
+    sensitivity_at_90_specificity_interval: Interval | None = None
     sensitivity_at_95_specificity: float | None
+    sensitivity_at_95_specificity_interval: Interval | None = None
     quadratic_kappa: float | None = Field(default=None, exclude_if=lambda value: value is None)
     quadratic_kappa_interval: Interval | None = Field(default=None, exclude_if=lambda value: value is None)
     accuracy: float
@@ -156,7 +167,9 @@ def evaluate(
         auprc=_mean([per_class[k].auprc for k in headline]),
         auprc_interval=sure and sure.auprc(headline),
         sensitivity_at_90_specificity=_mean([per_class[k].sensitivity_at_90_specificity for k in headline]),
+        sensitivity_at_90_specificity_interval=sure and sure.sensitivity(90, headline),
         sensitivity_at_95_specificity=_mean([per_class[k].sensitivity_at_95_specificity for k in headline]),
+        sensitivity_at_95_specificity_interval=sure and sure.sensitivity(95, headline),
         quadratic_kappa=kappa,
         quadratic_kappa_interval=resamples.kappa_interval(kappa, distinct(clusters)),
         accuracy=accuracy(known, given, task),
@@ -319,7 +332,7 @@ def least_error(labels: Labels, groups: Sequence[str], task: Task) -> float:
 
 
 class _Resamples:
-    """Bootstrap values of AUROC and AUPRC, per column, and of kappa where the task has it.
+    """Bootstrap values of AUROC, AUPRC and sensitivities, per column, and of kappa where the task has it.
 
     Every column is measured on the same resamples, so that the macro mean is resampled as a whole. Where the data
     cannot give enough resamples with a yes and a no of every column in them, there are none.
@@ -334,8 +347,7 @@ class _Resamples:
     ) -> None:
         self.count = 0
         self.ranked: dict[int, Ranked] = {}
-        self._auroc: dict[int, Floats] = {}
-        self._auprc: dict[int, Floats] = {}
+        self._by_column: dict[int, dict[str, Floats]] = {}
         self._kappa = np.zeros(0)
         truth, scores = task.truth(labels), task.scores(probabilities)
         if not count:
@@ -348,25 +360,23 @@ class _Resamples:
         agreement = Agreement(labels, probabilities, clusters) if KAPPA in task.METRICS else None
         chunks, kappas = [], []
         for times in _resamples(truth, clusters, count, np.random.default_rng(seed)):
-            chunks.append({k: ranked.areas(times) for k, ranked in self.ranked.items()})
+            chunks.append({k: _measured(ranked.counted(times)) for k, ranked in self.ranked.items()})
             if agreement is not None:
                 kappas.append(agreement.kappas(times))
-        if sum(len(next(iter(chunk.values()))[0]) for chunk in chunks) < count:
+        if sum(len(next(iter(chunk.values()))["auroc"]) for chunk in chunks) < count:
             return
         self.count = count
         self._kappa = np.concatenate(kappas) if kappas else self._kappa
         for k in self.ranked:
-            self._auroc[k] = np.concatenate([chunk[k][0] for chunk in chunks])
-            self._auprc[k] = np.concatenate([chunk[k][1] for chunk in chunks])
+            self._by_column[k] = {name: np.concatenate([chunk[k][name] for chunk in chunks]) for name in chunks[0][k]}
 
     def values(self, metric: str, columns: Sequence[int]) -> Floats:
         """The resampled mean of a metric over some columns; empty where there are no resamples."""
         if metric == KAPPA:
             return self._kappa
-        by_column = {"auroc": self._auroc, "auprc": self._auprc}[metric]
-        if not columns or any(k not in by_column for k in columns):
+        if not columns or any(k not in self._by_column for k in columns):
             return np.zeros(0)
-        return np.asarray(np.mean([by_column[k] for k in columns], axis=0))
+        return np.asarray(np.mean([self._by_column[k][metric] for k in columns], axis=0))
 
     def kappa_interval(self, value: float | None, patients: int) -> Interval | None:
         """The interval of a kappa; None where nothing was resampled.
@@ -381,8 +391,19 @@ class _Resamples:
         return min(float(low), value - abs(value) * intervals.unseen(patients)), float(high)
 
 
+def _measured(counted: Counted) -> dict[str, Floats]:
+    """Of each resample, by name."""
+    auroc, auprc = counted.areas()
+    found = {_sensitivity_name(percent): counted.sensitivities(percent / 100) for percent in SPECIFICITIES}
+    return {"auroc": auroc, "auprc": auprc, **found}
+
+
+def _sensitivity_name(percent: int) -> str:
+    return f"sensitivity_at_{percent}_specificity"
+
+
 class _Intervals:
-    """The intervals of AUROC, by DeLong's shares, and of AUPRC, by the bootstrap; both by patient.
+    """The intervals of AUROC, by DeLong's shares, and of the others, by the bootstrap; all by patient.
 
     Args:
         truth: (N, M); see `Task.truth`.
@@ -394,30 +415,37 @@ class _Intervals:
     def __init__(self, truth: Truth, scores: Floats, clusters: Labels, resamples: _Resamples) -> None:
         self._truth, self._clusters, self._resamples = truth, clusters, resamples
         self._shares = [shares_of(truth[:, k], scores[:, k], clusters) for k in range(truth.shape[1])]
-        self._areas = {k: ranked.areas(once(clusters)) for k, ranked in resamples.ranked.items()}
+        self._values = {k: _measured(ranked.counted(once(clusters))) for k, ranked in resamples.ranked.items()}
 
     def auroc(self, classes: Sequence[int]) -> Interval | None:
         """Interval of the mean AUROC of some columns; None where one has too few patients."""
         known = {k: share for k in classes if (share := self._shares[k]) is not None}
         if not classes or len(known) < len(classes):
             return None
-        parts = [self._estimate(k, 0, self._error(share), 0.5) for k, share in known.items()]
+        parts = [self._estimate(k, "auroc", self._error(share), 0.5) for k, share in known.items()]
         return intervals.mean(parts, self._error(np.mean(list(known.values()), axis=0))).interval
 
     def auprc(self, classes: Sequence[int]) -> Interval | None:
         """Interval of the mean AUPRC of some columns; None where one has too few patients, or none was resampled."""
-        drawn = self._resamples.values("auprc", classes)
+        return self._bootstrapped("auprc", classes, lambda k: float((self._truth[:, k] == 1)[self._known(k)].mean()))
+
+    def sensitivity(self, percent: int, classes: Sequence[int]) -> Interval | None:
+        """The same of the mean sensitivity at a specificity; patients unlike any seen may be missed or found."""
+        name = _sensitivity_name(percent)
+        return self._bootstrapped(name, classes, lambda k: float(self._values[k][name][0] < 0.5))
+
+    def _bootstrapped(self, name: str, classes: Sequence[int], chance: Callable[[int], float]) -> Interval | None:
+        drawn = self._resamples.values(name, classes)
         if not len(drawn) or min(self._patients(k) for k in classes) < 2:
             return None
-        errors = [_deviation(self._resamples.values("auprc", [k])) for k in classes]
-        parts = [
-            self._estimate(k, 1, error, float((self._truth[:, k] == 1)[self._truth[:, k] != UNKNOWN].mean()))
-            for k, error in zip(classes, errors, strict=True)
-        ]
+        parts = [self._estimate(k, name, _deviation(self._resamples.values(name, [k])), chance(k)) for k in classes]
         return intervals.mean(parts, _deviation(drawn)).interval
 
-    def _estimate(self, k: int, which: int, error: float, chance: float) -> ScoreEstimate:
-        return intervals.estimate(float(self._areas[k][which][0]), error, chance=chance, patients=self._patients(k))
+    def _known(self, k: int) -> NDArray[np.bool_]:
+        return np.asarray(self._truth[:, k] != UNKNOWN)
+
+    def _estimate(self, k: int, name: str, error: float, chance: float) -> ScoreEstimate:
+        return intervals.estimate(float(self._values[k][name][0]), error, chance=chance, patients=self._patients(k))
 
     def _patients(self, k: int) -> int:
         """How many patients the rarer side has."""
@@ -495,7 +523,9 @@ def _class_metrics(
         auprc=_auprc(positive, column),
         auprc_interval=sure and sure.auprc([k]),
         sensitivity_at_90_specificity=sensitivity_at(0.90, positive, column),
+        sensitivity_at_90_specificity_interval=sure and sure.sensitivity(90, [k]),
         sensitivity_at_95_specificity=sensitivity_at(0.95, positive, column),
+        sensitivity_at_95_specificity_interval=sure and sure.sensitivity(95, [k]),
     )
 
 

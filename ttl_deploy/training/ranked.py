@@ -1,6 +1,8 @@
-"""AUROC and average precision of many resamples of the same images, whose scores are sorted once. No torch."""
+"""AUROC, average precision and sensitivities of many resamples of the same images, sorted once. No torch."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,11 +49,42 @@ class Ranked:
         Returns:
             (B,) and (B,).
         """
+        return self.counted(times).areas()
+
+    def counted(self, times: Times) -> Counted:
+        """What all measures of resamples are made of; `times` as in `areas`."""
         gained, tied, above = (self._sums @ times).reshape(3, self._steps, -1)
         true = np.cumsum(gained, axis=0, dtype=np.int32)
-        false = np.cumsum(above + tied, axis=0, dtype=np.int32)
-        positives, negatives = true[-1].astype(np.float64), false[-1].astype(np.float64)
-        precision = true / np.maximum(true + false, 1)
-        below = (false[-1] - false) + tied / 2
-        area = np.einsum("gb,gb->b", gained, below) / (positives * negatives)
-        return area, np.einsum("gb,gb->b", gained, precision) / positives
+        return Counted(gained, tied, true, np.cumsum(above + tied, axis=0, dtype=np.int32))
+
+
+@dataclass(frozen=True)
+class Counted:
+    """Images of B resamples by the positives' scores, the highest first; after the lowest there is one more step.
+
+    Attributes:
+        gained: (G, B) positives of each score.
+        tied: (G, B) negatives of the same score.
+        true: (G, B) positives from that score on.
+        false: (G, B) negatives from that score on.
+    """
+
+    gained: Times
+    tied: Times
+    true: Times
+    false: Times
+
+    def areas(self) -> tuple[Floats, Floats]:
+        """AUROC and average precision, each (B,)."""
+        positives, negatives = self.true[-1].astype(np.float64), self.false[-1].astype(np.float64)
+        precision = self.true / np.maximum(self.true + self.false, 1)
+        below = (self.false[-1] - self.false) + self.tied / 2
+        area = np.einsum("gb,gb->b", self.gained, below) / (positives * negatives)
+        return area, np.einsum("gb,gb->b", self.gained, precision) / positives
+
+    def sensitivities(self, specificity: float) -> Floats:
+        """(B,) the highest sensitivity of a threshold with at least the specificity, 0 to 1."""
+        # 1 - 0.9 is not 0.1 in binary; a point exactly on the bound belongs inside.
+        inside = (self.false <= (1 - specificity + 1e-12) * self.false[-1]).sum(axis=0)
+        true = np.concatenate([np.zeros_like(self.true[:1]), self.true])
+        return np.asarray(true[inside, np.arange(true.shape[1])] / self.true[-1])
