@@ -22,7 +22,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import mean
+from statistics import mean, median
 from typing import Any
 
 import numpy as np
@@ -164,7 +164,7 @@ class Row:
         apart: AUROC less that of FTL from the weights, with its 95 % interval; None of that itself.
         parameters: Of the network.
         macs: Of one image.
-        minutes: Of a training.
+        minutes: Of a training, the middle one of several.
         earlier: Whether the images' scores are not kept: of trainings before scores were.
     """
 
@@ -310,7 +310,7 @@ def row_of(results: Sequence[Result], apart: tuple[float, float, float] | None) 
         apart=apart,
         parameters=results[0].parameters,
         macs=results[0].macs,
-        minutes=mean(one.seconds for one in results) / 60,
+        minutes=median(one.seconds for one in results) / 60,
     )
 
 
