@@ -22,6 +22,7 @@ from ttl_deploy.latency.regression import (
     compare,
     estimate,
     parse_percent,
+    processor_of,
     quotient,
     read_baseline,
     write_baseline,
@@ -187,7 +188,27 @@ def test_writing_keeps_what_was_not_measured(tmp_path: Path) -> None:
     path = tmp_path / "new" / "baseline.json"
     write_baseline(path, {"a": entry(), "b": entry()})
     write_baseline(path, {"b": entry(ratio=1.01)})
-    assert read_baseline(path) == Baseline(workloads={"a": entry(), "b": entry(ratio=1.01)})
+    assert read_baseline(path) == Baseline(workloads={"a": (entry(),), "b": (entry(ratio=1.01),)})
+
+
+def test_every_processor_has_an_entry_of_its_own(tmp_path: Path) -> None:
+    path = tmp_path / "baseline.json"
+    first, second = ({"cpu": "one", "isa": isa} for isa in (["avx2"], ["avx2", "amx_int8"]))
+    for machine, ratio in ((first, 1.0), (second, 1.01), (first, 0.99)):
+        write_baseline(path, {"a": entry(hardware=machine, ratio=ratio)})
+    found = read_baseline(path)
+    assert len(found.workloads["a"]) == 2
+    for machine, ratio in ((first, 0.99), (second, 1.01)):
+        kept = found.entry("a", processor_of(machine))
+        assert kept is not None
+        assert kept.ratio == ratio
+    assert found.entry("a", ("two", ("avx2",))) is None
+
+
+def test_a_file_of_an_earlier_version_holds_one_entry_each(tmp_path: Path) -> None:
+    path = tmp_path / "baseline.json"
+    path.write_text(json.dumps({"schema_version": 1, "workloads": {"a": entry().model_dump(mode="json")}}))
+    assert read_baseline(path) == Baseline(workloads={"a": (entry(),)})
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -217,9 +238,9 @@ def damage(path: Path, change: Callable[[dict[str, Any]], Any]) -> None:
     [
         (lambda c: c.update(schema_version=99), "newer"),
         (lambda c: c.pop("workloads"), "workloads"),
-        (lambda c: c["workloads"]["a"].update(ratio=-1), "ratio"),
-        (lambda c: c["workloads"]["a"].update(low=1.5), "order"),
-        (lambda c: c["workloads"]["a"].update(ratio="fast"), "ratio"),
+        (lambda c: c["workloads"]["a"][0].update(ratio=-1), "ratio"),
+        (lambda c: c["workloads"]["a"][0].update(low=1.5), "order"),
+        (lambda c: c["workloads"]["a"][0].update(ratio="fast"), "ratio"),
     ],
 )
 def test_a_damaged_baseline_is_refused_and_left(

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import ttl_deploy
+from ttl_deploy import hardware
 from ttl_deploy.cli.main import run
 from ttl_deploy.latency.references import NETWORK, Work
 from ttl_deploy.latency.regression import read_baseline, write_baseline
@@ -95,6 +96,31 @@ def test_the_command_says_which_became_slower(made: Path, use: Use, capsys: pyte
     assert "INCONCLUSIVE: other: not in the baseline yet" in shown
 
 
+def test_another_processor_is_told_beside_and_not_judged(
+    made: Path, use: Use, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    use(TWICE)
+    machine = hardware.describe()
+    with monkeypatch.context() as patch:
+        patch.setattr(hardware, "describe", lambda: replace(machine, cpu="another"))
+        assert run(["gate", str(made), "--max-regression", "10%"]) == 1
+        shown = capsys.readouterr().out
+        assert f"INCONCLUSIVE: small: in the baseline of other processors only ({machine.cpu})" in shown
+        assert f"made on {machine.cpu}, this is another" in shown
+        assert run(["gate", str(made), "--update"]) == 0
+        assert "is from elsewhere" not in run_shown(capsys, made)
+    entries = read_baseline(made).workloads["small"]
+    assert [entry.hardware["cpu"] for entry in entries] == [machine.cpu, "another"]
+    assert "FAIL: small: +" in run_shown(capsys, made), "twice the work of what this processor's entry is of"
+
+
+def run_shown(capsys: pytest.CaptureFixture[str], baseline: Path) -> str:
+    """What the gate prints."""
+    capsys.readouterr()
+    run(["gate", str(baseline), "--max-regression", "10%"])
+    return capsys.readouterr().out
+
+
 def test_what_cannot_be_told_is_exit_code_1_unless_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
     from ttl_deploy.latency.regression import RatioEstimate, SpeedComparison
     from ttl_deploy.verbs import gate as room
@@ -113,8 +139,9 @@ def test_updating_one_keeps_the_others(made: Path, use: Use) -> None:
     assert run(["gate", str(made), "--update", "--workload", "other"]) == 0
     after = read_baseline(made).workloads
     assert after["small"] == before
-    assert after["other"].hardware["cpu"]
-    assert after["other"].libraries["torch"]
+    (other,) = after["other"]
+    assert other.hardware["cpu"]
+    assert other.libraries["torch"]
 
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
@@ -152,7 +179,7 @@ def test_an_update_refuses_what_belongs_to_a_comparison(
 
 
 def test_foreign_entries_and_names_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    committed = read_baseline(data_folder("benchmarks") / "baseline.json").workloads
+    committed = {n: each[0] for n, each in read_baseline(data_folder("benchmarks") / "baseline.json").workloads.items()}
     path, file = tmp_path / "b.json", [str(tmp_path / "b.json")]
     write_baseline(path, {**committed, "forward-tlt": committed["forward-ttl"]})
     assert "forward-tlt" in refused(capsys, *file)
@@ -164,9 +191,12 @@ def test_foreign_entries_and_names_are_refused(tmp_path: Path, capsys: pytest.Ca
 
 def test_the_committed_baseline_has_every_workload_as_it_is_defined_now() -> None:
     entries = read_baseline(data_folder("benchmarks") / "baseline.json").workloads
-    assert {name: (e.revision, e.reference, e.reference_revision) for name, e in entries.items()} == {
-        w.name: (w.revision, w.reference.name, w.reference.revision) for w in workloads()
-    }
+    defined = {w.name: {(w.revision, w.reference.name, w.reference.revision)} for w in workloads()}
+    assert {
+        n: {(e.revision, e.reference, e.reference_revision) for e in each} for n, each in entries.items()
+    } == defined
+    processors = {tuple(e.processor for e in each) for each in entries.values()}
+    assert len(processors) == 1, "every processor has every workload"
 
 
 @pytest.mark.parametrize("workload", workloads(), ids=lambda workload: str(workload.name))

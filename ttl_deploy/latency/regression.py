@@ -10,16 +10,16 @@ from __future__ import annotations
 
 import gc
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from shlex import quote
 from statistics import median
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from ttl_deploy import documents, files
 from ttl_deploy.errors import BadInputError
@@ -37,6 +37,8 @@ that is no false alarm yet: the interval would have to miss by more than the who
 
 VerdictName = Literal["pass", "fail", "inconclusive"]
 Block = Callable[[], object]
+Processor = tuple[str | None, tuple[str, ...]]
+"""Name and instruction sets."""
 
 
 @dataclass(frozen=True)
@@ -174,17 +176,41 @@ class BaselineEntry(Record):
         """The numbers alone."""
         return RatioEstimate(self.ratio, self.low, self.high, self.batches, self.pairs)
 
+    @property
+    def processor(self) -> Processor:
+        """What it was measured on."""
+        return processor_of(self.hardware)
+
+
+def processor_of(machine: Mapping[str, Any]) -> Processor:
+    """Name and instruction sets of a machine as `ttl_deploy.hardware` describes it.
+
+    A quotient hangs on both: with other kernels a workload gains more or less than its reference.
+    """
+    return machine.get("cpu"), tuple(machine.get("isa", ()))
+
 
 class Baseline(Record):
     """The committed file.
 
     Attributes:
         schema_version: Version of this record.
-        workloads: By name.
+        workloads: By name, of every processor that they were measured on. Files of earlier versions hold one for each.
     """
 
     schema_version: int = SCHEMA_VERSION
-    workloads: dict[str, BaselineEntry]
+    workloads: dict[str, Annotated[tuple[BaselineEntry, ...], Field(min_length=1)]]
+
+    @field_validator("workloads", mode="before")
+    @classmethod
+    def _one_is_several(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        return {name: [each] if isinstance(each, dict) else each for name, each in value.items()}
+
+    def entry(self, name: str, processor: Processor) -> BaselineEntry | None:
+        """What was measured on a processor."""
+        return next((entry for entry in self.workloads.get(name, ()) if entry.processor == processor), None)
 
 
 def quotient(references: Sequence[float], works: Sequence[float]) -> float:
@@ -243,14 +269,18 @@ def read_baseline(path: Path) -> Baseline:
 
 
 def write_baseline(path: Path, entries: dict[str, BaselineEntry]) -> Baseline:
-    """Puts entries into a baseline, which is made if it is absent; the others stay. Atomic.
+    """Puts entries into a baseline, which is made if it is absent; those of other names and processors stay. Atomic.
 
     Raises:
         IntegrityError: What is there is damaged; it is left as it is.
         StorageError: The disk is full, read-only or failing; likewise.
     """
     kept = read_baseline(path).workloads if path.exists() else {}
-    baseline = Baseline(workloads={**kept, **entries})
+    renewed = {
+        name: (*(other for other in kept.get(name, ()) if other.processor != entry.processor), entry)
+        for name, entry in entries.items()
+    }
+    baseline = Baseline(workloads={**kept, **renewed})
     files.write_json(path, baseline.model_dump(mode="json"))
     return baseline
 

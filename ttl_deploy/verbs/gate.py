@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
@@ -20,9 +20,11 @@ from ttl_deploy.latency.regression import (
     Baseline,
     BaselineEntry,
     Pairing,
+    Processor,
     RatioEstimate,
     SpeedComparison,
     compare,
+    processor_of,
     read_baseline,
     write_baseline,
 )
@@ -121,17 +123,33 @@ def settle(
     def verdict(index: int, now: RatioEstimate) -> SpeedComparison:
         return against(baseline, chosen[index].name, now, bound)
 
-    estimates = _until(pairings, lambda index, now: verdict(index, now).verdict != "inconclusive", reporter)
+    def settled(index: int, now: RatioEstimate) -> bool:
+        # More batches tell nothing where this processor has no entry.
+        return verdict(index, now).verdict != "inconclusive" or baseline.entry(chosen[index].name, here()) is None
+
+    estimates = _until(pairings, settled, reporter)
     return tuple(verdict(index, now) for index, now in enumerate(estimates))
 
 
 def against(baseline: Baseline, name: str, now: RatioEstimate, bound: float) -> SpeedComparison:
-    """A measurement against the baseline's entry; inconclusive where there is none."""
-    entry = baseline.workloads.get(name)
-    if entry is None:
+    """A measurement against the baseline's entry of this processor; inconclusive where there is none.
+
+    Beside that of another processor the numbers are told and not judged: the quotients of two differ by up to a third.
+    """
+    entry, others = baseline.entry(name, here()), baseline.workloads.get(name, ())
+    if entry is not None:
+        return compare(name, now, entry.estimate, bound)
+    if not others:
         reason = "not in the baseline yet; --update adds it"
         return SpeedComparison(name, "inconclusive", None, None, None, bound, reason, now)
-    return compare(name, now, entry.estimate, bound)
+    beside = compare(name, now, others[0].estimate, bound)
+    reason = f"in the baseline of other processors only ({others[0].hardware.get('cpu')}); --update adds this one"
+    return replace(beside, verdict="inconclusive", reason=reason)
+
+
+def here() -> Processor:
+    """The processor of this machine."""
+    return processor_of(hardware.describe().as_dict())
 
 
 def entry_of(workload: Workload, pairing: Pairing) -> BaselineEntry:
@@ -203,7 +221,7 @@ def _until(
 
 def _refuse_foreign(baseline: Baseline, path: Path) -> None:
     known = {workload.name: workload for workload in workloads()}
-    for name, entry in baseline.workloads.items():
+    for name, entry in ((name, entry) for name, entries in baseline.workloads.items() for entry in entries):
         if name not in known:
             raise BadInputError(
                 f"unknown workload {name!r}", where=path, fix=f"remove it from the file; {near(name, known)}"
@@ -224,11 +242,12 @@ def _refuse_foreign(baseline: Baseline, path: Path) -> None:
 
 def _differences(baseline: Baseline) -> str:
     """What differs from where the baseline was made: told, not judged."""
-    here, versions = hardware.describe().as_dict(), hardware.library_versions()
+    mine, versions = here(), hardware.library_versions()
     found: dict[str, None] = {}
-    for entry in baseline.workloads.values():
-        if entry.hardware.get("cpu") != here["cpu"] or list(entry.hardware.get("isa", ())) != list(here["isa"]):
-            found[f"made on {entry.hardware.get('cpu')}, this is {here['cpu']}"] = None
+    for name, entries in baseline.workloads.items():
+        entry = baseline.entry(name, mine) or entries[0]
+        if entry.processor != mine:
+            found[f"made on {entry.hardware.get('cpu')}, this is {mine[0]}"] = None
         for library in sorted({*entry.libraries, *versions}):
             then, now = entry.libraries.get(library), versions.get(library)
             if then != now:

@@ -42,10 +42,11 @@ def run(
 ) -> int:
     """Time this program's own workloads and compare them with a baseline: exit code 1 where one became slower.
 
-    A workload is timed in turns with fixed reference work, and their quotient is compared, which another machine or a
-    busy one hardly changes. Slower is what lies above the bound with its whole 99 % interval. Exit code 1 too where
-    that cannot be told, unless --allow-inconclusive: a gate that stops people for noise is soon switched off, and a
-    real slowdown stays above the bound when the check runs again.
+    A workload is timed in turns with fixed reference work, and their quotient is compared, which a busy machine hardly
+    changes. Another processor does: the file holds an entry for each that --update ran on. Slower is what lies above
+    the bound with its whole 99 % interval. Exit code 1 too where that cannot be told, unless --allow-inconclusive: a
+    gate that stops people for noise is soon switched off, and a real slowdown stays above the bound when the check
+    runs again.
     """
     reporter = console.ConsoleReporter(quiet=as_json)
     if update:
