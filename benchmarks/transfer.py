@@ -396,7 +396,7 @@ def report(kept: Kept, given: argparse.Namespace) -> str:
         f"{done} of {len(trainings())} trainings are there. AUROC and AUPRC are of the test side: of one seed with its",
         "95 % interval over patients, of several their mean and range. The difference is of AUROC against FTL from the",
         "weights, on the same patients, with its 95 % interval. Latency is the median of one image in OpenVINO, fp32,",
-        f"{default_threads()} threads; the minutes of training are of a machine that did other work beside.",
+        f"{default_threads()} threads; the minutes of training are of machines that did other work beside.",
         *_marked(kept, table),
         "",
         "| | cut after | start | seeds | AUROC | AUPRC | against FTL | parameters | MACs | latency | training |",
