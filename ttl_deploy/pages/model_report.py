@@ -105,7 +105,8 @@ def _per_class(classes: Sequence[Mapping[str, Any]]) -> Table:
             str(found["images"]),
             NOTHING if found["patients"] is None else str(found["patients"]),
             *(metric_of(found, name) for name in ("auroc", "auprc")),
-            *(metric_of(found, f"sensitivity_at_{at}_specificity") for at in (90, 95)),
+            # Without their intervals, which are in `metrics.json`: the table would be wider than the page.
+            *(number(found[f"sensitivity_at_{at}_specificity"]) for at in (90, 95)),
         )
         for found in classes
     )
