@@ -64,8 +64,7 @@ class Way:
 
 def main() -> int:
     """Measures and writes the report."""
-    parser = _parser()
-    options = parser.parse_args()
+    options = _parser().parse_args()
     reporter = ConsoleReporter()
     before = ceiling(threads=options.threads, refresh=True, reporter=reporter)
     names = _names(options.run, options.whole, options.artifacts.split(","))

@@ -68,7 +68,7 @@ def made(tmp_path: Path, use: Use) -> Path:
 
 
 def test_a_slowdown_never_passes_and_nothing_else_is_one(made: Path, use: Use) -> None:
-    """The gate's two promises, in real time, with whatever else runs on this machine, which may raise three alarms.
+    """The gate's two promises, in real time, with whatever else runs on this machine, which may raise one alarm.
 
     That a slowdown is told, and not only doubted, depends on how quiet the machine is; `test_regression.py` shows it
     on a machine of known noise.
@@ -84,7 +84,7 @@ def test_a_slowdown_never_passes_and_nothing_else_is_one(made: Path, use: Use) -
         use(SLOWER)
         injected += check(made, BOUND).comparisons
     assert [c.reason for c in injected if c.verdict == "pass"] == []
-    assert len([c.reason for c in undisturbed if c.verdict == "fail"]) <= 3
+    assert len([c.reason for c in undisturbed if c.verdict == "fail"]) <= 1
 
 
 def test_the_command_says_which_became_slower(made: Path, use: Use, capsys: pytest.CaptureFixture[str]) -> None:
