@@ -10,6 +10,9 @@ import psutil
 import pytest
 
 from ttl_deploy import hardware
+from ttl_deploy.runtime import base
+from ttl_deploy.runtime.base import default_threads
+from ttl_deploy.spec.search import SearchOptions
 
 
 @pytest.fixture(autouse=True)
@@ -36,6 +39,18 @@ def test_affinity_limits_the_usable_cores() -> None:
     assert (
         subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "1"
     )
+
+
+@pytest.mark.parametrize(
+    ("said", "threads"),
+    [("1", 1), ("2,1", 2), ("100", 3), ("0", 3), ("", 3), ("many", 3), ("-2", 3)],
+)
+def test_the_variable_of_openmp_limits_every_engine(said: str, threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hardware, "usable_cores", lambda: 3)
+    monkeypatch.setattr(base.psutil, "cpu_count", lambda logical=True: 4)
+    monkeypatch.setattr(base.os, "cpu_count", lambda: 4)
+    monkeypatch.setenv("OMP_NUM_THREADS", said)
+    assert (hardware.usable_threads(), default_threads(), SearchOptions().cores) == (threads, threads, threads)
 
 
 def test_gpus_are_named_as_the_driver_names_them(monkeypatch: pytest.MonkeyPatch) -> None:

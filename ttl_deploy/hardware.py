@@ -129,6 +129,16 @@ def usable_cores() -> int:
     return os.cpu_count() or 1
 
 
+def usable_threads() -> int:
+    """Threads that a computation takes by default: one per usable core, no more than `OMP_NUM_THREADS` says.
+
+    PyTorch reads the variable by itself. Who sets it shares the cores with other work, and OpenMP's threads, which wait
+    for each other by spinning, become many times slower than one where each does not find a core.
+    """
+    said = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    return min(usable_cores(), int(said)) if said.isdecimal() and int(said) else usable_cores()
+
+
 def command() -> str:
     """The command of this process: `ttl-deploy` or another program, without its folder, and what was said to it."""
     program = Path(sys.argv[0])

@@ -62,7 +62,7 @@ def search(
         network: What is to be cut.
         protocol: How every trial is trained.
         out: Folder of the search. `winner` in it is an ordinary run; `data.json` says what was understood of the data.
-        options: How to search; default: `SearchOptions()` with a thread per core.
+        options: How to search; default: `SearchOptions()` with a thread per core, `hardware.usable_threads`.
         engine: Where trials run; default: here, one after the other.
         reuse: Folders of other searches whose finished trials may stand for equal ones here.
         overwrite: Replace what is at `out`.
@@ -75,7 +75,7 @@ def search(
     """
     options = options or SearchOptions()
     if options.threads is None:
-        options = options.model_copy(update={"threads": hardware.usable_cores()})
+        options = options.model_copy(update={"threads": hardware.usable_threads()})
     options = _of_task(options, data.task)
     strategy, options = STRATEGIES.get(options.strategy), _of_strategy(options)
     place = Path(out)

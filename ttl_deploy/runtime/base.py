@@ -357,10 +357,14 @@ def home_device(artifact: Artifact) -> str:
 
 
 def default_threads() -> int:
-    """Physical cores that this process may use: a second hyperthread per core only slows matrix products down."""
+    """Physical cores that this process may use: a second hyperthread per core only slows matrix products down.
+
+    No more than `OMP_NUM_THREADS` says, see `hardware.usable_threads`.
+    """
     physical, logical = psutil.cpu_count(logical=False) or 1, os.cpu_count() or 1
     usable = hardware.usable_cores()
-    return usable if logical <= physical or usable < physical else max(1, usable * physical // logical)
+    cores = usable if logical <= physical or usable < physical else max(1, usable * physical // logical)
+    return min(cores, hardware.usable_threads())
 
 
 def _by_rank() -> list[Runtime]:

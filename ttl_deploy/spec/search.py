@@ -146,7 +146,7 @@ class SearchOptions(Record):
     @property
     def cores(self) -> int:
         """Threads of one trial."""
-        return self.threads or hardware.usable_cores()
+        return self.threads or hardware.usable_threads()
 
 
 class SearchProtocol(Protocol):

@@ -75,7 +75,7 @@ def run(
     reporter = console.ConsoleReporter(quiet=as_json)
     data, network, protocol = with_recipe(data, network, protocol)
     tell_recipe(protocol.recipe, reporter)
-    cores = options.threads or hardware.usable_cores()
+    cores = options.threads or hardware.usable_threads()
     gpus = gpus_per_trial if gpus_per_trial is not None else float(protocol.device == "cuda")
     with open_engine(engine, threads=cores, gpus=gpus, address=address) as where:
         outcome = search(
