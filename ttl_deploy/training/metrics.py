@@ -20,7 +20,7 @@ from ttl_deploy.tasks.task import Labels, Truth, rankable
 from ttl_deploy.training import intervals
 from ttl_deploy.training.delong import shares_of
 from ttl_deploy.training.intervals import Interval, ScoreEstimate
-from ttl_deploy.training.ranked import Counted, Ranked
+from ttl_deploy.training.ranked import Counted, Ranked, most_false
 from ttl_deploy.training.resampling import Floats, Sides, Times, blocks, counting, distinct, numbered, once
 
 KAPPA = "quadratic_kappa"
@@ -280,8 +280,7 @@ def sensitivity_at(specificity: float, positive: NDArray[np.bool_], scores: Floa
     if positive.all() or not positive.any():
         return None
     false_positive, true_positive, _ = roc_curve(positive, scores)
-    # 1 - 0.9 is not 0.1 in binary; a point exactly on the bound belongs inside.
-    return float(true_positive[false_positive <= 1 - specificity + 1e-12].max())
+    return float(true_positive[false_positive <= most_false(specificity)].max())
 
 
 def accuracy(labels: Labels, probabilities: Floats, task: Task) -> float:

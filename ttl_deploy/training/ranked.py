@@ -13,6 +13,14 @@ from ttl_deploy.training.resampling import Floats, Times, counting
 Mask = NDArray[np.bool_]
 
 
+def most_false(specificity: float) -> float:
+    """The share of the negatives that a threshold may call positive; a point exactly on the bound belongs inside.
+
+    1 - 0.9 is not 0.1 in binary.
+    """
+    return 1 - specificity + 1e-12
+
+
 class Ranked:
     """The images of one class and the rest, sorted once, so that a resample costs one sparse product.
 
@@ -84,7 +92,6 @@ class Counted:
 
     def sensitivities(self, specificity: float) -> Floats:
         """(B,) the highest sensitivity of a threshold with at least the specificity, 0 to 1."""
-        # 1 - 0.9 is not 0.1 in binary; a point exactly on the bound belongs inside.
-        inside = (self.false <= (1 - specificity + 1e-12) * self.false[-1]).sum(axis=0)
+        inside = (self.false <= most_false(specificity) * self.false[-1]).sum(axis=0)
         true = np.concatenate([np.zeros_like(self.true[:1]), self.true])
         return np.asarray(true[inside, np.arange(true.shape[1])] / self.true[-1])
