@@ -197,6 +197,18 @@ def test_imagenet_weights_come_from_the_published_file(monkeypatch: pytest.Monke
     )
 
 
+PUBLISHED = sorted(set(BACKBONES.names()) & set(models.list_models()) - {"inception_v3"})
+"""torchvision's Inception wants ImageNet's mean and deviation and turns them into 0.5 itself; ours takes 0.5."""
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_inputs_are_normalised_as_for_the_published_weights(name: str) -> None:
+    published = models.get_model_weights(name).DEFAULT.transforms()
+    model = Model(backbone=name, method="ftl", channels=3)
+    _spec, preprocess = specs(model, Data(path=Path("none")), ("a", "b"))
+    assert (preprocess.mean, preprocess.std) == (tuple(published.mean), tuple(published.std))
+
+
 def test_lite0_has_the_published_size_and_sees_images_as_in_its_pretraining() -> None:
     """4.7 M parameters in the README of EfficientNet-Lite; timm counts 4,652,008, 1000 classes included."""
     model = build(ModelSpec(backbone="tf_efficientnet_lite0", classes=("a", "b")))

@@ -1,7 +1,7 @@
 """3-D ResNet-18 (Tran 2018) as torchvision builds it: the stem and every residual block is a unit.
 
 The one network of three dimensions whose weights can be fetched: those of Kinetics-400 stand where an image network
-has ImageNet's.
+has ImageNet's, and saw frames of their own mean and deviation.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ class VideoResNet(Backbone):
     first_weight = "stem.0.weight"
     usual_block = 3
     dims = 3
+    normalisation = ((0.43216, 0.394666, 0.37645), (0.22803, 0.22145, 0.216989))
     input_size = (16, 112, 112)
 
     def __init__(self) -> None:
