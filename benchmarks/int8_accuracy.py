@@ -49,6 +49,8 @@ _TITLE = f"""# Keeping an int8 model's accuracy
 Ours (`--int8-auto`) and NNCF's accuracy-aware quantisation calibrate on the same {_IMAGES} training images and restore
 layers to float until the validation images agree with the float model: ours until the parity verdict, with its 95 %
 intervals, passes; NNCF until the share of equal labels, the only thing it is told, is at most the bound away from 1.
+Ours begins with the layers that lose most for every millisecond that they save in OpenVINO; beside it stands the order
+by what they lose alone.
 """
 
 
@@ -107,7 +109,8 @@ class _Setting:
     def ways(self, epochs: int) -> dict[str, Callable[[], openvino.Model]]:
         ways = {
             "ours, all layers": lambda: _read(self._quantiser().quantise()),
-            "ours, `--int8-auto`": self._ours,
+            "ours, `--int8-auto`": lambda: self._ours("openvino"),
+            "ours, layers by accuracy alone": lambda: self._ours(None),
             "NNCF, all layers": lambda: nncf.quantize(
                 self.floats, self._batches(self.calibration), subset_size=_IMAGES, preset=nncf.QuantizationPreset.MIXED
             ),
@@ -136,9 +139,9 @@ class _Setting:
         plain = typed_graph(ExportJob(tuned, self.job.preprocess, "fp32", self.job.options)).proto
         return _read(Quantiser.calibrated(plain, self.calibration, method="minmax").for_openvino().quantise())
 
-    def _ours(self) -> openvino.Model:
+    def _ours(self, engine: str | None) -> openvino.Model:
         quantiser = self._quantiser()
-        return _read(quantiser.quantise(choose_float_layers(quantiser, self.job).float_layers))
+        return _read(quantiser.quantise(choose_float_layers(quantiser, self.job, engine=engine).float_layers))
 
     def _nncf(self) -> openvino.Model:
         bounds = Bounds.for_precision("int8")

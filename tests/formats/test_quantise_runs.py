@@ -3,24 +3,35 @@
 import copy
 import dataclasses
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from ttl_deploy.artifact import open_artifact
 from ttl_deploy.cli.main import run as command
 from ttl_deploy.data.prepared import Prepared
 from ttl_deploy.errors import BadInputError, CheckFailedError
-from ttl_deploy.formats import quantise_qat
+from ttl_deploy.formats import quantise_auto, quantise_qat
 from ttl_deploy.formats.export_run import export_run
 from ttl_deploy.formats.exporter import EXPORTERS, ExportJob
 from ttl_deploy.formats.images import RunImages
+from ttl_deploy.formats.layer_times import engine_of_int8
 from ttl_deploy.formats.onnx_graph import to_onnx
-from ttl_deploy.formats.quantise_auto import LEAST_INT8, choose_float_layers, divergence, logits_of
+from ttl_deploy.formats.quantise_auto import (
+    LEAST_INT8,
+    Saved,
+    by_price,
+    choose_float_layers,
+    divergence,
+    logits_of,
+)
 from ttl_deploy.formats.quantise_qat import finetuned
 from ttl_deploy.formats.quantiser import Quantiser
 from ttl_deploy.latency import Measurement
@@ -100,14 +111,21 @@ def test_int8_of_a_run_is_verified_and_traceable(trained: Path, tmp_path: Path, 
     assert made.manifest.parity.verdict == "pass"
 
 
+def _quarter_of_the_shift(job: ExportJob) -> tuple[Quantiser, Bounds]:
+    """A calibrated graph, and a bound of a quarter of what its logits move by where all layers are int8."""
+    quantiser = Quantiser.calibrated(to_onnx(job.model), job.run_images().calibration(12), method="minmax")
+    quarter = 0.25 * _shift(quantiser, job, logits_of(quantiser.quantise(), job.run_images().validation()))
+    return quantiser, Bounds(max_logit_difference=quarter, min_label_agreement=0, max_auroc_drop=1, max_auprc_drop=1)
+
+
+def _shift(quantiser: Quantiser, job: ExportJob, logits: NDArray[np.float32]) -> float:
+    """The largest difference of logits from the float graph's, by their size, as the bound counts it."""
+    reference = logits_of(quantiser.plain, job.run_images().validation())
+    return float(np.abs(logits - reference).max()) / max(float(reference.std(axis=0).max()), SMALLEST_SPREAD)
+
+
 def test_layers_are_left_in_float_until_the_bound_holds(job: ExportJob, monkeypatch: pytest.MonkeyPatch) -> None:
-    plain = to_onnx(job.model)
-    quantiser = Quantiser.calibrated(plain, job.run_images().calibration(12), method="minmax")
-    validation = list(job.run_images().validation())
-    reference = logits_of(plain, validation)
-    whole = float(np.abs(logits_of(quantiser.quantise(), validation) - reference).max())
-    quarter = 0.25 * whole / max(float(reference.std(axis=0).max()), SMALLEST_SPREAD)
-    bound = Bounds(max_logit_difference=quarter, min_label_agreement=0, max_auroc_drop=1, max_auprc_drop=1)
+    quantiser, bound = _quarter_of_the_shift(job)
     told: list[str] = []
     reporter = Silent()
     monkeypatch.setattr(reporter, "info", told.append)
@@ -122,6 +140,57 @@ def test_layers_are_left_in_float_until_the_bound_holds(job: ExportJob, monkeypa
     assert macs == sorted(macs, reverse=True)
     assert json.loads(json.dumps(choice.record()))["split"] == "val"
     assert any("stay int8" in line for line in told) == (macs[-1] < LEAST_INT8)
+
+
+def test_those_layers_are_left_first_that_lose_most_for_a_millisecond() -> None:
+    """Prices 4, 2 and 6 a millisecond; what saves nothing counts as a hundredth of the mean of 1, 1/2, 1/4 and 0."""
+    lost = {"a": 4.0, "b": 1.0, "c": 1.5, "d": 0.01, "e": 0.0}
+    saved = {"a": 1.0, "b": 0.5, "c": 0.25, "d": -3.0, "e": 0.0}
+    least = 1.75 / 5 / 100
+    assert 2 < 0.01 / least < 4
+    assert by_price(lost, saved) == ["c", "a", "d", "b", "e"]
+    assert by_price(lost, dict.fromkeys(lost, -1.0)) == [*lost]
+
+
+def test_what_is_left_of_the_time_saved_is_told() -> None:
+    saved = Saved("openvino", 2, {"a": 1.0, "b": 0.5, "c": -0.25})
+    assert "saves 0.25 of 1.25 ms an image in openvino" in saved.words(["a"])
+
+
+@pytest.mark.parametrize("place", [0, -1])
+def test_what_a_layer_saves_decides_beside_what_it_loses(
+    job: ExportJob, place: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A layer that saves a second is given up last; only where it alone is too much, the most sensitive go first."""
+    quantiser, bound = _quarter_of_the_shift(job)
+    tight = dataclasses.replace(job, bounds=bound)
+    by_accuracy = choose_float_layers(quantiser, tight)
+    dear = by_accuracy.float_layers[place]
+
+    def measured(graph: onnx.ModelProto, layers: Sequence[str], *_: object, **__: object) -> dict[str, float]:
+        quantised = any(node.op_type == "QuantizeLinear" for node in graph.graph.node)
+        return {name: 1000.0 if name == dear and not quantised else 0.5 for name in layers}
+
+    monkeypatch.setattr(quantise_auto, "layer_times", measured)
+    choice = choose_float_layers(quantiser, tight, engine="onnxruntime")
+    others = [name for name in quantiser.layers if name != dear]
+    alone = logits_of(quantiser.quantise(others), job.run_images().validation())
+    if _shift(quantiser, job, alone) > (bound.max_logit_difference or 0):
+        assert choice.float_layers == by_accuracy.float_layers
+    else:
+        assert dear not in choice.float_layers
+    assert choice.sensitivity == by_accuracy.sensitivity
+    said = choice.record()
+    assert said["engine"] == "onnxruntime"
+    assert {row["layer"]: row["saved_ms"] for row in said["sensitivity"]}[dear] == 999.5
+    assert by_accuracy.record()["engine"] is None
+
+
+def test_an_export_says_what_each_layer_saves(trained: Path, tmp_path: Path, pixel_cache: Path) -> None:
+    made = export_run(trained, precision="int8", int8_auto=True, bounds=LAX, cache=pixel_cache, out=tmp_path / "a")
+    said = json.loads((made.folder / "sensitivity.json").read_text())
+    assert said["engine"] == engine_of_int8(fused=False)
+    assert any(row["saved_ms"] != 0 for row in said["sensitivity"])
 
 
 def test_trials_are_judged_by_patient_as_the_test_split_is(job: ExportJob, prepared: Prepared) -> None:

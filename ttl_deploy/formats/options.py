@@ -89,7 +89,7 @@ class GraphOptions(CalibrationOptions):
     int8_auto: Annotated[
         bool,
         Field(
-            description="int8: leave the most sensitive layers in float until parity passes on validation.",
+            description="int8: leave in float what loses most for a millisecond, until parity passes on validation.",
         ),
     ] = False
     qat: Annotated[

@@ -62,9 +62,11 @@ def quantise_job(
     details["layers"] = len(quantiser.layers)
     if not options.int8_auto:
         return Quantised(quantiser.quantise(), details)
+    from ttl_deploy.formats.layer_times import engine_of_int8
     from ttl_deploy.formats.quantise_auto import choose_float_layers
 
-    choice = choose_float_layers(quantiser, job)
+    # TensorRT's graphs are symmetric, and no card's times are known where they are made.
+    choice = choose_float_layers(quantiser, job, engine=None if symmetric else engine_of_int8(fused))
     details |= {"float_layers": list(choice.float_layers), "int8_macs": choice.trials[-1].int8_macs}
     return Quantised(quantiser.quantise(choice.float_layers), details, {choice.FILE: choice.record()})
 

@@ -1,14 +1,15 @@
 """Which layers to leave in float so that an int8 model keeps its accuracy: measured, not guessed.
 
 Every layer is quantised alone, and the error it makes is its sensitivity: leaving one in float at a time ranks worse,
-because rounding errors of several layers cancel by chance. Then the most sensitive layers are left in float, more and
-more of them, until parity passes. All of it on validation images; the test split judges once,
-at the end of the export.
+because rounding errors of several layers cancel by chance. The engine that will run the graph tells how many
+milliseconds each layer wins by eight bits. Then those that cost most accuracy for a millisecond are left in float, more
+and more of them, until parity passes. All of it on validation images; the test split judges once, at the end of the
+export.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -19,9 +20,11 @@ from numpy.typing import NDArray
 from ttl_deploy.errors import CheckFailedError
 from ttl_deploy.formats.exporter import ExportJob
 from ttl_deploy.formats.images import Sample
+from ttl_deploy.formats.layer_times import layer_times
 from ttl_deploy.formats.quantiser import Quantiser
 from ttl_deploy.parity.compare import Comparison, Verdict, compare, verdict
 from ttl_deploy.parity.verify import patient_groups
+from ttl_deploy.runtime.base import default_threads
 from ttl_deploy.spec import Bounds
 from ttl_deploy.tasks import Task
 
@@ -40,7 +43,7 @@ class Mix:
     """One mix of precisions on the validation split.
 
     Attributes:
-        float_layers: How many of the most sensitive layers were left in float.
+        float_layers: How many layers were left in float.
         int8_macs: Fraction of all multiply-adds that stay int8: what the accuracy is paid with.
         divergence: Mean Kullback-Leibler divergence from the float model's probabilities, nats.
         comparison: With the float model.
@@ -69,14 +72,36 @@ class Mix:
 
 
 @dataclass(frozen=True)
+class Saved:
+    """What eight bits save on this machine, one image at a time.
+
+    Attributes:
+        engine: Where it was measured.
+        threads: Of the engine.
+        milliseconds: By layer, against float32; negative where int8 is slower.
+    """
+
+    engine: str
+    threads: int
+    milliseconds: dict[str, float]
+
+    def words(self, float_layers: Collection[str]) -> str:
+        """What is left of it with some layers in float."""
+        whole = sum(self.milliseconds.values())
+        left = whole - sum(self.milliseconds[name] for name in float_layers)
+        return f"by its layers in int8 this mix saves {left:.2f} of {whole:.2f} ms an image in {self.engine} here"
+
+
+@dataclass(frozen=True)
 class Choice:
     """The layers to leave in float, and why.
 
     Attributes:
-        float_layers: Their names, the most sensitive first.
+        float_layers: Their names, in the order in which they were left.
         sensitivity: By layer, most sensitive first: the divergence when it alone is int8.
         trials: Every mix that was tried, in order; the last passes.
         images: Validation images that judged the trials.
+        saved: What eight bits save; None where no engine here tells it.
     """
 
     FILE: ClassVar[str] = "sensitivity.json"
@@ -85,6 +110,7 @@ class Choice:
     sensitivity: dict[str, float]
     trials: tuple[Mix, ...]
     images: int
+    saved: Saved | None = None
 
     def record(self) -> dict[str, Any]:
         """Plain types, for `sensitivity.json`."""
@@ -92,17 +118,25 @@ class Choice:
             "split": "val",
             "images": self.images,
             "float_layers": list(self.float_layers),
-            "sensitivity": [{"layer": name, "divergence": value} for name, value in self.sensitivity.items()],
+            "engine": self.saved.engine if self.saved else None,
+            "sensitivity": [
+                {"layer": name, "divergence": value, "saved_ms": self.saved.milliseconds[name] if self.saved else None}
+                for name, value in self.sensitivity.items()
+            ],
             "trials": [trial.row() for trial in self.trials],
         }
 
 
-def choose_float_layers(quantiser: Quantiser, job: ExportJob) -> Choice:
-    """Leaves as few layers in float as the validation split allows.
+def choose_float_layers(quantiser: Quantiser, job: ExportJob, *, engine: str | None = None) -> Choice:
+    """Leaves as few layers in float as the validation split allows, those first that are dearest.
+
+    Where every such mix fails, the most sensitive go first.
 
     Args:
         quantiser: A calibrated graph.
         job: Gives the validation images, the bounds and the reporter.
+        engine: Where the graph will run, as `layer_times` knows it; a layer's price is then its sensitivity by the
+            milliseconds that it saves there. None: its sensitivity alone.
 
     Raises:
         CheckFailedError: Not even a model with one int8 layer passes.
@@ -110,21 +144,55 @@ def choose_float_layers(quantiser: Quantiser, job: ExportJob) -> Choice:
     sample = job.run_images().validation()
     reference = logits_of(quantiser.plain, sample)
     ranking = sensitivities(quantiser, job, sample, reference)
+    saved = saved_by_int8(quantiser, next(iter(sample))[:1], engine) if engine else None
     trials: list[Mix] = []
-    for count in _counts(len(ranking)):
-        chosen = tuple(ranking)[:count]
+    for chosen in _choices(ranking, saved):
         trials.append(_trial(quantiser, job, sample, reference, chosen))
         if trials[-1].verdict.result == "pass":
+            if saved and chosen:
+                job.reporter.info(saved.words(chosen))
             if trials[-1].int8_macs < LEAST_INT8:
                 job.reporter.info(
                     f"only {trials[-1].int8_macs:.0%} of the multiply-adds stay int8: bf16 or fp16 may be faster, "
                     "--format auto measures it; or finetune with --qat, or widen the bound that decided"
                 )
-            return Choice(chosen, ranking, tuple(trials), len(sample))
+            return Choice(chosen, ranking, tuple(trials), len(sample), saved)
     raise CheckFailedError(
         f"no mix of int8 and float passes on the {len(sample)} validation images: {trials[-1].verdict.reason}",
         fix="finetune with --qat 3, widen the bounds, or export fp16 or bf16",
     )
+
+
+def saved_by_int8(quantiser: Quantiser, image: NDArray[np.float32], engine: str) -> Saved:
+    """Measures every layer in float and in int8, in a second or two.
+
+    Args:
+        quantiser: A calibrated graph.
+        image: (1, ...) what it takes.
+        engine: As for `layer_times`.
+    """
+    threads = default_threads()
+    before, after = (
+        layer_times(graph, quantiser.layers, image, engine=engine, threads=threads)
+        for graph in (quantiser.plain, quantiser.quantise())
+    )
+    return Saved(engine, threads, {name: round(before[name] - after[name], 4) for name in quantiser.layers})
+
+
+def by_price(sensitivity: Mapping[str, float], saved: Mapping[str, float]) -> list[str]:
+    """Layers, those first that lose most for every millisecond that they save.
+
+    What saves nothing counts as a hundredth of what a layer saves in the mean: it still need not be in float where it
+    loses nothing.
+
+    Args:
+        sensitivity: What each loses, most first.
+        saved: Milliseconds.
+    """
+    least = 0.01 * sum(max(value, 0.0) for value in saved.values()) / len(saved)
+    if not least:
+        return [*sensitivity]
+    return sorted(sensitivity, key=lambda name: -sensitivity[name] / max(saved[name], least))
 
 
 def sensitivities(quantiser: Quantiser, job: ExportJob, sample: Sample, reference: Logits) -> dict[str, float]:
@@ -202,6 +270,15 @@ def _few(sample: Sample) -> Sample:
     turn[order] = np.arange(len(order)) - starts
     chosen = np.sort(np.argsort(turn, kind="stable")[:SENSITIVITY_IMAGES])
     return Sample(sample.prepared, sample.preprocess, sample.indices[chosen], sample.batch_size)
+
+
+def _choices(sensitivity: Mapping[str, float], saved: Saved | None) -> Iterator[tuple[str, ...]]:
+    """Layers to leave in float, the dearest first, and where that is not enough the most sensitive first.
+
+    What saves much and loses much stays in int8 to the last by its price, and may alone be too much.
+    """
+    orders = [[*sensitivity]] if saved is None else [by_price(sensitivity, saved.milliseconds), [*sensitivity]]
+    yield from dict.fromkeys(tuple(order[:count]) for order in orders for count in _counts(len(order)))
 
 
 def _counts(layers: int) -> Iterator[int]:

@@ -103,7 +103,7 @@ def open_graph(
         )
     if provider != _PROVIDERS["cpu"]:
         _preload_cuda(onnxruntime)
-    options = _options(onnxruntime, threads)
+    options = cpu_options(onnxruntime, threads)
     for key, value in (entries or {}).items():
         options.add_session_config_entry(key, value)
     refuse_oversized(artifact.model_path, quick=True)
@@ -131,7 +131,13 @@ def _readable(model: Path) -> Path | bytes:
     return model
 
 
-def _options(onnxruntime: Any, threads: int) -> Any:
+def cpu_options(onnxruntime: Any, threads: int) -> Any:
+    """Session options of a graph, every optimisation on.
+
+    Args:
+        onnxruntime: The module.
+        threads: Inside an operator.
+    """
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
