@@ -89,7 +89,8 @@ class GraphOptions(CalibrationOptions):
     int8_auto: Annotated[
         bool,
         Field(
-            description="int8: leave in float what loses most for a millisecond, until parity passes on validation.",
+            description="int8: leave layers in float until parity passes on validation, those first that lose most "
+            "accuracy per millisecond saved.",
         ),
     ] = False
     qat: Annotated[
