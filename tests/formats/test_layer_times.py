@@ -64,7 +64,11 @@ def test_every_layer_has_a_time_in_float_and_in_int8(
     model = build(ModelSpec(backbone=backbone, method="ttl", cut=cut, classes=("a", "b"), input=given)).eval()
     graph, image = to_onnx(model), np.random.default_rng(0).random((1, *model.spec.input_shape), dtype=np.float32)
     quantiser = Quantiser.calibrated(graph, [image], method="minmax")
-    for engine, one in (("onnxruntime", quantiser), ("openvino", quantiser.for_openvino())):
+    for engine, one in (
+        ("onnxruntime", quantiser),
+        ("openvino", quantiser),
+        ("openvino", quantiser.for_openvino()),
+    ):
         for proto in (one.plain, one.quantise()):
             times = layer_times(proto, one.layers, image, engine=engine, threads=1)
             assert list(times) == list(one.layers)

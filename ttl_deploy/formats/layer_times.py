@@ -94,7 +94,8 @@ def _in_onnxruntime(proto: onnx.ModelProto, image: NDArray[np.float32], threads:
 
 def _in_openvino(proto: onnx.ModelProto, image: NDArray[np.float32], threads: int) -> list[Kernel]:
     network = core().read_model(proto.SerializeToString())
-    network.reshape(list(image.shape))
+    if ov.fixable(network):
+        network.reshape(list(image.shape))
     compiled = core().compile_model(network, "CPU", {**ov.settings("int8", threads), "PERF_COUNT": "YES"})
     request = compiled.create_infer_request()
 

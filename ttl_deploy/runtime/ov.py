@@ -41,7 +41,7 @@ class OpenVinoSession(Session):
         self._wanted = (device.upper(), settings(artifact.manifest.precision, threads))
         self._name = artifact.manifest.output_name
         quantised = artifact.manifest.precision == "int8"
-        self._fixable = not (quantised and _joins(self._network))
+        self._fixable = not quantised or fixable(self._network)
         self._fixed: dict[int, tuple[Any, Any]] = {}
         # A quantised graph rounds some values otherwise where its shape is not fixed: no answer may hang on how many
         # images are asked for together.
@@ -125,14 +125,14 @@ def _read(artifact: Artifact) -> Any:
     return network
 
 
-def _joins(network: Any) -> bool:
-    """Whether a quantised graph lays rounded features side by side, as DenseNet's for ONNX Runtime does.
+def fixable(network: Any) -> bool:
+    """Whether a quantised graph may be compiled for a fixed shape.
 
-    OpenVINO 2026.4 crashes when it compiles such a graph for a fixed shape. What is restored from rounding comes out of
-    a multiplication by its scale.
+    Not where it lays rounded features side by side, as DenseNet's for ONNX Runtime does: OpenVINO 2026.4 crashes. What
+    is restored from rounding comes out of a multiplication by its scale.
     """
     rank = len(network.input(0).partial_shape)
-    return any(
+    return not any(
         put.get_source_output().get_node().get_type_name() == "Multiply"
         for operation in network.get_ops()
         if operation.get_type_name() == "Concat" and len(operation.output(0).partial_shape) == rank
