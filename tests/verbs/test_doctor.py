@@ -63,6 +63,57 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "openvino is not installed" in (reasons["openvino", "cpu"] or "")
 
 
+def test_packages_that_do_not_fit_together_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = importlib.metadata.version
+    other = {"torch": "2.9.1", "onnx": "1.18.0rc1"}
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: other.get(name) or real(name))
+    said = doctor().facts["packages"].split("; ")
+    assert "ttl-deploy needs torch<2.15,>=2.11, and 2.9.1 is installed" in said
+    assert any(line.startswith("torchvision needs torch") and "2.9.1" in line for line in said)
+    assert any("ttl-deploy needs onnx>=1.18, and 1.18.0rc1" in line for line in said)
+
+
+def test_a_package_that_another_needs_and_is_gone_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = importlib.metadata.version
+
+    def version(name: str) -> str:
+        if name == "sympy":
+            raise importlib.metadata.PackageNotFoundError(name)
+        return real(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", version)
+    assert "torch needs sympy" in doctor().facts["packages"]
+
+
+@pytest.mark.parametrize(("torch", "torchvision"), [("2.13.0+cpu", "0.28.0+cu130"), ("2.13.0", "0.28.0+cu130")])
+def test_a_torchvision_for_another_build_of_pytorch_is_told_by_every_format(
+    torch: str, torchvision: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its operators then are not there when it is imported; of a version that says no build nothing is known."""
+    import importlib.util
+
+    versions = {"torch": torch, "torchvision": torchvision}
+    for name, version in versions.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "version.py").write_text(f"__version__ = '{version}'\ncuda: Optional[str] = None\n")
+    real = importlib.util.find_spec
+
+    def found(name: str) -> object:
+        return SimpleNamespace(origin=str(tmp_path / name / "__init__.py")) if name in versions else real(name)
+
+    monkeypatch.setattr(importlib.util, "find_spec", found)
+    monkeypatch.setattr(importlib.metadata, "distribution", _unlisted)
+    diagnosis = doctor()
+    wrong = "torch is built for cpu and torchvision is built for cu130" if "+" in torch else None
+    for format in diagnosis.formats:
+        assert format.reason is None or wrong is None or wrong in format.reason
+    assert (wrong or "fit together") in diagnosis.facts["packages"]
+
+
+def _unlisted(name: str) -> object:
+    raise importlib.metadata.PackageNotFoundError(name)
+
+
 @pytest.mark.parametrize("file", ["torch/lib/libtorch_cpu.so", "torch/lib/libgone.so.12"])
 def test_a_half_installed_pytorch_is_told_by_every_format(file: str, monkeypatch: pytest.MonkeyPatch) -> None:
     real = importlib.metadata.distribution
@@ -73,6 +124,7 @@ def test_a_half_installed_pytorch_is_told_by_every_format(file: str, monkeypatch
         return SimpleNamespace(
             version=found.version,
             locate_file=found.locate_file,
+            requires=found.requires,
             read_text=lambda _: record if name == "torch" else None,
         )
 

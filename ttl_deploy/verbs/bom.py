@@ -33,7 +33,6 @@ def refuse_missing() -> None:
     with needing("cyclonedx-python-lib", "a bill of materials needs", "dossier"):
         import cyclonedx.model.bom  # noqa: F401
         import packageurl  # noqa: F401
-        import packaging.requirements  # noqa: F401
 
 
 def model_bom(subject: Subject, facts: Mapping[str, str], *, now: datetime | None = None) -> str:

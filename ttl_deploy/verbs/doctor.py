@@ -1,18 +1,22 @@
 """What this machine can export and run, and why not the rest: asked of the exporters and the runtimes themselves.
 
 Nothing is exported or run, and neither PyTorch nor an engine is imported: a format that is usable here may still fail,
-and then says why. Of PyTorch the native libraries are held against the list of what was installed.
+and then says why. Of PyTorch the native libraries are held against the list of what was installed, and
+of all packages the versions against what they want of each other.
 """
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import importlib.metadata
 import importlib.util
 import re
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+
+from packaging.requirements import Requirement
 
 from ttl_deploy import hardware
 from ttl_deploy.data.cache import default_folder
@@ -75,6 +79,7 @@ def _facts(cache: Path | None) -> dict[str, str]:
         "GPU": gpus or "none",
         "driver": _driver(machine),
         "torch": _torch(),
+        "packages": "; ".join(filter(None, (_other_build(), *_misfits()))) or "fit together",
         "TensorRT": _version("tensorrt", "torch-tensorrt"),
         "TensorRT for RTX": _version("tensorrt-rtx-cu13-bindings", "tensorrt-rtx", missing="not installed (extra rtx)"),
         "licence of both": "not for medical, life-critical use without an agreement with NVIDIA (its clause 2.1)",
@@ -89,7 +94,7 @@ def _facts(cache: Path | None) -> dict[str, str]:
 def _formats() -> list[Usable]:
     if importlib.util.find_spec("torch") is None:
         return []
-    damaged = _damage("torch")
+    damaged = _damage("torch") or _other_build()
     return [
         Usable(kind="format", name=format.name, variant=precision, reason=damaged or format.available(precision))
         for format in _known()
@@ -134,6 +139,48 @@ def _torch() -> str:
         return "not installed"
     built = re.search(r"cuda\b[^=]*= '([\d.]+)'", Path(spec.origin).with_name("version.py").read_text())
     return f"{_version('torch')}, built for {f'CUDA {built[1]}' if built else 'the CPU'}"
+
+
+def _other_build() -> str | None:
+    """What keeps torchvision from being imported: that its operators were compiled for another build of PyTorch."""
+    builds = {package: _build(package) for package in ("torch", "torchvision")}
+    if not all(builds.values()) or len({*builds.values()}) == 1:
+        return None
+    told = " and ".join(f"{package} is built for {build}" for package, build in builds.items())
+    return f"{told}: install both from one place"
+
+
+def _build(package: str) -> str | None:
+    """What its version says behind the plus: `cu130`, `cpu`."""
+    spec = importlib.util.find_spec(package)
+    version = Path(spec.origin).with_name("version.py") if spec and spec.origin else None
+    found = (
+        re.search(r"__version__ = '[^'+]+\+([\w.]+)'", version.read_text()) if version and version.exists() else None
+    )
+    return found[1] if found else None
+
+
+def _misfits() -> Iterator[str]:
+    """What this program and the packages that it names want of others and do not find."""
+    own = [*_requirements("ttl-deploy")]
+    for name in ("ttl-deploy", *(requirement.name for requirement in own)):
+        for wanted in _requirements(name):
+            try:
+                here = importlib.metadata.version(wanted.name)
+            except importlib.metadata.PackageNotFoundError:
+                yield f"{name} needs {wanted}, which is not installed"
+                continue
+            if not wanted.specifier.contains(here, prereleases=True):
+                yield f"{name} needs {wanted.name}{wanted.specifier}, and {here} is installed"
+
+
+def _requirements(name: str) -> Iterator[Requirement]:
+    """What an installed package needs on this machine; none of one that is not there."""
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        for text in importlib.metadata.requires(name) or ():
+            requirement = Requirement(text)
+            if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
+                yield requirement
 
 
 def _signatures() -> str:
