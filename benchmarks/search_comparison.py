@@ -28,6 +28,7 @@ from typing import Any
 
 from ttl_deploy import files, hardware
 from ttl_deploy.cli.console import ConsoleReporter, line
+from ttl_deploy.cores import usable_cores
 from ttl_deploy.cut_search.search import search
 from ttl_deploy.spec import Data, Model, Network, Protocol
 from ttl_deploy.spec.search import SearchOptions, SearchProtocol
@@ -346,7 +347,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--repeats", type=int, default=1)
     parser.add_argument("--prefer", default="block")
     parser.add_argument("--divisions", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=hardware.usable_cores())
+    parser.add_argument("--threads", type=int, default=usable_cores())
     parser.add_argument("--cache", type=Path)
     return parser
 

@@ -22,6 +22,7 @@ from pathlib import Path
 
 from ttl_deploy import files, hardware
 from ttl_deploy.cli.console import line
+from ttl_deploy.cores import usable_cores
 from ttl_deploy.cut_search.engines import open_engine
 from ttl_deploy.cut_search.search import search
 from ttl_deploy.spec import Data, Model, Network, Protocol
@@ -103,7 +104,7 @@ def _lwft(options: argparse.Namespace, folder: Path, views: int) -> Training:
 
 
 def _search(options: argparse.Namespace, folder: Path, engine: str) -> Searched:
-    threads = hardware.usable_cores()
+    threads = usable_cores()
     network = Network(backbone="resnet18", image_size=64, weights="random")
     protocol = SearchProtocol(epochs=2, batch_size=32, learning_rate=1e-3)
     wanted = SearchOptions(

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from ttl_deploy import files, hardware
 from ttl_deploy.cli.console import ConsoleReporter, line
+from ttl_deploy.cores import usable_cores
 from ttl_deploy.cut_search.known_cut import CLASSES, best_cut, write_known_cut
 from ttl_deploy.cut_search.outcome import SearchOutcome
 from ttl_deploy.cut_search.search import search
@@ -78,7 +79,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--distance", type=int, default=16)
     parser.add_argument("--images", type=int, default=800)
     parser.add_argument("--epochs", type=int, default=12)
-    parser.add_argument("--threads", type=int, default=hardware.usable_cores())
+    parser.add_argument("--threads", type=int, default=usable_cores())
     parser.add_argument("--verbose", action="store_true")
     return parser
 

@@ -1,6 +1,5 @@
 """What this machine is, against the operating system's own words."""
 
-import os
 import platform
 import subprocess
 import sys
@@ -10,9 +9,6 @@ import psutil
 import pytest
 
 from ttl_deploy import hardware
-from ttl_deploy.runtime import base
-from ttl_deploy.runtime.base import default_threads
-from ttl_deploy.spec.search import SearchOptions
 
 
 @pytest.fixture(autouse=True)
@@ -28,29 +24,6 @@ def test_it_agrees_with_the_operating_system() -> None:
     assert platform.python_version() in machine.system
     if Path("/proc/cpuinfo").exists() and platform.machine() == "x86_64":
         assert machine.cpu in Path("/proc/cpuinfo").read_text()
-
-
-@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="the system has no processor affinity")
-def test_affinity_limits_the_usable_cores() -> None:
-    code = (
-        "import os\nos.sched_setaffinity(0, {min(os.sched_getaffinity(0))})\n"
-        "from ttl_deploy.hardware import usable_cores\nprint(usable_cores())"
-    )
-    assert (
-        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "1"
-    )
-
-
-@pytest.mark.parametrize(
-    ("said", "threads"),
-    [("1", 1), ("2,1", 2), ("100", 3), ("0", 3), ("", 3), ("many", 3), ("-2", 3)],
-)
-def test_the_variable_of_openmp_limits_every_engine(said: str, threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hardware, "usable_cores", lambda: 3)
-    monkeypatch.setattr(base.psutil, "cpu_count", lambda logical=True: 4)
-    monkeypatch.setattr(base.os, "cpu_count", lambda: 4)
-    monkeypatch.setenv("OMP_NUM_THREADS", said)
-    assert (hardware.usable_threads(), default_threads(), SearchOptions().cores) == (threads, threads, threads)
 
 
 def test_gpus_are_named_as_the_driver_names_them(monkeypatch: pytest.MonkeyPatch) -> None:

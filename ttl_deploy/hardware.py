@@ -21,6 +21,8 @@ from typing import Any
 
 import psutil
 
+from ttl_deploy.cores import usable_cores
+
 _LIBRARIES = (
     "torch",
     "torchvision",
@@ -120,23 +122,6 @@ def describe() -> Hardware:
         system=f"{platform.system()} {platform.release()}, Python {platform.python_version()}",
         gpus=_gpus(),
     )
-
-
-def usable_cores() -> int:
-    """Cores this process may run on: affinity and container limits counted, not what the board holds."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def usable_threads() -> int:
-    """Threads that a computation takes by default: one per usable core, no more than `OMP_NUM_THREADS` says.
-
-    PyTorch reads the variable by itself. Who sets it shares the cores with other work, and OpenMP's threads, which wait
-    for each other by spinning, become many times slower than one where each does not find a core.
-    """
-    said = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
-    return min(usable_cores(), int(said)) if said.isdecimal() and int(said) else usable_cores()
 
 
 def command() -> str:

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from ttl_deploy import hardware
 from ttl_deploy.artifact import Artifact
+from ttl_deploy.cores import usable_cores
 from ttl_deploy.errors import TtlDeployError
 from ttl_deploy.latency import Job, Measurement, measure_session, merge, run_all, run_isolated
 from ttl_deploy.latency.isolate import environment
@@ -85,7 +86,7 @@ def test_pinned_threads_have_a_core_each_unless_the_user_says_otherwise(monkeypa
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
-@pytest.mark.skipif(hardware.usable_cores() < 2, reason="needs two cores")
+@pytest.mark.skipif(usable_cores() < 2, reason="needs two cores")
 def test_pytorchs_threads_do_not_share_a_core() -> None:
     program = (
         "import os, torch; torch.set_num_threads(2); x = torch.rand(600, 600); x @ x\n"

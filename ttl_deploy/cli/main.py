@@ -22,6 +22,7 @@ import typer
 
 import ttl_deploy
 from ttl_deploy.cli import commands, console, forms, stopping
+from ttl_deploy.cores import tell_openmp
 from ttl_deploy.errors import StorageError, TtlDeployError
 from ttl_deploy.first_use import importing
 
@@ -114,6 +115,7 @@ def _flowing(text: str) -> str:
 def main() -> NoReturn:
     """Runs the command line and exits."""
     console.accept_any_text()
+    tell_openmp()
     with stopping.by_signals(lambda: f"error: {_stopped(sys.argv[1:])}"):
         code = run(sys.argv[1:])
     try:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from typing import Any, Protocol, TypeVar
 
-from ttl_deploy import hardware
+from ttl_deploy.cores import usable_cores
 from ttl_deploy.cut_search.ray_driver import RayDriver
 from ttl_deploy.errors import BadInputError, TtlDeployError
 
@@ -134,7 +134,7 @@ def open_engine(
         return
     if name != "ray":
         raise BadInputError(f"unknown engine {name!r}", fix="valid: local, ray")
-    with ray_cluster(address, cores=(workers or max(1, hardware.usable_cores() // threads)) * threads) as driver:
+    with ray_cluster(address, cores=(workers or max(1, usable_cores() // threads)) * threads) as driver:
         yield RayEngine(driver, threads, gpus)
 
 

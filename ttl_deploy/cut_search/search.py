@@ -10,7 +10,8 @@ from typing import Any
 
 import filelock
 
-from ttl_deploy import documents, files, hardware
+from ttl_deploy import documents, files
+from ttl_deploy.cores import usable_threads
 from ttl_deploy.cut_search.candidates import Candidate, candidates, over_budget
 from ttl_deploy.cut_search.engines import LocalEngine, TrialEngine
 from ttl_deploy.cut_search.latency import Latencies
@@ -62,7 +63,7 @@ def search(
         network: What is to be cut.
         protocol: How every trial is trained.
         out: Folder of the search. `winner` in it is an ordinary run; `data.json` says what was understood of the data.
-        options: How to search; default: `SearchOptions()` with a thread per core, `hardware.usable_threads`.
+        options: How to search; default: `SearchOptions()` with a thread per core, `cores.usable_threads`.
         engine: Where trials run; default: here, one after the other.
         reuse: Folders of other searches whose finished trials may stand for equal ones here.
         overwrite: Replace what is at `out`.
@@ -75,7 +76,7 @@ def search(
     """
     options = options or SearchOptions()
     if options.threads is None:
-        options = options.model_copy(update={"threads": hardware.usable_threads()})
+        options = options.model_copy(update={"threads": usable_threads()})
     options = _of_task(options, data.task)
     strategy, options = STRATEGIES.get(options.strategy), _of_strategy(options)
     place = Path(out)

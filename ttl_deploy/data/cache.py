@@ -21,11 +21,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ttl_deploy.cores import usable_cores
 from ttl_deploy.data.cache_index import CacheIndex
 from ttl_deploy.data.items import ArraySource, FileSource, ImageSource, Item
 from ttl_deploy.errors import BadInputError, IntegrityError, StorageError, UndecodedImageError, UnreadableImageError
 from ttl_deploy.files import disk_errors
-from ttl_deploy.hardware import usable_cores
 from ttl_deploy.inputs.image import PICTURE_CHANNELS, picture_problem
 from ttl_deploy.inputs.image_kinds import IMAGE_SUFFIXES
 from ttl_deploy.inputs.reading import READERS

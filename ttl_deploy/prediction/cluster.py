@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ttl_deploy import hardware
 from ttl_deploy import runtime as runtimes
 from ttl_deploy.artifact import Artifact, open_artifact
+from ttl_deploy.cores import usable_cores
 from ttl_deploy.cut_search.engines import ray_cluster
 from ttl_deploy.cut_search.ray_driver import RayDriver
 from ttl_deploy.errors import MissingDependencyError, UndecodedImageError, UnreadableImageError
@@ -97,7 +97,7 @@ class RayPredictor:
         done: Callable[[str], bool] | None = None,
     ) -> Iterator[Prediction]:
         """See `Predictor`."""
-        cores = max(hardware.usable_cores(), (self.stream.workers or 1) * self.threads)
+        cores = max(usable_cores(), (self.stream.workers or 1) * self.threads)
         with self.reporter.task("predicting", total) as advance:
             wanted = still_wanted(images, done, summary, advance)
             first = list(islice(wanted, PORTION))

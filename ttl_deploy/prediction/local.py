@@ -17,7 +17,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ttl_deploy import files, hardware
+from ttl_deploy import files
+from ttl_deploy.cores import usable_cores
 from ttl_deploy.errors import UndecodedImageError, UnreadableImageError
 from ttl_deploy.inputs.reading import load_input
 from ttl_deploy.prediction.dicom_seg import Algorithm, SegmentationWriter
@@ -89,7 +90,7 @@ class LocalPredictor:
 
     def _decoded(self, images: Iterable[ImageRef]) -> Generator[_Decoding, None, None]:
         """Images with their pixels, decoded ahead on threads; no more than two batches wait."""
-        workers = self.stream.workers or min(hardware.usable_cores(), _MOST_WORKERS)
+        workers = self.stream.workers or min(usable_cores(), _MOST_WORKERS)
         pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
         waiting: deque[_Decoding] = deque()
         try:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from ttl_deploy import aliases, hardware
 from ttl_deploy.artifact import Artifact
 from ttl_deploy.closing import Closing
+from ttl_deploy.cores import usable_cores, usable_threads
 from ttl_deploy.errors import BadInputError, DamagedError, IntegrityError, MissingDependencyError, near
 from ttl_deploy.inputs.image import normalise
 from ttl_deploy.inputs.windows import inputs_of
@@ -359,12 +360,12 @@ def home_device(artifact: Artifact) -> str:
 def default_threads() -> int:
     """Physical cores that this process may use: a second hyperthread per core only slows matrix products down.
 
-    No more than `OMP_NUM_THREADS` says, see `hardware.usable_threads`.
+    No more than `OMP_NUM_THREADS` says, see `cores.usable_threads`.
     """
     physical, logical = psutil.cpu_count(logical=False) or 1, os.cpu_count() or 1
-    usable = hardware.usable_cores()
+    usable = usable_cores()
     cores = usable if logical <= physical or usable < physical else max(1, usable * physical // logical)
-    return min(cores, hardware.usable_threads())
+    return min(cores, usable_threads())
 
 
 def _by_rank() -> list[Runtime]:

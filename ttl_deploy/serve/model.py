@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ttl_deploy import hardware
 from ttl_deploy import runtime as runtimes
 from ttl_deploy.artifact import Artifact, open_artifact
 from ttl_deploy.closing import Closing
+from ttl_deploy.cores import usable_cores
 from ttl_deploy.errors import BadInputError
 from ttl_deploy.inputs.mask import whole_mask
 from ttl_deploy.runtime import Session
@@ -100,7 +100,7 @@ class ServedModel(Closing):
         self._open: list[Session] = []
         self._free: queue.SimpleQueue[Session] = queue.SimpleQueue()
         with ExitStack() as undo:
-            processes = min(_MOST_DECODERS, hardware.usable_cores())
+            processes = min(_MOST_DECODERS, usable_cores())
             self._decoders = Decoders(self.artifact.manifest.preprocess, processes, decode_seconds)
             undo.callback(self._decoders.close)
             for _ in range(sessions):

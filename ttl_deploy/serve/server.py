@@ -14,7 +14,7 @@ from contextlib import ExitStack
 from types import FrameType, TracebackType
 from typing import Self
 
-from ttl_deploy import hardware
+from ttl_deploy.cores import usable_cores
 from ttl_deploy.errors import BadInputError, MissingDependencyError
 from ttl_deploy.serve.access import Token
 from ttl_deploy.serve.app import Application
@@ -67,7 +67,7 @@ class Server:
         self._model = model
         self._grace = grace
         self._limits = limits
-        workers = model.sessions + hardware.usable_cores()
+        workers = model.sessions + usable_cores()
         self._gate = Gate(self._limits, workers, lambda seconds: model.statistics.record("queue", seconds))
         self._application = Application(model, self._gate, token)
         self._socket = _bind(host, port)

@@ -8,8 +8,8 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, field_validator
 
-from ttl_deploy import hardware
 from ttl_deploy.aliases import DEVICES, meant
+from ttl_deploy.cores import usable_threads
 from ttl_deploy.spec.record import Record
 from ttl_deploy.spec.said import Said
 from ttl_deploy.spec.strategies import REUSE_ENDS, Eta, Neighbours, StrategyOptions, Threshold
@@ -146,7 +146,7 @@ class SearchOptions(Record):
     @property
     def cores(self) -> int:
         """Threads of one trial."""
-        return self.threads or hardware.usable_threads()
+        return self.threads or usable_threads()
 
 
 class SearchProtocol(Protocol):
