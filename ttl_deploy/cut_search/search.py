@@ -11,7 +11,6 @@ from typing import Any
 import filelock
 
 from ttl_deploy import documents, files
-from ttl_deploy.cores import usable_threads
 from ttl_deploy.cut_search.candidates import Candidate, candidates, over_budget
 from ttl_deploy.cut_search.engines import LocalEngine, TrialEngine
 from ttl_deploy.cut_search.latency import Latencies
@@ -75,8 +74,7 @@ def search(
         TtlDeployError: A trial failed; finished ones are kept.
     """
     options = options or SearchOptions()
-    if options.threads is None:
-        options = options.model_copy(update={"threads": usable_threads()})
+    options = options.model_copy(update={"threads": options.cores})
     options = _of_task(options, data.task)
     strategy, options = STRATEGIES.get(options.strategy), _of_strategy(options)
     place = Path(out)

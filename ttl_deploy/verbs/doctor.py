@@ -1,8 +1,8 @@
 """What this machine can export and run, and why not the rest: asked of the exporters and the runtimes themselves.
 
 Nothing is exported or run, and neither PyTorch nor an engine is imported: a format that is usable here may still fail,
-and then says why. Of PyTorch the native libraries are held against the list of what was installed, and
-of all packages the versions against what they want of each other.
+and then says why. Of PyTorch the native libraries are held against the list of what was installed, and of all
+packages the versions against what they want of each other.
 """
 
 from __future__ import annotations
@@ -134,10 +134,10 @@ def _driver(machine: hardware.Hardware) -> str:
 
 def _torch() -> str:
     """PyTorch's version and the CUDA it was built for, which asking torch itself would mean importing it."""
-    spec = importlib.util.find_spec("torch")
-    if spec is None or spec.origin is None:
+    said = _version_module("torch")
+    if said is None:
         return "not installed"
-    built = re.search(r"cuda\b[^=]*= '([\d.]+)'", Path(spec.origin).with_name("version.py").read_text())
+    built = re.search(r"cuda\b[^=]*= '([\d.]+)'", said)
     return f"{_version('torch')}, built for {f'CUDA {built[1]}' if built else 'the CPU'}"
 
 
@@ -152,12 +152,15 @@ def _other_build() -> str | None:
 
 def _build(package: str) -> str | None:
     """What its version says behind the plus: `cu130`, `cpu`."""
-    spec = importlib.util.find_spec(package)
-    version = Path(spec.origin).with_name("version.py") if spec and spec.origin else None
-    found = (
-        re.search(r"__version__ = '[^'+]+\+([\w.]+)'", version.read_text()) if version and version.exists() else None
-    )
+    found = re.search(r"__version__ = '[^'+]+\+([\w.]+)'", _version_module(package) or "")
     return found[1] if found else None
+
+
+def _version_module(package: str) -> str | None:
+    """The text of a package's `version.py`; None where it is not installed."""
+    spec = importlib.util.find_spec(package)
+    file = Path(spec.origin).with_name("version.py") if spec and spec.origin else None
+    return file.read_text() if file and file.exists() else None
 
 
 def _misfits() -> Iterator[str]:

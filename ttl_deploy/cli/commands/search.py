@@ -12,7 +12,6 @@ from ttl_deploy.cli import console
 from ttl_deploy.cli.forms import request_form
 from ttl_deploy.cli.options import Log
 from ttl_deploy.cli.recipes import show_paper, tell_recipe
-from ttl_deploy.cores import usable_threads
 from ttl_deploy.first_use import importing
 from ttl_deploy.spec import Data, Network
 from ttl_deploy.spec.search import SearchOptions, SearchProtocol
@@ -75,9 +74,8 @@ def run(
     reporter = console.ConsoleReporter(quiet=as_json)
     data, network, protocol = with_recipe(data, network, protocol)
     tell_recipe(protocol.recipe, reporter)
-    cores = options.threads or usable_threads()
     gpus = gpus_per_trial if gpus_per_trial is not None else float(protocol.device == "cuda")
-    with open_engine(engine, threads=cores, gpus=gpus, address=address) as where:
+    with open_engine(engine, threads=options.cores, gpus=gpus, address=address) as where:
         outcome = search(
             data,
             network,
