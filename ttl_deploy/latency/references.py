@@ -124,7 +124,24 @@ def prediction_work() -> Work:
     return work
 
 
+def chain_work() -> Work:
+    """Steps that wait for each other: SHA-256 of a small block, which leaves most of a core's units idle.
+
+    A neighbour on the same core (its other hardware thread) takes units that the other kinds of work need, and slows
+    them by up to four fifths and this by a sixth; a lower clock slows all of them alike.
+    """
+    block = np.random.default_rng(0).integers(0, 256, 2**12, dtype=np.uint8).tobytes()
+
+    def work() -> object:
+        for _ in range(100):
+            digest = hashlib.sha256(block).digest()
+        return digest
+
+    return work
+
+
 NETWORK = Reference("network", 1, network_work)
 IMAGE = Reference("image", 1, image_work)
 TRAINING = Reference("training", 1, training_work)
 PREDICTION = Reference("prediction", 1, prediction_work)
+CHAIN = Reference("chain", 1, chain_work)

@@ -4,6 +4,10 @@ Work and reference alternate in blocks shorter than a time slice. A batch of the
 quotient: of the two lower deciles, because what disturbs a block (a neighbour's cache lines, an interrupt) only ever
 lengthens it, while a slow machine or clock lengthens both. The interval comes from the spread of the batches, without
 assuming how they are distributed, so what did not cancel widens it.
+
+What lasts as long as a measurement does not show in that spread: another machine's work on the same core slows one kind
+of work more than another. A chain of steps that wait for each other (`references.chain_work`) hardly feels it, so the
+reference's time in units of the chain's tells it; by how much that differs from the baseline's, the interval is wider.
 """
 
 from __future__ import annotations
@@ -12,7 +16,7 @@ import gc
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from shlex import quote
 from statistics import median
@@ -51,6 +55,7 @@ class RatioEstimate:
         high: Upper end.
         batches: How many quotients.
         pairs: How many blocks of work they come from.
+        contention: The reference's time in units of the chain's; None where it was not measured.
     """
 
     ratio: float
@@ -58,6 +63,7 @@ class RatioEstimate:
     high: float
     batches: int
     pairs: int
+    contention: float | None = None
 
     @property
     def half_width(self) -> float:
@@ -72,15 +78,19 @@ class Pairing:
     Attributes:
         work: One block of the workload.
         reference: One block of the reference.
+        chain: One block of `references.chain_work`.
         clock: Seconds; `OwnTime` on a shared machine.
         batches: The quotients so far.
+        contentions: Of each batch.
         work_seconds: The times of the work's blocks.
     """
 
     work: Block
     reference: Block
+    chain: Block
     clock: Callable[[], float]
     batches: list[float] = field(default_factory=list)
+    contentions: list[float] = field(default_factory=list)
     work_seconds: list[float] = field(default_factory=list)
 
     def warm_up(self, blocks: int = 3) -> None:
@@ -88,20 +98,23 @@ class Pairing:
         for _ in range(blocks):
             self.reference()
             self.work()
+            self.chain()
 
     def take(self, pairs: int = PAIRS) -> None:
-        """Times one batch: reference, work, reference, work and so on."""
-        references, works = [], []
+        """Times one batch: reference, work, chain, reference, work, chain and so on."""
+        references, works, chains = [], [], []
         with _no_collection():
             for _ in range(pairs):
                 references.append(self._timed(self.reference))
                 works.append(self._timed(self.work))
+                chains.append(self._timed(self.chain))
         self.batches.append(quotient(references, works))
+        self.contentions.append(quotient(chains, references))
         self.work_seconds += works
 
     def estimate(self) -> RatioEstimate:
         """What the batches so far say."""
-        return estimate(self.batches, len(self.work_seconds))
+        return replace(estimate(self.batches, len(self.work_seconds)), contention=median(self.contentions))
 
     def _timed(self, block: Block) -> float:
         begin = self.clock()
@@ -146,6 +159,7 @@ class BaselineEntry(Record):
         high: Likewise.
         batches: Likewise.
         pairs: Likewise.
+        contention: Likewise; None in files of earlier versions.
         work_ms: Median time of the work's block, milliseconds; for people, nothing compares it.
         measured: UTC time, ISO 8601.
         hardware: The machine, as `ttl_deploy.hardware` describes it.
@@ -160,6 +174,7 @@ class BaselineEntry(Record):
     high: float = Field(gt=0, allow_inf_nan=False)
     batches: int = Field(ge=1)
     pairs: int = Field(ge=1)
+    contention: float | None = Field(None, gt=0, allow_inf_nan=False)
     work_ms: float = Field(gt=0)
     measured: str
     hardware: dict[str, Any]
@@ -174,7 +189,7 @@ class BaselineEntry(Record):
     @property
     def estimate(self) -> RatioEstimate:
         """The numbers alone."""
-        return RatioEstimate(self.ratio, self.low, self.high, self.batches, self.pairs)
+        return RatioEstimate(self.ratio, self.low, self.high, self.batches, self.pairs, self.contention)
 
     @property
     def processor(self) -> Processor:
@@ -240,7 +255,9 @@ def compare(name: str, now: RatioEstimate, base: RatioEstimate, bound: float) ->
     """The change against the baseline, its interval, and what it means.
 
     A regression is told only when the whole interval lies above the bound, and its absence only when the whole
-    interval lies below. The interval joins both measurements' on the logarithmic scale (MOVER; Zou and Donner 2008).
+    interval lies below. The interval joins both measurements' on the logarithmic scale (MOVER; Zou and Donner 2008),
+    and is wider at either end by what `contention` changed: a neighbour may slow the work twice as much as it slows the
+    reference, or not at all.
 
     Args:
         name: The workload.
@@ -251,9 +268,17 @@ def compare(name: str, now: RatioEstimate, base: RatioEstimate, bound: float) ->
     middle = math.log(now.ratio / base.ratio)
     down = math.hypot(math.log(now.ratio / now.low), math.log(base.high / base.ratio))
     up = math.hypot(math.log(now.high / now.ratio), math.log(base.ratio / base.low))
-    change, low, high = (math.expm1(value) for value in (middle, middle - down, middle + up))
-    verdict: VerdictName = "fail" if low > bound else "pass" if high <= bound else "inconclusive"
-    return SpeedComparison(name, verdict, change, low, high, bound, _reason(verdict, change, low, high, bound), now)
+    shift = _contended(now, base)
+    change, low, high = (math.expm1(value) for value in (middle, middle - down - abs(shift), middle + up + abs(shift)))
+    verdict = _verdict(low, high, bound)
+    alone = _verdict(math.expm1(middle - down), math.expm1(middle + up), bound)
+    reason = _reason(verdict, change, low, high, bound)
+    if verdict != alone:
+        reason += (
+            f", which is so wide because the reference takes {math.expm1(shift):+.0%} beside steps that wait for each "
+            "other: other work than at the baseline's time is on these cores; check again later"
+        )
+    return SpeedComparison(name, verdict, change, low, high, bound, reason, now)
 
 
 def read_baseline(path: Path) -> Baseline:
@@ -312,6 +337,17 @@ def _order(observations: int) -> int:
         skip += 1
         outside += math.comb(observations, skip) * 0.5**observations
     return skip
+
+
+def _contended(now: RatioEstimate, base: RatioEstimate) -> float:
+    """How much longer the reference took in units of the chain than then, logarithm; 0 where that is not known."""
+    if now.contention is None or base.contention is None:
+        return 0.0
+    return math.log(now.contention / base.contention)
+
+
+def _verdict(low: float, high: float, bound: float) -> VerdictName:
+    return "fail" if low > bound else "pass" if high <= bound else "inconclusive"
 
 
 def _reason(verdict: VerdictName, change: float, low: float, high: float, bound: float) -> str:

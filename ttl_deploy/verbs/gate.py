@@ -14,7 +14,7 @@ from ttl_deploy import hardware
 from ttl_deploy.errors import BadInputError, near
 from ttl_deploy.kept_memory import steady_memory
 from ttl_deploy.latency.own_time import OwnTime
-from ttl_deploy.latency.references import Work
+from ttl_deploy.latency.references import CHAIN, Work
 from ttl_deploy.latency.regression import (
     LOOKS,
     Baseline,
@@ -164,6 +164,7 @@ def entry_of(workload: Workload, pairing: Pairing) -> BaselineEntry:
         high=now.high,
         batches=now.batches,
         pairs=now.pairs,
+        contention=now.contention,
         work_ms=round(1000 * median(pairing.work_seconds), 3),
         measured=datetime.now(UTC).isoformat(timespec="seconds"),
         hardware=hardware.describe().as_dict(),
@@ -188,7 +189,8 @@ def _pairing(workload: Workload, folder: Path, clock: OwnTime) -> Pairing:
     place = folder / workload.name
     place.mkdir()
     work = _repeated(workload.make(place), workload.calls)
-    pairing = Pairing(work, _repeated(workload.reference.make(), workload.reference_calls), clock)
+    reference = _repeated(workload.reference.make(), workload.reference_calls)
+    pairing = Pairing(work, reference, CHAIN.make(), clock)
     pairing.warm_up()
     return pairing
 

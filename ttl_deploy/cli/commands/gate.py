@@ -42,9 +42,10 @@ def run(
 ) -> int:
     """Time this program's own workloads and compare them with a baseline: exit code 1 where one became slower.
 
-    A workload is timed in turns with fixed reference work, and their quotient is compared, which a busy machine hardly
-    changes. Another processor does: the file holds an entry for each that --update ran on. Slower is what lies above
-    the bound with its whole 99 % interval. Exit code 1 too where that cannot be told, unless --allow-inconclusive: a
+    A workload is timed in turns with fixed reference work, and their quotient is compared, which a slow clock hardly
+    changes. Another processor does: the file holds an entry for each that --update ran on. So does other work on the
+    same core, which is measured too and widens the interval. Slower is what lies above the bound with its whole 99 %
+    interval. Exit code 1 too where that cannot be told, unless --allow-inconclusive: a
     gate that stops people for noise is soon switched off, and a real slowdown stays above the bound when the check
     runs again.
     """
