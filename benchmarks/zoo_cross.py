@@ -1,6 +1,6 @@
 """Does every backbone, by every method that applies, from every initialisation, train and export to what it computes?
 
-    python benchmarks/zoo_cross.py [--backbones resnet18 ...] [--report reports/zoo.md]
+    python benchmarks/zoo_cross.py [--backbones resnet18 ...] [--workers 2] [--report reports/zoo.md]
 
 Each is built for small images, started as its initialisation says from a file of tensors, trained one step, exported
 to ONNX and run in ONNX Runtime beside PyTorch. What the product refuses stands in the report with its reason; anything
@@ -13,7 +13,10 @@ import argparse
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from itertools import chain
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -143,6 +146,20 @@ def tried(backbones: Iterable[str], inits: Sequence[str] = INITS) -> Iterator[Ro
                     yield attempt(backbone, method, init, weights)
 
 
+def shared_out(backbones: Sequence[str], workers: int) -> Iterator[Row]:
+    """Every attempt, in the order of the backbones, by several processes of one thread each."""
+    if workers == 1:
+        yield from tried(backbones)
+        return
+    spawned = get_context("spawn")
+    with ProcessPoolExecutor(workers, spawned, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        yield from chain.from_iterable(pool.map(_all_of_one, backbones))
+
+
+def _all_of_one(backbone: str) -> list[Row]:
+    return list(tried([backbone]))
+
+
 def cell(rows: Sequence[Row]) -> str:
     """How many of a backbone's by a method hold, or why none is there."""
     refusals = [row for row in rows if row.refusal is not None]
@@ -187,11 +204,12 @@ def main() -> int:
     """Tries all and writes the report; 1 where something fails without a reason."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--backbones", nargs="+", default=BACKBONES.names(), choices=BACKBONES.names(), metavar="NAME")
+    parser.add_argument("--workers", type=int, default=1, choices=range(1, 65), metavar="N", help="processes")
     parser.add_argument("--report", type=Path, help="where the table goes")
     given = parser.parse_args()
     rows: list[Row] = []
     with ConsoleReporter().task("attempts", len(given.backbones) * len(METHODS.names()) * len(INITS)) as advance:
-        for row in tried(given.backbones):
+        for row in shared_out(given.backbones, given.workers):
             rows.append(row)
             advance(1, row.backbone)
             if not row.holds:
