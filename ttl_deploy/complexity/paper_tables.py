@@ -49,8 +49,9 @@ class Construction(Record):
         slim: TF's divisor.
         outputs: Numbers the network gives for one input.
         input: Shape of one input without the batch.
-        parameters_of: Whether the paper counts the whole `model`, its `features` without the classifier, or with the
-            `whole encoder`, which holds layers above the cut that never run.
+        parameters_of: Whether the paper counts the whole `model`, its `features` without the classifier, those without
+            the scales of batch norms too, or the model with the `whole encoder`, which holds layers above the cut that
+            never run.
         options: What a network outside the zoo needs besides, by name.
     """
 
@@ -62,7 +63,7 @@ class Construction(Record):
     slim: int = Field(default=2, ge=2)
     outputs: int = Field(ge=1)
     input: tuple[int, ...] = Field(min_length=2)
-    parameters_of: Literal["model", "features", "whole encoder"] = "model"
+    parameters_of: Literal["model", "features", "features without scales", "whole encoder"] = "model"
     options: dict[str, bool | int | tuple[int, ...]] = Field(default_factory=dict)
 
     def describe(self) -> str:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from decimal import ROUND_DOWN, ROUND_HALF_UP, Decimal
 from typing import Literal
 
 import torch
+from torch import nn
 
 from ttl_deploy.complexity.describe import ModelCost, describe_model, features_only
 from ttl_deploy.complexity.paper_tables import Construction, PaperRow, PaperTable, Quantity
@@ -15,9 +17,8 @@ from ttl_deploy.spec import ModelSpec
 from ttl_deploy.transfer import build, resolve
 from ttl_deploy.zoo import BACKBONES
 
-TOLERANCE: dict[Quantity, float] = {"parameters": 0.005, "macs": 0.002}
-"""Largest relative deviation that counts as reproduced. The papers print three digits or two, some of them cut off
-rather than rounded: 18.2 M for 18.28 M; their MACs are hit to the last one."""
+UNITS: dict[Quantity, int] = {"parameters": 10**6, "macs": 10**9}
+"""What the papers print in."""
 
 Judgement = Literal["reproduced", "explained", "deviates", "not yet in the zoo"]
 
@@ -29,7 +30,8 @@ class Cell:
     Attributes:
         printed: The paper's number.
         ours: The rebuilt network's.
-        verdict: `reproduced` within the tolerance, else `explained` where the paper is known to be inconsistent.
+        verdict: `reproduced` where ours has the printed digits, else `explained` where the paper is known to be
+            inconsistent.
     """
 
     printed: int
@@ -102,18 +104,34 @@ def _judge(table: PaperTable, row: PaperRow, counted: dict[str, ModelCost]) -> R
     cells: dict[Quantity, Cell] = {}
     if cost is not None:
         ours = _parameters(row.construction, cost)
-        cells["parameters"] = _cell("parameters", row, round(row.printed.parameters_m * 1e6), ours)
+        cells["parameters"] = _cell("parameters", row, row.printed.parameters_m, ours)
         if row.printed.macs_g is not None:
-            cells["macs"] = _cell("macs", row, round(row.printed.macs_g * 1e9), cost.total.layer_macs)
+            cells["macs"] = _cell("macs", row, row.printed.macs_g, cost.total.layer_macs)
     return RowResult(table, row, cost, cells, labelled)
+
+
+def has_digits(printed: float, ours: int, unit: int) -> bool:
+    """Whether a count, rounded or cut off where the printed number ends, is that number: 18.2 M is 18.28 M cut off."""
+    number = Decimal(str(printed))
+    last = Decimal(1).scaleb(int(number.as_tuple().exponent))
+    return number in {(Decimal(ours) / unit).quantize(last, way) for way in (ROUND_HALF_UP, ROUND_DOWN)}
 
 
 def _parameters(construction: Construction, cost: ModelCost) -> int:
     """As the paper counts them."""
-    if construction.parameters_of == "features":
-        return features_only(cost)
-    unused = unused_above(construction.model_spec()) if construction.parameters_of == "whole encoder" else 0
-    return cost.total.parameters + unused
+    if construction.parameters_of == "whole encoder":
+        return cost.total.parameters + unused_above(construction.model_spec())
+    if construction.parameters_of == "model":
+        return cost.total.parameters
+    scales = norm_scales(construction.model_spec()) if construction.parameters_of == "features without scales" else 0
+    return features_only(cost) - scales
+
+
+def norm_scales(spec: ModelSpec) -> int:
+    """Parameters by which batch norms multiply, one for each channel (TensorFlow's layers leave them out if asked)."""
+    with torch.device("meta"):
+        norms = [module for module in build(spec).modules() if isinstance(module, nn.BatchNorm2d)]
+    return sum(norm.num_features for norm in norms)
 
 
 def unused_above(spec: ModelSpec) -> int:
@@ -125,10 +143,10 @@ def unused_above(spec: ModelSpec) -> int:
     return sum(p.numel() for name, module in modules.items() if name not in kept for p in module.parameters())
 
 
-def _cell(quantity: Quantity, row: PaperRow, printed: int, ours: int) -> Cell:
-    if abs(ours / printed - 1) <= TOLERANCE[quantity]:
-        return Cell(printed, ours, "reproduced")
-    return Cell(printed, ours, "explained" if quantity in row.inconsistent else "deviates")
+def _cell(quantity: Quantity, row: PaperRow, number: float, ours: int) -> Cell:
+    unit = UNITS[quantity]
+    missed: Judgement = "explained" if quantity in row.inconsistent else "deviates"
+    return Cell(round(number * unit), ours, "reproduced" if has_digits(number, ours, unit) else missed)
 
 
 def _cost(construction: Construction, counted: dict[str, ModelCost]) -> ModelCost | None:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from ttl_deploy.complexity.counters import LIMIT, KindGap
 from ttl_deploy.complexity.describe import ModelCost
 from ttl_deploy.complexity.paper_tables import Quantity, RunTimeRatio, run_time_ratios
-from ttl_deploy.complexity.verdicts import TOLERANCE, RowResult, tally
+from ttl_deploy.complexity.verdicts import RowResult, tally
 from ttl_deploy.pages.document import Document, Section, Table
 
 _MIB = 2**20
@@ -56,9 +56,9 @@ def explanation(result: RowResult) -> str:
     return f"{note} (as labelled: {millions(total.parameters)} M, {billions(total.layer_macs)} G)"
 
 
-def millions(count: float) -> str:
-    """A count in millions, four significant digits or so."""
-    return f"{count / 1e6:.3f}" if count < 1e7 else f"{count / 1e6:.2f}"
+def millions(count: float, digits: int = 0) -> str:
+    """A count in millions, four significant digits or so, and at least so many after the point."""
+    return f"{count / 1e6:.{max(digits, 3 if count < 1e7 else 2)}f}"
 
 
 def billions(count: float) -> str:
@@ -79,14 +79,14 @@ def cell_texts(result: RowResult, quantity: Quantity) -> tuple[str, str, str]:
     cell = result.cells.get(quantity)
     if cell is None:
         return ("" if number is None else f"{number:.10g}", "", "")
-    ours = millions(cell.ours) if quantity == "parameters" else billions(cell.ours)
+    digits = len(f"{number:.10g}".partition(".")[2])
+    ours = millions(cell.ours, digits) if quantity == "parameters" else billions(cell.ours)
     return (f"{number:.10g}", ours, signed_percent(cell.deviation))
 
 
 def _verdicts(results: Sequence[RowResult]) -> Section:
-    bounds = [100 * TOLERANCE["parameters"], 100 * TOLERANCE["macs"]]
     text = (
-        f"Reproduced: parameters within {bounds[0]:g} % and MACs within {bounds[1]:g} % of the printed number, "
+        "Reproduced: parameters and MACs are the printed number, rounded or cut off at its last digit, "
         "counted as the papers did, with the ptflops of 2022: layers only, no functions and no operators between them. "
         "Explained: one is not, and the paper is known to be inconsistent there. Deviates: one is not, and nobody "
         "knows why; the command then fails. Networks that are not yet in the zoo are counted as missing."
