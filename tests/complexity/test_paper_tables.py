@@ -77,6 +77,7 @@ def test_segmentation_is_of_grey_images_and_its_macs_are_no_slip() -> None:
         ("2-PE", "TTL-1", ("macs",)),
         ("2-PE", "TTL-2", ("macs",)),
         ("3", "DN121 FTL", ("macs",)),
+        ("Transfusion 1", "Resnet-50", ("parameters",)),
         ("Transfusion 1", "Inception-v3", ("parameters",)),
     }
 
