@@ -17,6 +17,8 @@ from ttl_deploy.training.run import finished_run
 from ttl_deploy.verbs.analyze import analyze
 from ttl_deploy.verbs.report import report
 
+FIRST_FILTERS = "The first filters before and after training"
+
 
 @pytest.fixture(scope="module")
 def looked(trained: Path, pixel_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -36,7 +38,7 @@ def test_the_pictures_and_their_numbers_are_in_the_page(trained: Path, looked: P
     page = report([trained, looked], out=tmp_path / "page.html").out.read_text()
     assert "What training did to its layers" in page
     pictures = re.findall(r'<img alt="([^"]+)" src="data:image/png;base64,iVBOR', page)
-    assert pictures == ["convergence", "filters"]
+    assert pictures == ["How soon training was good enough", FIRST_FILTERS]
     record = json.loads((looked / "filters.json").read_text())
     assert record["weights"] == [finished_run(trained).metrics()["weights_sha256"]]
     words = report([trained, looked], out=tmp_path / "page.md").out.read_text()
@@ -53,8 +55,20 @@ def test_the_sentence_stands_beside_the_main_picture(trained: Path, looked: Path
     pictures = {"filters-all.png": "filters-all.csv", **record["pictures"]}
     (copy / "filters.json").write_text(json.dumps({**record, "pictures": pictures}))
     page = report([trained, copy], out=tmp_path / "page.html").out.read_text()
-    assert re.findall(r'<img alt="(filters[^"]*)"', page) == ["filters", "filters-all"]
-    assert page.index(record["sentence"][:30]) < page.index('alt="filters"') < page.index("Another picture of filters")
+    assert re.findall(r'<img alt="([^"]*filters[^"]*)"', page) == [FIRST_FILTERS, "filters, all"]
+    main, more = page.index(f'alt="{FIRST_FILTERS}"'), page.index(f"More of: {FIRST_FILTERS}.")
+    assert page.index(record["sentence"][:30]) < main < more
+
+
+def test_a_picture_of_an_earlier_version_is_headed_by_its_name(trained: Path, looked: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(looked, copy)
+    record = json.loads((copy / "filters.json").read_text())
+    del record["titles"]
+    (copy / "filters.json").write_text(json.dumps(record))
+    page = report([trained, copy], out=tmp_path / "page.html").out.read_text()
+    assert 'alt="filters"' in page
+    assert FIRST_FILTERS not in page
 
 
 def test_a_large_picture_is_compressed_in_the_page_and_looks_the_same(
@@ -65,7 +79,7 @@ def test_a_large_picture_is_compressed_in_the_page_and_looks_the_same(
     noise = np.random.default_rng(0).integers(90, 110, (300, 300, 3), dtype=np.uint8)
     Image.fromarray(noise).save(copy / "filters.png")
     page = report([trained, copy], out=tmp_path / "page.html").out.read_text()
-    (found,) = re.findall(r'<img alt="filters" src="data:image/webp;base64,([^"]+)"', page)
+    (found,) = re.findall(r'<img alt="The first filters[^"]*" src="data:image/webp;base64,([^"]+)"', page)
     assert len(found) < (copy / "filters.png").stat().st_size / 2
     with Image.open(io.BytesIO(base64.b64decode(found))) as shown:
         assert np.abs(np.asarray(shown).astype(int) - noise).mean() < 8

@@ -212,9 +212,12 @@ class Finding:
         tables: By name; the name of the main one is empty.
         figures: Likewise.
         facts: What it was computed with, for the record.
+        titles: What each figure shows, as a heading that needs no knowledge of the analysis' name, by the figure's
+            name; one without is headed by its name.
     """
 
     sentence: str
     tables: Mapping[str, Table]
     figures: Mapping[str, Figure]
     facts: Mapping[str, Cell] = field(default_factory=dict)
+    titles: Mapping[str, str] = field(default_factory=dict)

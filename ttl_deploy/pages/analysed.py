@@ -235,12 +235,14 @@ class Told:
         sentence: What it shows; or why it does not.
         pictures: Files, relative to the page.
         numbers: Likewise.
+        title: What it is about, for who does not know its name.
     """
 
     name: str
     sentence: str
     pictures: tuple[str, ...] = ()
     numbers: tuple[str, ...] = ()
+    title: str = ""
 
 
 def page(title: str, facts: Sequence[str], parts: Iterable[tuple[str, Sequence[Told]]]) -> str:
@@ -256,8 +258,8 @@ def page(title: str, facts: Sequence[str], parts: Iterable[tuple[str, Sequence[T
         level = "###" if heading else "##"
         lines += [f"## {heading}", ""] if heading else []
         for one in told:
-            lines += [f"{level} {one.name}", "", one.sentence, ""]
-            lines += [f"![{one.name}]({_address(file)})" for file in one.pictures]
+            lines += [f"{level} {one.name}{one.title and f': {one.title}'}", "", one.sentence, ""]
+            lines += [f"![{one.title or one.name}]({_address(file)})" for file in one.pictures]
             lines += (
                 ["", "Numbers: " + ", ".join(f"[{f}]({_address(f)})" for f in one.numbers), ""] if one.numbers else []
             )

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image, features
-from pydantic import ConfigDict
+from pydantic import ConfigDict, Field
 
 from ttl_deploy import documents
 from ttl_deploy.errors import BadInputError
@@ -32,6 +32,7 @@ class Found(Record):
         sentence: What it shows.
         weights: SHA-256 of the weights of the runs that it looked at.
         pictures: Files beside the record, each with the file of its numbers.
+        titles: What the pictures show, by file; of an earlier version's none.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -40,6 +41,11 @@ class Found(Record):
     sentence: str
     weights: tuple[str, ...]
     pictures: dict[str, str]
+    titles: dict[str, str] = Field(default_factory=dict)
+
+    def title(self, picture: str) -> str:
+        """The heading of a picture."""
+        return self.titles.get(f"{picture}.png", picture.replace("-", ", "))
 
 
 @dataclass(frozen=True)
@@ -102,13 +108,15 @@ def section(looks: Sequence[Look], title: str, prefix: str, level: int) -> Itera
 
 def _figures(looks: Sequence[Look], prefix: str) -> Iterator[Figure]:
     for look in looks:
+        main = look.found.title(next(iter(look.pictures), ""))
         for place, (name, (content, numbers)) in enumerate(look.pictures.items()):
             kind, small = _compressed(content)
+            title = look.found.title(name)
             picture = (
-                f'<img alt="{html.escape(name)}" src="data:image/{kind};base64,{base64.b64encode(small).decode()}">'
+                f'<img alt="{html.escape(title)}" src="data:image/{kind};base64,{base64.b64encode(small).decode()}">'
             )
-            says = f"Another picture of {look.found.analysis}." if place else look.found.sentence
-            yield Figure(f"{prefix}-{name}", name.replace("-", ", "), says, picture, numbers)
+            says = f"More of: {main}." if place else look.found.sentence
+            yield Figure(f"{prefix}-{name}", title, says, picture, numbers)
 
 
 def _compressed(content: bytes) -> tuple[str, bytes]:

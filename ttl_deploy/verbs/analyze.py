@@ -226,6 +226,7 @@ def _files(folder: Path, job: Job, finding: Finding) -> Told:
         "runs": [str(subject.run.folder) for subject in job.subjects],
         "weights": [subject.run.metrics()["weights_sha256"] for subject in job.subjects],
         "pictures": {name: _numbers_of(name, list(tables)) for name in pictures},
+        "titles": {_named(job.name, part, "png"): title for part, title in finding.titles.items()},
         "sentence": finding.sentence,
         "seed": job.subjects[0].asked.seed,
         **finding.facts,
@@ -236,7 +237,8 @@ def _files(folder: Path, job: Job, finding: Finding) -> Told:
         files.write_bytes(inside / file, content)
     before = f"{job.folder}/" if job.folder else ""
     numbers = (*tables, f"{job.name}.json")
-    return Told(job.name, finding.sentence, tuple(before + f for f in pictures), tuple(before + f for f in numbers))
+    drawn, numbered = (tuple(before + file for file in names) for names in (pictures, numbers))
+    return Told(job.name, finding.sentence, drawn, numbered, finding.titles.get("", ""))
 
 
 def _numbers_of(picture: str, tables: Sequence[str]) -> str:

@@ -54,6 +54,7 @@ def look(subjects: Sequence[Subject]) -> Finding:
         {"": Table.of(("first", "second", "agreement", "independent", "accuracy_first", "accuracy_second"), rows)},
         {"": _maps(names, equal, chance)},
         {"images": len(ids)},
+        {"": "How often the runs say the same"},
     )
 
 

@@ -110,7 +110,8 @@ def look(subject: Subject) -> Finding:
     )
     figure = Lines(subject.cuts, series, f"mean CCA of {CHANNELS} channels", span=(0, 1.02))
     facts = {"images": len(subject.seen), "channels": CHANNELS, "draws": DRAWS}
-    return Finding(_sentence(series, subject.cuts), {"": table}, {"": figure}, facts)
+    titles = {"": "Features before and after training (CCA)"}
+    return Finding(_sentence(series, subject.cuts), {"": table}, {"": figure}, facts, titles)
 
 
 def _values(subject: Subject) -> tuple[dict[str, list[float]], dict[str, list[float]], dict[str, int]]:

@@ -44,6 +44,7 @@ def look(subject: Subject) -> Finding:
         {"": _diagonal(subject.cuts, across), **tables},
         {"": _lines(subject.cuts, across), "pairs": _maps(subject.cuts, across, within)},
         {"images": len(rows), "batches": across.batches},
+        {"": "Features before and after training (CKA)", "pairs": "Every cut beside every other (CKA)"},
     )
 
 

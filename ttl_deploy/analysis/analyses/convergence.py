@@ -50,7 +50,12 @@ def look(subjects: Sequence[Subject]) -> Finding:
             faster = None if epochs is None or base is None else base / epochs
             count = len(subject.run.history())
             rows.append((subject.name, metric, name, thresholds[subject.name], epochs, done, count, faster))
-    return Finding(_sentence(rows, subjects), {"": Table.of(columns, rows)}, {"": _curves(subjects, metrics)})
+    return Finding(
+        _sentence(rows, subjects),
+        {"": Table.of(columns, rows)},
+        {"": _curves(subjects, metrics)},
+        titles={"": "How soon training was good enough"},
+    )
 
 
 def _asked(subjects: Sequence[Subject], metrics: Mapping[str, str]) -> list[tuple[str, str, dict[str, float]]]:

@@ -53,6 +53,7 @@ def look(subject: Subject) -> Finding:
         f"The layer below the head that moved most by its size is {most} ({own[most]:.2g} an element){frozen}.",
         {"": table},
         {"": Lines(tuple(told), series, label, logarithmic=True)},
+        titles={"": "How far training moved the weights"},
     )
 
 

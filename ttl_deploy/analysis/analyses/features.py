@@ -54,6 +54,7 @@ def look(subject: Subject) -> Finding:
         {"": Table.of(("cut", "filter", "noise", "reached"), rows)},
         {"": Grids(tuple(grids))},
         {"steps": STEPS, "size": "x".join(map(str, size))},
+        {"": "Pictures that filters answer to"},
     )
 
 

@@ -82,6 +82,7 @@ def look(subjects: Sequence[Subject]) -> Finding:
         {"": Table.of(columns, rows)},
         {"": _maps(clouds, found, {pair: float(np.mean(drawn)) for pair, drawn in chance.items()})},
         facts,
+        {"": "How far apart the images of the sides lie (Fréchet distance)"},
     )
 
 

@@ -50,6 +50,7 @@ def look(subject: Subject) -> Finding:
         {"": table},
         {"": grids},
         {"shown": min(SHOWN, len(old))},
+        {"": "The first filters before and after training"},
     )
 
 

@@ -137,6 +137,7 @@ def look(subjects: Sequence[Subject]) -> Finding:
         },
         {"": _sheet(found, named), "area": _curves(found)},
         {"images": len(named.ids), "same_grid": "x".join(map(str, coarsest))},
+        {"": "Where the models look (Grad-CAM)", "area": "How local it is where they look"},
     )
 
 

@@ -54,6 +54,7 @@ def look(subjects: Sequence[Subject]) -> Finding:
         {"": _table(points, metrics, heads, cuts)},
         {metric: _lines(points, metric, heads, cuts) for metric in metrics},
         {"runs": len(subjects)},
+        {metric: f"{title_of(metric)} by head and cut" for metric in metrics},
     )
 
 

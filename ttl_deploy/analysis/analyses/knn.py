@@ -46,6 +46,7 @@ def look(subject: Subject) -> Finding:
         {"": _table(subject, found)},
         {"": _lines(subject, found)},
         {"bank": len(bank), "queries": len(queries), "neighbours": k},
+        {"": "What nearest neighbours get out of each cut"},
     )
 
 

@@ -47,6 +47,7 @@ def look(subject: Subject) -> Finding:
             )
         },
         {"fitted": len(fitted), "judged": len(judged)},
+        {"": "What a linear probe gets out of each cut"},
     )
 
 

@@ -54,6 +54,7 @@ def look(subject: Subject) -> Finding:
             )
         },
         {"images": len(rows), metric: whole[metric]},
+        {"": "What it costs to put one layer back to its start"},
     )
 
 

@@ -29,6 +29,7 @@ def look(subject: Subject) -> Finding:
         {"": _means(reuses), "coefficients": _coefficients(reuses)},
         {"": _lines(reuses, cut), "coefficients": _panels([r for r in reuses if r.cut in subject.ends])},
         {"images": len(rows), "reuse_ends_after": cut},
+        {"": "Features before and after training (SVCCA)", "coefficients": "Their coefficients at each block (SVCCA)"},
     )
 
 
