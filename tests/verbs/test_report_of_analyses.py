@@ -97,6 +97,10 @@ def test_what_is_of_several_models_is_told_once_of_them_all(
     assert words.index("How the models differ") < words.index("both differ")
     assert words.count("both differ") == 1
     assert "both differ" not in report([trained, both], out=tmp_path / "one.md").out.read_text()
+    for file in both.glob("convergence*"):
+        file.unlink()
+    with pytest.raises(BadInputError, match="both: compares these models with others that are not here; pass all the"):
+        report([trained, both], out=tmp_path / "two.md")
 
 
 def test_an_analysis_of_other_models_is_refused(looked: Path, other: Path, tmp_path: Path) -> None:

@@ -124,8 +124,10 @@ def _with_looks(subjects: Sequence[Subject], folders: Sequence[Path]) -> tuple[l
     for folder in folders:
         looks = read_looks(folder)
         if not any(set(look.found.weights) <= known for look in looks):
-            way_out = "pass the runs that were analysed, or analyse these again"
-            raise BadInputError("looked at none of these models", where=folder, fix=way_out)
+            some = any(known.intersection(look.found.weights) for look in looks)
+            what = "compares these models with others that are not here" if some else "looked at none of these models"
+            way_out = f"pass {'all ' * some}the runs that were analysed, or analyse these again"
+            raise BadInputError(what, where=folder, fix=way_out)
         told = [subject.with_looks(looks) for subject in told]
         between += [look for look in looks if len(look.found.weights) > 1 and set(look.found.weights) <= known]
     return told, between
