@@ -60,6 +60,12 @@ def test_the_sentence_stands_beside_the_main_picture(trained: Path, looked: Path
     assert page.index(record["sentence"][:30]) < main < more
 
 
+def test_the_analysis_page_says_what_is_shown(looked: Path) -> None:
+    page = (looked / "analysis.md").read_text()
+    assert f"## filters: {FIRST_FILTERS}\n" in page
+    assert f"![{FIRST_FILTERS}](filters.png)" in page
+
+
 def test_a_picture_of_an_earlier_version_is_headed_by_its_name(trained: Path, looked: Path, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(looked, copy)

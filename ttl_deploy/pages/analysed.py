@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import singledispatch
 
 import matplotlib as mpl
@@ -233,16 +233,14 @@ class Told:
     Attributes:
         name: Of the analysis.
         sentence: What it shows; or why it does not.
-        pictures: Files, relative to the page.
-        numbers: Likewise.
-        title: What it is about, for who does not know its name.
+        pictures: What each shows, by its file relative to the page, the main one first; empty where nothing is said.
+        numbers: Files, likewise.
     """
 
     name: str
     sentence: str
-    pictures: tuple[str, ...] = ()
+    pictures: Mapping[str, str] = field(default_factory=dict)
     numbers: tuple[str, ...] = ()
-    title: str = ""
 
 
 def page(title: str, facts: Sequence[str], parts: Iterable[tuple[str, Sequence[Told]]]) -> str:
@@ -258,8 +256,9 @@ def page(title: str, facts: Sequence[str], parts: Iterable[tuple[str, Sequence[T
         level = "###" if heading else "##"
         lines += [f"## {heading}", ""] if heading else []
         for one in told:
-            lines += [f"{level} {one.name}{one.title and f': {one.title}'}", "", one.sentence, ""]
-            lines += [f"![{one.title or one.name}]({_address(file)})" for file in one.pictures]
+            shown = next(iter(one.pictures.values()), "")
+            lines += [f"{level} {one.name}{shown and f': {shown}'}", "", one.sentence, ""]
+            lines += [f"![{title or one.name}]({_address(file)})" for file, title in one.pictures.items()]
             lines += (
                 ["", "Numbers: " + ", ".join(f"[{f}]({_address(f)})" for f in one.numbers), ""] if one.numbers else []
             )

@@ -45,7 +45,7 @@ class Found(Record):
 
     def title(self, picture: str) -> str:
         """The heading of a picture."""
-        return self.titles.get(f"{picture}.png", picture.replace("-", ", "))
+        return self.titles.get(f"{picture}.png") or picture.replace("-", ", ")
 
 
 @dataclass(frozen=True)

@@ -221,12 +221,13 @@ def _files(folder: Path, job: Job, finding: Finding) -> Told:
     for file, table in tables.items():
         files.write_text(inside / file, "".join(map(files.csv_row, (table.columns, *table.rows))))
     pictures = {_named(job.name, part, "png"): picture(figure) for part, figure in finding.figures.items()}
+    titles = {_named(job.name, part, "png"): finding.titles.get(part, "") for part in finding.figures}
     record = {
         "analysis": job.name,
         "runs": [str(subject.run.folder) for subject in job.subjects],
         "weights": [subject.run.metrics()["weights_sha256"] for subject in job.subjects],
         "pictures": {name: _numbers_of(name, list(tables)) for name in pictures},
-        "titles": {_named(job.name, part, "png"): title for part, title in finding.titles.items()},
+        "titles": titles,
         "sentence": finding.sentence,
         "seed": job.subjects[0].asked.seed,
         **finding.facts,
@@ -236,9 +237,8 @@ def _files(folder: Path, job: Job, finding: Finding) -> Told:
     for file, content in pictures.items():
         files.write_bytes(inside / file, content)
     before = f"{job.folder}/" if job.folder else ""
-    numbers = (*tables, f"{job.name}.json")
-    drawn, numbered = (tuple(before + file for file in names) for names in (pictures, numbers))
-    return Told(job.name, finding.sentence, drawn, numbered, finding.titles.get("", ""))
+    numbers = tuple(before + file for file in (*tables, f"{job.name}.json"))
+    return Told(job.name, finding.sentence, {before + file: title for file, title in titles.items()}, numbers)
 
 
 def _numbers_of(picture: str, tables: Sequence[str]) -> str:
