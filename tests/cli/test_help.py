@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import typer
 
-from ttl_deploy.cli.main import program, run
+from ttl_deploy.cli.main import listing, program, run
 
 WIDTH = 80
 COMMANDS: dict[str, Any] = typer.main.get_command(program()).commands  # type: ignore[attr-defined]
@@ -51,6 +51,11 @@ def test_every_word_of_the_list_of_commands_is_whole_at_80_columns(lines: Any) -
     for name, command in COMMANDS.items():
         first = command.help.split("\n\n")[0]
         assert [word for word in (name, *first.split()) if word not in shown] == []
+
+
+def test_the_list_that_is_read_from_the_files_is_that_of_the_commands() -> None:
+    listed: dict[str, Any] = typer.main.get_command(listing()).commands  # type: ignore[attr-defined]
+    assert [(name, command.help) for name, command in listed.items()] == [(n, c.help) for n, c in COMMANDS.items()]
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -47,6 +47,12 @@ def test_help_imports_nothing_heavy(command: str) -> None:
     assert not imported_by(*([command] if command else []), "--help") & set(HEAVY)
 
 
+def test_the_list_of_commands_imports_none_of_them() -> None:
+    found = modules_after("--help")
+    assert "pydantic" not in found
+    assert not [name for name in found if name.startswith("ttl_deploy.cli.commands.")]
+
+
 LEARNING = ("torch", "torchvision", "timm", "ptflops")
 STATISTICS = ("sklearn", "scipy.stats", "pandas", "matplotlib", "asyncio")
 

@@ -6,6 +6,7 @@ ended by SIGTERM. Nothing heavy is imported here.
 
 from __future__ import annotations
 
+import ast
 import gc
 import importlib
 import inspect
@@ -13,15 +14,16 @@ import itertools
 import os
 import pkgutil
 import sys
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from shlex import quote
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, NoReturn, Self
 
 import typer
 
 import ttl_deploy
-from ttl_deploy.cli import commands, console, forms, stopping
+from ttl_deploy.cli import commands, console, stopping
 from ttl_deploy.cores import tell_openmp
 from ttl_deploy.errors import StorageError, TtlDeployError
 from ttl_deploy.first_use import importing
@@ -76,6 +78,34 @@ def _options(
     """Options of the program itself; `run` reads --debug from the arguments, as errors happen before this runs."""
 
 
+@dataclass(frozen=True)
+class _Listed:
+    """What the list of commands shows of one, read from its file: importing all of them would take most of the time.
+
+    Attributes:
+        order: Its place in the list.
+        name: The user's word for it.
+        help: The docstring of its `run`.
+    """
+
+    order: int
+    name: str
+    help: str
+
+    @classmethod
+    def of(cls, name: str) -> Self:
+        body = ast.parse(pkgutil.get_data(commands.__name__, f"{name}.py") or b"").body
+        said = {
+            target.id: ast.literal_eval(part.value)
+            for part in body
+            if isinstance(part, ast.Assign)
+            for target in part.targets
+            if isinstance(target, ast.Name) and target.id in ("NAME", "ORDER")
+        }
+        (run,) = (part for part in body if isinstance(part, ast.FunctionDef) and part.name == "run")
+        return cls(said["ORDER"], said["NAME"], ast.get_docstring(run) or "")
+
+
 @cache
 def program(only: str | None = None) -> typer.Typer:
     """The program with its commands.
@@ -83,6 +113,22 @@ def program(only: str | None = None) -> typer.Typer:
     Args:
         only: The one command that is imported; None: all.
     """
+    made = _empty()
+    found = [_imported(name) for name in ((only,) if only else _names())]
+    for module in sorted(found, key=lambda module: module.ORDER):
+        made.command(module.NAME, no_args_is_help=module.NEEDS_ARGUMENTS, help=_flowing(module.run.__doc__))(module.run)
+    return made
+
+
+def listing() -> typer.Typer:
+    """The program as far as its own help and its words about an unknown command go: what it lists cannot be called."""
+    made = _empty()
+    for listed in sorted((_Listed.of(name) for name in _names()), key=lambda listed: listed.order):
+        made.command(listed.name, help=_flowing(listed.help))(_uncalled)
+    return made
+
+
+def _empty() -> typer.Typer:
     made = typer.Typer(
         name="ttl-deploy",
         help="Turn a pretrained image network into a small, fast, verified medical classifier.",
@@ -92,10 +138,18 @@ def program(only: str | None = None) -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     made.callback()(_options)
-    found = [_imported(name) for name in ((only,) if only else _names())]
-    for module in sorted(found, key=lambda module: module.ORDER):
-        made.command(module.NAME, no_args_is_help=module.NEEDS_ARGUMENTS, help=_flowing(module.run.__doc__))(module.run)
     return made
+
+
+def _uncalled() -> None:
+    """Stands for a command in the list; the one that is called is imported."""
+
+
+def _complete(name: str) -> None:
+    """Adds the options of third parties to a command."""
+    from ttl_deploy.cli import forms  # Pydantic, half of what the list of commands would take
+
+    forms.complete(_imported(name).run)
 
 
 def _names() -> tuple[str, ...]:
@@ -136,8 +190,8 @@ def run(arguments: list[str]) -> int:
         only = command if command in _names() else None
         with importing():
             if only is not None:
-                forms.complete(_imported(only).run)
-            made = program(only)
+                _complete(only)
+            made = listing() if only is None else program(only)
         result = made(args=[a for a in arguments if a != "--debug"], prog_name="ttl-deploy", standalone_mode=False)
     except KeyboardInterrupt:
         result = _INTERRUPTED
