@@ -5,7 +5,6 @@ Counting runs on PyTorch's meta device: no weight is touched and nothing is comp
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -19,7 +18,7 @@ from ttl_deploy.complexity.meta import told_in_one_line
 from ttl_deploy.complexity.trace import trace
 from ttl_deploy.spec import InputSpec
 from ttl_deploy.zoo import Backbone
-from ttl_deploy.zoo.backbone import trace_shapes
+from ttl_deploy.zoo.backbone import ghost, trace_shapes
 
 
 @dataclass(frozen=True)
@@ -60,14 +59,14 @@ def count(model: nn.Module, shape: Sequence[int]) -> Complexity:
         BadInputError: A forward pass on such an input fails.
     """
     parameters = list(model.parameters())
-    ghost = copy.deepcopy(model).to("meta").eval()
+    counted = ghost(model)
     with told_in_one_line(shape):
-        seen = trace(ghost, shape)
+        seen = trace(counted, shape)
     return Complexity(
         parameters=sum(p.numel() for p in parameters),
         trainable=sum(p.numel() for p in parameters if p.requires_grad),
-        macs=ptflops_macs(ghost, shape),
-        layer_macs=ptflops_macs(ghost, shape, functions=False),
+        macs=ptflops_macs(counted, shape),
+        layer_macs=ptflops_macs(counted, shape, functions=False),
         dead=sum(p.numel() for p in _unread(model, seen.read)),
         activation_peak=seen.activation_peak,
         weight_bytes=weight_bytes(model),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,6 +10,7 @@ from torch import nn
 from ttl_deploy.complexity.cost import Complexity, count
 from ttl_deploy.complexity.counters import Call, CounterCheck, check_counters, count_calls
 from ttl_deploy.transfer.model import HEAD, TransferModel, unit_key
+from ttl_deploy.zoo.backbone import ghost
 
 
 @dataclass(frozen=True)
@@ -57,8 +57,7 @@ def describe_model(model: nn.Module, shape: Sequence[int]) -> ModelCost:
         model: Left as it is.
         shape: Shape of one input without the batch, for example (3, 224, 224).
     """
-    ghost = copy.deepcopy(model).to("meta").eval()
-    calls = count_calls(ghost, shape)
+    calls = count_calls(ghost(model), shape)
     units = tuple(_unit(model, call) for call in calls if call.parent == 0)
     return ModelCost(count(model, shape), units, check_counters(calls))
 

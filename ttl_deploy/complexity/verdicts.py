@@ -14,7 +14,7 @@ from ttl_deploy.complexity.describe import ModelCost, describe_model, features_o
 from ttl_deploy.complexity.paper_tables import Construction, PaperRow, PaperTable, Quantity
 from ttl_deploy.progress import SILENT, Reporter
 from ttl_deploy.spec import ModelSpec
-from ttl_deploy.transfer import build, resolve
+from ttl_deploy.transfer import resolve, weightless
 from ttl_deploy.zoo import BACKBONES
 
 UNITS: dict[Quantity, int] = {"parameters": 10**6, "macs": 10**9}
@@ -129,8 +129,7 @@ def _parameters(construction: Construction, cost: ModelCost) -> int:
 
 def norm_scales(spec: ModelSpec) -> int:
     """Parameters by which batch norms multiply, one for each channel (TensorFlow's layers leave them out if asked)."""
-    with torch.device("meta"):
-        norms = [module for module in build(spec).modules() if isinstance(module, nn.BatchNorm2d)]
+    norms = [module for module in weightless(spec).modules() if isinstance(module, nn.BatchNorm2d)]
     return sum(norm.num_features for norm in norms)
 
 
@@ -156,7 +155,5 @@ def _cost(construction: Construction, counted: dict[str, ModelCost]) -> ModelCos
     spec = construction.model_spec()
     key = spec.digest()
     if key not in counted:
-        with torch.device("meta"):
-            model = build(spec)
-        counted[key] = describe_model(model, spec.input_shape)
+        counted[key] = describe_model(weightless(spec), spec.input_shape)
     return counted[key]

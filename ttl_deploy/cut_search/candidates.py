@@ -7,13 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
 from ttl_deploy.complexity import Complexity, count
 from ttl_deploy.formats.reference import whole_spec
 from ttl_deploy.spec import ModelSpec
 from ttl_deploy.spec.search import Budget
-from ttl_deploy.transfer import TransferModel, build
+from ttl_deploy.transfer import weightless
 from ttl_deploy.zoo import BACKBONES
 
 WHOLE, ALL = "ftl", "all"
@@ -85,15 +83,6 @@ def candidates(spec: ModelSpec) -> list[Candidate]:
 def _candidate(spec: ModelSpec, index: int, block: int, ends_block: bool, **fields: Any) -> Candidate:
     own = spec.model_copy(update=fields)
     return Candidate(own, index, block, ends_block, count(weightless(own), own.input_shape))
-
-
-def weightless(spec: ModelSpec) -> TransferModel:
-    """A model to count: counting needs no weights, and drawing those of every candidate would take seconds.
-
-    It is counted outside the block that makes it: there ptflops sees every tensor function twice.
-    """
-    with torch.device("meta"):
-        return build(spec)
 
 
 def whole_macs(spec: ModelSpec) -> int:

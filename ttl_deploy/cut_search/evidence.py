@@ -19,7 +19,6 @@ from ttl_deploy.analysis.networks import UNRELATED, unrelated
 from ttl_deploy.analysis.probe import probe
 from ttl_deploy.analysis.reuse import Reuse, reuse_of
 from ttl_deploy.complexity import count
-from ttl_deploy.cut_search.candidates import weightless
 from ttl_deploy.cut_search.score import metric_of
 from ttl_deploy.cut_search.trial import limited_threads, patients_of
 from ttl_deploy.data.prepared import read_split
@@ -27,6 +26,7 @@ from ttl_deploy.documents import read_json
 from ttl_deploy.spec import Record
 from ttl_deploy.training.run import open_run, run_data
 from ttl_deploy.training.train import load_model, starting_model
+from ttl_deploy.transfer import weightless
 
 _MOST_IMAGES = 8000
 """SVCCA looks at one place of each image; so many are several times the channels of the widest networks' top."""

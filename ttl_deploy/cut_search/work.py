@@ -6,8 +6,8 @@ import functools
 from collections.abc import Iterable
 
 from ttl_deploy.complexity import count
-from ttl_deploy.cut_search.candidates import weightless
 from ttl_deploy.spec import ModelSpec
+from ttl_deploy.transfer import weightless
 
 _BACKWARD = 2
 """Passes backward in units of one forward: one for the features' gradients, one for the weights'."""

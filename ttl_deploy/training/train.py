@@ -59,7 +59,7 @@ from ttl_deploy.training.operation import operation, refuse_point
 from ttl_deploy.training.optimizers import refuse_optim
 from ttl_deploy.training.run import Predictions, Run, refuse_existing_run
 from ttl_deploy.training.schedules import SCHEDULES, refuse_schedule
-from ttl_deploy.transfer import METHODS, LoadReport, TransferModel, build, initialise, resolve
+from ttl_deploy.transfer import METHODS, LoadReport, TransferModel, build, build_unfilled, initialise, resolve
 from ttl_deploy.transfer.heads import HEADS, TapHead, usual_head
 from ttl_deploy.transfer.initialise import start_of, weights_file
 from ttl_deploy.zoo import BACKBONES, Backbone
@@ -382,7 +382,7 @@ def _of_channels(value: float | tuple[float, ...], channels: int) -> tuple[float
 def load_model(run: Run) -> TransferModel:
     """The run's best model on the CPU, in evaluation mode."""
     with about(run.folder / folders.CONFIG):
-        model = build(run.config.model)
+        model = build_unfilled(run.config.model)
     load_best(run.folder, model)
     return model.eval()
 
@@ -536,8 +536,8 @@ def _finish(run: Run, prepared: Prepared, progress: Progress, reporter: Reporter
     if _evaluated(run):
         return
     config = run.config
-    complexity = count(build(config.model), config.model.input_shape)
     model = load_model(run)
+    complexity = count(model, config.model.input_shape)
     with reporter.task("evaluating in fp32", 2) as advance:
         sides = []
         for side in ("val", "test"):

@@ -5,6 +5,16 @@ learning rate each learns. One file per method registers it in `METHODS`.
 """
 
 from ttl_deploy.transfer.initialise import LoadReport, initialise
-from ttl_deploy.transfer.model import METHODS, Plan, TransferModel, build, resolve
+from ttl_deploy.transfer.model import METHODS, Plan, TransferModel, build, build_unfilled, resolve, weightless
 
-__all__ = ["METHODS", "LoadReport", "Plan", "TransferModel", "build", "initialise", "resolve"]
+__all__ = [
+    "METHODS",
+    "LoadReport",
+    "Plan",
+    "TransferModel",
+    "build",
+    "build_unfilled",
+    "initialise",
+    "resolve",
+    "weightless",
+]

@@ -9,10 +9,11 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from ttl_deploy.errors import BadInputError
 from ttl_deploy.spec import ModelSpec
@@ -232,6 +233,45 @@ def build(spec: ModelSpec) -> TransferModel:
     if slimmed:
         shape = trace_shapes(slimmed.values(), shape)[-1]
     return _with_head(found, {**reused, **slimmed}, shape)
+
+
+def build_unfilled(spec: ModelSpec) -> TransferModel:
+    """Builds a model for weights that are all loaded next; zeros stand where `build` has random numbers.
+
+    To draw a whole network's weights takes longer than to read those of the layers that are kept.
+
+    Raises:
+        BadInputError: As `build`.
+    """
+    with _Undrawn():
+        return build(spec)
+
+
+class _Undrawn(TorchFunctionMode):
+    """Fills parameters with zeros where PyTorch would draw them; drawing until a number fits still ends."""
+
+    # Functions beside the methods that they call: within a function that was let through, nothing is seen here.
+    DRAWS: ClassVar = {
+        *(nn.init.kaiming_uniform_, nn.init.kaiming_normal_, nn.init.uniform_, nn.init.normal_),
+        *(Tensor.uniform_, Tensor.normal_),
+    }
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        given = kwargs or {}
+        drawn = (args[0] if args else given.get("tensor")) if func in self.DRAWS else None
+        if not isinstance(drawn, nn.Parameter):
+            return func(*args, **given)
+        drawn.detach().zero_()
+        return drawn
+
+
+def weightless(spec: ModelSpec) -> TransferModel:
+    """A model to count: counting needs no weights, and drawing those of every candidate would take seconds.
+
+    It is counted outside the block that makes it: there ptflops sees every tensor function twice.
+    """
+    with torch.device("meta"):
+        return build(spec)
 
 
 def _with_head(found: Resolved, modules: Mapping[str, nn.Module], shape: Sequence[int]) -> TransferModel:
