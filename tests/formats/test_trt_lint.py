@@ -9,7 +9,7 @@ import onnx
 import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
-from small import small_input, unlike
+from small import small_input
 
 from ttl_deploy.errors import BadInputError
 from ttl_deploy.formats.onnx_graph import to_onnx
@@ -53,14 +53,10 @@ def exported(backbone: str, method: str, cut: str | None) -> onnx.ModelProto:
         return to_onnx(build(spec).eval())
 
 
-@pytest.mark.parametrize("backbone", unlike())
-def test_a_truncated_graph_of_every_backbone_passes(backbone: str) -> None:
-    """Whole and slimmed graphs are linted with the matrix of `test_formats.py`."""
-    assert lint(exported(backbone, "ttl", "block:1")) == []
-
-
-def test_a_slimmed_graph_passes() -> None:
-    assert lint(exported("resnet18", "tf", "block:2")) == []
+@pytest.mark.parametrize(("method", "cut"), [("ttl", "block:1"), ("tf", "block:2")])
+def test_a_graph_of_the_zoo_passes(method: str, cut: str) -> None:
+    """Those of every backbone are linted in `test_whole_zoo.py`."""
+    assert lint(exported("resnet18", method, cut)) == []
 
 
 SCALE, ZERO8 = np.float32(0.1), np.int8(0)
