@@ -8,9 +8,13 @@ from small import unlike
 from torch import nn
 from zoo_cross import small_spec
 
-from ttl_deploy.transfer import build, build_unfilled
+from ttl_deploy.complexity import count
+from ttl_deploy.errors import BadInputError
+from ttl_deploy.spec import ModelSpec
+from ttl_deploy.transfer import METHODS, build, build_unfilled, weightless
 from ttl_deploy.transfer.model import _Undrawn
-from ttl_deploy.zoo.backbone import ghost
+from ttl_deploy.zoo import BACKBONES
+from ttl_deploy.zoo.backbone import chain_shape, ghost
 
 
 @pytest.mark.parametrize("backbone", unlike())
@@ -59,3 +63,21 @@ def test_a_ghost_has_every_shape_and_no_value() -> None:
     assert {n: t.shape for n, t in copied.state_dict().items()} == {n: t.shape for n, t in module.state_dict().items()}
     assert not copied.training and module.training
     assert not any(tensor.is_meta for tensor in (*module.parameters(), *module.buffers()))
+
+
+@pytest.mark.parametrize("backbone", ["resnet18", "convnext_tiny", "cbr_tiny"])
+def test_models_that_share_their_layers_are_counted_as_those_that_do_not(backbone: str) -> None:
+    methods = [name for name in METHODS.names() if name != "tf" or BACKBONES.get(backbone).unslimmed is None]
+    specs = [small_spec(backbone, method) for method in (*methods, *reversed(methods))]
+    ghosts = [weightless(spec) for spec in specs]
+    for spec, model in zip(specs, ghosts, strict=True):
+        assert count(model, spec.input_shape) == count(build(spec), spec.input_shape), spec.method
+
+
+def test_an_image_that_is_too_small_is_told_in_its_own_pixels() -> None:
+    names = tuple(unit.name for unit in BACKBONES.get("densenet121").units)
+    with pytest.raises(BadInputError, match="an image of 8 pixels is too small"):
+        chain_shape(BACKBONES.get("densenet121"), (3, 8, 8), names)
+    spec = ModelSpec(backbone="densenet121", classes=("a", "b"), image_size=8)
+    with pytest.raises(BadInputError, match="an image of 8 pixels is too small"):
+        build(spec)

@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from ttl_deploy.complexity.counters import ptflops_macs
@@ -18,7 +17,7 @@ from ttl_deploy.complexity.meta import told_in_one_line
 from ttl_deploy.complexity.trace import trace
 from ttl_deploy.spec import InputSpec
 from ttl_deploy.zoo import Backbone
-from ttl_deploy.zoo.backbone import ghost, trace_shapes
+from ttl_deploy.zoo.backbone import ghost, layout, trace_shapes
 
 
 @dataclass(frozen=True)
@@ -97,13 +96,12 @@ def cut_costs(backbone: Backbone, given: InputSpec) -> list[CutCost]:
     Raises:
         BadInputError: The image or volume is too small for the network.
     """
-    with torch.device("meta"):
-        modules = backbone.at(given.size).build(given.channels)
+    modules = layout(backbone.at(given.size), given.channels)
     chain = [modules[unit.name] for unit in backbone.units]
     shapes = trace_shapes(chain, given.shape)
     inputs = [given.shape, *shapes[:-1]]
     parameters = _running([sum(p.numel() for p in module.parameters()) for module in chain])
-    macs = _running([ptflops_macs(module.eval(), shape) for module, shape in zip(chain, inputs, strict=True)])
+    macs = _running([ptflops_macs(ghost(module), shape) for module, shape in zip(chain, inputs, strict=True)])
     return [
         CutCost(point, backbone.channels_first(shapes[point.index]), parameters[point.index], macs[point.index])
         for point in backbone.cut_points

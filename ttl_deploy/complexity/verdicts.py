@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from decimal import ROUND_DOWN, ROUND_HALF_UP, Decimal
 from typing import Literal
 
-import torch
 from torch import nn
 
 from ttl_deploy.complexity.describe import ModelCost, describe_model, features_only
@@ -16,6 +15,7 @@ from ttl_deploy.progress import SILENT, Reporter
 from ttl_deploy.spec import ModelSpec
 from ttl_deploy.transfer import resolve, weightless
 from ttl_deploy.zoo import BACKBONES
+from ttl_deploy.zoo.backbone import layout
 
 UNITS: dict[Quantity, int] = {"parameters": 10**6, "macs": 10**9}
 """What the papers print in."""
@@ -136,8 +136,7 @@ def norm_scales(spec: ModelSpec) -> int:
 def unused_above(spec: ModelSpec) -> int:
     """Parameters of the backbone's layers above the cut, the tail included; the model does not hold them."""
     found = resolve(spec)
-    with torch.device("meta"):
-        modules = found.backbone.build(spec.input.channels)
+    modules = layout(found.backbone, spec.input.channels)
     kept = {unit.name for unit in (*found.plan.reused, *found.plan.slimmed)}
     return sum(p.numel() for name, module in modules.items() if name not in kept for p in module.parameters())
 

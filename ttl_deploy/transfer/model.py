@@ -6,6 +6,7 @@ timm, and back.
 
 from __future__ import annotations
 
+import copy
 import functools
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -22,7 +23,7 @@ from ttl_deploy.spec.options import OptionedRegistry
 from ttl_deploy.transfer.heads import HEADS, TapHead, TokenHead, refuse_misfit, usual_head
 from ttl_deploy.transfer.taps import Place, places_of, steps
 from ttl_deploy.zoo import BACKBONES, Backbone, Unit
-from ttl_deploy.zoo.backbone import trace_shapes
+from ttl_deploy.zoo.backbone import chain_shape, layout, trace_shapes
 
 HEAD = "head"
 
@@ -225,10 +226,14 @@ def build(spec: ModelSpec) -> TransferModel:
         BadInputError: The spec names something unknown, or the image is too small for the layers kept.
     """
     found = resolve(spec)
+    return _assembled(found, found.backbone.build(found.spec.input.channels))
+
+
+def _assembled(found: Resolved, modules: Mapping[str, nn.Module]) -> TransferModel:
+    """The model of a network's own modules, by unit name, of which it takes those that the plan reuses."""
     spec, backbone, plan = found.spec, found.backbone, found.plan
-    modules = backbone.build(spec.input.channels)
     reused = {unit.name: modules[unit.name] for unit in plan.reused}
-    shape = trace_shapes(reused.values(), spec.input_shape)[-1]
+    shape = chain_shape(backbone, spec.input_shape, tuple(reused))
     slimmed = _slim_chain(backbone, plan, modules, backbone.channels_first(shape)[0], spec.slim)
     if slimmed:
         shape = trace_shapes(slimmed.values(), shape)[-1]
@@ -268,10 +273,15 @@ class _Undrawn(TorchFunctionMode):
 def weightless(spec: ModelSpec) -> TransferModel:
     """A model to count: counting needs no weights, and drawing those of every candidate would take seconds.
 
-    It is counted outside the block that makes it: there ptflops sees every tensor function twice.
+    Its layers are those of other such models too, so that a network is laid out once, however many of its cuts are
+    counted. It is counted outside the block that makes it: there ptflops sees every tensor function twice.
     """
+    found = resolve(spec)
+    modules = dict(layout(found.backbone, found.spec.input.channels))
+    for unit in found.plan.frozen:
+        modules[unit.name] = copy.deepcopy(modules[unit.name])
     with torch.device("meta"):
-        return build(spec)
+        return _assembled(found, modules)
 
 
 def _with_head(found: Resolved, modules: Mapping[str, nn.Module], shape: Sequence[int]) -> TransferModel:

@@ -214,8 +214,7 @@ class Backbone(ABC):
         A layer has weights that mix channels. A unit without any, such as DenseNet's last batch norm, belongs to the
         layer below it.
         """
-        with torch.device("meta"):
-            modules = self.build()
+        modules = layout(self, 3)
         grouped: list[tuple[Unit, ...]] = []
         for unit in self.all_units:
             if not grouped or any(weight.ndim > 1 for weight in modules[unit.name].parameters()):
@@ -227,9 +226,7 @@ class Backbone(ABC):
     @functools.cached_property
     def cut_points(self) -> tuple[CutPoint, ...]:
         """Every place where the network may be cut, bottom first."""
-        given = self.input_spec().shape
-        with torch.device("meta"):
-            modules = self.build()
+        given, modules = self.input_spec().shape, layout(self, 3)
         traced = trace_shapes((modules[unit.name] for unit in self.units), given)
         shapes = [self.channels_first(shape) for shape in traced]
         return tuple(
@@ -287,9 +284,49 @@ def trace_shapes(modules: Iterable[nn.Module], shape: Sequence[int]) -> list[tup
         try:
             features = _run_on_meta(module, features)
         except RuntimeError as error:
-            raise BadInputError(f"{_called(shape)} is too small for this network", fix="raise --image-size") from error
+            raise _too_small(shape) from error
         shapes.append(tuple(features.shape[1:]))
     return shapes
+
+
+@functools.lru_cache(maxsize=64)
+def layout(backbone: Backbone, channels: int) -> Mapping[str, nn.Module]:
+    """A network's units on the device `meta`, by name, made once; whoever changes one takes a copy.
+
+    Args:
+        backbone: The network.
+        channels: Input channels.
+    """
+    with torch.inference_mode(False), torch.device("meta"):
+        return backbone.build(channels)
+
+
+def chain_shape(backbone: Backbone, given: tuple[int, ...], units: tuple[str, ...]) -> tuple[int, ...]:
+    """The shape after the last of some of a network's units; what was found of those below it is kept.
+
+    Args:
+        backbone: The network.
+        given: Shape of one input without the batch, for example (3, 224, 224).
+        units: Their names, bottom first.
+
+    Raises:
+        BadInputError: The input is too small for them.
+    """
+    try:
+        return _after(backbone, given, units)
+    except RuntimeError as error:
+        raise _too_small(given) from error
+
+
+@functools.lru_cache(maxsize=4096)
+def _after(backbone: Backbone, given: tuple[int, ...], units: tuple[str, ...]) -> tuple[int, ...]:
+    *below, top = units
+    features = torch.empty((1, *(_after(backbone, given, tuple(below)) if below else given)), device="meta")
+    return tuple(_run_on_meta(layout(backbone, given[0])[top], features).shape[1:])
+
+
+def _too_small(given: Sequence[int]) -> BadInputError:
+    return BadInputError(f"{_called(given)} is too small for this network", fix="raise --image-size")
 
 
 def _called(shape: Sequence[int]) -> str:

@@ -59,6 +59,7 @@ class TimmBackbone(Backbone):
         self._top = tuple(top)
         self._size: tuple[int, ...] | None = None
         self._native = self
+        self._sized: dict[tuple[int, ...], Self] = {}
         published: Any = timm.get_pretrained_cfg(source)
         self._published = published
         self.input_size = published.input_size[-1]
@@ -68,9 +69,11 @@ class TimmBackbone(Backbone):
         """See `Backbone.at`."""
         if not self._published.fixed_input_size:
             return self
-        other = copy.copy(self)
-        other._size = tuple(size)
-        return other
+        if tuple(size) not in self._sized:
+            other = copy.copy(self)
+            other._size = tuple(size)
+            self._sized[tuple(size)] = other
+        return self._sized[tuple(size)]
 
     @functools.cached_property
     def cut_points(self) -> tuple[CutPoint, ...]:
