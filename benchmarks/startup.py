@@ -62,6 +62,13 @@ def seconds(command: Sequence[str], environment: Mapping[str, str]) -> float:
     return usage.ru_utime + usage.ru_stime
 
 
+_CANDIDATES = """
+from ttl_deploy.cut_search.candidates import candidates
+from ttl_deploy.spec import ModelSpec
+assert len(candidates(ModelSpec(backbone="densenet121", method="ttl", classes=("a", "b"), image_size=96))) == 62
+"""
+
+
 def in_turns(ways: Mapping[str, tuple[Sequence[str], Mapping[str, str]]], rounds: int) -> dict[str, list[float]]:
     """Times of each way; the first round, which fills caches, is not kept."""
     taken: dict[str, list[float]] = {name: [] for name in ways}
@@ -119,15 +126,16 @@ def measure(given: argparse.Namespace, work: str) -> None:
         "cuts resnet50": ["cuts", "resnet50"],
         "doctor": ["doctor"],
         "train": ["train", "--config", str(given.run / "config.yaml"), *once, "--out", f"{work}/run"],
+        "candidates of a search": [],
     }
     here = environment(Path(__file__).resolve().parents[1], work)
     there = environment(given.before, work)
     line("| command | ours | the other way | its time | its time by ours |\n|---|---:|---|---:|---:|")
     for what, arguments in commands.items():
         # -P: without it the folder that this is run in would be imported in place of the other checkout.
-        command = [sys.executable, "-P", "-m", "ttl_deploy", *arguments]
+        command = [sys.executable, "-P", *(["-m", "ttl_deploy", *arguments] if arguments else ["-c", _CANDIDATES])]
         ways: dict[str, tuple[Sequence[str], Mapping[str, str]]] = {"": (command, here)}
-        if arguments[0] == "predict" and len(arguments) > 2:
+        if what.startswith("predict of"):
             scripts = {"a bare script": bare}
             if engine == "openvino":
                 scripts["a bare script, telemetry off"] = _UNTOLD + bare
