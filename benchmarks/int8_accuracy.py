@@ -1,6 +1,6 @@
 """Two ways of keeping an int8 model's accuracy, on one run: our `--int8-auto`, and NNCF's accuracy-aware quantisation.
 
-    python benchmarks/int8_accuracy.py RUN [RUN …] --out int8-accuracy --report reports/int8-accuracy.md
+    python benchmarks/int8_accuracy.py RUN [RUN …] --out int8-accuracy --report reports/int8-accuracy.md [--ours]
 
 Both calibrate on the same training images, restore layers to float until the validation images agree with the float
 model as the int8 bounds ask, and are judged once on the test split. Beside them stand plain int8 of both, and ours
@@ -92,7 +92,10 @@ def _one(run: Run, number: int, options: argparse.Namespace) -> list[str]:
     )
     setting = _Setting(run, job, images, Sample(prepared, run.config.preprocess, prepared.indices("test")))
     out = options.out / str(number)
-    made = [setting.make(how, build, out) for how, build in setting.ways(options.qat).items()]
+    ways = {
+        how: build for how, build in setting.ways(options.qat).items() if not (options.ours and how.startswith("NNCF"))
+    }
+    made = [setting.make(how, build, out) for how, build in ways.items()]
     return _report(run, made, _latencies(made, options.threads))
 
 
@@ -276,6 +279,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="a finished run")
     parser.add_argument("--out", type=Path, required=True, help="folder for the models")
     parser.add_argument("--qat", type=int, default=2, help="epochs of finetuning; 0: none")
+    parser.add_argument(
+        "--ours", action="store_true", help="without NNCF, which takes long for a network of many layers"
+    )
     parser.add_argument("--report", type=Path, default=Path("reports/int8-accuracy.md"))
     parser.add_argument("--threads", type=int)
     parser.add_argument("--cache", type=Path)
