@@ -33,7 +33,9 @@ def test_it_reaches_what_numpy_reaches(small: Ceiling) -> None:
     numpy_gop_s = 2 * 512**3 / best / 1e9
     # NumPy may use both cores here; a machine that is busy meanwhile is why this is a factor and not a per cent.
     assert small.peaks.gop_s["fp32"] > 0.15 * numpy_gop_s
-    assert {"fp32", "bf16", "int8"} <= set(small.peaks.gop_s)
+    # On a busy machine eight bits may be measured below sixteen, and are then refused.
+    assert {*small.peaks.gop_s, *small.refused} >= {"fp32", "bf16", "int8"}
+    assert not {*small.peaks.gop_s} & {*small.refused}
     assert small.peaks.gb_s > 0.5
 
 
