@@ -248,8 +248,10 @@ def build_unfilled(spec: ModelSpec) -> TransferModel:
     Raises:
         BadInputError: As `build`.
     """
+    # Looked up first: what is imported on the way may hold parameters of its own.
+    found = resolve(spec)
     with _Undrawn():
-        return build(spec)
+        return _assembled(found, found.backbone.build(found.spec.input.channels))
 
 
 class _Undrawn(TorchFunctionMode):
