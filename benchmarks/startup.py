@@ -27,6 +27,12 @@ from ttl_deploy.artifact import open_artifact
 from ttl_deploy.cli.console import line
 from ttl_deploy.latency.duel import ratio_of_medians
 
+_CANDIDATES = """
+from ttl_deploy.cut_search.candidates import candidates
+from ttl_deploy.spec import ModelSpec
+assert len(candidates(ModelSpec(backbone="densenet121", method="ttl", classes=("a", "b"), image_size=96))) == 62
+"""
+
 _BARE = """
 import sys
 import numpy as np
@@ -60,13 +66,6 @@ def seconds(command: Sequence[str], environment: Mapping[str, str]) -> float:
     if process.returncode:
         raise SystemExit(f"{' '.join(command)[:200]} failed: {said.decode(errors='replace')[-500:]}")
     return usage.ru_utime + usage.ru_stime
-
-
-_CANDIDATES = """
-from ttl_deploy.cut_search.candidates import candidates
-from ttl_deploy.spec import ModelSpec
-assert len(candidates(ModelSpec(backbone="densenet121", method="ttl", classes=("a", "b"), image_size=96))) == 62
-"""
 
 
 def in_turns(ways: Mapping[str, tuple[Sequence[str], Mapping[str, str]]], rounds: int) -> dict[str, list[float]]:
@@ -118,7 +117,7 @@ def measure(given: argparse.Namespace, work: str) -> None:
     bare = _BARE + _ENGINES[manifest.format] + _SAID
     engine = "onnxruntime" if manifest.format == "onnx" else "openvino"
     place, once = [str(given.artifact)], ["--epochs", "1", "--overwrite"]
-    commands = {
+    own = {
         "--help": ["--help"],
         "predict --help": ["predict", "--help"],
         f"predict of one image ({engine})": ["predict", *place, str(given.image), "--runtime", engine],
@@ -126,14 +125,15 @@ def measure(given: argparse.Namespace, work: str) -> None:
         "cuts resnet50": ["cuts", "resnet50"],
         "doctor": ["doctor"],
         "train": ["train", "--config", str(given.run / "config.yaml"), *once, "--out", f"{work}/run"],
-        "candidates of a search": [],
     }
+    commands = {what: ["-m", "ttl_deploy", *arguments] for what, arguments in own.items()}
+    commands["candidates of a search"] = ["-c", _CANDIDATES]
     here = environment(Path(__file__).resolve().parents[1], work)
     there = environment(given.before, work)
     line("| command | ours | the other way | its time | its time by ours |\n|---|---:|---|---:|---:|")
     for what, arguments in commands.items():
         # -P: without it the folder that this is run in would be imported in place of the other checkout.
-        command = [sys.executable, "-P", *(["-m", "ttl_deploy", *arguments] if arguments else ["-c", _CANDIDATES])]
+        command = [sys.executable, "-P", *arguments]
         ways: dict[str, tuple[Sequence[str], Mapping[str, str]]] = {"": (command, here)}
         if what.startswith("predict of"):
             scripts = {"a bare script": bare}

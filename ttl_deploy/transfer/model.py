@@ -249,9 +249,9 @@ def build_unfilled(spec: ModelSpec) -> TransferModel:
         BadInputError: As `build`.
     """
     # Looked up first: what is imported on the way may hold parameters of its own.
-    found = resolve(spec)
+    resolve(spec)
     with _Undrawn():
-        return _assembled(found, found.backbone.build(found.spec.input.channels))
+        return build(spec)
 
 
 class _Undrawn(TorchFunctionMode):

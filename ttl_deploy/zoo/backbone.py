@@ -148,7 +148,7 @@ class Backbone(ABC):
 
     @abstractmethod
     def build(self, channels: int = 3) -> dict[str, nn.Module]:
-        """Builds every unit, tail included, with the network's own random initialisation.
+        """Builds every unit, tail included, with the network's own random initialisation; on the device `meta` too.
 
         Args:
             channels: Input channels.
@@ -312,6 +312,8 @@ def chain_shape(backbone: Backbone, given: tuple[int, ...], units: tuple[str, ..
     Raises:
         BadInputError: The input is too small for them.
     """
+    # Made first: what fails in it is not the size of the input.
+    layout(backbone, given[0])
     try:
         return _after(backbone, given, units)
     except RuntimeError as error:

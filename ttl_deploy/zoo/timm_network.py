@@ -69,11 +69,11 @@ class TimmBackbone(Backbone):
         """See `Backbone.at`."""
         if not self._published.fixed_input_size:
             return self
-        if tuple(size) not in self._sized:
-            other = copy.copy(self)
-            other._size = tuple(size)
-            self._sized[tuple(size)] = other
-        return self._sized[tuple(size)]
+        key = tuple(size)
+        if key not in self._sized:
+            self._sized[key] = copy.copy(self)
+            self._sized[key]._size = key
+        return self._sized[key]
 
     @functools.cached_property
     def cut_points(self) -> tuple[CutPoint, ...]:
