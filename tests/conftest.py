@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import os
 import shutil
 import sys
@@ -30,6 +31,9 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     # The workers take the cores. OpenMP's threads wait for each other by spinning: two workers of two threads on two
     # cores trained for five times as long as two of one. Read when torch is imported, here and by children.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# A worker holds millions of objects of PyTorch and others, and goes through them whenever a few more have come.
+gc.set_threshold(100_000, 20, 100)
 
 SLOW_TIMEOUT_S = 1800
 """Seconds that a test marked slow may take; on a busy machine the real thing takes many times its usual minutes."""
@@ -204,9 +208,11 @@ def measured_here(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """
     import torch
 
+    from ttl_deploy.cut_search import latency as of_cuts
     from ttl_deploy.latency import duel, isolate, worker
 
-    monkeypatch.setattr(isolate, "run_isolated", worker.measure)
+    for module in (isolate, of_cuts):
+        monkeypatch.setattr(module, "run_isolated", worker.measure)
     monkeypatch.setattr(duel, "PersistentWorker", WorkerHere)
     threads = torch.get_num_threads()
     yield

@@ -9,7 +9,9 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Self
 
 import pytest
 
@@ -246,21 +248,50 @@ def lowest(state):
 TRAIN = ("--backbone", "pocket", "--weights", "random", "--image-size", "32", "--batch-size", "16", "--epochs", "1")
 
 
+PROGRAM = """
+import contextlib, io, json, sys
+from ttl_deploy.cli.main import run
+
+for line in sys.stdin:
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = run(json.loads(line))
+    print(json.dumps([code, out.getvalue() + err.getvalue()]), flush=True)
+"""
+
+
 class Outside:
-    """The program in a process of its own, which finds the package."""
+    """The program in a process of its own, which finds the package and takes one command after the other.
+
+    To start a process for each takes longer than all that the commands do.
+    """
 
     def __init__(self, site: Path, cache: Path) -> None:
         self.site = site
         self._cache = ("--cache", str(cache))
+        path = os.pathsep.join([str(site), *filter(None, sys.path)])
+        environment = {**os.environ, "PYTHONPATH": path, "COLUMNS": "200", "OMP_NUM_THREADS": "1"}
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", PROGRAM], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_reason: object) -> None:
+        with self._process:
+            assert self._process.stdin is not None
+            self._process.stdin.close()
 
     def run(self, *arguments: str, code: int = 0) -> str:
         """Runs a command; what it printed, on both streams."""
-        path = os.pathsep.join([str(self.site), *filter(None, sys.path)])
-        environment = {**os.environ, "PYTHONPATH": path, "COLUMNS": "200", "OMP_NUM_THREADS": "1"}
-        command = [sys.executable, "-m", "ttl_deploy", *arguments]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
-        assert done.returncode == code, done.stderr + done.stdout
-        return done.stdout + done.stderr
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(json.dumps(arguments) + "\n")
+        self._process.stdin.flush()
+        ended, said = json.loads(self._process.stdout.readline())
+        assert ended == code, said
+        return str(said)
 
     def made(self, *arguments: str, **how: int) -> str:
         """Runs a command that reads images."""
@@ -278,10 +309,11 @@ def install(site: Path, files: dict[str, str], entry_points: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def outside(tmp_path_factory: pytest.TempPathFactory, pixel_cache: Path) -> Outside:
+def outside(tmp_path_factory: pytest.TempPathFactory, pixel_cache: Path) -> Iterator[Outside]:
     site = tmp_path_factory.mktemp("site")
     install(site, FILES, ENTRY_POINTS)
-    return Outside(site, pixel_cache)
+    with Outside(site, pixel_cache) as program:
+        yield program
 
 
 @pytest.fixture(scope="module")
@@ -423,7 +455,8 @@ def test_an_option_of_another_owner_and_a_value_out_of_range_are_one_line(
 def test_a_package_that_registers_no_record_of_its_own_is_imported_for_its_options(tmp_path: Path) -> None:
     lines = ENTRY_POINTS.replace("[ttl_deploy.methods.options]\npinned = pocket.options:PinnedOptions\n", "")
     install(tmp_path, FILES, lines)
-    assert "--pinned-units" in Outside(tmp_path, tmp_path).run("train", "--help")
+    with Outside(tmp_path, tmp_path) as outside:
+        assert "--pinned-units" in outside.run("train", "--help")
 
 
 @pytest.mark.parametrize(
@@ -435,7 +468,8 @@ def test_a_package_that_registers_no_record_of_its_own_is_imported_for_its_optio
 )
 def test_a_package_that_is_broken_is_named_in_one_line(name: str, text: str, said: str, tmp_path: Path) -> None:
     install(tmp_path, {**FILES, name: text}, ENTRY_POINTS)
-    shown = Outside(tmp_path, tmp_path).run("train", "--help", code=2)
+    with Outside(tmp_path, tmp_path) as outside:
+        shown = outside.run("train", "--help", code=2)
     assert said in shown
     assert shown.count("\n") == 1
 

@@ -125,6 +125,7 @@ def test_other_images_are_refused_in_one_line(
     assert (workshop / "run" / "config.yaml").read_bytes() == before
 
 
+@pytest.mark.usefixtures("measured_here")
 def test_bench_takes_the_option_and_reads_no_image(workshop: Path, call: Call) -> None:
     timing = [
         "--min-samples",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from sklearn.metrics import f1_score, jaccard_score
 
 from ttl_deploy.cli.main import run as call
 from ttl_deploy.complexity import count
+from ttl_deploy.cut_search import latency
 from ttl_deploy.data.manifest import read_dataset
 from ttl_deploy.data.prepared import prepare
 from ttl_deploy.data.torch_data import ImageBatches
@@ -297,7 +299,10 @@ def test_what_means_nothing_of_masks_is_one_line(
     assert what in error and "unforeseen" not in error
 
 
-def test_a_search_of_masks_selects_by_dice(pairs: Path, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("measured_here")
+def test_a_search_of_masks_selects_by_dice(pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Every cut is timed, for two seconds otherwise.
+    monkeypatch.setattr(latency, "Job", functools.partial(latency.Job, min_seconds=0.1, min_samples=5))
     asked = ["search", str(pairs / "pairs.csv"), "--task", "segmentation", *NETWORK, *BRIEF[:-4], "--device", "cpu"]
     assert call([*asked, "--epochs", "1", "--strategy", "hierarchical", "--out", str(tmp_path / "s")]) == 0
     assert finished_run(tmp_path / "s/winner").metrics()["test"]["dice"] > 0
