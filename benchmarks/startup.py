@@ -1,6 +1,6 @@
 """What a command costs before it works: processor seconds of whole processes, beside other ways, in turns in one run.
 
-    python benchmarks/startup.py ARTIFACT IMAGE RUN [--before CHECKOUT] [--rounds 15]
+    python benchmarks/startup.py ARTIFACT IMAGE RUN [--before CHECKOUT] [--rounds 15] [--only NAME ...]
 
 ARTIFACT is of the format onnx or openvino, RUN what it was exported from. `predict` of one image is held against a bare
 script for the same file, in the engine that the artifact runs in, with Pillow and NumPy for the image; in OpenVINO also
@@ -31,6 +31,13 @@ _CANDIDATES = """
 from ttl_deploy.cut_search.candidates import candidates
 from ttl_deploy.spec import ModelSpec
 assert len(candidates(ModelSpec(backbone="densenet121", method="ttl", classes=("a", "b"), image_size=96))) == 62
+"""
+
+_EXPORT = """
+from ttl_deploy.formats.onnx_graph import to_onnx
+from ttl_deploy.spec import ModelSpec
+from ttl_deploy.transfer import build
+to_onnx(build(ModelSpec(backbone="densenet121", classes=("a", "b"), image_size=32)).eval())
 """
 
 _BARE = """
@@ -99,6 +106,7 @@ def main() -> None:
     parser.add_argument("run", type=Path)
     parser.add_argument("--before", type=Path)
     parser.add_argument("--rounds", type=enough_blocks, default=15)
+    parser.add_argument("--only", nargs="+", help="names of rows")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as work:
         measure(given, work)
@@ -127,13 +135,13 @@ def measure(given: argparse.Namespace, work: str) -> None:
         "train": ["train", "--config", str(given.run / "config.yaml"), *once, "--out", f"{work}/run"],
     }
     commands = {what: ["-m", "ttl_deploy", *arguments] for what, arguments in own.items()}
-    commands["candidates of a search"] = ["-c", _CANDIDATES]
+    commands |= {"candidates of a search": ["-c", _CANDIDATES], "DenseNet-121 to ONNX": ["-c", _EXPORT]}
     here = environment(Path(__file__).resolve().parents[1], work)
     there = environment(given.before, work)
     line("| command | ours | the other way | its time | its time by ours |\n|---|---:|---|---:|---:|")
-    for what, arguments in commands.items():
+    for what in given.only or commands:
         # -P: without it the folder that this is run in would be imported in place of the other checkout.
-        command = [sys.executable, "-P", *arguments]
+        command = [sys.executable, "-P", *commands[what]]
         ways: dict[str, tuple[Sequence[str], Mapping[str, str]]] = {"": (command, here)}
         if what.startswith("predict of"):
             scripts = {"a bare script": bare}

@@ -8,8 +8,6 @@ import importlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from ttl_deploy.garbage import uncollected
-
 
 def on_first_use(package: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
     """The `__getattr__` of a package (PEP 562).
@@ -42,9 +40,12 @@ def end_with_one_command() -> None:
 @contextlib.contextmanager
 def importing() -> Iterator[None]:
     """Looks for no cyclic garbage meanwhile: what modules make of themselves stays, and would be gone through often."""
-    with uncollected():
-        try:
-            yield
-        finally:
-            if _one_command:
-                gc.freeze()
+    looked = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if _one_command:
+            gc.freeze()
+        if looked:
+            gc.enable()

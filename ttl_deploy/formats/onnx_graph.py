@@ -28,7 +28,6 @@ from ttl_deploy.formats.graph_types import HALVES, to_half
 from ttl_deploy.formats.known import OnnxFormat
 from ttl_deploy.formats.options import INPUT, LARGEST_MIB, GraphOptions, OnnxOptions
 from ttl_deploy.formats.quantise import quantise_job
-from ttl_deploy.garbage import uncollected
 from ttl_deploy.runtime.graph_facts import PREFIX, of_onnx
 from ttl_deploy.transfer import TransferModel
 
@@ -162,8 +161,7 @@ def to_onnx(model: TransferModel, opset: int = OPSET) -> onnx.ModelProto:
     # Two images: with one, the exporter would take the batch for a constant.
     example = torch.zeros((2, *model.spec.input_shape))
     try:
-        # Nodes that live as long as the export would be gone through again and again: a sixth of its time.
-        with torch.inference_mode(False), torch.no_grad(), _quiet(), uncollected():
+        with torch.inference_mode(False), torch.no_grad(), _quiet():
             program = torch.onnx.export(
                 model,
                 (example,),

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from ttl_deploy.formats.options import INPUT
-from ttl_deploy.garbage import uncollected
 from ttl_deploy.transfer import TransferModel
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -66,7 +65,7 @@ def export_program(module: nn.Module, images: Tensor) -> ExportedProgram:
         module: Takes `images`.
         images: Two or more; shape and device of the program's input.
     """
-    with torch.inference_mode(False), torch.no_grad(), uncollected():
+    with torch.inference_mode(False), torch.no_grad():
         program = torch.export.export(module, (images,), dynamic_shapes={INPUT: {0: Dim.DYNAMIC}})
     for node in program.graph.nodes:
         for note in _NOTES:

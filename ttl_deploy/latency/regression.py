@@ -12,8 +12,10 @@ reference's time in units of the chain's tells it; by how much that differs from
 
 from __future__ import annotations
 
+import gc
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from shlex import quote
@@ -25,7 +27,6 @@ from pydantic import Field, field_validator, model_validator
 
 from ttl_deploy import documents, files
 from ttl_deploy.errors import BadInputError
-from ttl_deploy.garbage import uncollected
 from ttl_deploy.spec import SCHEMA_VERSION, Record, read_record
 
 PAIRS = 12
@@ -102,7 +103,7 @@ class Pairing:
     def take(self, pairs: int = PAIRS) -> None:
         """Times one batch: reference, work, chain, reference, work, chain and so on."""
         references, works, chains = [], [], []
-        with uncollected():
+        with _no_collection():
             for _ in range(pairs):
                 references.append(self._timed(self.reference))
                 works.append(self._timed(self.work))
@@ -357,3 +358,15 @@ def _reason(verdict: VerdictName, change: float, low: float, high: float, bound:
         why = "too close to the bound" if high - low < bound else "too noisy"
         return f"{said}: {why}, {bound:+.1%} lies inside the interval"
     return f"{said}: within the bound of {bound:+.1%}"
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Keeps the garbage collector out of the blocks."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
