@@ -33,7 +33,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # A worker holds millions of objects of PyTorch and others, and goes through them whenever a few more have come.
-gc.set_threshold(100_000, 20, 100)
+gc.set_threshold(50_000, 20, 10)
 
 SLOW_TIMEOUT_S = 1800
 """Seconds that a test marked slow may take; on a busy machine the real thing takes many times its usual minutes."""
