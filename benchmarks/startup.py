@@ -136,6 +136,8 @@ def measure(given: argparse.Namespace, work: str) -> None:
     }
     commands = {what: ["-m", "ttl_deploy", *arguments] for what, arguments in own.items()}
     commands |= {"candidates of a search": ["-c", _CANDIDATES], "DenseNet-121 to ONNX": ["-c", _EXPORT]}
+    if unknown := set(given.only or ()) - set(commands):
+        raise SystemExit(f"--only: there is no row {min(unknown)!r}; there are {', '.join(commands)}")
     here = environment(Path(__file__).resolve().parents[1], work)
     there = environment(given.before, work)
     line("| command | ours | the other way | its time | its time by ours |\n|---|---:|---|---:|---:|")

@@ -249,30 +249,39 @@ TRAIN = ("--backbone", "pocket", "--weights", "random", "--image-size", "32", "-
 
 
 PROGRAM = """
-import contextlib, io, json, sys
-from ttl_deploy.cli.main import run
+import contextlib, importlib, io, json, os, sys
 
+for name in sys.argv[1:]:
+    importlib.import_module(name)
 for line in sys.stdin:
-    out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        code = run(json.loads(line))
-    print(json.dumps([code, out.getvalue() + err.getvalue()]), flush=True)
+    if os.fork() == 0:
+        from ttl_deploy.cli.main import run
+        out, err = io.StringIO(), io.StringIO()
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            code = run(json.loads(line))
+        print(json.dumps([code, out.getvalue() + err.getvalue()]), flush=True)
+        os._exit(0)
+    os.wait()
 """
+
+HEAVY = ("torch", "torchvision", "lightning_fabric", "ptflops")
+"""What a command waits for; nothing of ours, so that each looks for the package itself."""
 
 
 class Outside:
-    """The program in a process of its own, which finds the package and takes one command after the other.
+    """The program in processes of their own, which find the package; each is forked from one that has imported `heavy`.
 
-    To start a process for each takes longer than all that the commands do.
+    To import PyTorch for each takes longer than all that the commands do.
     """
 
-    def __init__(self, site: Path, cache: Path) -> None:
+    def __init__(self, site: Path, cache: Path, heavy: tuple[str, ...] = ()) -> None:
         self.site = site
         self._cache = ("--cache", str(cache))
         path = os.pathsep.join([str(site), *filter(None, sys.path)])
         environment = {**os.environ, "PYTHONPATH": path, "COLUMNS": "200", "OMP_NUM_THREADS": "1"}
+        command = [sys.executable, "-c", PROGRAM, *heavy]
         self._process = subprocess.Popen(
-            [sys.executable, "-c", PROGRAM], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
         )
 
     def __enter__(self) -> Self:
@@ -312,7 +321,7 @@ def install(site: Path, files: dict[str, str], entry_points: str) -> None:
 def outside(tmp_path_factory: pytest.TempPathFactory, pixel_cache: Path) -> Iterator[Outside]:
     site = tmp_path_factory.mktemp("site")
     install(site, FILES, ENTRY_POINTS)
-    with Outside(site, pixel_cache) as program:
+    with Outside(site, pixel_cache, HEAVY) as program:
         yield program
 
 
